@@ -1,0 +1,378 @@
+"""Measure retailmart against the bare baseline, as whole processes, and report in Markdown.
+
+Figures are ratios of processes run in turns on one machine in one session: seconds differ from
+machine to machine and from hour to hour, ratios far less. The outputs of both sides are compared
+before anything is reported. A target that is missed is a result, exit code 0; a run that fails or
+outputs that differ are not, exit code 1.
+
+A measure is added in two places: what is run, in `take_figures`, and how it is judged, in
+`MEASURES`.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import platform
+import shutil
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterable, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from importlib.metadata import version
+from pathlib import Path
+from statistics import median
+from typing import Final
+
+HERE: Final = Path(__file__).resolve().parent
+RETAILMART: Final = Path(sys.executable).parent / "retailmart"
+RUN: Final = ("run", "--as-of", "2024-01-01T00:00:00Z", "--output", "json")
+MEMORY_LIMIT: Final = {"RETAILMART__MEMORY_LIMIT": "2GB"}
+DAY_ROWS: Final = 50_000
+FULL_ROWS: Final = 20_000_000
+SMALL_ROWS: Final = 1_000_000
+
+
+class BenchFailed(Exception):
+    """A process failed or two outputs differ: there is nothing to report."""
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What is measured, how often, and where the files lie meanwhile."""
+
+    work: Path
+    rows: int
+    pairs: int
+    repeats: int
+
+    @property
+    def base_rows(self) -> int:
+        """Rows below the day in the small case: 1 M under 20 M."""
+        return min(1_000_000, self.rows // 10)
+
+
+@dataclass(frozen=True)
+class Usage:
+    """What one process took: seconds by the clock, CPU seconds (user + system), peak MB."""
+
+    name: str
+    wall: float
+    cpu: float
+    peak_mb: float
+
+
+@dataclass(frozen=True)
+class Figures:
+    """All processes measured; a pair is (retailmart, baseline)."""
+
+    pairs: tuple[tuple[Usage, Usage], ...]
+    day_on_full: tuple[Usage, ...]
+    day_on_base: tuple[Usage, ...]
+    nothing: tuple[Usage, ...]
+    help: tuple[Usage, ...]
+    limited: Usage
+
+    def all(self) -> Iterable[Usage]:
+        """Every process, in the order of the report."""
+        for pair in self.pairs:
+            yield from pair
+        yield from (*self.day_on_full, *self.day_on_base, *self.nothing, *self.help, self.limited)
+
+
+@dataclass(frozen=True)
+class Row:
+    """One line of the report; `ok` is None where a figure has no target."""
+
+    measure: str
+    figure: str
+    target: str
+    ok: bool | None
+    note: str
+
+
+def full_load(figures: Figures) -> Row:
+    """Full load ÷ baseline, the median of the ratios within each pair."""
+    ratios = [ours.wall / theirs.wall for ours, theirs in figures.pairs]
+    seconds = ", ".join(
+        f"{ours.wall:.1f} s ÷ {theirs.wall:.1f} s" for ours, theirs in figures.pairs
+    )
+    return _ratio("full load ÷ bare DuckDB script", median(ratios), 1.0, seconds)
+
+
+def full_load_cpu(figures: Figures) -> Row:
+    """The same in CPU seconds, which busy neighbours disturb less."""
+    ratios = [ours.cpu / theirs.cpu for ours, theirs in figures.pairs]
+    seconds = ", ".join(f"{ours.cpu:.1f} s ÷ {theirs.cpu:.1f} s" for ours, theirs in figures.pairs)
+    return Row("the same in CPU time", f"{median(ratios):.2f}", "", None, seconds)
+
+
+def day_by_history(figures: Figures) -> Row:
+    """A day on the full load ÷ the same day on the small one: cost follows the change."""
+    full, base = _wall(figures.day_on_full), _wall(figures.day_on_base)
+    return _ratio(
+        "a day on the full load ÷ on the small one",
+        full / base,
+        1.3,
+        f"{full:.2f} s ÷ {base:.2f} s",
+    )
+
+
+def day_by_full_load(figures: Figures) -> Row:
+    """A day ÷ the full load it came on top of."""
+    day, full = _wall(figures.day_on_full), _wall([ours for ours, _ in figures.pairs])
+    return _ratio("a day ÷ the full load", day / full, 0.10, f"{day:.2f} s ÷ {full:.1f} s")
+
+
+def nothing_to_do(figures: Figures) -> Row:
+    """A run that finds landing empty."""
+    return _seconds("nothing to do, whole process", figures.nothing, 0.7)
+
+
+def help_text(figures: Figures) -> Row:
+    """`retailmart --help`."""
+    return _seconds("--help", figures.help, 0.25)
+
+
+def peak_memory(figures: Figures) -> Row:
+    """Peak memory of a full load with DuckDB held to 2 GB."""
+    peak = figures.limited.peak_mb / 1000
+    note = f"finished in {figures.limited.wall:.1f} s"
+    return Row("peak memory, memory_limit 2GB", f"{peak:.2f} GB", "≤ 2.5 GB", peak <= 2.5, note)
+
+
+MEASURES: Final[tuple[Callable[[Figures], Row], ...]] = (
+    full_load,
+    full_load_cpu,
+    day_by_history,
+    day_by_full_load,
+    nothing_to_do,
+    help_text,
+    peak_memory,
+)
+
+
+def take_figures(plan: Plan) -> Figures:
+    """Make the shops and run every process; the order keeps what later measures stand on."""
+    full, base = plan.work / "full", plan.work / "base"
+    _make_shop(full, plan.rows)
+    _make_shop(base, plan.base_rows)
+    limited = _load(full, "full load, memory_limit 2GB", MEMORY_LIMIT)
+    pairs = tuple(_pair(full, number) for number in range(plan.pairs))
+    _load(base, "small load")
+    for shop in (full, base):
+        _keep(shop)
+    days = [(_day(full), _day(base)) for _ in range(plan.repeats)]
+    return Figures(
+        pairs=pairs,
+        day_on_full=tuple(on_full for on_full, _ in days),
+        day_on_base=tuple(on_base for _, on_base in days),
+        nothing=tuple(_run(full, "nothing to do") for _ in range(5)),
+        help=tuple(_process("--help", [RETAILMART, "--help"], full) for _ in range(5)),
+        limited=limited,
+    )
+
+
+def _make_shop(shop: Path, rows: int) -> None:
+    """Generate a shop, in a process of its own.
+
+    What a parent holds when it forks counts as its children's peak memory: this one stays small.
+    """
+    script = [sys.executable, HERE / "generate.py", shop, "--rows", rows, "--day-rows", DAY_ROWS]
+    shop.mkdir(parents=True)
+    _process(f"generate {rows:,} rows", script, shop)
+
+
+def _pair(shop: Path, number: int) -> tuple[Usage, Usage]:
+    """Load with both, taking turns in who goes first; the first pair's outputs are compared."""
+    if number % 2:
+        theirs, ours = _baseline(shop), _load(shop, "full load")
+    else:
+        ours, theirs = _load(shop, "full load"), _baseline(shop)
+    if number == 0:
+        _compare(shop)
+    shutil.rmtree(shop / "baseline")
+    return ours, theirs
+
+
+def _load(shop: Path, name: str, environment: dict[str, str] | None = None) -> Usage:
+    """Load all landing files into a new project."""
+    project = shop / "project"
+    shutil.rmtree(project, ignore_errors=True)
+    _process("init", [RETAILMART, "init", project], shop)
+    shutil.copyfile(shop / "shop.db", project / "shop.db")
+    (project / "landing").mkdir(exist_ok=True)
+    for path in sorted((shop / "landing").iterdir()):
+        os.link(path, project / "landing" / path.name)
+    return _run(shop, name, environment)
+
+
+def _keep(shop: Path) -> None:
+    """Set the loaded project aside, to start each day from."""
+    (shop / "project").rename(shop / "loaded")
+
+
+def _day(shop: Path) -> Usage:
+    """Run the day's file on a fresh copy of the loaded project, at the path it was loaded at."""
+    project = shop / "project"
+    shutil.rmtree(project, ignore_errors=True)
+    shutil.copytree(shop / "loaded", project, symlinks=True, copy_function=_copy_or_link)
+    os.link(shop / "sales_day.csv", project / "landing" / "sales_day.csv")
+    return _run(shop, f"a day, {shop.name}")
+
+
+def _copy_or_link(source: str, target: str) -> None:
+    """Link what is never written twice, copy databases, logs and settings."""
+    if source.endswith((".parquet", ".csv")):
+        os.link(source, target)
+    else:
+        shutil.copy2(source, target)
+
+
+def _run(shop: Path, name: str, environment: dict[str, str] | None = None) -> Usage:
+    """`retailmart run`; a file left in landing means that the work was not done."""
+    project = shop / "project"
+    usage = _process(name, [RETAILMART, *RUN], project, environment)
+    left = [path.name for path in (project / "landing").rglob("*.csv")]
+    if left:
+        raise BenchFailed(f"{name}: still in landing after the run: {', '.join(left)}")
+    return usage
+
+
+def _baseline(shop: Path) -> Usage:
+    return _process(
+        "baseline", [sys.executable, HERE / "baseline.py", shop, shop / "baseline"], shop
+    )
+
+
+def _compare(shop: Path) -> None:
+    project = shop / "project"
+    outputs = [project / "lake", project / "retail.db", shop / "baseline"]
+    _process("compare", [sys.executable, HERE / "compare.py", *outputs], shop)
+
+
+def _process(
+    name: str, command: Sequence[object], folder: Path, environment: dict[str, str] | None = None
+) -> Usage:
+    """Run a process in `folder` to its end; where it fails, BenchFailed tells what it said last."""
+    inherited = {
+        key: value for key, value in os.environ.items() if not key.startswith("RETAILMART__")
+    }
+    os.sync()  # What earlier processes left unwritten is not to be paid for by this one.
+    with tempfile.TemporaryFile() as output:
+        start = time.perf_counter()
+        process = subprocess.Popen(
+            [str(part) for part in command],
+            cwd=folder,
+            env=inherited | (environment or {}),
+            stdin=subprocess.DEVNULL,
+            stdout=output,
+            stderr=output,
+        )
+        _, status, resources = os.wait4(process.pid, 0)
+        wall = time.perf_counter() - start
+        process.returncode = os.waitstatus_to_exitcode(status)
+        if process.returncode:
+            output.seek(0)
+            said = output.read().decode(errors="replace")[-4000:]
+            raise BenchFailed(f"{name}: exit code {process.returncode}\n{said}")
+    usage = Usage(
+        name=name,
+        wall=wall,
+        cpu=resources.ru_utime + resources.ru_stime,
+        # Linux counts in KiB, macOS in bytes.
+        peak_mb=resources.ru_maxrss / (1e6 if sys.platform == "darwin" else 1e3 / 1.024),
+    )
+    print(f"{name}: {wall:.2f} s, {usage.cpu:.2f} s CPU, {usage.peak_mb:.0f} MB", file=sys.stderr)
+    return usage
+
+
+def _wall(usages: Iterable[Usage]) -> float:
+    return median(usage.wall for usage in usages)
+
+
+def _ratio(measure: str, ratio: float, target: float, note: str) -> Row:
+    return Row(measure, f"{ratio:.2f}", f"≤ {target:.2f}", ratio <= target, note)
+
+
+def _seconds(measure: str, usages: Sequence[Usage], target: float) -> Row:
+    seconds = _wall(usages)
+    note = f"median of {len(usages)}"
+    return Row(measure, f"{seconds:.2f} s", f"≤ {target:.2f} s", seconds <= target, note)
+
+
+def report(plan: Plan, figures: Figures) -> str:
+    """The whole report in Markdown."""
+    rows = [measure(figures) for measure in MEASURES]
+    verdicts = {True: "ok", False: "short", None: ""}
+    judged = [(r.measure, r.figure, r.target, verdicts[r.ok], r.note) for r in rows]
+    processes = [
+        (u.name, f"{u.wall:.2f}", f"{u.cpu:.2f}", f"{u.peak_mb:.0f}") for u in figures.all()
+    ]
+    return "\n".join(
+        [
+            "# Measured",
+            "",
+            f"{datetime.now(UTC):%Y-%m-%d %H:%M} UTC · {os.cpu_count()} CPUs · "
+            f"{platform.system()} · Python {platform.python_version()} · "
+            f"DuckDB {version('duckdb')} · retailmart {version('retailmart')}",
+            "",
+            f"{plan.rows:,} rows, small load {plan.base_rows:,} rows, a day {DAY_ROWS:,} rows; "
+            f"pairs in turns: {plan.pairs}, days on each load: {plan.repeats} (medians). "
+            "Outputs compared: equal.",
+            "",
+            *_table(("measure", "figure", "target", "", "note"), judged),
+            "",
+            "## Every process",
+            "",
+            *_table(("process", "seconds", "CPU seconds", "peak MB"), processes),
+            "",
+        ]
+    )
+
+
+def _table(header: Sequence[str], rows: Iterable[Sequence[str]]) -> list[str]:
+    lines = [header, ["---"] * len(header), *rows]
+    return [f"| {' | '.join(line)} |" for line in lines]
+
+
+def main() -> int:
+    """Command line; returns the exit code."""
+    parser = argparse.ArgumentParser(description="Measure retailmart against bare DuckDB.")
+    parser.add_argument("--rows", type=int, default=FULL_ROWS)
+    parser.add_argument(
+        "--small", action="store_true", help=f"{SMALL_ROWS:,} rows, once, in about a minute"
+    )
+    parser.add_argument("--pairs", type=int, help="full loads of each side (2; 1 with --small)")
+    parser.add_argument("--repeats", type=int, help="days on each load (5; 3 with --small)")
+    parser.add_argument("--work", type=Path, help="existing folder to work in (a temporary one)")
+    parser.add_argument(
+        "--out", type=Path, help="report (results.md beside this file; none with --small)"
+    )
+    options = parser.parse_args()
+    out: Path | None = options.out or (None if options.small else HERE / "results.md")
+    with ExitStack() as stack:
+        work = stack.enter_context(tempfile.TemporaryDirectory(prefix="bench-", dir=options.work))
+        plan = Plan(
+            work=Path(work).resolve(),
+            rows=SMALL_ROWS if options.small else options.rows,
+            pairs=options.pairs or (1 if options.small else 2),
+            repeats=options.repeats or (3 if options.small else 5),
+        )
+        try:
+            text = report(plan, take_figures(plan))
+        except BenchFailed as failure:
+            print(failure, file=sys.stderr)
+            return 1
+    print(text)
+    if out:
+        out.write_text(text, encoding="utf-8")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

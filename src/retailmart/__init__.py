@@ -1,0 +1,55 @@
+"""retailmart turns a retailer's raw drops into data marts that finance trusts.
+
+>>> import retailmart
+>>> project = retailmart.open_project("myshop")     # doctest: +SKIP
+>>> project.run().rows("loaded")                    # doctest: +SKIP
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from retailmart.errors import (
+    GateFailed,
+    LeaseLost,
+    MartNotBuilt,
+    NotAProject,
+    ProjectBusy,
+    RetailmartError,
+    SettingsError,
+)
+
+if TYPE_CHECKING:
+    from retailmart.door import OpenProject, open_project
+    from retailmart.report import RunReport
+
+__version__ = "0.1.0"
+
+__all__ = [
+    "GateFailed",
+    "LeaseLost",
+    "MartNotBuilt",
+    "NotAProject",
+    "OpenProject",
+    "ProjectBusy",
+    "RetailmartError",
+    "RunReport",
+    "SettingsError",
+    "__version__",
+    "open_project",
+]
+
+_LATE = {
+    "OpenProject": "retailmart.door",
+    "open_project": "retailmart.door",
+    "RunReport": "retailmart.report",
+}
+
+
+def __getattr__(name: str) -> Any:
+    """Import the rest when it is asked for: `import retailmart` itself loads nothing heavy."""
+    if name not in _LATE:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    from importlib import import_module
+
+    return getattr(import_module(_LATE[name]), name)

@@ -1,0 +1,186 @@
+"""What people see: a bar per step on a terminal, plain lines elsewhere, and the summary."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterable
+from decimal import Decimal
+from types import TracebackType
+from typing import TYPE_CHECKING, Self
+
+from retailmart.report import RunReport
+
+if TYPE_CHECKING:
+    from rich.console import Console
+    from rich.progress import Progress, TaskID
+    from rich.table import Table
+
+_MONTHS_SHOWN = 6
+
+
+class PlainWatch:
+    """A line per step on stderr: for logs, cron and pipes."""
+
+    def began(self, step: str) -> None: ...
+
+    def note(self, step: str, words: str) -> None:
+        print(f"{step}: {words}", file=sys.stderr, flush=True)
+
+    def ended(self, step: str, seconds: float) -> None:
+        print(f"{step}: {seconds:.2f} s", file=sys.stderr, flush=True)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *exc: object) -> None: ...
+
+
+class BarWatch:
+    """A bar per step on a terminal; it moves while the step works."""
+
+    def __init__(self) -> None:
+        from rich.console import Console
+        from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
+
+        self._progress: Progress = Progress(
+            TextColumn("{task.fields[step]:<10}"),
+            BarColumn(bar_width=24),
+            TimeElapsedColumn(),
+            TextColumn("[dim]{task.description}", markup=True),
+            console=Console(stderr=True),
+        )
+        self._tasks: dict[str, TaskID] = {}
+
+    def began(self, step: str) -> None:
+        self._tasks[step] = self._progress.add_task("", total=None, step=step)
+
+    def note(self, step: str, words: str) -> None:
+        from rich.markup import escape
+
+        self._progress.update(self._tasks[step], description=escape(words))
+
+    def ended(self, step: str, seconds: float) -> None:
+        self._progress.update(self._tasks[step], total=1, completed=1, description="")
+
+    def __enter__(self) -> Self:
+        self._progress.start()
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self._progress.stop()
+
+
+def watch() -> PlainWatch | BarWatch:
+    """The watch that suits where stderr goes."""
+    return BarWatch() if sys.stderr.isatty() else PlainWatch()
+
+
+def summary(report: RunReport) -> None:
+    """Print what a run did to stderr."""
+    console = _console()
+    if report.nothing_to_do:
+        console.print("Nothing to do: landing holds nothing new.")
+    else:
+        for table in _tables(report):
+            console.print(table)
+        console.print(f"marts      {report.lake}/marts", soft_wrap=True, highlight=False)
+        console.print(f"published  {report.database}", soft_wrap=True, highlight=False)
+    for path in report.waiting:
+        console.print(f"waiting    {path} is still being uploaded", highlight=False, markup=False)
+
+
+def _console() -> Console:
+    from rich.console import Console
+
+    return Console(stderr=True, width=None if sys.stderr.isatty() else 110)
+
+
+def _tables(report: RunReport) -> Iterable[Table]:
+    yield _counts(report)
+    if problems := _problems(report):
+        yield problems
+    yield _marts(report)
+
+
+def _counts(report: RunReport) -> Table:
+    table = _table(f"Run {report.run_id}, as of {report.as_of:%Y-%m-%d %H:%M} UTC", "", "")
+    told = [
+        ("files loaded", report.count("loaded")),
+        ("files duplicate", report.count("duplicate")),
+        ("files refused", report.count("refused")),
+        ("rows read", report.rows("records")),
+        ("rows loaded", report.rows("loaded")),
+        ("rows quarantined", report.rows("quarantined")),
+    ]
+    for name, value in told:
+        table.add_row(name, f"{value:,}")
+    for batch in report.batches:
+        if batch.recovered:
+            table.add_row("recovered", f"batch {batch.batch_id} of a run that was cut off")
+        for gap in batch.unmatched:
+            words = f"{gap.keys:,} keys in {gap.rows:,} rows, kept without {gap.table}'s columns"
+            table.add_row(f"unknown {gap.column}", words)
+        for line in batch.differences:
+            words = f"{line.rows:+,} rows, {line.amount:+,}"
+            table.add_row(f"corrected {line.path}", words)
+        shown = batch.balance[-_MONTHS_SHOWN:]
+        if len(shown) < len(batch.balance):
+            table.add_row("balance", f"{len(batch.balance) - len(shown)} earlier months, all equal")
+        for month in shown:
+            words = f"{month.rows:,} rows, {month.amount:,}, equal in {len(month.tables)} tables"
+            table.add_row(f"balance {month.month}", words)
+    table.add_row("seconds", f"{sum(report.seconds.values()):.2f}")
+    return table
+
+
+def _problems(report: RunReport) -> Table | None:
+    table = _table("To look at", "file", "what", "why")
+    for line in report.files:
+        if line.state in ("duplicate", "refused"):
+            table.add_row(_safe(line.path), line.state, _safe(line.message or ""))
+        if line.quarantined:
+            words = f"see: retailmart quarantine show {line.path}"
+            table.add_row(_safe(line.path), f"{line.quarantined:,} rows quarantined", _safe(words))
+        for rule, count in line.warned.items():
+            table.add_row(_safe(line.path), f"{count:,} rows warned", rule)
+    return table if table.row_count else None
+
+
+def _marts(report: RunReport) -> Table:
+    table = _table("Marts", "mart", "rows", "months written", "in the database")
+    for batch in report.batches:
+        for mart in batch.marts:
+            months = "all" if mart.months is None else str(mart.months)
+            where = "lake only"
+            if mart.published_as:
+                where = f"{mart.published_as}, {mart.changed or 0:,} rows changed"
+            table.add_row(mart.name, f"{mart.rows:,}", months, where)
+    return table
+
+
+def _table(title: str, *columns: str) -> Table:
+    from rich import box
+    from rich.table import Table
+
+    table = Table(title=title, box=box.SIMPLE, title_justify="left", show_header=any(columns))
+    for number, column in enumerate(columns):
+        table.add_column(column, overflow="fold", justify="left" if number != 1 else "right")
+    if not any(columns):
+        table.columns[1].justify = "left"
+    return table
+
+
+def _safe(text: str) -> str:
+    from rich.markup import escape
+
+    return escape(text.replace("\n", "\\n").replace("\r", "\\r"))
+
+
+def money(value: Decimal) -> str:
+    """An amount with thousands set apart."""
+    return f"{value:,}"

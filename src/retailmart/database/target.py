@@ -1,0 +1,167 @@
+"""Marts in the database: rows out and in by key, inside the caller's transaction."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from datetime import date, datetime
+from decimal import Decimal
+from typing import Any
+
+from sqlalchemy import (
+    BigInteger,
+    Boolean,
+    Column,
+    Connection,
+    Date,
+    DateTime,
+    Float,
+    Integer,
+    MetaData,
+    Numeric,
+    PrimaryKeyConstraint,
+    Table,
+    Text,
+    bindparam,
+    cast,
+    delete,
+    func,
+    insert,
+    inspect,
+    select,
+)
+from sqlalchemy.schema import CreateTable, DropTable
+
+from retailmart.project.types import ColumnType
+from retailmart.tables import Field
+
+Row = Sequence[Any]
+_CHUNK = 50_000
+
+
+@dataclass(frozen=True)
+class Target:
+    """One published table. `key` columns are its primary key; `month` is where it is cut."""
+
+    name: str
+    fields: tuple[Field, ...]
+    key: tuple[str, ...]
+    month: str | None
+
+    def exists_as_defined(self, connection: Connection) -> bool:
+        """Whether the database's table has exactly these columns."""
+        inspector = inspect(connection)
+        if not inspector.has_table(self.name):
+            return False
+        names = [column["name"] for column in inspector.get_columns(self.name)]
+        return names == [field.name for field in self.fields]
+
+    def recreate(self, connection: Connection) -> None:
+        """Drop what is there and create the table empty."""
+        table = self._table()
+        connection.execute(DropTable(table, if_exists=True))
+        connection.execute(CreateTable(table))
+
+    def delete_keys(self, connection: Connection, keys: Iterable[Sequence[Row]]) -> None:
+        """Remove rows by their key values, given in the order of `key`."""
+        table = self._table()
+        matches = [table.c[name] == bindparam(f"k{n}") for n, name in enumerate(self.key)]
+        statement = str(delete(table).where(*matches).compile(dialect=connection.dialect))
+        for chunk in keys:
+            connection.exec_driver_sql(statement, [_bound(row) for row in chunk])
+
+    def clear(self, connection: Connection, months: Iterable[str] | None) -> None:
+        """Remove the rows of some months, or all."""
+        statement = delete(self._table())
+        if months is not None and self.month:
+            statement = statement.where(self._table().c[self.month].in_(list(months)))
+        connection.execute(statement)
+
+    def insert(self, connection: Connection, rows: Iterable[Sequence[Row]]) -> None:
+        """Add rows, given in the order of `fields`."""
+        statement = str(insert(self._table()).compile(dialect=connection.dialect))
+        convert = [n for n, field in enumerate(self.fields) if field.type.name in _AS_TEXT]
+        for chunk in rows:
+            connection.exec_driver_sql(statement, _prepared(chunk, convert))
+
+    def totals(
+        self, connection: Connection, months: Iterable[str] | None
+    ) -> tuple[int, dict[str, Decimal]]:
+        """Rows and exact sums of the decimal columns, of some months or all."""
+        table = self._table()
+        money = [field for field in self.fields if field.type.is_decimal]
+        sums = [_exact_sum(connection, table.c[field.name], field.type) for field in money]
+        query = select(func.count(), *sums).select_from(table)
+        if months is not None and self.month:
+            query = query.where(table.c[self.month].in_(list(months)))
+        count, *values = connection.execute(query).one()
+        exact = {
+            field.name: Decimal(int(value or 0)).scaleb(-field.type.scale)
+            for field, value in zip(money, values, strict=True)
+        }
+        return int(count), exact
+
+    def _table(self) -> Table:
+        columns = [
+            Column(f.name, _sql_type(f.type), nullable=f.name not in self.key, autoincrement=False)
+            for f in self.fields
+        ]
+        # Rows lie in key order: with the month first, a month is replaced and summed as one range.
+        key = PrimaryKeyConstraint(*self.key)
+        return Table(self.name, MetaData(), *columns, key, sqlite_with_rowid=False)
+
+
+# SQLite's driver takes these only as text; NUMERIC columns then hold what was said to 15 digits.
+_AS_TEXT = {"DECIMAL", "DATE", "TIMESTAMP"}
+
+
+def _prepared(chunk: Sequence[Row], convert: Sequence[int]) -> list[tuple[Any, ...]]:
+    if not convert:
+        return [tuple(row) for row in chunk]
+    columns = list(zip(*chunk, strict=True))
+    for index in convert:
+        columns[index] = tuple(_text(value) for value in columns[index])
+    return list(zip(*columns, strict=True))
+
+
+def _bound(row: Row) -> tuple[Any, ...]:
+    return tuple(_text(value) if isinstance(value, _TEXTS) else value for value in row)
+
+
+_TEXTS = (Decimal, date, datetime)
+
+
+def _text(value: Any) -> str | None:
+    return None if value is None else str(value)
+
+
+def _exact_sum(connection: Connection, column: Any, kind: ColumnType) -> Any:
+    """A sum in units of the last digit, so that no float ever adds money."""
+    return func.sum(cast(func.round(column * 10**kind.scale), BigInteger))
+
+
+def _sql_type(kind: ColumnType) -> Any:
+    if kind.is_decimal:
+        return Numeric(kind.precision, kind.scale)
+    simple: dict[str, Any] = {
+        "INT": Integer(),
+        "BIGINT": BigInteger(),
+        "STRING": Text(),
+        "DATE": Date(),
+        "TIMESTAMP": DateTime(),
+        "BOOLEAN": Boolean(),
+        "DOUBLE": Float(),
+    }
+    return simple[kind.name]
+
+
+def chunks_of(rows: Iterable[Row]) -> Iterator[list[Row]]:
+    """Cut rows into lists that fit one statement's parameters."""
+    chunk: list[Row] = []
+    for row in rows:
+        chunk.append(row)
+        if len(chunk) == _CHUNK:
+            yield chunk
+            chunk = []
+    if chunk:
+        yield chunk

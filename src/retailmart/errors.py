@@ -1,0 +1,61 @@
+"""Errors a user can meet, each named for the fact and carrying its own exit code.
+
+Every message says what happened and where; `hint` says what to do next.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import ClassVar
+
+
+class RetailmartError(Exception):
+    """A run or command could not do what was asked."""
+
+    exit_code: ClassVar[int] = 1
+
+    def __init__(self, message: str, hint: str | None = None) -> None:
+        super().__init__(message)
+        self.message = message
+        self.hint = hint
+
+    def __str__(self) -> str:
+        return f"{self.message}\n  {self.hint}" if self.hint else self.message
+
+
+class SettingsError(RetailmartError):
+    """The project's files say something that cannot be followed; all mistakes at once."""
+
+    exit_code = 2
+
+    def __init__(self, problems: Sequence[str], hint: str | None = None) -> None:
+        super().__init__("\n".join(problems), hint)
+        self.problems = tuple(problems)
+
+
+class NotAProject(SettingsError):
+    """The folder holds no retailmart.yml."""
+
+
+class GateFailed(RetailmartError):
+    """A quality gate was violated or a total does not balance; nothing was published."""
+
+    exit_code = 3
+
+
+class ProjectBusy(RetailmartError):
+    """Another run holds the project."""
+
+    exit_code = 4
+
+
+class LeaseLost(ProjectBusy):
+    """This run was stopped for so long that another one took over; it may write nothing more."""
+
+
+class MartNotBuilt(RetailmartError):
+    """The mart is known, but no run has built it yet."""
+
+
+class CsvBroken(RetailmartError):
+    """A file that looked regular is not: the engine's strict CSV reader refused it."""

@@ -1,0 +1,466 @@
+"""The ledger knows every file, its state and its totals. Every change is one fenced transaction."""
+
+from __future__ import annotations
+
+import hashlib
+import zlib
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from decimal import Decimal
+from typing import Any
+
+from sqlalchemy import Connection, Engine, delete, func, insert, select, update
+
+from retailmart.errors import RetailmartError
+from retailmart.ledger import tables as t
+from retailmart.ledger.lease import Lease, claim
+from retailmart.ledger.migrations import migrate
+from retailmart.ledger.values import (
+    Batch,
+    BatchState,
+    FileState,
+    LedgerFile,
+    MartRecord,
+    NewFile,
+    Outcome,
+    RunRecord,
+    Totals,
+)
+
+__all__ = ["Ledger", "Lease", "claim"]
+
+_OPEN = (BatchState.ACTIVE, BatchState.PREPARED, BatchState.COMMITTED, BatchState.PUBLISHED)
+
+
+@dataclass(frozen=True)
+class Ledger:
+    """The ledger's tables in one database; writes prove the lease in their own transaction."""
+
+    engine: Engine
+    lease: Lease | None = None
+
+    def migrate(self) -> None:
+        """Create or update the ledger's tables."""
+        with self.engine.begin() as connection:
+            migrate(connection)
+
+    @contextmanager
+    def transaction(self) -> Iterator[Connection]:
+        """One transaction that only the holder of the lease can commit."""
+        if self.lease is None:
+            raise RetailmartError("the ledger was opened for reading")
+        with self.engine.begin() as connection:
+            self.lease.prove(connection)
+            yield connection
+
+    # runs
+
+    def open_run(self, as_of: datetime) -> int:
+        """Record that a run began; a run that was killed before is closed as such."""
+        with self.transaction() as connection:
+            connection.execute(
+                update(t.runs).where(t.runs.c.state == "running").values(state="killed")
+            )
+            result = connection.execute(
+                insert(t.runs).values(started_at=_now(), as_of=as_of.isoformat(), state="running")
+            )
+            return _key(result)
+
+    def close_run(self, run_id: int, state: str, message: str | None, report: str | None) -> None:
+        """Record how a run ended."""
+        with self.transaction() as connection:
+            connection.execute(
+                update(t.runs)
+                .where(t.runs.c.run_id == run_id)
+                .values(
+                    finished_at=_now(),
+                    state=state,
+                    message=message,
+                    report=_pack(report) if report else None,
+                )
+            )
+
+    def record_steps(
+        self, run_id: int, batch_id: int | None, seconds: Sequence[tuple[str, float]]
+    ) -> None:
+        """Record how long each step of a run took."""
+        rows = [
+            {
+                "run_id": run_id,
+                "batch_id": batch_id,
+                "step": step,
+                "finished_at": _now(),
+                "milliseconds": round(took * 1000),
+            }
+            for step, took in seconds
+        ]
+        if rows:
+            with self.transaction() as connection:
+                connection.execute(insert(t.steps), rows)
+
+    def last_runs(self, count: int) -> list[RunRecord]:
+        """The newest runs, newest first."""
+        columns = t.runs.c
+        query = (
+            select(
+                columns.run_id,
+                columns.started_at,
+                columns.finished_at,
+                columns.as_of,
+                columns.state,
+                columns.message,
+            )
+            .order_by(columns.run_id.desc())
+            .limit(count)
+        )
+        with self.engine.connect() as connection:
+            return [RunRecord(*row) for row in connection.execute(query)]
+
+    # batches and files
+
+    def open_batch(self) -> Batch | None:
+        """The batch that is not done yet, if any."""
+        states = [state.value for state in _OPEN]
+        with self.engine.connect() as connection:
+            row = connection.execute(select(t.batches).where(t.batches.c.state.in_(states))).first()
+        return _batch(row) if row else None
+
+    def stage(self, run_id: int, as_of: datetime, new_files: Iterable[NewFile]) -> Batch:
+        """Make the batch: its files and their states become known in one transaction."""
+        with self.transaction() as connection:
+            stamp = _free_stamp(connection)
+            result = connection.execute(
+                insert(t.batches).values(
+                    run_id=run_id,
+                    as_of=as_of.isoformat(),
+                    stamp=stamp,
+                    state=BatchState.ACTIVE.value,
+                )
+            )
+            batch = Batch(_key(result), run_id, as_of, stamp, BatchState.ACTIVE)
+            rows = [_file_row(batch.batch_id, file) for file in new_files]
+            if rows:
+                connection.execute(insert(t.files), rows)
+        return batch
+
+    def files_of(self, batch_id: int) -> list[LedgerFile]:
+        """All files of a batch, in the order they were staged."""
+        return self._files(t.files.c.batch_id == batch_id)
+
+    def files_in_state(self, *states: FileState, limit: int | None = None) -> list[LedgerFile]:
+        """Files in these states, newest last."""
+        found = self._files(t.files.c.state.in_([state.value for state in states]))
+        return found[-limit:] if limit else found
+
+    def count_files(self) -> dict[str, int]:
+        """How many files are in each state."""
+        query = select(t.files.c.state, func.count()).group_by(t.files.c.state)
+        with self.engine.connect() as connection:
+            return {state: count for state, count in connection.execute(query)}
+
+    def find_file(self, path: str) -> LedgerFile | None:
+        """The newest delivery under this path, by its whole path or its name alone."""
+        exact = self._files(t.files.c.path_hash == _hash(path))
+        found = exact or [f for f in self._files(t.files.c.path.like(f"%{path}")) if f]
+        return found[-1] if found else None
+
+    def file(self, file_id: int) -> LedgerFile:
+        """The file with this key."""
+        return self._files(t.files.c.file_id == file_id)[0]
+
+    def counted_by_path(self, path: str) -> LedgerFile | None:
+        """The file whose rows are counted now under this path."""
+        found = self._files(
+            (t.files.c.path_hash == _hash(path)) & (t.files.c.state == FileState.LOADED.value)
+        )
+        return found[-1] if found else None
+
+    def counted_by_content(self, sha256: str) -> list[LedgerFile]:
+        """The files with this content whose rows are counted now."""
+        return self._files(
+            (t.files.c.sha256 == sha256) & (t.files.c.state == FileState.LOADED.value)
+        )
+
+    def months_of_files(self, file_ids: Iterable[int]) -> dict[str, Totals]:
+        """Rows and money by month of these files together."""
+        query = select(
+            t.file_months.c.month, t.file_months.c.row_count, t.file_months.c.amount
+        ).where(t.file_months.c.file_id.in_(list(file_ids)))
+        with self.engine.connect() as connection:
+            return _sum_months(connection.execute(query))
+
+    def counted_months(self, feed: str, months: Iterable[str]) -> dict[str, Totals]:
+        """Rows and money by month of all files of a feed that are counted now."""
+        query = (
+            select(t.file_months.c.month, t.file_months.c.row_count, t.file_months.c.amount)
+            .join(t.files, t.files.c.file_id == t.file_months.c.file_id)
+            .where(
+                t.files.c.feed == feed,
+                t.files.c.state == FileState.LOADED.value,
+                t.file_months.c.month.in_(list(months)),
+            )
+        )
+        with self.engine.connect() as connection:
+            return _sum_months(connection.execute(query))
+
+    def months_of_table(self, table: str) -> dict[str, Totals]:
+        """Rows and money by month that a table was last seen to hold."""
+        columns = t.table_months.c
+        query = select(columns.month, columns.row_count, columns.amount).where(
+            columns.table_name == table
+        )
+        with self.engine.connect() as connection:
+            return _sum_months(connection.execute(query))
+
+    # the states of a batch
+
+    def prepare(self, batch: Batch, changes: Mapping[str, str], outcome: Outcome) -> None:
+        """Decide the batch: from here on it can only be finished. `changes` is table → JSON."""
+        with self.transaction() as connection:
+            self._move(connection, batch, BatchState.PREPARED, outcome=_pack(outcome.to_json()))
+            rows = [
+                {"batch_id": batch.batch_id, "table_name": table, "change": _pack(change)}
+                for table, change in changes.items()
+            ]
+            if rows:
+                connection.execute(insert(t.commits), rows)
+
+    def prepared(self, batch: Batch) -> tuple[Outcome, dict[str, str]]:
+        """What `prepare` recorded."""
+        with self.engine.connect() as connection:
+            packed = connection.scalar(
+                select(t.batches.c.outcome).where(t.batches.c.batch_id == batch.batch_id)
+            )
+            rows = connection.execute(
+                select(t.commits.c.table_name, t.commits.c.change).where(
+                    t.commits.c.batch_id == batch.batch_id
+                )
+            )
+            changes = {table: _unpack(change) for table, change in rows}
+        return Outcome.from_json(_unpack(packed)), changes
+
+    def mark_committed(self, batch: Batch) -> None:
+        """The lake holds the batch."""
+        with self.transaction() as connection:
+            self._move(connection, batch, BatchState.COMMITTED)
+
+    def mark_published(
+        self,
+        connection: Connection,
+        batch: Batch,
+        outcome: Outcome,
+        published: Iterable[MartRecord],
+    ) -> None:
+        """The ledger's word for a batch, in the transaction that publishes its marts."""
+        self._move(connection, batch, BatchState.PUBLISHED)
+        for state, to in ((FileState.ACTIVE, FileState.LOADED),):
+            connection.execute(
+                update(t.files)
+                .where(t.files.c.batch_id == batch.batch_id, t.files.c.state == state.value)
+                .values(state=to.value)
+            )
+        superseded = select(t.files.c.supersedes).where(
+            t.files.c.batch_id == batch.batch_id, t.files.c.supersedes.is_not(None)
+        )
+        ids = list(connection.scalars(superseded))
+        if ids:
+            connection.execute(
+                update(t.files)
+                .where(t.files.c.file_id.in_(ids))
+                .values(state=FileState.SUPERSEDED.value)
+            )
+        _write_files(connection, outcome)
+        _write_balances(connection, outcome)
+        for name, digest in outcome.sources.items():
+            _put(connection, t.sources, {"name": name}, {"digest": digest})
+        records = {record.name: record for record in published}
+        for name in {*outcome.marts, *records}:
+            values: dict[str, Any] = {}
+            if name in outcome.marts:
+                values["fingerprint"] = outcome.marts[name]
+            if record := records.get(name):
+                values["published_as"] = record.published_as
+                values["published_version"] = record.published_version
+                values["published_fingerprint"] = record.published_fingerprint
+            _put(connection, t.marts, {"name": name}, values)
+
+    def mark_done(self, batch: Batch) -> None:
+        """The files are archived; the decided commits are not needed any more."""
+        with self.transaction() as connection:
+            self._move(connection, batch, BatchState.DONE)
+            connection.execute(delete(t.commits).where(t.commits.c.batch_id == batch.batch_id))
+
+    def abandon(self, batch: Batch) -> None:
+        """Let a batch go that a gate refused; its files count as never seen."""
+        with self.transaction() as connection:
+            self._move(connection, batch, BatchState.ABANDONED)
+            connection.execute(
+                update(t.files)
+                .where(t.files.c.batch_id == batch.batch_id)
+                .values(state=FileState.RELEASED.value)
+            )
+
+    # marts and sources
+
+    def marts(self) -> dict[str, MartRecord]:
+        """What is known of each mart."""
+        with self.engine.connect() as connection:
+            return {row.name: MartRecord(*row) for row in connection.execute(select(t.marts))}
+
+    def source_digests(self) -> dict[str, str]:
+        """The digest of each source table as it lies in the lake."""
+        with self.engine.connect() as connection:
+            return {name: digest for name, digest in connection.execute(select(t.sources))}
+
+    def _files(self, condition: Any) -> list[LedgerFile]:
+        query = select(t.files).where(condition).order_by(t.files.c.file_id)
+        with self.engine.connect() as connection:
+            return [_file(row) for row in connection.execute(query)]
+
+    def _move(self, connection: Connection, batch: Batch, to: BatchState, **values: Any) -> None:
+        """Compare-and-set of a batch's state."""
+        order = list(BatchState)
+        before = BatchState.ACTIVE if to is BatchState.ABANDONED else order[order.index(to) - 1]
+        moved = connection.execute(
+            update(t.batches)
+            .where(t.batches.c.batch_id == batch.batch_id, t.batches.c.state == before.value)
+            .values(state=to.value, **values)
+        )
+        if moved.rowcount != 1:
+            raise RetailmartError(
+                f"batch {batch.batch_id} is no longer {before.value}; another run moved it on",
+                "Run again: retailmart run",
+            )
+
+
+def _write_files(connection: Connection, outcome: Outcome) -> None:
+    months = []
+    for file in outcome.files:
+        connection.execute(
+            update(t.files)
+            .where(t.files.c.file_id == file.file_id)
+            .values(records=file.records, loaded=file.loaded, quarantined=file.quarantined)
+        )
+        months += [
+            {
+                "file_id": file.file_id,
+                "month": month,
+                "row_count": totals.rows,
+                "amount": str(totals.amount),
+            }
+            for month, totals in file.months.items()
+        ]
+    if months:
+        connection.execute(insert(t.file_months), months)
+
+
+def _write_balances(connection: Connection, outcome: Outcome) -> None:
+    columns = t.table_months.c
+    for table, months in outcome.balances.items():
+        connection.execute(
+            delete(t.table_months).where(columns.table_name == table, columns.month.in_(months))
+        )
+        rows = [
+            {
+                "table_name": table,
+                "month": month,
+                "row_count": totals.rows,
+                "amount": str(totals.amount),
+            }
+            for month, totals in months.items()
+        ]
+        if rows:
+            connection.execute(insert(t.table_months), rows)
+
+
+def _put(
+    connection: Connection, table: Any, key: Mapping[str, Any], values: Mapping[str, Any]
+) -> None:
+    matches = [table.c[name] == value for name, value in key.items()]
+    if connection.execute(select(table).where(*matches)).first() is None:
+        connection.execute(insert(table).values(**key, **values))
+    elif values:
+        connection.execute(update(table).where(*matches).values(**values))
+
+
+def _free_stamp(connection: Connection) -> str:
+    """The time as YYYYMMDD_HHMMSS, later than every stamp before: one archive folder a batch."""
+    now = datetime.now(UTC)
+    last = connection.scalar(select(func.max(t.batches.c.stamp)))
+    if last and last >= f"{now:%Y%m%d_%H%M%S}":
+        now = datetime.strptime(last, "%Y%m%d_%H%M%S").replace(tzinfo=UTC) + timedelta(seconds=1)
+    return f"{now:%Y%m%d_%H%M%S}"
+
+
+def _file_row(batch_id: int, file: NewFile) -> dict[str, Any]:
+    return {
+        "batch_id": batch_id,
+        "path": file.path,
+        "path_hash": _hash(file.path),
+        "sha256": file.sha256,
+        "size": file.size,
+        "mtime_ns": file.mtime_ns,
+        "state": file.state.value,
+        "feed": file.feed,
+        "folder": file.folder,
+        "message": file.message,
+        "supersedes": file.supersedes,
+    }
+
+
+def _file(row: Any) -> LedgerFile:
+    return LedgerFile(
+        row.file_id,
+        row.batch_id,
+        row.path,
+        row.sha256,
+        row.size,
+        row.mtime_ns,
+        FileState(row.state),
+        row.feed,
+        row.folder,
+        row.message,
+        row.supersedes,
+        row.records,
+        row.loaded,
+        row.quarantined,
+    )
+
+
+def _batch(row: Any) -> Batch:
+    return Batch(
+        row.batch_id,
+        row.run_id,
+        datetime.fromisoformat(row.as_of),
+        row.stamp,
+        BatchState(row.state),
+    )
+
+
+def _sum_months(rows: Iterable[Any]) -> dict[str, Totals]:
+    months: dict[str, Totals] = {}
+    for month, row_count, amount in rows:
+        months[month] = months.get(month, Totals()) + Totals(row_count, Decimal(amount))
+    return months
+
+
+def _key(result: Any) -> int:
+    return int(result.inserted_primary_key[0])
+
+
+def _hash(path: str) -> str:
+    return hashlib.sha256(path.encode()).hexdigest()
+
+
+def _pack(text: str) -> bytes:
+    return zlib.compress(text.encode(), 1)
+
+
+def _unpack(packed: bytes) -> str:
+    return zlib.decompress(packed).decode()
+
+
+def _now() -> str:
+    return datetime.now(UTC).isoformat()

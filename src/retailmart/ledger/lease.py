@@ -1,0 +1,128 @@
+"""One run a project: a lease in the ledger with heartbeat, expiry and a fencing number.
+
+The lease is what counts between machines; a lock on a file tells at once, on one machine,
+that the holder has died, so that nobody waits for a lease to expire after a crash.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import socket
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+from sqlalchemy import Connection, Engine, insert, select, update
+from sqlalchemy.exc import OperationalError
+
+from retailmart.errors import LeaseLost, ProjectBusy
+from retailmart.ledger.tables import lease as lease_table
+
+_NAME = "run"
+_LASTS = timedelta(seconds=60)
+_BEAT_SECONDS = 10.0
+
+
+@dataclass(frozen=True)
+class Lease:
+    """The right to run, until somebody with a higher `fence` takes it."""
+
+    holder: str
+    fence: int
+    _stopped: threading.Event = field(default_factory=threading.Event, compare=False, repr=False)
+
+    def prove(self, connection: Connection) -> None:
+        """Extend the lease inside `connection`'s transaction, or raise LeaseLost.
+
+        It writes, so that two transactions of two holders can never both succeed.
+        """
+        proved = connection.execute(
+            update(lease_table)
+            .where(lease_table.c.name == _NAME, lease_table.c.fence == self.fence)
+            .values(expires_at=_expiry())
+        )
+        if proved.rowcount != 1:
+            raise LeaseLost(
+                "another run has taken the project over; this one stops without writing more",
+                "See what runs with: retailmart status",
+            )
+
+
+@contextmanager
+def claim(engine: Engine, lock_file: Path) -> Iterator[Lease]:
+    """Hold the project's lease; ProjectBusy while a living run has it."""
+    lock_file.parent.mkdir(parents=True, exist_ok=True)
+    descriptor = os.open(lock_file, os.O_RDWR | os.O_CREAT, 0o644)
+    try:
+        holder = f"{socket.gethostname()}:{lock_file.resolve()}"
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            raise _busy("a run on this machine") from error
+        lease = _take(engine, holder)
+        beat = threading.Thread(target=_beat, args=(engine, lease), daemon=True)
+        beat.start()
+        try:
+            yield lease
+        finally:
+            lease._stopped.set()
+            beat.join()
+            _give_back(engine, lease)
+    finally:
+        os.close(descriptor)
+
+
+def _take(engine: Engine, holder: str) -> Lease:
+    now = datetime.now(UTC).isoformat()
+    with engine.begin() as connection:
+        row = connection.execute(select(lease_table).where(lease_table.c.name == _NAME)).first()
+        if row is None:
+            connection.execute(
+                insert(lease_table).values(name=_NAME, holder=holder, fence=1, expires_at=_expiry())
+            )
+            return Lease(holder, 1)
+        # Having the file lock proves that the last holder of this very folder is gone.
+        if row.holder and row.holder != holder and row.expires_at > now:
+            raise _busy(f"a run on {row.holder.partition(':')[0]}")
+        taken = connection.execute(
+            update(lease_table)
+            .where(lease_table.c.name == _NAME, lease_table.c.fence == row.fence)
+            .values(holder=holder, fence=row.fence + 1, expires_at=_expiry())
+        )
+        if taken.rowcount != 1:
+            raise _busy("a run that was a moment faster")
+        return Lease(holder, row.fence + 1)
+
+
+def _give_back(engine: Engine, lease: Lease) -> None:
+    with engine.begin() as connection:
+        connection.execute(
+            update(lease_table)
+            .where(lease_table.c.name == _NAME, lease_table.c.fence == lease.fence)
+            .values(holder=None)
+        )
+
+
+def _beat(engine: Engine, lease: Lease) -> None:
+    while not lease._stopped.wait(_BEAT_SECONDS):
+        try:
+            with engine.begin() as connection:
+                lease.prove(connection)
+        except LeaseLost:
+            return  # the next ledger write says so aloud
+        except OperationalError:
+            continue  # the run's own long transaction holds the database; it proves the lease
+
+
+def _expiry() -> str:
+    return (datetime.now(UTC) + _LASTS).isoformat()
+
+
+def _busy(who: str) -> ProjectBusy:
+    return ProjectBusy(
+        f"{who} holds this project", "Wait until it has ended, or look with: retailmart status"
+    )

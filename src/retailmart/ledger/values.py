@@ -1,0 +1,179 @@
+"""What the ledger remembers, as frozen values."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
+from datetime import datetime
+from decimal import Decimal
+from enum import Enum
+from typing import Any
+
+
+class FileState(Enum):
+    """Where a delivered file stands."""
+
+    ACTIVE = "active"
+    LOADED = "loaded"
+    DUPLICATE = "duplicate"
+    REFUSED = "refused"
+    SUPERSEDED = "superseded"
+    RELEASED = "released"
+
+
+class BatchState(Enum):
+    """How far a batch has come. Each state is reached in one transaction and never left backwards.
+
+    active: staged, nothing committed. prepared: all files written, the commits are decided.
+    committed: the lake holds it. published: the database holds it. done: archived.
+    abandoned: a gate refused it before anything was committed.
+    """
+
+    ACTIVE = "active"
+    PREPARED = "prepared"
+    COMMITTED = "committed"
+    PUBLISHED = "published"
+    DONE = "done"
+    ABANDONED = "abandoned"
+
+
+@dataclass(frozen=True)
+class Totals:
+    """Rows and money of something."""
+
+    rows: int = 0
+    amount: Decimal = Decimal(0)
+
+    def __add__(self, other: Totals) -> Totals:
+        return Totals(self.rows + other.rows, self.amount + other.amount)
+
+    def __sub__(self, other: Totals) -> Totals:
+        return Totals(self.rows - other.rows, self.amount - other.amount)
+
+
+MonthTotals = Mapping[str, Totals]
+
+
+@dataclass(frozen=True)
+class NewFile:
+    """A file as it is staged. `sha256` is of its unpacked content, sizes are in bytes."""
+
+    path: str
+    sha256: str
+    size: int
+    mtime_ns: int
+    state: FileState
+    feed: str | None = None
+    folder: str | None = None
+    message: str | None = None
+    supersedes: int | None = None
+
+
+@dataclass(frozen=True)
+class LedgerFile:
+    """A file as the ledger knows it."""
+
+    file_id: int
+    batch_id: int
+    path: str
+    sha256: str
+    size: int
+    mtime_ns: int
+    state: FileState
+    feed: str | None
+    folder: str | None
+    message: str | None
+    supersedes: int | None
+    records: int | None = None
+    loaded: int | None = None
+    quarantined: int | None = None
+
+
+@dataclass(frozen=True)
+class Batch:
+    """A set of files that enters all tables together. `stamp` names its archive folder."""
+
+    batch_id: int
+    run_id: int
+    as_of: datetime
+    stamp: str
+    state: BatchState
+
+
+@dataclass(frozen=True)
+class FileOutcome:
+    """What came of one loaded file; records = loaded + quarantined."""
+
+    file_id: int
+    records: int
+    loaded: int
+    quarantined: int
+    warned: Mapping[str, int] = field(default_factory=dict)
+    months: MonthTotals = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What a prepared batch will make true once it is committed and published.
+
+    `balances` maps table → month → totals and replaces what the ledger held for these months.
+    `marts` maps mart → fingerprint of the definition it was built with, `sources` maps source
+    table → digest. `notes` are figures for people.
+    """
+
+    files: tuple[FileOutcome, ...] = ()
+    balances: Mapping[str, MonthTotals] = field(default_factory=dict)
+    marts: Mapping[str, str] = field(default_factory=dict)
+    sources: Mapping[str, str] = field(default_factory=dict)
+    notes: Mapping[str, Any] = field(default_factory=dict)
+
+    def to_json(self) -> str:
+        """A text that `from_json` reads back; money as text."""
+        return json.dumps(asdict(self), default=str, separators=(",", ":"))
+
+    @classmethod
+    def from_json(cls, text: str) -> Outcome:
+        """The outcome that `to_json` wrote."""
+        plain = json.loads(text)
+        return cls(
+            files=tuple(
+                FileOutcome(**{**file, "months": _months(file["months"])})
+                for file in plain["files"]
+            ),
+            balances={table: _months(months) for table, months in plain["balances"].items()},
+            marts=plain["marts"],
+            sources=plain["sources"],
+            notes=plain["notes"],
+        )
+
+
+def _months(plain: Mapping[str, Any]) -> dict[str, Totals]:
+    return {m: Totals(t["rows"], Decimal(t["amount"])) for m, t in plain.items()}
+
+
+@dataclass(frozen=True)
+class MartRecord:
+    """What the ledger knows of a mart: how it was built last, and what the database shows.
+
+    `published_version` is the lake's version whose rows the database holds, under
+    `published_as`, built by the definition `published_fingerprint`.
+    """
+
+    name: str
+    fingerprint: str | None = None
+    published_as: str | None = None
+    published_version: int | None = None
+    published_fingerprint: str | None = None
+
+
+@dataclass(frozen=True)
+class RunRecord:
+    """One past run, for `status`."""
+
+    run_id: int
+    started_at: str
+    finished_at: str | None
+    as_of: str
+    state: str
+    message: str | None

@@ -1,0 +1,141 @@
+"""What a run tells: one frozen value that people's summary and `--output json` both come from."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
+from datetime import datetime
+from decimal import Decimal
+from typing import Any, Protocol
+
+
+@dataclass(frozen=True)
+class FileLine:
+    """One file of the run and what became of it."""
+
+    path: str
+    state: str
+    message: str | None = None
+    records: int | None = None
+    loaded: int | None = None
+    quarantined: int | None = None
+    warned: Mapping[str, int] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Difference:
+    """What a corrected file changed against the version it supersedes."""
+
+    path: str
+    rows: int
+    amount: Decimal
+
+
+@dataclass(frozen=True)
+class Unmatched:
+    """Rows whose key is not in the table it references; they are kept, without its columns."""
+
+    column: str
+    table: str
+    keys: int
+    rows: int
+
+
+@dataclass(frozen=True)
+class BalanceLine:
+    """A month's proven rows and money, the same in all `tables`."""
+
+    feed: str
+    month: str
+    rows: int
+    amount: Decimal
+    tables: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class MartLine:
+    """A mart as the run left it. `months` counts those written; None is all of the mart."""
+
+    name: str
+    rows: int
+    months: int | None
+    published_as: str | None = None
+    published_rows: int | None = None
+    changed: int | None = None
+
+
+@dataclass(frozen=True)
+class BatchReport:
+    """What one batch did."""
+
+    batch_id: int
+    recovered: bool
+    archived_to: str
+    files: tuple[FileLine, ...] = ()
+    differences: tuple[Difference, ...] = ()
+    unmatched: tuple[Unmatched, ...] = ()
+    balance: tuple[BalanceLine, ...] = ()
+    marts: tuple[MartLine, ...] = ()
+
+
+@dataclass(frozen=True)
+class RunReport:
+    """What one run did. `seconds` is by step, in the order they ran."""
+
+    run_id: int
+    as_of: datetime
+    batches: tuple[BatchReport, ...]
+    waiting: tuple[str, ...]
+    seconds: Mapping[str, float]
+    lake: str
+    database: str
+
+    @property
+    def nothing_to_do(self) -> bool:
+        """Whether landing held nothing new and no mart had changed."""
+        return not self.batches
+
+    @property
+    def files(self) -> tuple[FileLine, ...]:
+        """The files of all batches."""
+        return tuple(line for batch in self.batches for line in batch.files)
+
+    def count(self, state: str) -> int:
+        """How many of the run's files are in a state."""
+        return sum(line.state == state for line in self.files)
+
+    def rows(self, what: str) -> int:
+        """The run's `records`, `loaded` or `quarantined` rows."""
+        return sum(getattr(line, what) or 0 for line in self.files)
+
+    def to_dict(self) -> dict[str, Any]:
+        """The report as plain values; money and times as text."""
+        plain = asdict(self)
+        plain["nothing_to_do"] = self.nothing_to_do
+        plain["files"] = {
+            state: self.count(state) for state in ("loaded", "duplicate", "refused", "superseded")
+        }
+        plain["files"]["superseded"] = sum(len(batch.differences) for batch in self.batches)
+        plain["rows"] = {
+            "read": self.rows("records"),
+            "loaded": self.rows("loaded"),
+            "quarantined": self.rows("quarantined"),
+        }
+        plain["balanced"] = True  # a run that does not balance raises and has no report
+        return plain
+
+
+class Watch(Protocol):
+    """Somebody who watches a run go by."""
+
+    def began(self, step: str) -> None: ...
+    def note(self, step: str, words: str) -> None: ...
+    def ended(self, step: str, seconds: float) -> None: ...
+
+
+class Silent:
+    """Nobody watches."""
+
+    def began(self, step: str) -> None: ...
+    def note(self, step: str, words: str) -> None: ...
+    def ended(self, step: str, seconds: float) -> None: ...

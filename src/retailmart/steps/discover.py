@@ -1,0 +1,128 @@
+"""List landing and take a snapshot of each file: what is checked and loaded can't change any more."""
+
+from __future__ import annotations
+
+import gzip
+import hashlib
+import time
+import zlib
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from typing import BinaryIO
+
+from retailmart.storage import Entry, EntryKind, Store
+
+_HALF_UPLOADED = (".part", ".partial", ".tmp", ".crdownload", ".filepart", ".swp", "~")
+_GROWING_SECONDS = 2.0
+_SECOND_LOOK_SECONDS = 0.25
+_CHUNK = 4 << 20
+# Till exports shrink about tenfold; a thousandfold is a bomb. Small files may shrink as they like.
+_LARGEST_RATIO = 200
+_RATIO_COUNTS_FROM = 256 << 20
+
+
+@dataclass(frozen=True)
+class Snapshot:
+    """A landed file as it was when it was read: its entry, and its unpacked content in scratch.
+
+    `content` is None, and `refusal` says why, where it could not or must not be read.
+    `sha256` is of the unpacked content.
+    """
+
+    entry: Entry
+    sha256: str
+    content: Path | None
+    refusal: str | None = None
+
+
+@dataclass(frozen=True)
+class Landed:
+    """What lies in landing: files that can be read now, and paths left for a later run."""
+
+    ready: tuple[Entry, ...]
+    waiting: tuple[str, ...]
+
+
+def discover(landing: Store) -> Landed:
+    """List landing; half uploads stay where they are, to be found by a later run.
+
+    A file written in the last two seconds gets a second look and waits if it has grown.
+    """
+    entries = [entry for entry in landing.entries() if not _is_hidden(entry.path)]
+    half = {entry.path for entry in entries if entry.path.lower().endswith(_HALF_UPLOADED)}
+    newest = time.time_ns() - int(_GROWING_SECONDS * 1e9)
+    young = [e for e in entries if e.mtime_ns > newest and e.kind is EntryKind.FILE]
+    if young:
+        time.sleep(_SECOND_LOOK_SECONDS)
+    for entry in young:
+        now = landing.entry(entry.key)
+        if now is None or now.version != entry.version:
+            half.add(entry.path)
+    ready = tuple(entry for entry in entries if entry.path not in half)
+    return Landed(ready, tuple(sorted(half)))
+
+
+def snapshot(landing: Store, entries: tuple[Entry, ...], scratch: Path) -> Iterator[Snapshot]:
+    """Copy each file into `scratch` under its content's SHA-256, unpacked, in the given order.
+
+    A hard link would be cheaper, but a sender that goes on writing would change it under us.
+    """
+    scratch.mkdir(parents=True, exist_ok=True)
+    with ThreadPoolExecutor(2) as pool:
+        yield from pool.map(lambda item: _snapshot(landing, *item, scratch), enumerate(entries))
+
+
+def _snapshot(landing: Store, number: int, entry: Entry, scratch: Path) -> Snapshot:
+    if entry.kind is EntryKind.LINK:
+        return _unread(entry, "is a link to another place; copy the file itself here")
+    if entry.kind is EntryKind.SPECIAL:
+        return _unread(entry, "is no file but a pipe or device")
+    if "\\x" in entry.path and entry.path != entry.key:
+        return _unread(entry, "has a name that is not UTF-8; rename it")
+    partial = scratch / f"{number}.part"
+    digest = hashlib.sha256()
+    try:
+        with landing.open(entry) as source, partial.open("wb", buffering=0) as target:
+            for chunk in _unpacked(source, entry):
+                digest.update(chunk)
+                target.write(chunk)
+    except (EOFError, zlib.error, gzip.BadGzipFile):
+        partial.unlink(missing_ok=True)
+        return _unread(entry, "is a .gz archive that is cut off or damaged; send it again")
+    except _Bomb:
+        partial.unlink(missing_ok=True)
+        return _unread(entry, f"unpacks to more than {_LARGEST_RATIO} times its size")
+    except OSError as error:
+        partial.unlink(missing_ok=True)
+        return _unread(entry, f"cannot be read: {error.strerror or error}")
+    content = scratch / f"{digest.hexdigest()}.csv"
+    partial.rename(content)
+    return Snapshot(entry, digest.hexdigest(), content)
+
+
+class _Bomb(Exception):
+    """More comes out of an archive than any sender means."""
+
+
+def _unpacked(source: BinaryIO, entry: Entry) -> Iterator[bytes]:
+    packed = entry.path.lower().endswith(".gz")
+    reader = gzip.GzipFile(fileobj=source) if packed else source
+    limit = max(_RATIO_COUNTS_FROM, entry.size * _LARGEST_RATIO)
+    total = 0
+    while chunk := reader.read(_CHUNK):
+        total += len(chunk)
+        if packed and total > limit:
+            raise _Bomb
+        yield chunk
+
+
+def _unread(entry: Entry, refusal: str) -> Snapshot:
+    """Its identity is the entry's own: the content is not ours to read."""
+    said = f"{entry.kind.value}:{entry.path}:{entry.size}:{entry.mtime_ns}"
+    return Snapshot(entry, hashlib.sha256(said.encode()).hexdigest(), None, refusal)
+
+
+def _is_hidden(path: str) -> bool:
+    return any(part.startswith(".") for part in path.split("/"))

@@ -1,0 +1,456 @@
+"""Parse a batch's files into accepted and refused rows; write both as tables' data files."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from decimal import Decimal
+from typing import TYPE_CHECKING, Any
+
+from retailmart.engines import CsvShape, Engine
+from retailmart.errors import CsvBroken, GateFailed
+from retailmart.lake import Lake, file_prefix
+from retailmart.ledger.values import FileOutcome, LedgerFile, Totals
+from retailmart.project.feed import Action, Column, Feed
+from retailmart.project.types import ColumnType
+from retailmart.steps.casts import expected, typed
+from retailmart.steps.check import CheckedFile, Layout, Refusal, clean
+from retailmart.steps.records import flaw_of, readable, records
+from retailmart.tables import (
+    DataFile,
+    Field,
+    TableChange,
+    TableState,
+    Written,
+    quoted,
+    text_literal,
+)
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+MONTH = "_month"
+FILE_ID = "_file_id"
+_REFUSED_AT_ONCE = 50_000
+
+
+@dataclass(frozen=True)
+class FileToLoad:
+    """A staged file and how it is read."""
+
+    file: LedgerFile
+    checked: CheckedFile
+
+
+@dataclass(frozen=True)
+class LoadedFeed:
+    """What a batch does to one feed's raw and quarantine tables.
+
+    `after` is the raw table as it will be; `replaced` are the months that lose rows of superseded
+    versions and are written anew.
+    """
+
+    feed: Feed
+    raw: TableChange
+    before: TableState | None
+    after: TableState
+    replaced: frozenset[str]
+    outcomes: tuple[FileOutcome, ...]
+    quarantine: TableChange | None = None
+    months: Mapping[str, Totals] = field(default_factory=dict)
+
+    @property
+    def added(self) -> TableState:
+        """The rows this batch wrote: new ones, and kept ones of replaced months."""
+        return self.after.only(self.raw.adds)
+
+    @property
+    def touched(self) -> frozenset[str]:
+        """The months whose rows are not what they were."""
+        return self.added.months | self.replaced
+
+
+def raw_table(name: str) -> str:
+    """Where a feed's or source table's rows lie in the lake."""
+    return f"raw/{name}"
+
+
+def quarantine_table(feed: str) -> str:
+    """Where a feed's refused rows lie in the lake."""
+    return f"quarantine/{feed}"
+
+
+def load(
+    engine: Engine,
+    lake: Lake,
+    feed: Feed,
+    files: Sequence[FileToLoad],
+    superseded: Mapping[int, Mapping[str, Totals]],
+    batch_id: int,
+) -> LoadedFeed:
+    """Load a feed's files. `superseded` maps the file ids that leave → their months.
+
+    Raises GateFailed where a `fail` rule is broken or a file's records do not add up.
+    """
+    loader = _Loader(engine, lake, feed, batch_id)
+    written = [loader.write_group(group) for group in _groups(files)]
+    checked = {item.file.file_id: item for item in loader.files_as_read(files)}
+    before = lake.state(raw_table(feed.name))
+    replaced = frozenset(month for months in superseded.values() for month in months)
+    if before and replaced:
+        written.append(loader.keep(before.in_months(replaced), list(superseded)))
+    fields = next((part.fields for part in written if part.fields), raw_fields(feed))
+    adds = tuple(file for part in written for file in part.files)
+    removes = tuple(f.path for f in before.in_months(replaced).files) if before else ()
+    partitions = (MONTH,) if feed.month else ()
+    change = TableChange(raw_table(feed.name), fields, partitions, adds, removes)
+    after = change.applied_to(str(lake.folder(change.table)), before)
+    sums = loader.sums(after.only(adds))
+    outcomes, quarantined = loader.outcomes(checked, sums)
+    months = _totals_by(sums, lambda row: row.month)
+    return LoadedFeed(feed, change, before, after, replaced, outcomes, quarantined, months)
+
+
+def raw_fields(feed: Feed) -> tuple[Field, ...]:
+    """The columns of a feed's raw table, lineage included."""
+    fields = [Field(column.name, column.type) for column in feed.columns]
+    if feed.extra_columns:
+        fields.append(Field(feed.extra_columns, ColumnType("STRING")))
+    fields.append(Field(FILE_ID, ColumnType("INT")))
+    if feed.month:
+        fields.append(Field(MONTH, ColumnType("STRING")))
+    return tuple(fields)
+
+
+@dataclass(frozen=True)
+class _Sum:
+    file_id: int
+    month: str
+    totals: Totals
+    broken: tuple[int, ...]
+
+
+@dataclass(frozen=True)
+class _Violation:
+    column: str | None
+    rule: str
+    message: str
+    condition: str
+
+
+class _Loader:
+    """One feed's load in one batch."""
+
+    def __init__(self, engine: Engine, lake: Lake, feed: Feed, batch_id: int) -> None:
+        self.engine = engine
+        self.lake = lake
+        self.feed = feed
+        self.batch_id = batch_id
+        self._writes = 0
+        self._cleaned: dict[int, CheckedFile] = {}
+
+    def write_group(self, group: Sequence[FileToLoad]) -> Written:
+        """Write the accepted rows of files of one shape.
+
+        The engine's strict reader has the last word on whether a file is regular. Where it
+        objects, the files are tried one by one, and the culprit is cleaned and read again.
+        """
+        try:
+            return self._write(group)
+        except CsvBroken:
+            if len(group) > 1:
+                parts = [self.write_group([item]) for item in group]
+                files = tuple(file for part in parts for file in part.files)
+                return Written(parts[0].fields, files)
+            item = group[0]
+            if item.checked.cleaned:
+                raise
+        cleaned = clean(item.checked.delivered, self.feed, item.checked.layout)
+        if isinstance(cleaned, Refusal):
+            raise GateFailed(f"{item.file.path} {cleaned.message}")
+        self._cleaned[item.file.file_id] = cleaned
+        return self._write([FileToLoad(item.file, cleaned)])
+
+    def files_as_read(self, files: Iterable[FileToLoad]) -> Iterator[FileToLoad]:
+        """The files with how they were read in the end."""
+        for item in files:
+            yield FileToLoad(item.file, self._cleaned.get(item.file.file_id, item.checked))
+
+    def keep(self, table: TableState, leaving: Sequence[int]) -> Written:
+        """Write the rows of replaced months that stay."""
+        self.engine.define("_replaced", table)
+        ids = ", ".join(str(file_id) for file_id in leaving)
+        query = f"SELECT * FROM _replaced WHERE {FILE_ID} NOT IN ({ids})"
+        return self._to_lake(query)
+
+    def sums(self, added: TableState) -> list[_Sum]:
+        """Rows, money and broken rules by file and month, read from the written files."""
+        feed = self.feed
+        self.engine.define("_added", added)
+        month = MONTH if feed.month else "''"
+        money = f"sum({quoted(feed.balance)})" if feed.balance else "0"
+        told = feed.rules_that(Action.WARN, Action.FAIL)
+        counts = "".join(f", count(*) FILTER (NOT ({rule.condition}))" for rule in told)
+        rows = self.engine.rows(
+            f"SELECT {FILE_ID}, {month}, count(*), {money}{counts} FROM _added GROUP BY ALL"
+        )
+        return [
+            _Sum(file_id, month, Totals(count, Decimal(amount or 0)), tuple(broken))
+            for file_id, month, count, amount, *broken in rows
+        ]
+
+    def outcomes(
+        self, files: Mapping[int, FileToLoad], sums: Sequence[_Sum]
+    ) -> tuple[tuple[FileOutcome, ...], TableChange | None]:
+        """Account for every record of every file, and write the refused rows."""
+        by_file: dict[int, list[_Sum]] = {file_id: [] for file_id in files}
+        for part in sums:
+            if part.file_id in by_file:
+                by_file[part.file_id].append(part)
+        outcomes: list[FileOutcome] = []
+        adds: list[DataFile] = []
+        for file_id, item in files.items():
+            loaded = sum(part.totals.rows for part in by_file[file_id])
+            refused = item.checked.records - loaded
+            if refused:
+                adds += self._write_refused(item, refused)
+            outcomes.append(self._outcome(item, loaded, by_file[file_id]))
+        change = None
+        if adds:
+            change = TableChange(quarantine_table(self.feed.name), _REFUSED, (), tuple(adds))
+        return tuple(outcomes), change
+
+    def _outcome(self, item: FileToLoad, loaded: int, parts: Sequence[_Sum]) -> FileOutcome:
+        told = self.feed.rules_that(Action.WARN, Action.FAIL)
+        broken = {rule.name: sum(part.broken[n] for part in parts) for n, rule in enumerate(told)}
+        for rule in self.feed.rules_that(Action.FAIL):
+            if broken[rule.name]:
+                raise GateFailed(
+                    f"{item.file.path}: {broken[rule.name]} rows break rule {rule.name!r}:"
+                    f" {rule.message}",
+                    f"Correct the file, or change the rule in feeds/{self.feed.name}.yml",
+                )
+        return FileOutcome(
+            file_id=item.file.file_id,
+            records=item.checked.records,
+            loaded=loaded,
+            quarantined=item.checked.records - loaded,
+            warned={name: count for name, count in broken.items() if count},
+            months=_totals_by(parts, lambda part: part.month) if self.feed.month else {},
+        )
+
+    def _write(self, group: Sequence[FileToLoad]) -> Written:
+        checked = group[0].checked
+        files = {item.file.file_id: item.checked.readable for item in group}
+        relation = self.engine.csv(files, _shape(checked))
+        accepted = self._parsed(relation, checked.layout, f"NOT ({self._refused(checked.layout)})")
+        return self._to_lake(accepted)
+
+    def _to_lake(self, query: str) -> Written:
+        self._writes += 1
+        root = self.lake.folder(raw_table(self.feed.name))
+        prefix = f"{file_prefix(self.batch_id)}{self._writes:04d}"
+        partitions = (MONTH,) if self.feed.month else ()
+        return self.engine.write(query, root, prefix, partitions, None)
+
+    def _parsed(self, relation: str, layout: Layout, condition: str) -> str:
+        """The feed's columns from a relation of text cells, of the rows that fulfil `condition`."""
+        feed = self.feed
+        names = [quoted(column.name) for column in feed.columns]
+        if feed.extra_columns:
+            names.append(quoted(feed.extra_columns))
+        names.append(FILE_ID)
+        if feed.month:
+            names.append(f"left(CAST({quoted(feed.month)} AS VARCHAR), 7) AS {MONTH}")
+        return f"SELECT {', '.join(names)} FROM {self._typed(relation, layout)} WHERE {condition}"
+
+    def _typed(self, relation: str, layout: Layout) -> str:
+        """A relation of typed columns, with the texts they came from beside them (`t0`, `t1`, …)."""
+        parts = []
+        for number, column in enumerate(self.feed.columns):
+            text = _text_of(column, layout)
+            parts.append(f"{typed(text, column.type)} AS {quoted(column.name)}")
+            parts.append(f"{text} AS t{number}")
+        if self.feed.extra_columns:
+            parts.append(f"{self._extras(layout)} AS {quoted(self.feed.extra_columns)}")
+        return f"(SELECT * EXCLUDE ({_cells(layout)}), {', '.join(parts)} FROM {relation})"
+
+    def _extras(self, layout: Layout) -> str:
+        known = {column.name for column in self.feed.columns}
+        pairs = [
+            f"{text_literal(name)}, c{position}"
+            for position, name in enumerate(layout.columns)
+            if name not in known
+        ]
+        return f"CAST(json_object({', '.join(pairs)}) AS VARCHAR)" if pairs else "NULL::VARCHAR"
+
+    def _violations(self, layout: Layout) -> list[_Violation]:
+        """Everything that sends a row to quarantine, in the order it is told."""
+        violations = []
+        for number, column in enumerate(self.feed.columns):
+            name, text = quoted(column.name), f"t{number}"
+            if column.mandatory:
+                empty = f"coalesce(trim({text}), '') = ''"
+                message = f"{column.name} is empty"
+                violations.append(_Violation(column.name, "mandatory", message, empty))
+            if column.type.name != "STRING" and column.name in layout.columns:
+                wrong = f"{name} IS NULL AND trim({text}) <> ''"
+                message = f"{column.name} should be {expected(column.type)}"
+                violations.append(_Violation(column.name, "type", message, wrong))
+        for rule in self.feed.rules_that(Action.QUARANTINE):
+            broken = f"NOT ({rule.condition})"
+            violations.append(_Violation(rule.column, rule.name, rule.message, broken))
+        return violations
+
+    def _refused(self, layout: Layout) -> str:
+        """One condition for all violations, in its cheapest form: a typed value proves its text."""
+        parts = []
+        for number, column in enumerate(self.feed.columns):
+            if column.mandatory:
+                parts.append(f"{quoted(column.name)} IS NULL")
+            elif column.type.name != "STRING" and column.name in layout.columns:
+                parts.append(f"({quoted(column.name)} IS NULL AND trim(t{number}) <> '')")
+        for rule in self.feed.rules_that(Action.QUARANTINE):
+            parts.append(f"coalesce(NOT ({rule.condition}), false)")
+        return " OR ".join(parts) or "false"
+
+    def _write_refused(self, item: FileToLoad, expected_count: int) -> list[DataFile]:
+        """Write a file's refused rows with their place and raw text; they must be all of them."""
+        written: list[DataFile] = []
+        count = 0
+        root = self.lake.folder(quarantine_table(self.feed.name))
+        for rows in _in_chunks(self._refused_rows(item), _REFUSED_AT_ONCE):
+            count += len(rows)
+            self._writes += 1
+            self.engine.define_rows("_refused", _arrow(rows, item, self.batch_id))
+            prefix = f"{file_prefix(self.batch_id)}{self._writes:04d}"
+            part = self.engine.write("SELECT * FROM _refused", root, prefix, (), None)
+            written += part.files
+        if count != expected_count:
+            raise GateFailed(
+                f"{item.file.path}: {item.checked.records} records, but"
+                f" {item.checked.records - expected_count} loaded and {count} quarantined"
+            )
+        return written
+
+    def _refused_rows(self, item: FileToLoad) -> Iterator[_RefusedRow]:
+        checked = item.checked
+        for flawed in checked.flawed:
+            yield _RefusedRow(flawed.line, None, flawed.flaw.rule, flawed.flaw.message, flawed.raw)
+        violations = self._violations(checked.layout)
+        relation = self.engine.numbered_csv(checked.readable, _shape(checked))
+        flags = ", ".join(
+            f"CASE WHEN {violation.condition} THEN {number} END"
+            for number, violation in enumerate(violations)
+        )
+        query = (
+            f"SELECT _row, list_filter([{flags}], lambda x: x IS NOT NULL)"
+            f" FROM {self._typed(relation, checked.layout)}"
+            f" WHERE {self._refused(checked.layout)} ORDER BY _row"
+        )
+        places = _places(checked)
+        for chunk in self.engine.batches(query, _REFUSED_AT_ONCE):
+            for row, numbers in chunk:
+                line, raw = _seek(places, row)
+                broken = [violations[number] for number in numbers]
+                message = "; ".join(violation.message for violation in broken)
+                yield _RefusedRow(line, broken[0].column, broken[0].rule, message, raw)
+
+
+@dataclass(frozen=True)
+class _RefusedRow:
+    line: int
+    column: str | None
+    rule: str
+    message: str
+    raw: str
+
+
+_TEXT, _NUMBER = ColumnType("STRING"), ColumnType("BIGINT")
+_REFUSED = (
+    Field("batch_id", _NUMBER),
+    Field("file_id", _NUMBER),
+    Field("file", _TEXT),
+    Field("line", _NUMBER),
+    Field("column", _TEXT),
+    Field("rule", _TEXT),
+    Field("message", _TEXT),
+    Field("raw", _TEXT),
+)
+
+
+def _arrow(rows: Sequence[_RefusedRow], item: FileToLoad, batch_id: int) -> pa.Table:
+    import pyarrow as pa
+
+    count = len(rows)
+    return pa.table(
+        {
+            "batch_id": pa.array([batch_id] * count, pa.int64()),
+            "file_id": pa.array([item.file.file_id] * count, pa.int64()),
+            "file": pa.array([item.file.path] * count, pa.string()),
+            "line": pa.array([row.line for row in rows], pa.int64()),
+            "column": pa.array([row.column for row in rows], pa.string()),
+            "rule": pa.array([row.rule for row in rows], pa.string()),
+            "message": pa.array([row.message for row in rows], pa.string()),
+            "raw": pa.array([row.raw for row in rows], pa.string()),
+        }
+    )
+
+
+def _shape(checked: CheckedFile) -> CsvShape:
+    delimiter = "," if checked.cleaned else checked.feed.delimiter
+    return CsvShape(len(checked.layout.columns), delimiter, checked.quoted, checked.cleaned)
+
+
+def _text_of(column: Column, layout: Layout) -> str:
+    if column.name not in layout.columns:
+        return "NULL::VARCHAR"
+    return f"c{layout.columns.index(column.name)}"
+
+
+def _cells(layout: Layout) -> str:
+    return ", ".join(f"c{position}" for position in range(len(layout.columns)))
+
+
+def _groups(files: Sequence[FileToLoad]) -> list[list[FileToLoad]]:
+    """Files of one layout and shape are parsed in one go."""
+    groups: dict[Any, list[FileToLoad]] = {}
+    for item in files:
+        groups.setdefault((item.checked.layout, _shape(item.checked)), []).append(item)
+    return list(groups.values())
+
+
+def _places(checked: CheckedFile) -> Iterator[tuple[int, int, str]]:
+    """Row number from 1, line and raw text of each record that `readable` holds."""
+    number = 0
+    reader = records(checked.delivered, checked.feed)
+    next(reader)
+    for record in reader:
+        if flaw_of(record, len(checked.layout.columns)) is None:
+            number += 1
+            yield number, record.line, readable(record.raw)
+
+
+def _seek(places: Iterator[tuple[int, int, str]], row: int) -> tuple[int, str]:
+    for number, line, raw in places:
+        if number == row:
+            return line, raw
+    raise GateFailed(f"row {row} of a file is not to be found again; it changed while it was read")
+
+
+def _in_chunks(rows: Iterable[_RefusedRow], size: int) -> Iterator[list[_RefusedRow]]:
+    chunk: list[_RefusedRow] = []
+    for row in rows:
+        chunk.append(row)
+        if len(chunk) == size:
+            yield chunk
+            chunk = []
+    if chunk:
+        yield chunk
+
+
+def _totals_by(parts: Iterable[_Sum], key: Any) -> dict[str, Totals]:
+    totals: dict[str, Totals] = {}
+    for part in parts:
+        totals[key(part)] = totals.get(key(part), Totals()) + part.totals
+    return totals

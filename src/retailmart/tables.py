@@ -1,0 +1,123 @@
+"""The values that engines and the lake hand each other: fields, data files, table states."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Mapping
+from dataclasses import asdict, dataclass, field
+from datetime import date
+from typing import Any
+
+from retailmart.project.types import ColumnType, parse_type
+
+Statistic = int | str | bool
+
+
+@dataclass(frozen=True)
+class Field:
+    """A column of a table: its name and type."""
+
+    name: str
+    type: ColumnType
+
+
+@dataclass(frozen=True)
+class DataFile:
+    """One Parquet file of a table.
+
+    `path` is relative to the table's folder, `size` in bytes; `partition` gives the values of the
+    partition columns, which are not in the file; statistics are per column, strings left out.
+    """
+
+    path: str
+    size: int
+    rows: int
+    partition: Mapping[str, str | None] = field(default_factory=dict)
+    minimum: Mapping[str, Statistic] = field(default_factory=dict)
+    maximum: Mapping[str, Statistic] = field(default_factory=dict)
+    nulls: Mapping[str, int] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class TableState:
+    """A table at one version: everything needed to read it. `root` is an absolute folder."""
+
+    root: str
+    fields: tuple[Field, ...]
+    partition_by: tuple[str, ...]
+    files: tuple[DataFile, ...]
+
+    def only(self, files: Iterable[DataFile]) -> TableState:
+        """The same table seen through some of its files."""
+        return TableState(self.root, self.fields, self.partition_by, tuple(files))
+
+    def in_months(self, months: Iterable[str | None]) -> TableState:
+        """The part of a table partitioned by month first that lies in `months` ('YYYY-MM')."""
+        wanted = set(months)
+        return self.only(f for f in self.files if f.partition[self.partition_by[0]] in wanted)
+
+    @property
+    def months(self) -> frozenset[str]:
+        """The months that hold rows, for a table partitioned by month first."""
+        if not self.partition_by:
+            return frozenset()
+        values = (f.partition[self.partition_by[0]] for f in self.files)
+        return frozenset(value for value in values if value is not None)
+
+
+@dataclass(frozen=True)
+class Written:
+    """What an engine wrote: the files, and the fields of their rows, partition columns included."""
+
+    fields: tuple[Field, ...]
+    files: tuple[DataFile, ...]
+
+
+@dataclass(frozen=True)
+class TableChange:
+    """What a batch does to one table: files in, files out (by path), in one commit."""
+
+    table: str
+    fields: tuple[Field, ...]
+    partition_by: tuple[str, ...]
+    adds: tuple[DataFile, ...] = ()
+    removes: tuple[str, ...] = ()
+
+    def applied_to(self, root: str, before: TableState | None) -> TableState:
+        """The table's state once this change is committed."""
+        gone = set(self.removes)
+        kept = tuple(f for f in before.files if f.path not in gone) if before else ()
+        return TableState(root, self.fields, self.partition_by, kept + self.adds)
+
+    def to_json(self) -> str:
+        """A text that `from_json` reads back."""
+        plain = asdict(self)
+        plain["fields"] = [[f.name, str(f.type)] for f in self.fields]
+        return json.dumps(plain, separators=(",", ":"))
+
+    @classmethod
+    def from_json(cls, text: str) -> TableChange:
+        """The change that `to_json` wrote."""
+        plain: dict[str, Any] = json.loads(text)
+        return cls(
+            table=plain["table"],
+            fields=tuple(Field(name, parse_type(kind)) for name, kind in plain["fields"]),
+            partition_by=tuple(plain["partition_by"]),
+            adds=tuple(DataFile(**add) for add in plain["adds"]),
+            removes=tuple(plain["removes"]),
+        )
+
+
+def quoted(name: str) -> str:
+    """An SQL identifier, safe whatever its characters."""
+    return '"' + name.replace('"', '""') + '"'
+
+
+def text_literal(value: str) -> str:
+    """An SQL string literal, safe whatever its characters."""
+    return "'" + value.replace("'", "''") + "'"
+
+
+def month_of(day: date) -> str:
+    """'YYYY-MM', the form of every month partition."""
+    return f"{day:%Y-%m}"

@@ -1,0 +1,49 @@
+"""What `retailmart init` writes: the retail project, owned by its user from then on."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+from retailmart.errors import SettingsError
+
+_FILES = Path(__file__).parent / "project"
+_HIDDEN = {"gitignore": ".gitignore", "env": ".env"}
+
+
+def write_project(folder: Path, *, sample: bool) -> list[Path]:
+    """Write a new project into `folder`; with `sample`, a small shop with three months of sales.
+
+    Returns what was written. Raises SettingsError rather than touch a file that is there.
+    """
+    wanted = {
+        folder / _HIDDEN.get(name, name): path.read_bytes()
+        for path in sorted(_FILES.rglob("*"))
+        if path.is_file()
+        for name in [path.relative_to(_FILES).as_posix()]
+    }
+    wanted |= {folder / ".schema" / name: text.encode() for name, text in _schemas().items()}
+    there = [f"{path} is there already" for path in wanted if path.exists()]
+    if there:
+        raise SettingsError(there, "Choose a new folder; nothing was written")
+    for path, content in wanted.items():
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(content)
+    (folder / "landing").mkdir(exist_ok=True)
+    if sample:
+        from retailmart.template.sample import write_sample
+
+        write_sample(folder)
+    return list(wanted)
+
+
+def _schemas() -> dict[str, str]:
+    """JSON Schemas of the YAML files: editors complete and check with them."""
+    from retailmart.project.feed import FeedDocument
+    from retailmart.project.settings import Settings
+
+    models = {"retailmart": Settings, "feed": FeedDocument}
+    return {
+        f"{name}.schema.json": json.dumps(model.model_json_schema(), indent=2) + "\n"
+        for name, model in models.items()
+    }

@@ -1,0 +1,19 @@
+-- about: every sale with its customer
+-- refresh: append
+-- partitions: [_month]
+-- balance: {sales: total_cost}
+-- publish: false
+SELECT
+    s.customer_id,
+    c.first_name,
+    c.last_name,
+    c.address,
+    c.pincode,
+    c.phone_number,
+    s.sales_date,
+    s.total_cost,
+    s.additional_column,
+    s._file_id,
+    s._month
+FROM sales s
+LEFT JOIN customer c ON c.customer_id = s.customer_id

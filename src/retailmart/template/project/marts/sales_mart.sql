@@ -1,0 +1,23 @@
+-- about: every sale with its store and salesperson
+-- refresh: append
+-- partitions: [sales_month, store_id]
+-- balance: {sales: total_cost}
+-- publish: false
+SELECT
+    s.store_id,
+    s.sales_person_id,
+    t.first_name AS sales_person_first_name,
+    t.last_name AS sales_person_last_name,
+    st.store_manager_name,
+    t.manager_id,
+    t.is_manager,
+    t.address AS sales_person_address,
+    t.pincode AS sales_person_pincode,
+    s.sales_date,
+    s.total_cost,
+    s.additional_column,
+    s._file_id,
+    s._month AS sales_month
+FROM sales s
+LEFT JOIN sales_team t ON t.id = s.sales_person_id
+LEFT JOIN store st ON st.id = s.store_id

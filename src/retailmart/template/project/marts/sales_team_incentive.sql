@@ -1,0 +1,45 @@
+-- about: what each salesperson sold in each store and month; the top seller earns the incentive
+-- refresh: months
+-- partitions: [_month]
+-- key: [_month, store_id, sales_person_id]
+-- balance: {sales: total_sales}
+-- publish: true
+-- variables: {incentive_rate: 0.01, incentive_scope: store}  # scope: store, or company
+WITH totals AS (
+    SELECT
+        _month,
+        store_id,
+        sales_person_id,
+        CAST(sum(total_cost) AS DECIMAL(18, 2)) AS total_sales
+    FROM sales
+    GROUP BY _month, store_id, sales_person_id
+),
+ranked AS (
+    SELECT
+        *,
+        max(total_sales) OVER (
+            PARTITION BY
+                _month,
+                CASE WHEN getvariable('incentive_scope') = 'company' THEN 0 ELSE store_id END
+        ) AS top_sales
+    FROM totals
+)
+SELECT
+    r.store_id,
+    r.sales_person_id,
+    t.first_name,
+    t.last_name,
+    CAST(left(r._month, 4) AS INTEGER) AS year,
+    CAST(right(r._month, 2) AS INTEGER) AS month,
+    r.total_sales,
+    -- Tied tops each earn the full rate; round() is half-up on decimals.
+    CAST(
+        CASE
+            WHEN r.total_sales = r.top_sales
+                THEN round(r.total_sales * getvariable('incentive_rate'), 2)
+            ELSE 0
+        END AS DECIMAL(18, 2)
+    ) AS incentive,
+    r._month
+FROM ranked r
+LEFT JOIN sales_team t ON t.id = r.sales_person_id
