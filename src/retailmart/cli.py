@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import sys
 from datetime import UTC, datetime
-from enum import Enum
+from enum import Enum, StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -30,7 +30,7 @@ quarantine = typer.Typer(help="Look at refused rows.", no_args_is_help=True)
 app.add_typer(quarantine, name="quarantine")
 
 
-class Output(str, Enum):
+class Output(StrEnum):
     """How results are told."""
 
     TEXT = "text"

@@ -7,7 +7,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from retailmart import pipeline
 from retailmart.database import open_database
@@ -75,7 +75,7 @@ class OpenProject:
         finally:
             database.dispose()
 
-    def _relation(self, name: str, table: str) -> Any:
+    def _relation(self, name: str, table: str) -> duckdb.DuckDBPyRelation:
         state = self.lake.state(table)
         if state is None:
             raise MartNotBuilt(f"{name} is not built yet", "Build it with: retailmart run")

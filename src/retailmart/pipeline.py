@@ -53,8 +53,8 @@ from retailmart.report import (
 )
 from retailmart.steps.archive import archive
 from retailmart.steps.build import BuiltMart, Inputs, build, build_order
-from retailmart.steps.check import CheckedFile, Refusal, check
-from retailmart.steps.discover import Landed, Snapshot, discover, snapshot
+from retailmart.steps.check import CheckedFile, Refusal, check, check_content
+from retailmart.steps.discover import Snapshot, discover, scan_again, snapshot
 from retailmart.steps.load import FileToLoad, LoadedFeed, load, raw_fields, raw_table
 from retailmart.steps.publish import publish
 from retailmart.steps.reconcile import Reconciled, reconcile
@@ -476,7 +476,7 @@ class House:
             if isinstance(verdict, Refusal):
                 files.append(_refused(shot, verdict))
                 continue
-            counted = [f for f in self.ledger.counted_by_content(shot.sha256)]
+            counted = self.ledger.counted_by_content(shot.sha256)
             same = next((f.path for f in counted if f.file_id not in leaving), None)
             if twin := same or taken.get(shot.sha256):
                 files.append(_duplicate(shot, verdict, twin))
@@ -499,10 +499,8 @@ class House:
                 " the run's own copy has what was staged",
                 f"Put the file back into {self.landing.root} as it was, and run again",
             )
-        from retailmart.steps.check import check_content
-
         feed = self.project.feeds[str(file.feed)]
-        verdict = check_content(content, feed)
+        verdict = check_content(content, scan_again(content), feed)
         if isinstance(verdict, Refusal):
             raise GateFailed(f"{file.path} {verdict.message}")
         return verdict

@@ -67,10 +67,19 @@ class TableState:
 
 @dataclass(frozen=True)
 class Written:
-    """What an engine wrote: the files, and the fields of their rows, partition columns included."""
+    """What an engine wrote: the files, and the fields of their rows, partition columns included.
+
+    `left_out` counts rows that have no value in the first partition column; they are in no file.
+    """
 
     fields: tuple[Field, ...]
     files: tuple[DataFile, ...]
+    left_out: int = 0
+
+    @property
+    def rows(self) -> int:
+        """How many rows the files hold."""
+        return sum(file.rows for file in self.files)
 
 
 @dataclass(frozen=True)

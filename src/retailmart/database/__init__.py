@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import sqlite3
 from pathlib import Path
+from urllib.parse import quote
 
-from sqlalchemy import Engine, create_engine, event
+from sqlalchemy import Connection, Engine, create_engine, event
 from sqlalchemy.engine import URL, make_url
 from sqlalchemy.exc import ArgumentError
 
@@ -36,16 +38,14 @@ def open_database(url: str, folder: Path, *, must_exist: bool = False) -> Engine
 
 def _open_sqlite(path: Path, *, read_only: bool) -> Engine:
     if read_only:
-        url = URL.create(
-            "sqlite", database=f"file:{_uri_path(path)}", query={"mode": "ro", "uri": "true"}
-        )
+        query = {"mode": "ro", "uri": "true"}
+        url = URL.create("sqlite", database=f"file:{quote(str(path))}", query=query)
     else:
         path.parent.mkdir(parents=True, exist_ok=True)
         url = URL.create("sqlite", database=str(path))
     engine = create_engine(url, connect_args={"timeout": 30})
 
-    @event.listens_for(engine, "connect")
-    def _configure(connection, _record) -> None:  # type: ignore[no-untyped-def]
+    def configure(connection: sqlite3.Connection, _record: object) -> None:
         # The driver's own BEGIN comes late and never before DDL; ours makes all of it one unit.
         connection.isolation_level = None
         if not read_only:
@@ -53,14 +53,9 @@ def _open_sqlite(path: Path, *, read_only: bool) -> Engine:
             connection.execute("PRAGMA synchronous = FULL")
             connection.execute("PRAGMA cache_size = -65536")
 
-    @event.listens_for(engine, "begin")
-    def _begin(connection) -> None:  # type: ignore[no-untyped-def]
+    def begin(connection: Connection) -> None:
         connection.exec_driver_sql("BEGIN" if read_only else "BEGIN IMMEDIATE")
 
+    event.listen(engine, "connect", configure)
+    event.listen(engine, "begin", begin)
     return engine
-
-
-def _uri_path(path: Path) -> str:
-    from urllib.parse import quote
-
-    return quote(str(path))

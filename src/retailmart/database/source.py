@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import UTC, date, datetime
 from decimal import ROUND_HALF_UP, Decimal
@@ -95,7 +95,7 @@ def _record_batch(
 def _array(values: Sequence[Any], kind: ColumnType, arrow: pa.DataType) -> pa.Array:
     import pyarrow as pa
 
-    convert = _CONVERSIONS.get(kind.name)
+    convert: Callable[[Any], Any] | None = _CONVERSIONS.get(kind.name)
     if kind.is_decimal:
         unit = Decimal(1).scaleb(-kind.scale)
         values = [None if v is None else _decimal(v, unit) for v in values]

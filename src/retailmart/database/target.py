@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable
 from dataclasses import dataclass
-from datetime import date, datetime
 from decimal import Decimal
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from sqlalchemy import (
     BigInteger,
@@ -33,10 +32,10 @@ from sqlalchemy import (
 from sqlalchemy.schema import CreateTable, DropTable
 
 from retailmart.project.types import ColumnType
-from retailmart.tables import Field
+from retailmart.tables import Field, quoted
 
-Row = Sequence[Any]
-_CHUNK = 50_000
+if TYPE_CHECKING:
+    import pyarrow as pa
 
 
 @dataclass(frozen=True)
@@ -62,13 +61,11 @@ class Target:
         connection.execute(DropTable(table, if_exists=True))
         connection.execute(CreateTable(table))
 
-    def delete_keys(self, connection: Connection, keys: Iterable[Sequence[Row]]) -> None:
-        """Remove rows by their key values, given in the order of `key`."""
+    def delete_keys(self, connection: Connection, keys: Iterable[pa.RecordBatch]) -> int:
+        """Remove rows by their key values, given in the order of `key`; return how many."""
         table = self._table()
         matches = [table.c[name] == bindparam(f"k{n}") for n, name in enumerate(self.key)]
-        statement = str(delete(table).where(*matches).compile(dialect=connection.dialect))
-        for chunk in keys:
-            connection.exec_driver_sql(statement, [_bound(row) for row in chunk])
+        return _execute(connection, delete(table).where(*matches), keys)
 
     def clear(self, connection: Connection, months: Iterable[str] | None) -> None:
         """Remove the rows of some months, or all."""
@@ -77,12 +74,9 @@ class Target:
             statement = statement.where(self._table().c[self.month].in_(list(months)))
         connection.execute(statement)
 
-    def insert(self, connection: Connection, rows: Iterable[Sequence[Row]]) -> None:
-        """Add rows, given in the order of `fields`."""
-        statement = str(insert(self._table()).compile(dialect=connection.dialect))
-        convert = [n for n, field in enumerate(self.fields) if field.type.name in _AS_TEXT]
-        for chunk in rows:
-            connection.exec_driver_sql(statement, _prepared(chunk, convert))
+    def insert(self, connection: Connection, rows: Iterable[pa.RecordBatch]) -> int:
+        """Add rows, given in the order of `fields` and as `as_bound` says; return how many."""
+        return _execute(connection, insert(self._table()), rows)
 
     def totals(
         self, connection: Connection, months: Iterable[str] | None
@@ -111,28 +105,26 @@ class Target:
         return Table(self.name, MetaData(), *columns, key, sqlite_with_rowid=False)
 
 
-# SQLite's driver takes these only as text; NUMERIC columns then hold what was said to 15 digits.
-_AS_TEXT = {"DECIMAL", "DATE", "TIMESTAMP"}
+def as_bound(field: Field) -> str:
+    """The SQL expression of a column as the driver takes it: exact texts instead of floats.
+
+    SQLite knows no decimals. Its NUMERIC columns hold what a text says to 15 digits, so cents come
+    back as they were; the sums that are compared are of whole cents.
+    """
+    name = quoted(field.name)
+    if field.type.name in ("DECIMAL", "DATE", "TIMESTAMP"):
+        return f"CAST({name} AS VARCHAR) AS {name}"
+    return name
 
 
-def _prepared(chunk: Sequence[Row], convert: Sequence[int]) -> list[tuple[Any, ...]]:
-    if not convert:
-        return [tuple(row) for row in chunk]
-    columns = list(zip(*chunk, strict=True))
-    for index in convert:
-        columns[index] = tuple(_text(value) for value in columns[index])
-    return list(zip(*columns, strict=True))
-
-
-def _bound(row: Row) -> tuple[Any, ...]:
-    return tuple(_text(value) if isinstance(value, _TEXTS) else value for value in row)
-
-
-_TEXTS = (Decimal, date, datetime)
-
-
-def _text(value: Any) -> str | None:
-    return None if value is None else str(value)
+def _execute(connection: Connection, statement: Any, batches: Iterable[pa.RecordBatch]) -> int:
+    sql = str(statement.compile(dialect=connection.dialect))
+    count = 0
+    for batch in batches:
+        rows = list(zip(*(column.to_pylist() for column in batch.columns), strict=True))
+        connection.exec_driver_sql(sql, rows)
+        count += len(rows)
+    return count
 
 
 def _exact_sum(connection: Connection, column: Any, kind: ColumnType) -> Any:
@@ -153,15 +145,3 @@ def _sql_type(kind: ColumnType) -> Any:
         "DOUBLE": Float(),
     }
     return simple[kind.name]
-
-
-def chunks_of(rows: Iterable[Row]) -> Iterator[list[Row]]:
-    """Cut rows into lists that fit one statement's parameters."""
-    chunk: list[Row] = []
-    for row in rows:
-        chunk.append(row)
-        if len(chunk) == _CHUNK:
-            yield chunk
-            chunk = []
-    if chunk:
-        yield chunk

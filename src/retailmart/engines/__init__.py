@@ -4,10 +4,10 @@ pipeline is written once above them, in DuckDB's SQL.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from decimal import Decimal
 from datetime import datetime
+from decimal import Decimal
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -64,14 +64,15 @@ class Engine(Protocol):
         """Write a query's rows as Parquet files named `prefix…` below `root`.
 
         With `month`, every row's first partition column must hold that month, else GateFailed.
+        Without it, rows that have NULL there are left out and counted.
         Raises CsvBroken when a file the query parses is not as regular as its shape says.
         """
 
     def rows(self, query: str) -> list[tuple[Any, ...]]:
         """A small result, as Python values; decimals are Decimal."""
 
-    def batches(self, query: str, size: int) -> Any:
-        """A large result as an iterator of lists of tuples of at most `size` rows."""
+    def batches(self, query: str, size: int) -> Iterator[pa.RecordBatch]:
+        """A large result in the query's order, in record batches of about `size` rows."""
 
     def close(self) -> None:
         """Free what the engine holds."""

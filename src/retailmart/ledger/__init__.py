@@ -29,7 +29,7 @@ from retailmart.ledger.values import (
     Totals,
 )
 
-__all__ = ["Ledger", "Lease", "claim"]
+__all__ = ["Lease", "Ledger", "claim"]
 
 _OPEN = (BatchState.ACTIVE, BatchState.PREPARED, BatchState.COMMITTED, BatchState.PUBLISHED)
 
@@ -156,9 +156,9 @@ class Ledger:
 
     def count_files(self) -> dict[str, int]:
         """How many files are in each state."""
-        query = select(t.files.c.state, func.count()).group_by(t.files.c.state)
+        query = select(t.files.c.state, func.count().label("count")).group_by(t.files.c.state)
         with self.engine.connect() as connection:
-            return {state: count for state, count in connection.execute(query)}
+            return {row.state: row.count for row in connection.execute(query)}
 
     def find_file(self, path: str) -> LedgerFile | None:
         """The newest delivery under this path, by its whole path or its name alone."""
@@ -239,7 +239,7 @@ class Ledger:
                 )
             )
             changes = {table: _unpack(change) for table, change in rows}
-        return Outcome.from_json(_unpack(packed)), changes
+        return Outcome.from_json(_unpack(packed or b"")), changes
 
     def mark_committed(self, batch: Batch) -> None:
         """The lake holds the batch."""
@@ -255,12 +255,12 @@ class Ledger:
     ) -> None:
         """The ledger's word for a batch, in the transaction that publishes its marts."""
         self._move(connection, batch, BatchState.PUBLISHED)
-        for state, to in ((FileState.ACTIVE, FileState.LOADED),):
-            connection.execute(
-                update(t.files)
-                .where(t.files.c.batch_id == batch.batch_id, t.files.c.state == state.value)
-                .values(state=to.value)
-            )
+        active = t.files.c.state == FileState.ACTIVE.value
+        connection.execute(
+            update(t.files)
+            .where(t.files.c.batch_id == batch.batch_id, active)
+            .values(state=FileState.LOADED.value)
+        )
         superseded = select(t.files.c.supersedes).where(
             t.files.c.batch_id == batch.batch_id, t.files.c.supersedes.is_not(None)
         )
@@ -312,7 +312,7 @@ class Ledger:
     def source_digests(self) -> dict[str, str]:
         """The digest of each source table as it lies in the lake."""
         with self.engine.connect() as connection:
-            return {name: digest for name, digest in connection.execute(select(t.sources))}
+            return {row.name: row.digest for row in connection.execute(select(t.sources))}
 
     def _files(self, condition: Any) -> list[LedgerFile]:
         query = select(t.files).where(condition).order_by(t.files.c.file_id)

@@ -54,7 +54,7 @@ def _clashes(feeds: Mapping[str, Feed], marts: Mapping[str, Mart]) -> list[str]:
         for name in feeds.keys() & marts.keys()
     ]
     unknown = [
-        f"marts/{mart.name}.sql: balances against {feed!r}, which is no feed with a `balance` column"
+        f"marts/{mart.name}.sql: balances against {feed!r}, no feed that has a `balance` column"
         for mart in marts.values()
         for feed in mart.balance
         if feed not in feeds or feeds[feed].balance is None

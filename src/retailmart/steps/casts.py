@@ -18,22 +18,26 @@ _MOMENT = (
 _TRUTH = r"\s*(?i:true|false|yes|no|y|n|1|0)\s*"
 
 
-def typed(text: str, kind: ColumnType) -> str:
-    """An SQL expression of type `kind` over the text expression `text`."""
+def attempt(text: str, kind: ColumnType) -> str:
+    """The engine's own generous cast of a text expression: the first half of `typed`."""
+    name = {"INT": "INTEGER", "STRING": "VARCHAR", "TIMESTAMP": "TIMESTAMPTZ"}.get(kind.name)
+    return f"TRY_CAST({text} AS {name or kind})"
+
+
+def typed(text: str, attempted: str, kind: ColumnType) -> str:
+    """An SQL expression of type `kind`: what `attempt` gave, where `text` says exactly that."""
     if kind.name == "STRING":
         return f"CASE WHEN trim({text}) <> '' THEN {text} END"
     if kind.name == "BOOLEAN":
         yes = f"lower(trim({text})) IN ('true', 'yes', 'y', '1')"
         return f"CASE WHEN regexp_full_match({text}, '{_TRUTH}') THEN {yes} END"
-    name = {"INT": "INTEGER", "TIMESTAMP": "TIMESTAMPTZ"}.get(kind.name, str(kind))
-    cast = f"TRY_CAST({text} AS {name})"
+    plain = f"regexp_full_match({text}, '{_plain_form(kind)}')"
     if kind.name in ("TIMESTAMP", "DOUBLE"):
-        plain = _MOMENT if kind.name == "TIMESTAMP" else _plain_form(kind)
-        return f"CASE WHEN regexp_full_match({text}, '{plain}') THEN {cast} END"
+        return f"CASE WHEN {plain} THEN {attempted} END"
     # The first branch is fast and takes nearly all; the pattern is for '007', ' 7' or '12.5'.
     return (
-        f"CASE WHEN CAST({cast} AS VARCHAR) = {text} THEN {cast}"
-        f" WHEN regexp_full_match({text}, '{_plain_form(kind)}') THEN {cast} END"
+        f"CASE WHEN CAST({attempted} AS VARCHAR) = {text} THEN {attempted}"
+        f" WHEN {plain} THEN {attempted} END"
     )
 
 
@@ -43,6 +47,8 @@ def _plain_form(kind: ColumnType) -> str:
         return rf"\s*[+-]?([0-9]+(\.[0-9]{digits}0*)?|\.[0-9]{{1,{max(kind.scale, 1)}}}0*)\s*"
     if kind.name == "DATE":
         return _DAY
+    if kind.name == "TIMESTAMP":
+        return _MOMENT
     if kind.name == "DOUBLE":
         return r"\s*[+-]?[0-9]+(\.[0-9]*)?([eE][+-]?[0-9]{1,2})?\s*"
     return _WHOLE

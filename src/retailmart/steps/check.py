@@ -20,6 +20,7 @@ from retailmart.steps.records import (
     readable,
     records,
 )
+from retailmart.steps.scan import Scan
 
 
 class ErrorFolder(Enum):
@@ -82,7 +83,6 @@ _MAGIC = {
     b"SQLite format 3": "an SQLite database",
 }
 _UTF16 = (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)
-_CHUNK = 1 << 20
 
 
 def check(snapshot: Snapshot, feeds: Iterable[Feed]) -> CheckedFile | Refusal:
@@ -92,24 +92,22 @@ def check(snapshot: Snapshot, feeds: Iterable[Feed]) -> CheckedFile | Refusal:
         damaged = path.lower().endswith(".gz") and "archive" in (snapshot.refusal or "")
         folder = ErrorFolder.BAD_SCHEMA if damaged else ErrorFolder.WRONG_TYPE
         return Refusal(folder, snapshot.refusal or "cannot be read")
+    for magic, words in _MAGIC.items():
+        if snapshot.scan.head.startswith(magic):
+            return Refusal(ErrorFolder.WRONG_TYPE, f"is {words}")
     if not path.lower().removesuffix(".gz").endswith(".csv"):
         return Refusal(ErrorFolder.WRONG_TYPE, "is no CSV file, and no feed takes other formats")
-    with snapshot.content.open("rb") as content:
-        head = content.read(16)
-    for magic, words in _MAGIC.items():
-        if head.startswith(magic):
-            return Refusal(ErrorFolder.WRONG_TYPE, f"is called .csv but is {words}")
     feed = next((feed for feed in feeds if feed.claims(path)), None)
     if feed is None:
         return Refusal(
             ErrorFolder.UNKNOWN, "fits no feed; add its name to `files` of one in feeds/"
         )
-    return check_content(snapshot.content, feed, head)
+    return check_content(snapshot.content, snapshot.scan, feed)
 
 
-def check_content(content: Path, feed: Feed, head: bytes = b"") -> CheckedFile | Refusal:
-    """Check what is in a file that `feed` claims."""
-    if head.startswith(_UTF16) and "16" not in feed.encoding:
+def check_content(content: Path, scan: Scan, feed: Feed) -> CheckedFile | Refusal:
+    """Check what is in a file that `feed` claims; `scan` is what its bytes told."""
+    if scan.head.startswith(_UTF16) and "16" not in feed.encoding:
         return Refusal(
             ErrorFolder.BAD_SCHEMA,
             f"is UTF-16 text; export it as CSV UTF-8, or set `encoding: utf-16` in feeds/"
@@ -128,7 +126,6 @@ def check_content(content: Path, feed: Feed, head: bytes = b"") -> CheckedFile |
     layout = read_header(first, feed)
     if isinstance(layout, Refusal):
         return layout
-    scan = scan_file(content)
     if feed.encoding in ("utf-8", "utf8") and scan.is_regular and "\n" not in first.raw:
         count = scan.lines - 1
         checked = CheckedFile(feed, content, content, layout, scan.quotes > 0, count)
@@ -178,72 +175,6 @@ def _missing(missing: Sequence[str], names: Sequence[str], feed: Feed, header: R
 
 def _folded(name: str) -> str:
     return " ".join(name.strip().casefold().split())
-
-
-@dataclass
-class Scan:
-    """What a pass over a file's bytes tells about how it may be read."""
-
-    lines: int = 0
-    quotes: int = 0
-    nul: bool = False
-    utf8: bool = True
-    blank: bool = False
-    long: bool = False
-    returns: int = 0
-    pairs: int = 0
-    newlines: int = 0
-    quoted_newlines: int = 0
-
-    @property
-    def is_regular(self) -> bool:
-        """Whether the engine's strict reader sees exactly the records that Python's csv sees."""
-        one_ending = self.returns == self.pairs and self.pairs in (0, self.newlines)
-        even = self.quotes % 2 == 0
-        odd = self.nul or self.blank or self.long or not self.utf8
-        return one_ending and even and not odd and not self.quoted_newlines
-
-
-def scan_file(path: Path) -> Scan:
-    """Read a file once, in constant memory, and count what matters."""
-    scan = Scan()
-    decoder = codecs.getincrementaldecoder("utf-8")("strict")
-    last = b"\n"  # a file that begins with a newline begins with a blank line
-    inside = False
-    with path.open("rb", buffering=0) as content:
-        while chunk := content.read(_CHUNK):
-            newlines = chunk.count(b"\n")
-            scan.newlines += newlines
-            scan.long = scan.long or (not newlines and len(chunk) == _CHUNK)
-            scan.nul = scan.nul or b"\0" in chunk
-            seam = last[-2:] + chunk[:2]
-            scan.blank = scan.blank or any(
-                blank in part for part in (seam, chunk) for blank in (b"\n\n", b"\n\r\n")
-            )
-            if b"\r" in chunk:
-                scan.returns += chunk.count(b"\r")
-                scan.pairs += chunk.count(b"\r\n")
-            scan.pairs += last[-1:] == b"\r" and chunk[:1] == b"\n"
-            quotes = chunk.count(b'"')
-            if quotes or inside:
-                scan.quotes += quotes
-                inside = _quoted_newlines(chunk, inside, scan)
-            if scan.utf8 and (not chunk.isascii() or decoder.getstate()[0]):
-                try:
-                    decoder.decode(chunk)
-                except UnicodeDecodeError:
-                    scan.utf8 = False
-            last = (last + chunk)[-2:]
-    scan.utf8 = scan.utf8 and not decoder.getstate()[0]
-    scan.lines = scan.newlines + (last[-1:] != b"\n")
-    return scan
-
-
-def _quoted_newlines(chunk: bytes, inside: bool, scan: Scan) -> bool:
-    """Count the newlines between quotes; return whether the chunk ends between quotes."""
-    parts = chunk.split(b'"')
-    scan.quoted_newlines += sum(part.count(b"\n") for part in parts[0 if inside else 1 :: 2])
-    return inside ^ (len(parts) % 2 == 0)
 
 
 def clean(content: Path, feed: Feed, layout: Layout) -> CheckedFile | Refusal:

@@ -1,4 +1,4 @@
-"""List landing and take a snapshot of each file: what is checked and loaded can't change any more."""
+"""List landing and take a snapshot of each file: what is then checked and loaded can't change."""
 
 from __future__ import annotations
 
@@ -12,12 +12,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO
 
+from retailmart.steps.scan import Scan
 from retailmart.storage import Entry, EntryKind, Store
 
 _HALF_UPLOADED = (".part", ".partial", ".tmp", ".crdownload", ".filepart", ".swp", "~")
 _GROWING_SECONDS = 2.0
 _SECOND_LOOK_SECONDS = 0.25
-_CHUNK = 4 << 20
+_CHUNK = 1 << 20
 # Till exports shrink about tenfold; a thousandfold is a bomb. Small files may shrink as they like.
 _LARGEST_RATIO = 200
 _RATIO_COUNTS_FROM = 256 << 20
@@ -34,6 +35,7 @@ class Snapshot:
     entry: Entry
     sha256: str
     content: Path | None
+    scan: Scan
     refusal: str | None = None
 
 
@@ -71,7 +73,9 @@ def snapshot(landing: Store, entries: tuple[Entry, ...], scratch: Path) -> Itera
     """
     scratch.mkdir(parents=True, exist_ok=True)
     with ThreadPoolExecutor(2) as pool:
-        yield from pool.map(lambda item: _snapshot(landing, *item, scratch), enumerate(entries))
+        yield from pool.map(
+            lambda item: _snapshot(landing, item[0], item[1], scratch), enumerate(entries)
+        )
 
 
 def _snapshot(landing: Store, number: int, entry: Entry, scratch: Path) -> Snapshot:
@@ -82,12 +86,13 @@ def _snapshot(landing: Store, number: int, entry: Entry, scratch: Path) -> Snaps
     if "\\x" in entry.path and entry.path != entry.key:
         return _unread(entry, "has a name that is not UTF-8; rename it")
     partial = scratch / f"{number}.part"
-    digest = hashlib.sha256()
+    digest, scan = hashlib.sha256(), Scan()
     try:
         with landing.open(entry) as source, partial.open("wb", buffering=0) as target:
             for chunk in _unpacked(source, entry):
                 digest.update(chunk)
                 target.write(chunk)
+                scan.feed(chunk)
     except (EOFError, zlib.error, gzip.BadGzipFile):
         partial.unlink(missing_ok=True)
         return _unread(entry, "is a .gz archive that is cut off or damaged; send it again")
@@ -99,7 +104,7 @@ def _snapshot(landing: Store, number: int, entry: Entry, scratch: Path) -> Snaps
         return _unread(entry, f"cannot be read: {error.strerror or error}")
     content = scratch / f"{digest.hexdigest()}.csv"
     partial.rename(content)
-    return Snapshot(entry, digest.hexdigest(), content)
+    return Snapshot(entry, digest.hexdigest(), content, scan)
 
 
 class _Bomb(Exception):
@@ -121,7 +126,16 @@ def _unpacked(source: BinaryIO, entry: Entry) -> Iterator[bytes]:
 def _unread(entry: Entry, refusal: str) -> Snapshot:
     """Its identity is the entry's own: the content is not ours to read."""
     said = f"{entry.kind.value}:{entry.path}:{entry.size}:{entry.mtime_ns}"
-    return Snapshot(entry, hashlib.sha256(said.encode()).hexdigest(), None, refusal)
+    return Snapshot(entry, hashlib.sha256(said.encode()).hexdigest(), None, Scan(), refusal)
+
+
+def scan_again(content: Path) -> Scan:
+    """What the bytes of a snapshot tell, for a batch that an earlier run has staged."""
+    scan = Scan()
+    with content.open("rb", buffering=0) as source:
+        while chunk := source.read(_CHUNK):
+            scan.feed(chunk)
+    return scan
 
 
 def _is_hidden(path: str) -> bool:

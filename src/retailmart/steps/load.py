@@ -13,7 +13,7 @@ from retailmart.lake import Lake, file_prefix
 from retailmart.ledger.values import FileOutcome, LedgerFile, Totals
 from retailmart.project.feed import Action, Column, Feed
 from retailmart.project.types import ColumnType
-from retailmart.steps.casts import expected, typed
+from retailmart.steps.casts import attempt, expected, typed
 from retailmart.steps.check import CheckedFile, Layout, Refusal, clean
 from retailmart.steps.records import flaw_of, readable, records
 from retailmart.tables import (
@@ -243,8 +243,18 @@ class _Loader:
         checked = group[0].checked
         files = {item.file.file_id: item.checked.readable for item in group}
         relation = self.engine.csv(files, _shape(checked))
-        accepted = self._parsed(relation, checked.layout, f"NOT ({self._refused(checked.layout)})")
-        return self._to_lake(accepted)
+        written = self._to_lake(self._accepted(relation, checked.layout))
+        expected_rows = sum(item.checked.records - len(item.checked.flawed) for item in group)
+        if self.feed.month and written.rows + written.left_out != expected_rows:
+            # The engine saw other records than the count of lines says, as with blank lines.
+            self._discard(written)
+            raise CsvBroken(f"{written.rows + written.left_out} rows for {expected_rows} records")
+        return written
+
+    def _discard(self, written: Written) -> None:
+        root = self.lake.folder(raw_table(self.feed.name))
+        for file in written.files:
+            (root / file.path).unlink()
 
     def _to_lake(self, query: str) -> Written:
         self._writes += 1
@@ -253,27 +263,36 @@ class _Loader:
         partitions = (MONTH,) if self.feed.month else ()
         return self.engine.write(query, root, prefix, partitions, None)
 
-    def _parsed(self, relation: str, layout: Layout, condition: str) -> str:
-        """The feed's columns from a relation of text cells, of the rows that fulfil `condition`."""
+    def _accepted(self, relation: str, layout: Layout) -> str:
+        """The raw table's columns. A refused row has no month, so that no file takes it.
+
+        A WHERE would say the same, but engines push it below the casts and compute them twice.
+        """
         feed = self.feed
         names = [quoted(column.name) for column in feed.columns]
         if feed.extra_columns:
             names.append(quoted(feed.extra_columns))
         names.append(FILE_ID)
-        if feed.month:
-            names.append(f"left(CAST({quoted(feed.month)} AS VARCHAR), 7) AS {MONTH}")
-        return f"SELECT {', '.join(names)} FROM {self._typed(relation, layout)} WHERE {condition}"
+        source, refused = self._typed(relation, layout), self._refused(layout)
+        if not feed.month:
+            return f"SELECT {', '.join(names)} FROM {source} WHERE NOT ({refused})"
+        month = f"left(CAST({quoted(feed.month)} AS VARCHAR), 7)"
+        names.append(f"CASE WHEN NOT ({refused}) THEN {month} END AS {MONTH}")
+        return f"SELECT {', '.join(names)} FROM {source}"
 
     def _typed(self, relation: str, layout: Layout) -> str:
-        """A relation of typed columns, with the texts they came from beside them (`t0`, `t1`, …)."""
-        parts = []
-        for number, column in enumerate(self.feed.columns):
-            text = _text_of(column, layout)
-            parts.append(f"{typed(text, column.type)} AS {quoted(column.name)}")
-            parts.append(f"{text} AS t{number}")
+        """A relation of typed columns, the texts they came from beside them (`t0`, `t1`, …)."""
+        columns = list(enumerate(self.feed.columns))
+        texts = [f"{_text_of(column, layout)} AS t{n}" for n, column in columns]
+        tried = [f"{attempt(_text_of(c, layout), c.type)} AS a{n}" for n, c in columns]
+        parts = [f"{typed(f't{n}', f'a{n}', c.type)} AS {quoted(c.name)}" for n, c in columns]
+        extra = f", {self._extras(layout)} AS _extra"
         if self.feed.extra_columns:
-            parts.append(f"{self._extras(layout)} AS {quoted(self.feed.extra_columns)}")
-        return f"(SELECT * EXCLUDE ({_cells(layout)}), {', '.join(parts)} FROM {relation})"
+            parts.append(f"_extra AS {quoted(self.feed.extra_columns)}")
+        inner = f"SELECT * EXCLUDE ({_cells(layout)}), {', '.join(texts + tried)}{extra}"
+        tries = ", ".join(f"a{n}" for n, _ in columns)
+        outer = f"SELECT * EXCLUDE ({tries}, _extra), {', '.join(parts)}"
+        return f"({outer} FROM ({inner} FROM {relation}))"
 
     def _extras(self, layout: Layout) -> str:
         known = {column.name for column in self.feed.columns}
@@ -350,7 +369,7 @@ class _Loader:
         )
         places = _places(checked)
         for chunk in self.engine.batches(query, _REFUSED_AT_ONCE):
-            for row, numbers in chunk:
+            for row, numbers in zip(*(part.to_pylist() for part in chunk.columns), strict=True):
                 line, raw = _seek(places, row)
                 broken = [violations[number] for number in numbers]
                 message = "; ".join(violation.message for violation in broken)

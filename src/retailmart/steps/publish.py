@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from decimal import Decimal
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-from retailmart.database.target import Target
+from retailmart.database.target import Target, as_bound
 from retailmart.engines import Engine
 from retailmart.errors import GateFailed
 from retailmart.lake import Lake
@@ -45,10 +44,9 @@ def publish(
     else wrote to the table) is replaced by months, and must add up then: else GateFailed.
     """
     version = lake.version(mart_table(mart.name))
-    if version is None or mart.publish_as is None:
+    new = lake.state(mart_table(mart.name), version) if version is not None else None
+    if version is None or new is None or mart.publish_as is None:
         return None
-    new = lake.state(mart_table(mart.name), version)
-    assert new is not None  # a version that the log names can be opened
     target = Target(mart.publish_as, new.fields, mart.key, mart.month)
     record = MartRecord(mart.name, fingerprint, mart.publish_as, version, fingerprint)
     same = (shown.published_as, shown.published_fingerprint) == (mart.publish_as, fingerprint)
@@ -93,13 +91,12 @@ class _Change:
             return self._insert(connection, self.arrived, "_arrived")
         self.engine.define("_arrived", self.arrived)
         self.engine.define("_left", self.left)
-        keys = ", ".join(quoted(name) for name in self.target.key)
-        gone = f"SELECT {keys} FROM (FROM _left EXCEPT ALL FROM _arrived) ORDER BY ALL"
-        came = f"SELECT * FROM (FROM _arrived EXCEPT ALL FROM _left) ORDER BY {keys}"
-        deleted, inserted = _Counter(), _Counter()
-        self.target.delete_keys(connection, deleted.through(self.engine.batches(gone, _CHUNK)))
-        self.target.insert(connection, inserted.through(self.engine.batches(came, _CHUNK)))
-        return deleted.count + inserted.count
+        keys = [field for field in self.target.fields if field.name in self.target.key]
+        keys.sort(key=lambda field: self.target.key.index(field.name))
+        bound = ", ".join(as_bound(field) for field in keys)
+        gone = f"SELECT {bound} FROM (FROM _left EXCEPT ALL FROM _arrived)"
+        deleted = self.target.delete_keys(connection, self.engine.batches(gone, _CHUNK))
+        return deleted + self._insert_from(connection, "(FROM _arrived EXCEPT ALL FROM _left)")
 
     def insert_all(self, connection: Connection) -> int:
         """Insert every row of the changed months, or of the mart."""
@@ -121,20 +118,11 @@ class _Change:
 
     def _insert(self, connection: Connection, table: TableState, view: str) -> int:
         self.engine.define(view, table)
-        keys = ", ".join(quoted(name) for name in self.target.key)
-        inserted = _Counter()
-        rows = self.engine.batches(f"SELECT * FROM {view} ORDER BY {keys}", _CHUNK)
-        self.target.insert(connection, inserted.through(rows))
-        return inserted.count
+        return self._insert_from(connection, view)
 
-
-class _Counter:
-    """Counts rows on their way."""
-
-    def __init__(self) -> None:
-        self.count = 0
-
-    def through(self, chunks: Iterable[Sequence[Any]]) -> Iterator[Sequence[Any]]:
-        for chunk in chunks:
-            self.count += len(chunk)
-            yield chunk
+    def _insert_from(self, connection: Connection, source: str) -> int:
+        """Rows go in by key order: the table only ever grows at its end."""
+        bound = ", ".join(as_bound(field) for field in self.target.fields)
+        keys = ", ".join(f"_s.{quoted(name)}" for name in self.target.key)
+        query = f"SELECT {bound} FROM {source} AS _s ORDER BY {keys}"
+        return self.target.insert(connection, self.engine.batches(query, _CHUNK))

@@ -144,7 +144,7 @@ class _Proof:
         replaced: frozenset[str],
         touched: frozenset[str],
     ) -> dict[str, Totals]:
-        """A table's totals after a batch: what it had, or nothing where replaced, plus what came."""
+        """A table's totals after a batch: what it had, nothing where replaced, plus what came."""
         had = self.ledger.months_of_table(table)
         came = self._sums(added, month, amount)
         return {

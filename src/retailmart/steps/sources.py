@@ -10,7 +10,6 @@ from retailmart.engines import Engine
 from retailmart.errors import SettingsError
 from retailmart.lake import Lake, file_prefix
 from retailmart.project.documents import did_you_mean
-
 from retailmart.steps.load import raw_table
 from retailmart.tables import TableChange, TableState
 
@@ -71,7 +70,7 @@ def load_source(
     if before is not None and table.digest == known_digest:
         return LoadedSource(name, before, table.digest, None)
     view = f"_source_{name}"
-    engine.define_rows(view, table.rows)  # type: ignore[arg-type]
+    engine.define_rows(view, table.rows)
     root = lake.folder(raw_table(name))
     query = f'SELECT * FROM "{view}"'
     written = engine.write(query, root, f"{file_prefix(batch_id)}0001", (), None)

@@ -39,10 +39,11 @@ def write_project(folder: Path, *, sample: bool) -> list[Path]:
 
 def _schemas() -> dict[str, str]:
     """JSON Schemas of the YAML files: editors complete and check with them."""
+    from retailmart.project.documents import Document
     from retailmart.project.feed import FeedDocument
     from retailmart.project.settings import Settings
 
-    models = {"retailmart": Settings, "feed": FeedDocument}
+    models: dict[str, type[Document]] = {"retailmart": Settings, "feed": FeedDocument}
     return {
         f"{name}.schema.json": json.dumps(model.model_json_schema(), indent=2) + "\n"
         for name, model in models.items()

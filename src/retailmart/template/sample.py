@@ -24,15 +24,16 @@ import random
 import sqlite3
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
+from contextlib import closing
 from dataclasses import dataclass, replace
 from datetime import date, timedelta
 from decimal import ROUND_HALF_UP, Decimal
 from itertools import accumulate
 from pathlib import Path
 
-_SEED = 2024
 _CENT = Decimal("0.01")
 _WEEKS = [date(2024, 1, 1) + timedelta(weeks=week) for week in range(13)]
+_LAST_DAY = date(2024, 3, 31)
 _GZIPPED, _PADDED, _FROM_WINDOWS = date(2024, 1, 29), date(2024, 2, 19), date(2024, 3, 11)
 _DOWNLOADED_TWICE, _TWINS, _CENT_OFF = date(2024, 2, 12), date(2024, 3, 4), date(2024, 3, 18)
 _PAYMENT_MODE_SINCE = date(2024, 3, 4)
@@ -43,9 +44,6 @@ _MISTYPED: Mapping[date, Mapping[str, object]] = {
     date(2024, 2, 26): {"sales_date": "2024-02-31"},
 }
 _HEADER = "customer_id,store_id,product_name,sales_date,sales_person_id,price,quantity,total_cost"
-_PADDED_HEADER = (
-    " Sales_Date,STORE_ID ,Sales_Person_ID, customer_id ,Product_Name, PRICE,Quantity ,Total_Cost"
-)
 
 _STORES = {
     121: ("12 MG Road", "Bengaluru", "560001", "4.4 of 5, quick billing"),
@@ -55,14 +53,16 @@ _STORES = {
     125: ("31 Hazratganj", "Lucknow", "226001", "4.2 of 5, fresh vegetables"),
     126: ("90 MI Road", "Jaipur", "302001", None),
 }
-_TEAM_SIZE = 5
+_OPENED = date(2019, 4, 1)
 _CUSTOMERS = range(1001, 1401)
-_FIRST_NAMES = """Aarav Aditi Ajay Amit Ananya Anil Arjun Asha Bhavna Chitra Deepak Divya Farhan
-Gaurav Geeta Harish Imran Isha Jaya Karan Kavita Kiran Lakshmi Manish Meera Mohan Nandini Neha
-Nikhil Pooja Pradeep Priya Rahul Rekha Rohan Sanjay Shabana Sneha Suresh Tara Uma Vikram Yash"""
-_LAST_NAMES = """Agarwal Banerjee Bhat Choudhary Das Desai Fernandes Ghosh Gupta Iyer Jain Joshi
-Kapoor Khan Kulkarni Kumar Mehta Menon Mishra Mukherjee Naidu Nair Patel Patil Pillai Rao Rathore
-Reddy Saxena Shah Sharma Shetty Siddiqui Singh Srivastava Subramanian Verma Yadav"""
+_VISITS = {  # how often each customer comes in a month, summed up as random.choices wants it
+    month: list(accumulate(fading if customer % 7 == 0 else 3 for customer in _CUSTOMERS))
+    for month, fading in {1: 9, 2: 4, 3: 1}.items()
+}
+_FIRST_NAMES = """Aarav Aditi Ajay Ananya Anil Arjun Asha Bhavna Deepak Divya Farhan Geeta Harish
+Imran Isha Kavita Kiran Lakshmi Manish Meera Neha Pooja Priya Rohan Sanjay Shabana Suresh Tara"""
+_LAST_NAMES = """Agarwal Banerjee Bhat Das Desai Fernandes Ghosh Gupta Iyer Jain Joshi Khan Kulkarni
+Kumar Mehta Menon Mishra Naidu Nair Patel Pillai Rao Reddy Shah Sharma Siddiqui Singh Verma"""
 _STREETS = "Gandhi Nagar|Nehru Street|Lake View Colony|Temple Road|Station Road|Ashok Nagar"
 
 _GIFT_CARD = "Gift card, any amount"
@@ -79,7 +79,8 @@ Pressure cooker 5 l=1849|Steel tiffin, 3 tiers=699|Water bottle 1 l=249|Detergen
 Dishwash bar, pack of 3=45|Floor cleaner 1 l=189|Phenyl 1 l=99|Coconut hair oil 500 ml=235
 Sandal soap, pack of 4=172|Neem toothpaste 200 g=104|Shampoo 340 ml=299.50|Cotton towel=279
 Bed sheet "Jaipur", double=899|LED bulb 9 W=119|Candles, box of 12=60|Notebook, 200 pages=72
-Ball pens, pack of 10=95|Umbrella 23"=389|Jute bag=149|Mosquito coil=38.50|Hair comb=25"""
+Ball pens, pack of 10=95|Umbrella 23"=389|Jute bag=149|Mosquito coil=38.50|Hair comb=25
+Gift card, any amount=500"""
 
 _SCHEMA = """
 CREATE TABLE customer (customer_id INTEGER PRIMARY KEY, first_name TEXT, last_name TEXT,
@@ -96,13 +97,15 @@ _Row = tuple[int | str | None, ...]
 
 @dataclass(frozen=True)
 class _Product:
-    """An article; before `updated` it cost `old_price`. Prices in rupees."""
+    """An article; before `updated_date` it cost `old_price`. Prices in rupees."""
 
+    id: int
     name: str
     current_price: Decimal
     old_price: Decimal
-    updated: date
-    expiry: date | None
+    created_date: date
+    updated_date: date
+    expiry_date: date | None
 
 
 @dataclass(frozen=True)
@@ -120,7 +123,7 @@ class _Sale:
 
     @property
     def total_cost(self) -> Decimal:
-        return _rounded(self.price * self.quantity)
+        return self.price * self.quantity
 
     def record(self, written_otherwise: Mapping[str, object] | None = None) -> dict[str, str]:
         """The line as the till writes it, by column name."""
@@ -133,158 +136,119 @@ def write_sample(folder: Path) -> None:
 
     Files of these names are replaced, others stay. OSError if the folder cannot be written.
     """
-    products = _products()
+    rng = random.Random(2024)
+    products = _products(rng)
     landing = folder / "landing"
     landing.mkdir(exist_ok=True)
-    (folder / "shop.db").write_bytes(_database(products))
-    for name, content in _landing_files(products).items():
+    (folder / "shop.db").write_bytes(_database(_tables(rng, products)))
+    for name, content in _landing_files(rng, products).items():
         (landing / name).write_bytes(content)
 
 
-def _rounded(amount: Decimal) -> Decimal:
-    return amount.quantize(_CENT, ROUND_HALF_UP)
-
-
-def _products() -> list[_Product]:
-    rng = random.Random(_SEED)
-    products = [_Product(_GIFT_CARD, Decimal("500.00"), Decimal("500.00"), date(2023, 4, 1), None)]
-    for entries, perishable in ((_FOOD, True), (_HOUSEHOLD, False)):
-        for entry in entries.replace("\n", "|").split("|"):
-            name, _, amount = entry.partition("=")
-            price = _rounded(Decimal(amount))
-            updated = date(2023, 9, 1) + timedelta(rng.randrange(180))
-            expiry = date(2024, 4, 20) + timedelta(rng.randrange(400)) if perishable else None
-            old_price = _rounded(price * Decimal("0.95"))
-            products.append(_Product(name, price, old_price, updated, expiry))
+def _products(rng: random.Random) -> list[_Product]:
+    products = []
+    for number, entry in enumerate(f"{_FOOD}|{_HOUSEHOLD}".replace("\n", "|").split("|"), start=1):
+        name, _, amount = entry.partition("=")
+        price = Decimal(amount).quantize(_CENT)
+        old_price = (price * Decimal("0.95")).quantize(_CENT, ROUND_HALF_UP)
+        updated = date(2023, 9, 1) + timedelta(rng.randrange(180))
+        expiry = date(2024, 4, 20) + timedelta(rng.randrange(400)) if entry in _FOOD else None
+        products.append(_Product(number, name, price, old_price, _OPENED, updated, expiry))
     return products
 
 
-def _database(products: Iterable[_Product]) -> bytes:
+def _database(tables: Mapping[str, list[_Row]]) -> bytes:
     """The shop's SQLite database; made in memory, its bytes depend on nothing found on disk."""
-    rng = random.Random(_SEED + 1)
-    team = _team_rows(rng)
-    tables = {
-        "customer": _customer_rows(rng),
-        "store": _store_rows(team),
-        "product": _product_rows(products),
+    with closing(sqlite3.connect(":memory:")) as connection:
+        connection.executescript(_SCHEMA)
+        for table, rows in tables.items():
+            marks = ", ".join("?" * len(rows[0]))
+            connection.executemany(f"INSERT INTO {table} VALUES ({marks})", rows)
+        connection.commit()
+        return connection.serialize()
+
+
+def _tables(rng: random.Random, products: Iterable[_Product]) -> dict[str, list[_Row]]:
+    """The rows of each table of the database."""
+    team = [_seller(rng, store, seller) for store in _STORES for seller in _team_of(store)]
+    names = {seller: f"{first} {last}" for seller, first, last, *_ in team}
+    return {
+        "customer": [_customer(rng, customer) for customer in _CUSTOMERS],
+        "store": [
+            (store, f"{street}, {city}", pincode, names[_team_of(store)[0]], str(_OPENED), reviews)
+            for store, (street, city, pincode, reviews) in _STORES.items()
+        ],
+        "product": [
+            tuple(None if value is None else str(value) for value in vars(product).values())
+            for product in products
+        ],
         "sales_team": team,
     }
-    connection = sqlite3.connect(":memory:")
-    connection.executescript(_SCHEMA)
-    for table, rows in tables.items():
-        marks = ", ".join("?" * len(rows[0]))
-        connection.executemany(f"INSERT INTO {table} VALUES ({marks})", rows)
-    connection.commit()
-    content = connection.serialize()
-    connection.close()
-    return content
 
 
-def _home_store(customer_id: int) -> int:
-    return list(_STORES)[customer_id % len(_STORES)]
+def _customer(rng: random.Random, customer: int) -> _Row:
+    first, last, address, pincode, joined = _person(rng, _home_store(customer))
+    phone = f"+91 00000 {rng.randrange(100_000):05}"
+    return customer, first, last, address, pincode, phone, joined
 
 
-def _team_of(store_id: int) -> range:
-    """The ids of a store's salespeople; the first one is its manager."""
-    first = 1 + list(_STORES).index(store_id) * _TEAM_SIZE
-    return range(first, first + _TEAM_SIZE)
+def _seller(rng: random.Random, store: int, seller: int) -> _Row:
+    first, last, address, pincode, joined = _person(rng, store)
+    manager = _team_of(store)[0]
+    role = (None, "Y") if seller == manager else (manager, "N")
+    return seller, first, last, *role, address, pincode, joined
 
 
-def _person(rng: random.Random) -> tuple[str, str]:
-    return rng.choice(_FIRST_NAMES.split()), rng.choice(_LAST_NAMES.split())
-
-
-def _home(rng: random.Random, store_id: int) -> tuple[str, str]:
-    """An address in the store's city, and its pincode."""
-    _, city, pincode, _ = _STORES[store_id]
+def _person(rng: random.Random, store: int) -> tuple[str, str, str, str, str]:
+    """First and last name, address and pincode in the store's city, joining date."""
+    _, city, pincode, _ = _STORES[store]
+    first, last = rng.choice(_FIRST_NAMES.split()), rng.choice(_LAST_NAMES.split())
     address = f"{rng.randrange(1, 250)}, {rng.choice(_STREETS.split('|'))}, {city}"
-    return address, f"{pincode[:4]}{rng.randrange(1, 90):02}"
+    joined = date(2019, 6, 1) + timedelta(rng.randrange(1600))
+    return first, last, address, f"{pincode[:4]}{rng.randrange(1, 90):02}", str(joined)
 
 
-def _joined(rng: random.Random) -> str:
-    return str(date(2019, 6, 1) + timedelta(rng.randrange(1600)))
+def _home_store(customer: int) -> int:
+    return list(_STORES)[customer % len(_STORES)]
 
 
-def _customer_rows(rng: random.Random) -> list[_Row]:
-    def row(customer: int) -> _Row:
-        phone = f"+91 00000 {rng.randrange(100_000):05}"
-        return customer, *_person(rng), *_home(rng, _home_store(customer)), phone, _joined(rng)
-
-    return [row(customer) for customer in _CUSTOMERS]
+def _team_of(store: int) -> range:
+    """The ids of a store's five salespeople; the first one is its manager."""
+    first = 1 + 5 * list(_STORES).index(store)
+    return range(first, first + 5)
 
 
-def _team_rows(rng: random.Random) -> list[_Row]:
-    def row(store: int, seller: int) -> _Row:
-        manager = _team_of(store)[0]
-        role = (None, "Y") if seller == manager else (manager, "N")
-        return seller, *_person(rng), *role, *_home(rng, store), _joined(rng)
-
-    return [row(store, seller) for store in _STORES for seller in _team_of(store)]
-
-
-def _store_rows(team: Iterable[_Row]) -> list[_Row]:
-    names = {seller: f"{first} {last}" for seller, first, last, *_ in team}
-    return [
-        (store, f"{street}, {city}", pincode, names[_team_of(store)[0]], "2019-04-01", reviews)
-        for store, (street, city, pincode, reviews) in _STORES.items()
-    ]
+def _week(rng: random.Random, products: Sequence[_Product], monday: date) -> list[_Sale]:
+    """A week's sales, and on Sunday what comes back of them."""
+    days = rng.choices(range(7), weights=(8, 8, 8, 9, 11, 16, 14), k=rng.randrange(235, 270))
+    sales = [s for day in days for s in _receipt(rng, products, monday + timedelta(day))]
+    sunday = monday + timedelta(6)
+    returned = [sale for sale in sales if rng.random() < 0.02]
+    return sales + [replace(s, quantity=-s.quantity, sales_date=sunday) for s in returned]
 
 
-def _product_rows(products: Iterable[_Product]) -> list[_Row]:
-    def row(number: int, p: _Product) -> _Row:
-        dates = "2022-08-16", str(p.updated), str(p.expiry) if p.expiry else None
-        return number, p.name, str(p.current_price), str(p.old_price), *dates
-
-    return [row(number, product) for number, product in enumerate(products, start=1)]
-
-
-class _Tills:
-    """Invents receipts: who buys what, when, and from whom."""
-
-    def __init__(self, products: Iterable[_Product]) -> None:
-        self._rng = random.Random(_SEED + 2)
-        self._products = [product for product in products if product.name != _GIFT_CARD]
-        # How often each customer comes in each month, summed up as random.choices wants it.
-        self._visits = {
-            month: list(accumulate(fading if c % 7 == 0 else 3 for c in _CUSTOMERS))
-            for month, fading in {1: 9, 2: 4, 3: 1}.items()
-        }
-
-    def week(self, monday: date) -> list[_Sale]:
-        rng = self._rng
-        days = rng.choices(range(7), weights=(8, 8, 8, 9, 11, 16, 14), k=rng.randrange(235, 270))
-        sales = [sale for day in days for sale in self.receipt(monday + timedelta(day))]
-        return sales + [self._returned(sale) for sale in sales if rng.random() < 0.02]
-
-    def receipt(self, day: date) -> list[_Sale]:
-        """One visit: one to four articles."""
-        rng = self._rng
-        [customer] = rng.choices(_CUSTOMERS, cum_weights=self._visits[day.month])
-        store = _home_store(customer) if rng.random() < 0.92 else rng.choice(list(_STORES))
-        [seller] = rng.choices(_team_of(store), weights=(2, 5, 5, 4, 4))
-        mode = rng.choice(("UPI", "UPI", "cash", "card"))
-        sales = []
-        for product in rng.sample(self._products, rng.choice((1, 2, 2, 3, 4))):
-            price = product.current_price if day >= product.updated else product.old_price
-            pieces = rng.choice((1, 1, 2, 3))
-            sales.append(_Sale(customer, store, product.name, day, seller, price, pieces, mode))
-        return sales
-
-    def _returned(self, sale: _Sale) -> _Sale:
-        sunday = sale.sales_date + timedelta(6 - sale.sales_date.weekday())
-        day = min(sunday, sale.sales_date + timedelta(self._rng.randrange(4)))
-        return replace(sale, quantity=-sale.quantity, sales_date=day)
+def _receipt(rng: random.Random, products: Sequence[_Product], day: date) -> list[_Sale]:
+    """One visit: one to four articles."""
+    [customer] = rng.choices(_CUSTOMERS, cum_weights=_VISITS[day.month])
+    store = _home_store(customer) if rng.random() < 0.92 else rng.choice(list(_STORES))
+    [seller] = rng.choices(_team_of(store), weights=(2, 5, 5, 4, 4))
+    mode = rng.choice(("UPI", "UPI", "cash", "card"))
+    sales = []
+    for product in rng.sample(products, rng.choice((1, 2, 2, 3, 4))):
+        price = product.current_price if day >= product.updated_date else product.old_price
+        pieces = rng.choice((1, 1, 2, 3))
+        sales.append(_Sale(customer, store, product.name, day, seller, price, pieces, mode))
+    return sales
 
 
-def _landing_files(products: Iterable[_Product]) -> dict[str, bytes]:
+def _landing_files(rng: random.Random, products: Sequence[_Product]) -> dict[str, bytes]:
     """The content of each file, by name."""
-    tills = _Tills(products)
-    weeks = {monday: tills.week(monday) for monday in _WEEKS}
+    weeks = {monday: _week(rng, products, monday) for monday in _WEEKS}
     _add_oddities(weeks)
     files = dict(_week_file(monday, sales) for monday, sales in weeks.items())
     files[f"sales_{_DOWNLOADED_TWICE} (1).csv"] = files[f"sales_{_DOWNLOADED_TWICE}.csv"]
-    old_till = [sale.record() for _ in range(12) for sale in tills.receipt(date(2024, 3, 31))]
-    files["sales_2024-03-31_till_9.csv"] = _csv(_HEADER.removesuffix(",total_cost"), old_till)
+    old_till = [sale.record() for _ in range(12) for sale in _receipt(rng, products, _LAST_DAY)]
+    files[f"sales_{_LAST_DAY}_till_9.csv"] = _csv(_HEADER.removesuffix(",total_cost"), old_till)
     files["stocklist.xlsx"] = b"PK\x05\x06" + bytes(18)  # an empty zip archive, as short as any
     files["notes.csv"] = b"day,note\n2024-01-12,Till 2 jams\n2024-02-03,Ask Pune for bags\n"
     return files
@@ -296,7 +260,7 @@ def _add_oddities(weeks: dict[date, list[_Sale]]) -> None:
         newcomer = _CUSTOMERS.stop + number
         weeks[monday][0] = replace(weeks[monday][0], customer_id=newcomer)
     weeks[_TIE_WEEK].append(_tying_sale([sale for sales in weeks.values() for sale in sales]))
-    weeks[_TWINS].append(weeks[_TWINS][-1])
+    weeks[_TWINS].append(weeks[_TWINS][1])
 
 
 def _tying_sale(sales: Iterable[_Sale]) -> _Sale:
@@ -314,7 +278,9 @@ def _tying_sale(sales: Iterable[_Sale]) -> _Sale:
 def _week_file(monday: date, sales: Iterable[_Sale]) -> tuple[str, bytes]:
     """The name and bytes of a week's export, in the spelling of that week."""
     name = f"sales_{monday}.csv"
-    header = _PADDED_HEADER if monday == _PADDED else _HEADER
+    header = _HEADER
+    if monday == _PADDED:
+        header = ",".join(f" {column.title()} " for column in reversed(header.split(",")))
     if monday >= _PAYMENT_MODE_SINCE:
         header += ",payment_mode"
     content = _csv(header, _records(monday, sorted(sales, key=lambda sale: sale.sales_date)))
