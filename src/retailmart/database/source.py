@@ -95,7 +95,7 @@ def _record_batch(
 def _array(values: Sequence[Any], kind: ColumnType, arrow: pa.DataType) -> pa.Array:
     import pyarrow as pa
 
-    convert: Callable[[Any], Any] | None = _CONVERSIONS.get(kind.name)
+    convert = _CONVERSIONS.get(kind.name)
     if kind.is_decimal:
         unit = Decimal(1).scaleb(-kind.scale)
         values = [None if v is None else _decimal(v, unit) for v in values]
@@ -121,7 +121,7 @@ def _timestamp(value: Any) -> datetime:
     return moment if moment.tzinfo else moment.replace(tzinfo=UTC)
 
 
-_CONVERSIONS = {"DATE": _date, "TIMESTAMP": _timestamp, "STRING": str, "BOOLEAN": bool}
+_CONVERSIONS: dict[str, Callable[[Any], Any]] = {"DATE": _date, "TIMESTAMP": _timestamp, "STRING": str, "BOOLEAN": bool}
 
 
 def _column_type(kind: sql.TypeEngine[Any]) -> ColumnType:

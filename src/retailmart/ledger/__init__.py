@@ -156,9 +156,9 @@ class Ledger:
 
     def count_files(self) -> dict[str, int]:
         """How many files are in each state."""
-        query = select(t.files.c.state, func.count().label("count")).group_by(t.files.c.state)
+        query = select(t.files.c.state, func.count().label("n")).group_by(t.files.c.state)
         with self.engine.connect() as connection:
-            return {row.state: row.count for row in connection.execute(query)}
+            return {row.state: row.n for row in connection.execute(query)}
 
     def find_file(self, path: str) -> LedgerFile | None:
         """The newest delivery under this path, by its whole path or its name alone."""
