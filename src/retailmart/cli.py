@@ -10,6 +10,7 @@ import json
 import sys
 from datetime import UTC, datetime
 from enum import Enum, StrEnum
+from io import TextIOWrapper
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -120,19 +121,27 @@ def quarantine_list(
     project: ProjectOption = Path(), output: OutputOption = Output.TEXT, settings: SetOption = None
 ) -> None:
     """Files with refused rows, and refused files."""
+    from retailmart.console import visible
+    from retailmart.ledger.values import FileState
+
     opened = _open(project, settings)
     lines = [
         {"file": file, "rule": rule, "rows": rows}
         for feed in opened.project.feeds
         for file, rule, rows in _refused_counts(opened, feed)
     ]
+    with opened.ledger() as ledger:
+        refused = ledger.files_in_state(FileState.REFUSED)
     if output is Output.JSON:
-        _print_json(lines)
+        files = [{"file": file.path, "message": file.message} for file in refused]
+        _print_json({"rows": lines, "files": files})
         return
     for line in lines:
-        print(f"{line['rows']:>8,} rows  {line['rule']}  {line['file']}")
-    if not lines:
-        print("no refused rows")
+        print(visible(f"{line['rows']:>8,} rows  {line['rule']}  {line['file']}"))
+    for file in refused:
+        print(visible(f"    file refused  {file.path} {file.message}"))
+    if not lines and not refused:
+        print("no refused rows or files")
 
 
 @quarantine.command("show")
@@ -143,6 +152,8 @@ def quarantine_show(
     settings: SetOption = None,
 ) -> None:
     """The refused rows of a file, with line, reason and raw text; or why the file was refused."""
+    from retailmart.console import visible
+
     opened = _open(project, settings)
     with opened.ledger() as ledger:
         found = ledger.find_file(file)
@@ -155,15 +166,19 @@ def quarantine_show(
         _print_json({"file": found.path, "message": found.message, "rows": rows})
         return
     if found.message:
-        print(f"{found.path} {found.message}")
+        print(visible(f"{found.path} {found.message}"))
     for row in rows:
-        print(f"line {row['line']}: {row['message']}\n    {row['raw']}")
+        print(visible(f"line {row['line']}: {row['message']}\n    {row['raw']}"))
     if not rows and not found.message:
-        print(f"{found.path} has no refused rows")
+        print(visible(f"{found.path} has no refused rows"))
 
 
 def main() -> None:
     """Run the command line; the one place where errors become exit codes."""
+    for stream in (sys.stdout, sys.stderr):
+        # A name that the terminal's encoding lacks is no reason to fail.
+        if isinstance(stream, TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")
     try:
         app()
     except RetailmartError as error:
@@ -176,24 +191,9 @@ def main() -> None:
 
 def _open(project: Path, settings: list[str] | None) -> OpenProject:
     from retailmart.door import open_project
+    from retailmart.project.settings import read_pairs
 
-    return open_project(project, _overrides(settings or []))
-
-
-def _overrides(pairs: list[str]) -> dict[str, Any]:
-    import yaml
-
-    nested: dict[str, Any] = {}
-    for pair in pairs:
-        key, equals, value = pair.partition("=")
-        if not equals:
-            raise SettingsError([f"--set {pair}: write it as KEY=VALUE"])
-        *sections, last = key.split(".")
-        place = nested
-        for section in sections:
-            place = place.setdefault(section, {})
-        place[last] = yaml.safe_load(value)
-    return nested
+    return open_project(project, read_pairs(settings or []))
 
 
 def _moment(text: str | None) -> datetime | None:
@@ -201,11 +201,11 @@ def _moment(text: str | None) -> datetime | None:
         return None
     try:
         moment = datetime.fromisoformat(text)
-    except ValueError as error:
+        return moment.astimezone(UTC) if moment.tzinfo else moment.replace(tzinfo=UTC)
+    except (ValueError, OverflowError) as error:
         raise SettingsError(
             [f"--as-of {text}: write it as 2024-01-31 or 2024-01-31T18:30:00Z"]
         ) from error
-    return moment if moment.tzinfo else moment.replace(tzinfo=UTC)
 
 
 def _refused_counts(opened: OpenProject, feed: str) -> list[tuple[Any, ...]]:
@@ -231,12 +231,15 @@ def _refused_rows(opened: OpenProject, feed: str | None, file_id: int) -> list[d
 
 
 def _print_json(value: Any) -> None:
-    print(json.dumps(value, default=_plain, ensure_ascii=False))
+    unicode = sys.stdout.encoding.lower().startswith("utf")
+    print(json.dumps(value, default=_plain, ensure_ascii=not unicode))
 
 
 def _plain(value: Any) -> Any:
+    if isinstance(value, datetime):
+        return value.isoformat()
     return value.value if isinstance(value, Enum) else str(value)
 
 
 def _say(words: str) -> None:
-    print(words.encode("utf-8", "backslashreplace").decode(), file=sys.stderr)
+    print(words, file=sys.stderr)

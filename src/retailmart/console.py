@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import sys
 from collections.abc import Iterable
 from decimal import Decimal
@@ -16,6 +17,7 @@ if TYPE_CHECKING:
     from rich.table import Table
 
 _MONTHS_SHOWN = 6
+_CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]")
 
 
 class PlainWatch:
@@ -88,16 +90,18 @@ def summary(report: RunReport) -> None:
     else:
         for table in _tables(report):
             console.print(table)
-        console.print(f"marts      {report.lake}/marts", soft_wrap=True, highlight=False)
-        console.print(f"published  {report.database}", soft_wrap=True, highlight=False)
+        console.print(_cell(f"marts      {report.lake}/marts"), soft_wrap=True)
+        console.print(_cell(f"published  {report.database}"), soft_wrap=True)
     for path in report.waiting:
-        console.print(f"waiting    {path} is still being uploaded", highlight=False, markup=False)
+        console.print(_cell(f"waiting    {path} is still being uploaded"), soft_wrap=True)
 
 
 def _console() -> Console:
     from rich.console import Console
 
-    return Console(stderr=True, width=None if sys.stderr.isatty() else 110)
+    width = None if sys.stderr.isatty() else 110
+    # Names of files and folders are printed: a bracket or colon in them is no markup.
+    return Console(stderr=True, width=width, markup=False, emoji=False, highlight=False)
 
 
 def _tables(report: RunReport) -> Iterable[Table]:
@@ -127,7 +131,7 @@ def _counts(report: RunReport) -> Table:
             table.add_row(f"unknown {gap.column}", words)
         for line in batch.differences:
             words = f"{line.rows:+,} rows, {line.amount:+,}"
-            table.add_row(f"corrected {line.path}", words)
+            table.add_row(_cell(f"corrected {line.path}"), words)
         shown = batch.balance[-_MONTHS_SHOWN:]
         if len(shown) < len(batch.balance):
             table.add_row("balance", f"{len(batch.balance) - len(shown)} earlier months, all equal")
@@ -142,12 +146,12 @@ def _problems(report: RunReport) -> Table | None:
     table = _table("To look at", "file", "what", "why")
     for line in report.files:
         if line.state in ("duplicate", "refused"):
-            table.add_row(_safe(line.path), line.state, _safe(line.message or ""))
+            table.add_row(_cell(line.path), line.state, _cell(line.message or ""))
         if line.quarantined:
             words = f"see: retailmart quarantine show {line.path}"
-            table.add_row(_safe(line.path), f"{line.quarantined:,} rows quarantined", _safe(words))
+            table.add_row(_cell(line.path), f"{line.quarantined:,} rows quarantined", _cell(words))
         for rule, count in line.warned.items():
-            table.add_row(_safe(line.path), f"{count:,} rows warned", rule)
+            table.add_row(_cell(line.path), f"{count:,} rows warned", _cell(rule))
     return table if table.row_count else None
 
 
@@ -175,10 +179,13 @@ def _table(title: str, *columns: str) -> Table:
     return table
 
 
-def _safe(text: str) -> str:
-    from rich.markup import escape
+def visible(text: str) -> str:
+    """Text of others, such as a file's name or a refused row, without power over the terminal."""
+    return _CONTROL.sub(lambda found: f"\\x{ord(found[0]):02x}", text)
 
-    return escape(text.replace("\n", "\\n").replace("\r", "\\r"))
+
+def _cell(text: str) -> str:
+    return visible(text.replace("\n", "\\n"))
 
 
 def money(value: Decimal) -> str:

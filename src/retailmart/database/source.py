@@ -6,7 +6,7 @@ import hashlib
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import UTC, date, datetime
-from decimal import ROUND_HALF_UP, Decimal
+from decimal import ROUND_HALF_UP, Context, Decimal
 from typing import TYPE_CHECKING, Any
 
 from sqlalchemy import Engine, MetaData, Table, inspect, select
@@ -33,8 +33,15 @@ class SourceTable:
 
 def table_names(engine: Engine) -> frozenset[str]:
     """The tables and views a source offers."""
-    inspector = inspect(engine)
-    return frozenset(inspector.get_table_names()) | frozenset(inspector.get_view_names())
+    try:
+        inspector = inspect(engine)
+        return frozenset(inspector.get_table_names()) | frozenset(inspector.get_view_names())
+    except DBAPIError as error:
+        shown = engine.url.render_as_string(hide_password=True)
+        raise RetailmartError(
+            f"the source database {shown} cannot be read: {error.orig}",
+            "Check `sources` in retailmart.yml",
+        ) from error
 
 
 def read_table(engine: Engine, name: str) -> SourceTable:
@@ -63,10 +70,14 @@ def read_table(engine: Engine, name: str) -> SourceTable:
                 batch = _record_batch(name, rows, kinds, schema)
                 for column in batch.columns:
                     for buffer in column.buffers():
-                        digest.update(buffer or b"\0")
+                        # With its size: else NULL and 0 differ in no byte where a table is short.
+                        digest.update(str(buffer.size if buffer else None).encode())
+                        digest.update(buffer or b"")
                 batches.append(batch)
-    except DBAPIError as error:
-        raise RetailmartError(f"source table {name!r} cannot be read: {error.orig}") from error
+    except (DBAPIError, engine.dialect.loaded_dbapi.Error) as error:
+        # Rows come from the driver's own cursor, whose errors SQLAlchemy does not see.
+        cause = getattr(error, "orig", error)
+        raise RetailmartError(f"source table {name!r} cannot be read: {cause}") from error
     return SourceTable(name, pa.Table.from_batches(batches, schema), digest.hexdigest())
 
 
@@ -93,27 +104,48 @@ def _record_batch(
 
 
 def _array(values: Sequence[Any], kind: ColumnType, arrow: pa.DataType) -> pa.Array:
+    """Arrow takes most columns as they come; only an odd one is looked at value by value."""
     import pyarrow as pa
 
-    convert = _CONVERSIONS.get(kind.name)
     if kind.is_decimal:
         unit = Decimal(1).scaleb(-kind.scale)
-        values = [None if v is None else _decimal(v, unit) for v in values]
-    elif convert:
-        values = [None if v is None else convert(v) for v in values]
-    return pa.array(values, type=arrow)
+        return pa.array([None if v is None else _decimal(v, unit) for v in values], type=arrow)
+    try:
+        if kind.name == "DATE":
+            return pa.array(values, type=pa.string()).cast(arrow)
+        return pa.array(values, type=arrow)
+    except (pa.ArrowException, TypeError):
+        convert = _CONVERSIONS[kind.name]
+        return pa.array([None if v is None else convert(v) for v in values], type=arrow)
 
 
 def _decimal(value: Any, unit: Decimal) -> Decimal:
     """SQLite hands money out as float; its shortest decimal text is what was stored."""
     exact = value if isinstance(value, Decimal) else Decimal(str(value))
-    return exact.quantize(unit, rounding=ROUND_HALF_UP)
+    return exact.quantize(unit, ROUND_HALF_UP, _WIDE)
+
+
+def _whole(value: Any) -> int:
+    whole = int(value)
+    if whole != value and str(whole) != str(value).strip():
+        raise ValueError
+    return whole
+
+
+def _text(value: Any) -> str:
+    return value.decode("utf-8", "backslashreplace") if isinstance(value, bytes) else str(value)
+
+
+def _truth(value: Any) -> bool:
+    if (word := str(value).strip().lower()) not in _TRUTH:
+        raise ValueError
+    return _TRUTH[word]
 
 
 def _date(value: Any) -> date:
-    if isinstance(value, datetime):
-        return value.date()
-    return value if isinstance(value, date) else date.fromisoformat(str(value)[:10])
+    if isinstance(value, date):
+        return value.date() if isinstance(value, datetime) else value
+    return datetime.fromisoformat(str(value)).date()
 
 
 def _timestamp(value: Any) -> datetime:
@@ -121,7 +153,25 @@ def _timestamp(value: Any) -> datetime:
     return moment if moment.tzinfo else moment.replace(tzinfo=UTC)
 
 
-_CONVERSIONS: dict[str, Callable[[Any], Any]] = {"DATE": _date, "TIMESTAMP": _timestamp, "STRING": str, "BOOLEAN": bool}
+# Decimals of 38 digits are rounded; the usual context gives up at 28.
+_WIDE = Context(prec=80)
+_TRUTH = {"1": True, "true": True, "0": False, "false": False}
+_AS_IS: dict[str, set[type]] = {
+    "INT": {int, type(None)},
+    "BIGINT": {int, type(None)},
+    "DOUBLE": {float, int, type(None)},
+    "STRING": {str, type(None)},
+    "BOOLEAN": {bool, type(None)},
+}
+_CONVERSIONS: dict[str, Callable[[Any], Any]] = {
+    "DATE": _date,
+    "TIMESTAMP": _timestamp,
+    "STRING": str,
+    "BOOLEAN": bool,
+    "INT": int,
+    "BIGINT": int,
+    "DOUBLE": float,
+}
 
 
 def _column_type(kind: sql.TypeEngine[Any]) -> ColumnType:
@@ -136,7 +186,7 @@ def _column_type(kind: sql.TypeEngine[Any]) -> ColumnType:
         return ColumnType("DOUBLE")
     if isinstance(kind, sql.Numeric):
         scale = kind.scale if kind.scale is not None else (0 if kind.precision else 10)
-        return ColumnType("DECIMAL", kind.precision or 38, scale)
+        return ColumnType("DECIMAL", min(kind.precision or 38, 38), min(scale, 38))
     if isinstance(kind, sql.DateTime):
         return ColumnType("TIMESTAMP")
     if isinstance(kind, sql.Date):

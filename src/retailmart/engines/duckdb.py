@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import replace
 from datetime import datetime
 from decimal import Decimal
 from pathlib import Path
@@ -31,6 +33,7 @@ if TYPE_CHECKING:
 # A cell can never be equal to this text: a NULL in the parsed rows would hide what was delivered.
 _NO_NULL = "\x01no value is null\x01"
 _LONGEST_LINE = 4_000_000
+_SORTED_ROWS = 100_000
 # Measured on 20 M sales: version 2 encodings with light zstd give the smallest files in the least
 # time, and giving up early on dictionaries of names that hardly repeat saves a fifth of the write.
 _PARQUET = (
@@ -139,34 +142,51 @@ class DuckDBEngine:
             column = rest.pop(0)
             known[column] = month
             folder = root / f"{column}={month}"
-            wrong = text_literal(_WRONG_MONTH + month)
-            columns = ", ".join(quoted(f.name) for f in fields if f.name != column)
-            checked = (
-                f"SELECT {columns} FROM ({checked}) WHERE CASE WHEN {quoted(column)} ="
-                f" {text_literal(month)} THEN true ELSE error({wrong}) END"
-            )
+            checked = _of_month(checked, fields, column, month)
         folder.mkdir(parents=True, exist_ok=True)
-        if rest:
-            listed = ", ".join(quoted(name) for name in rest)
-            options = f"{_PARQUET}, PARTITION_BY ({listed}), APPEND"
-            options += f", FILENAME_PATTERN {text_literal(prefix + '-{uuid}')}"
-            target = folder
-        else:
-            options, target = _PARQUET, folder / f"{prefix}.parquet"
         try:
-            copied = self._run(f"COPY ({checked}) TO {text_literal(str(target))} ({options})")
-            results = copied.fetchall()
+            if month is not None and rest:
+                files = self._write_sorted(checked, fields, folder, prefix, rest)
+            else:
+                files = self._copy(checked, fields, folder, prefix, rest)
         except RetailmartError:
             for unfinished in folder.rglob(f"{prefix}*.parquet"):
                 unfinished.unlink()
             raise
-        kinds = {f.name: f.type for f in fields}
-        written = [_data_file(row, root, known, kinds) for row in results]
-        nowhere = [f for f in written if partition_by and f.partition[partition_by[0]] is None]
-        for file in (*nowhere, *(file for file in written if not file.rows)):
+        placed = [_placed(file, folder, root, known) for file in files]
+        nowhere = [f for f in placed if partition_by and f.partition[partition_by[0]] is None]
+        for file in (*nowhere, *(file for file in placed if not file.rows)):
             (root / file.path).unlink()
-        kept = tuple(file for file in written if file.rows and file not in nowhere)
+        kept = tuple(file for file in placed if file.rows and file not in nowhere)
         return Written(fields, kept, sum(file.rows for file in nowhere))
+
+    def _copy(
+        self, query: str, fields: Sequence[Field], folder: Path, prefix: str, rest: Sequence[str]
+    ) -> list[DataFile]:
+        options, target = _PARQUET, folder / f"{prefix}.parquet"
+        if rest:
+            listed = ", ".join(quoted(name) for name in rest)
+            options += f", PARTITION_BY ({listed}), APPEND"
+            options += f", FILENAME_PATTERN {text_literal(prefix + '-{uuid}')}"
+            target = folder
+        copied = self._run(f"COPY ({query}) TO {text_literal(str(target))} ({options})")
+        kinds = {field.name: field.type for field in fields}
+        return [_copied_file(row, folder, kinds) for row in copied.fetchall()]
+
+    def _write_sorted(
+        self, query: str, fields: Sequence[Field], folder: Path, prefix: str, rest: Sequence[str]
+    ) -> list[DataFile]:
+        """Many small partitions of one month: sorted by DuckDB, cut and written by Arrow.
+
+        COPY … PARTITION_BY spends two thirds of its time on telling rows apart; on 200 stores a
+        month this way takes 60 % of the processor time (20 M sales, 2,400 files).
+        """
+        from retailmart.engines.partitions import write_partitions
+
+        listed = ", ".join(quoted(name) for name in rest)
+        kinds = {field.name: field.type for field in fields}
+        batches = self.batches(f"{query} ORDER BY {listed}", _SORTED_ROWS)
+        return write_partitions(batches, folder, f"{prefix}.parquet", rest, kinds)
 
     def rows(self, query: str) -> list[tuple[Any, ...]]:
         return self._run(query).fetchall()
@@ -174,7 +194,8 @@ class DuckDBEngine:
     def batches(self, query: str, size: int) -> Iterator[pa.RecordBatch]:
         self._connection.execute("SET preserve_insertion_order = true")
         try:
-            yield from self._connection.sql(query).to_arrow_reader(size)
+            with _told():
+                yield from self._connection.sql(query).to_arrow_reader(size)
         finally:
             self._connection.execute("SET preserve_insertion_order = false")
 
@@ -191,21 +212,36 @@ class DuckDBEngine:
             self._defined[name] = query
 
     def _run(self, query: str) -> duckdb.DuckDBPyConnection:
-        try:
+        with _told():
             return self._connection.execute(query)
-        except duckdb.InvalidInputException as error:
-            words = str(error)
-            if _WRONG_MONTH in words:
-                place = words.split(_WRONG_MONTH, 1)[1][:7]
-                raise GateFailed(
-                    f"a row does not belong to the month it was computed from, {place}",
-                    "The mart's first partition must be the month of its rows: select s._month",
-                ) from error
-            if "CSV Error" in words:
-                raise CsvBroken(words.splitlines()[0]) from error
-            raise RetailmartError(_first_lines(words)) from error
-        except duckdb.Error as error:
-            raise RetailmartError(_first_lines(str(error))) from error
+
+
+@contextmanager
+def _told() -> Iterator[None]:
+    """DuckDB's errors as ours."""
+    try:
+        yield
+    except duckdb.Error as error:
+        words = str(error)
+        if _WRONG_MONTH in words:
+            place = words.split(_WRONG_MONTH, 1)[1][:7]
+            raise GateFailed(
+                f"a row does not belong to the month it was computed from, {place}",
+                "The mart's first partition must be the month of its rows: select s._month",
+            ) from error
+        if "CSV Error" in words:
+            raise CsvBroken(words.splitlines()[0]) from error
+        raise RetailmartError(_first_lines(words)) from error
+
+
+def _of_month(query: str, fields: Sequence[Field], column: str, month: str) -> str:
+    """A query without its month column, of which every row must hold this month."""
+    columns = ", ".join(quoted(f.name) for f in fields if f.name != column)
+    wrong = text_literal(_WRONG_MONTH + month)
+    return (
+        f"SELECT {columns} FROM ({query}) WHERE CASE WHEN {quoted(column)} ="
+        f" {text_literal(month)} THEN true ELSE error({wrong}) END"
+    )
 
 
 def _cast_list(fields: Sequence[Field]) -> str:
@@ -258,12 +294,14 @@ def _type(name: str, kind: str) -> ColumnType:
         ) from error
 
 
-def _data_file(
-    row: tuple[Any, ...],
-    root: Path,
-    known: Mapping[str, str | None],
-    kinds: Mapping[str, ColumnType],
-) -> DataFile:
+def _placed(file: DataFile, folder: Path, root: Path, known: Mapping[str, str | None]) -> DataFile:
+    """A file written below `folder` as the table at `root` sees it."""
+    path = (folder / file.path).relative_to(root).as_posix()
+    return replace(file, path=path, partition={**known, **file.partition})
+
+
+def _copied_file(row: tuple[Any, ...], folder: Path, kinds: Mapping[str, ColumnType]) -> DataFile:
+    """What COPY returns of a file it wrote."""
     path, count, size, _, statistics, partition, *_ = row
     lowest: dict[str, Statistic] = {}
     highest: dict[str, Statistic] = {}
@@ -275,10 +313,10 @@ def _data_file(
             lowest[name] = convert(values["min"])
             highest[name] = convert(values["max"])
     return DataFile(
-        path=Path(path).relative_to(root).as_posix(),
+        path=Path(path).relative_to(folder).as_posix(),
         size=int(size),
         rows=int(count),
-        partition={**known, **(partition or {})},
+        partition=partition or {},
         minimum=lowest,
         maximum=highest,
         nulls=nulls,

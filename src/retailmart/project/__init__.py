@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from retailmart.errors import NotAProject, SettingsError
+from retailmart.project.documents import Source, did_you_mean, validate
 from retailmart.project.feed import Feed, read_feed
 from retailmart.project.mart import Mart, read_mart
 from retailmart.project.settings import SETTINGS_FILE, Settings, read_settings
@@ -37,26 +38,64 @@ def load_project(folder: Path, overrides: Mapping[str, object] | None = None) ->
             "Go to your project's folder, or write one with: retailmart init DIR --sample",
         )
     problems: list[str] = []
-    settings = read_settings(folder, overrides or {}, problems)
-    feeds = [read_feed(path, folder, problems) for path in sorted(folder.glob("feeds/*.y*ml"))]
-    marts = [read_mart(path, folder, problems) for path in sorted(folder.glob("marts/*.sql"))]
+    source = read_settings(folder, overrides or {}, problems)
+    settings = validate(Settings, source, problems) if source else None
+    feed_files = sorted(folder.glob("feeds/*.y*ml"))
+    mart_files = sorted(folder.glob("marts/*.sql"))
+    problems += _same_names(folder, [*feed_files, *mart_files])
+    feeds = [read_feed(path, folder, problems) for path in feed_files]
+    marts = [read_mart(path, folder, problems) for path in mart_files]
     named_feeds = {feed.name: feed for feed in feeds if feed}
     named_marts = {mart.name: mart for mart in marts if mart}
-    problems += _clashes(named_feeds, named_marts)
+    problems += _published_twice(named_marts)
+    # What a file with mistakes of its own would have declared is not missed a second time.
+    if all(feeds):
+        problems += _unknown_balances(named_feeds, named_marts)
+    if all(marts) and source and settings:
+        problems += _unknown_variables(source, settings, named_marts)
     if problems or settings is None:
         raise SettingsError(problems)
     return Project(folder, settings, named_feeds, named_marts)
 
 
-def _clashes(feeds: Mapping[str, Feed], marts: Mapping[str, Mart]) -> list[str]:
-    both = [
-        f"marts/{name}.sql: a feed is called {name!r} too; a name means one table"
-        for name in feeds.keys() & marts.keys()
-    ]
-    unknown = [
-        f"marts/{mart.name}.sql: balances against {feed!r}, no feed that has a `balance` column"
+def _same_names(folder: Path, files: list[Path]) -> list[str]:
+    """A feed's and a mart's name mean one table each, and SQL does not mind letter case."""
+    first: dict[str, str] = {}
+    problems = []
+    for path in files:
+        label = path.relative_to(folder).as_posix()
+        other = first.setdefault(path.stem.lower(), label)
+        if other != label:
+            problems.append(f"{label}: {other} has this name too; a name means one table")
+    return problems
+
+
+def _unknown_balances(feeds: Mapping[str, Feed], marts: Mapping[str, Mart]) -> list[str]:
+    balancing = [feed.name for feed in feeds.values() if feed.balance]
+    return [
+        f"{mart.header.at(('balance', feed))}: balances against {feed!r}, no feed that has a"
+        f" `balance` column{did_you_mean(feed, balancing)}"
         for mart in marts.values()
         for feed in mart.balance
-        if feed not in feeds or feeds[feed].balance is None
+        if feed not in balancing
     ]
-    return sorted(both + unknown)
+
+
+def _published_twice(marts: Mapping[str, Mart]) -> list[str]:
+    first: dict[str, str] = {}
+    return [
+        f"{mart.header.at(('publish',))}: publish: {mart.publish_as!r} is published by"
+        f" {first[mart.publish_as.lower()]!r} too"
+        for mart in marts.values()
+        if mart.publish_as and first.setdefault(mart.publish_as.lower(), mart.name) != mart.name
+    ]
+
+
+def _unknown_variables(source: Source, settings: Settings, marts: Mapping[str, Mart]) -> list[str]:
+    declared = {name for mart in marts.values() for name in mart.variables}
+    return [
+        f"{source.at(('variables', name))}: no mart declares the variable"
+        f" {name!r}{did_you_mean(name, declared)}"
+        for name in settings.variables
+        if name not in declared
+    ]

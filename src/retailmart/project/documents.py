@@ -3,16 +3,15 @@
 from __future__ import annotations
 
 import difflib
+import re
 import types
-from collections.abc import Iterable, Mapping
+from collections.abc import Hashable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, TypeVar, Union, get_args, get_origin
+from decimal import Decimal
+from typing import Any, TypeVar, Union, get_args, get_origin
 
 import yaml
 from pydantic import BaseModel, ConfigDict, ValidationError
-
-if TYPE_CHECKING:
-    from collections.abc import Sequence
 
 Location = tuple[str | int, ...]
 ModelT = TypeVar("ModelT", bound="Document")
@@ -26,47 +25,69 @@ class Document(BaseModel):
 
 @dataclass(frozen=True)
 class Source:
-    """Parsed YAML and where each of its parts stands. Lines count from 1."""
+    """Parsed YAML and where each of its parts stands. Lines count from 1.
+
+    `origins` names the places that are not in the file: a variable of the environment, a flag.
+    """
 
     label: str
     data: object
     lines: Mapping[Location, int] = field(default_factory=dict)
+    origins: Mapping[Location, str] = field(default_factory=dict)
 
     def at(self, location: Location) -> str:
         """`file:line` of the deepest part of `location` that the file has."""
         for length in range(len(location), -1, -1):
+            if origin := self.origins.get(location[:length]):
+                return origin
             if line := self.lines.get(location[:length]):
                 return f"{self.label}:{line}"
         return self.label
 
 
 def parse_yaml(text: str, label: str, problems: list[str], first_line: int = 1) -> Source | None:
-    """Parse one YAML document, or tell what is wrong with it."""
+    """Parse one YAML document, or tell what is wrong with it.
+
+    As YAML 1.1 has it, a bare yes, no, on or off is true or false where a value stands; keys are
+    texts always. Numbers with a point become the Decimal that is written, never a float.
+    """
     try:
-        node = yaml.compose(text, Loader=yaml.SafeLoader)
-        data = yaml.safe_load(text)
+        node, data = _load(text)
     except yaml.YAMLError as error:
-        mark = getattr(error, "problem_mark", None)
-        line = f":{mark.line + first_line}" if mark else ""
-        problems.append(f"{label}{line}: {getattr(error, 'problem', None) or error}")
+        line = _line_of(error, text)
+        place = f":{line + first_line}" if line is not None else ""
+        problems.append(f"{label}{place}: {_words_of(error)}")
+        return None
+    except RecursionError:
+        problems.append(f"{label}: is nested too deeply")
         return None
     lines: dict[Location, int] = {}
     if node is not None:
-        _collect_lines(node, (), lines, first_line, label, problems)
+        _LineCollector(lines, first_line, label, problems).collect(node, ())
     return Source(label, {} if data is None else data, lines)
+
+
+def parse_value(text: str) -> object:
+    """A single setting's value, read as YAML. ValueError says what is wrong with it."""
+    try:
+        return _load(text)[1]
+    except (yaml.YAMLError, RecursionError) as error:
+        raise ValueError(f"{text!r} is no YAML value: {_words_of(error)}") from error
 
 
 def validate(model: type[ModelT], source: Source, problems: list[str]) -> ModelT | None:
     """Turn parsed YAML into `model`, or add one sentence a mistake."""
     if not isinstance(source.data, Mapping):
-        problems.append(f"{source.label}: expected `key: value` lines")
+        problems.append(f"{source.at(())}: expected `key: value` lines")
         return None
     try:
         return model.model_validate(source.data)
     except ValidationError as error:
+        details: dict[Location, list[Any]] = {}
         for detail in error.errors():
-            place = source.at(tuple(detail["loc"]))
-            sentence = f"{place}: {_sentence(model, detail['loc'], detail)}"
+            details.setdefault(_written(source.data, detail), []).append(detail)
+        for location, found in details.items():
+            sentence = f"{source.at(location)}: {_sentence(model, location, found)}"
             if sentence not in problems:
                 problems.append(sentence)
         return None
@@ -80,13 +101,91 @@ def did_you_mean(word: str, known: Iterable[str]) -> str:
     return f"; known: {', '.join(words)}" if words else ""
 
 
-def _sentence(model: type[BaseModel], location: Sequence[str | int], detail: Any) -> str:
+class _Loader(yaml.SafeLoader):
+    """Safe YAML whose keys are texts and whose numbers with a point are decimals."""
+
+    def construct_mapping(self, node: yaml.Node, deep: bool = False) -> dict[Hashable, Any]:
+        if isinstance(node, yaml.MappingNode):
+            self.flatten_mapping(node)
+            for key, _ in node.value:
+                # A column may be called `no` or `2024`; YAML would read False and an integer.
+                if isinstance(key, yaml.ScalarNode) and key.tag in _PLAIN_TAGS:
+                    key.tag = _TEXT_TAG
+        return super().construct_mapping(node, deep)  # type: ignore[arg-type]
+
+    def construct_object(self, node: yaml.Node, deep: bool = False) -> Any:
+        try:
+            return super().construct_object(node, deep)
+        except ValueError as error:
+            words = f"{getattr(node, 'value', '')!r} is no value: {error}"
+            raise yaml.constructor.ConstructorError(None, None, words, node.start_mark) from error
+
+    def decimal(self, node: yaml.ScalarNode) -> Decimal | float:
+        text = self.construct_scalar(node).replace("_", "").lower()
+        if _DECIMAL.fullmatch(text):
+            return Decimal(text)
+        return self.construct_yaml_float(node)
+
+
+_TEXT_TAG = "tag:yaml.org,2002:str"
+_PLAIN_TAGS = {
+    f"tag:yaml.org,2002:{kind}" for kind in ("bool", "int", "float", "null", "timestamp")
+}
+_DECIMAL = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)(e[+-]?\d{1,3})?")
+_Loader.add_constructor("tag:yaml.org,2002:float", _Loader.decimal)
+
+
+def _load(text: str) -> tuple[yaml.Node | None, object]:
+    loader = _Loader(text)
+    try:
+        node = loader.get_single_node()
+        data = loader.construct_document(node) if node else None
+        return node, data
+    finally:
+        loader.dispose()
+
+
+def _line_of(error: yaml.YAMLError, text: str) -> int | None:
+    if isinstance(error, yaml.MarkedYAMLError):
+        mark = error.problem_mark or error.context_mark
+        return mark.line if mark else None
+    position = getattr(error, "position", None)
+    return None if position is None else text.count("\n", 0, position)
+
+
+def _words_of(error: Exception) -> str:
+    problem = getattr(error, "problem", None) or getattr(error, "reason", None)
+    return str(problem or error).splitlines()[0]
+
+
+def _written(data: object, detail: Any) -> Location:
+    """The part of a mistake's location that the user wrote; pydantic adds names of its types."""
+    location: Location = tuple(detail["loc"])
+    if detail["type"] in ("missing", "extra_forbidden"):
+        return location
+    for length, part in enumerate(location):
+        below = data if isinstance(data, list | Mapping) else ()
+        known = range(len(below)) if isinstance(below, list) else below
+        if part not in known:
+            return location[:length]
+        data = below[part]  # type: ignore[index]
+    return location
+
+
+def _sentence(model: type[BaseModel], location: Location, details: Sequence[Any]) -> str:
     name = ".".join(str(part) for part in location)
+    detail = details[0]
     if detail["type"] == "extra_forbidden":
         known = _fields_at(model, location[:-1])
         return f"unknown key {location[-1]!r}{did_you_mean(str(location[-1]), known)}"
     if detail["type"] == "missing":
         return f"{name!r} is missing"
+    if len(details) > 1:
+        kinds = " nor ".join(str(other["loc"][-1]) for other in details)
+        return f"{name}: {detail['input']!r} is neither {kinds}"
+    if detail["type"] in ("enum", "literal_error"):
+        known = set(re.findall(r"'([^']*)'", detail["ctx"]["expected"]))
+        return f"{name}: {detail['input']!r} is unknown{did_you_mean(str(detail['input']), known)}"
     message = str(detail["msg"]).removeprefix("Value error, ")
     return f"{name}: {message}" if name else message
 
@@ -112,28 +211,43 @@ def _model_in(annotation: Any) -> type[BaseModel] | None:
     if get_origin(annotation) in (Union, types.UnionType):
         models = [_model_in(part) for part in get_args(annotation)]
         return next((found for found in models if found), None)
+    if get_args(annotation) and hasattr(annotation, "__metadata__"):
+        return _model_in(get_args(annotation)[0])
     if isinstance(annotation, type) and issubclass(annotation, BaseModel):
         return annotation
     return None
 
 
-def _collect_lines(
-    node: yaml.Node,
-    location: Location,
-    lines: dict[Location, int],
-    first_line: int,
-    label: str,
-    problems: list[str],
-) -> None:
-    lines.setdefault(location, node.start_mark.line + first_line)
-    if isinstance(node, yaml.MappingNode):
+class _LineCollector:
+    """Where each part of a document stands, and which keys stand twice."""
+
+    def __init__(
+        self, lines: dict[Location, int], first_line: int, label: str, problems: list[str]
+    ) -> None:
+        self._lines = lines
+        self._first_line = first_line
+        self._label = label
+        self._problems = problems
+        # An alias can hold itself, or double at each level: what was looked into is not again.
+        self._seen: set[int] = set()
+
+    def collect(self, node: yaml.Node, location: Location) -> None:
+        self._lines.setdefault(location, node.start_mark.line + self._first_line)
+        if id(node) in self._seen:
+            return
+        self._seen.add(id(node))
+        if isinstance(node, yaml.MappingNode):
+            self._collect_keys(node, location)
+        elif isinstance(node, yaml.SequenceNode):
+            for index, value in enumerate(node.value):
+                self.collect(value, (*location, index))
+
+    def _collect_keys(self, node: yaml.MappingNode, location: Location) -> None:
+        here: set[str] = set()
         for key, value in node.value:
-            place = (*location, str(key.value))
-            if place in lines:
-                line = key.start_mark.line + first_line
-                problems.append(f"{label}:{line}: {key.value!r} stands here twice")
-            lines[place] = key.start_mark.line + first_line
-            _collect_lines(value, place, lines, first_line, label, problems)
-    elif isinstance(node, yaml.SequenceNode):
-        for index, value in enumerate(node.value):
-            _collect_lines(value, (*location, index), lines, first_line, label, problems)
+            line = key.start_mark.line + self._first_line
+            if str(key.value) in here:
+                self._problems.append(f"{self._label}:{line}: {key.value!r} stands here twice")
+            here.add(str(key.value))
+            self._lines[(*location, str(key.value))] = line
+            self.collect(value, (*location, str(key.value)))

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from decimal import Decimal
 from enum import Enum
 from fnmatch import fnmatchcase
 from pathlib import Path
@@ -12,7 +13,13 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BeforeValidator, Field, field_validator, model_validator
 
-from retailmart.project.documents import Document, did_you_mean, parse_yaml, validate
+from retailmart.project.documents import (
+    Document,
+    Location,
+    did_you_mean,
+    parse_yaml,
+    validate,
+)
 from retailmart.project.types import ColumnType, parse_type
 
 NAME = re.compile(r"[A-Za-z][A-Za-z0-9_]{0,62}")
@@ -84,7 +91,13 @@ class FeedDocument(Document):
     format: Literal["csv"] = "csv"
     delimiter: str = Field(",", min_length=1, max_length=1)
     encoding: str = Field("utf-8", description="utf-8, cp1252, latin-1, utf-16, …")
-    columns: dict[str, Annotated[ColumnDocument, BeforeValidator(_as_column)]]
+    columns: dict[
+        str,
+        Annotated[
+            ColumnDocument,
+            BeforeValidator(_as_column, json_schema_input_type=str | ColumnDocument),
+        ],
+    ]
     extra_columns: str | None = Field(
         None, description="Column that takes all further columns as one JSON object."
     )
@@ -101,24 +114,12 @@ class FeedDocument(Document):
             raise ValueError(f"{value!r} is no encoding; try utf-8, cp1252 or utf-16") from error
         return value
 
-    @model_validator(mode="after")
-    def _names_columns(self) -> FeedDocument:
-        for name in self.columns:
-            if not NAME.fullmatch(name):
-                raise ValueError(f"column {name!r}: a name is letters, digits and _, letter first")
-        asked = {"month": self.month, "balance": self.balance}
-        asked |= {f"rule {rule.name}": rule.column for rule in self.rules}
-        for place, column in asked.items():
-            if column is not None and column not in self.columns:
-                hint = did_you_mean(column, self.columns)
-                raise ValueError(f"{place}: there is no column {column!r}{hint}")
-        if self.month and self.columns[self.month].type != "DATE":
-            raise ValueError(f"month: {self.month!r} must be a DATE column")
-        if self.balance and not self.columns[self.balance].type.startswith("DECIMAL"):
-            raise ValueError(f"balance: {self.balance!r} must be a DECIMAL column")
-        if self.balance and not self.month:
-            raise ValueError("balance: needs `month` too, totals balance by month")
-        return self
+    @field_validator("delimiter")
+    @classmethod
+    def _separates(cls, value: str) -> str:
+        if value in '"\r\n':
+            raise ValueError(f"{value!r} cannot separate cells")
+        return value
 
 
 @dataclass(frozen=True)
@@ -180,8 +181,122 @@ def read_feed(path: Path, folder: Path, problems: list[str]) -> Feed | None:
         problems.append(f"{label}: a feed's file is named with letters, digits and _, letter first")
         return None
     source = parse_yaml(path.read_text(encoding="utf-8-sig", errors="replace"), label, problems)
-    document = validate(FeedDocument, source, problems) if source else None
-    return _feed(path.stem, document) if document else None
+    if source is None:
+        return None
+    document = validate(FeedDocument, source, problems)
+    wrong = [f"{source.at(place)}: {words}" for place, words in _mistakes(source.data)]
+    problems += wrong
+    return _feed(path.stem, document) if document and not wrong else None
+
+
+def _mistakes(data: object) -> Iterator[tuple[Location, str]]:
+    """What is wrong between the parts of a feed's file.
+
+    It works on the YAML as written: a mistake in one part must not hide those in others.
+    """
+    columns = data.get("columns") if isinstance(data, Mapping) else None
+    if not isinstance(data, Mapping) or not isinstance(columns, Mapping):
+        return
+    given = {name: _plain(column) for name, column in columns.items()}
+    yield from _column_mistakes(given)
+    yield from _extra_mistakes(data.get("extra_columns"), given)
+    yield from _month_mistakes(data.get("month"), data.get("balance"), given)
+    rules = data.get("rules")
+    yield from _rule_mistakes(rules if isinstance(rules, list) else [], given)
+
+
+def _plain(column: object) -> Mapping[str, Any]:
+    column = _as_column(column)
+    return column if isinstance(column, Mapping) else {}
+
+
+def _column_mistakes(columns: Mapping[str, Mapping[str, Any]]) -> Iterator[tuple[Location, str]]:
+    owners: dict[str, str] = {}
+    for name, column in columns.items():
+        place: Location = ("columns", name)
+        if not NAME.fullmatch(name):
+            yield place, f"column {name!r}: a name is letters, digits and _, letter first"
+        aliases = column.get("aliases")
+        for word in (name, *(aliases if isinstance(aliases, list) else [])):
+            owner = owners.setdefault(_folded(str(word)), name)
+            if owner != name:
+                yield place, f"{str(word)!r} in a header would mean {owner!r} as well as {name!r}"
+
+
+def _extra_mistakes(
+    extra: object, columns: Mapping[str, Mapping[str, Any]]
+) -> Iterator[tuple[Location, str]]:
+    if not isinstance(extra, str):
+        return
+    place: Location = ("extra_columns",)
+    if not NAME.fullmatch(extra):
+        yield place, f"extra_columns: {extra!r}: a name is letters, digits and _, letter first"
+    if extra.lower() in {name.lower() for name in columns}:
+        yield place, f"extra_columns: {extra!r} is one of the columns already"
+
+
+def _month_mistakes(
+    month: object, balance: object, columns: Mapping[str, Mapping[str, Any]]
+) -> Iterator[tuple[Location, str]]:
+    for key, column, kind in (("month", month, "DATE"), ("balance", balance, "DECIMAL")):
+        if not isinstance(column, str):
+            continue
+        if column not in columns:
+            yield (key,), f"{key}: there is no column {column!r}{did_you_mean(column, columns)}"
+        elif _kind(columns[column]) not in (kind, None):
+            yield (key,), f"{key}: {column!r} must be a {kind} column"
+    if isinstance(month, str) and month in columns and not columns[month].get("mandatory"):
+        yield (
+            ("columns", month),
+            f"month: {month!r} must be `mandatory: true`; a row without it is in no month",
+        )
+    if balance and not month:
+        yield ("balance",), "balance: needs `month` too, totals balance by month"
+
+
+def _rule_mistakes(
+    rules: list[Any], columns: Mapping[str, Mapping[str, Any]]
+) -> Iterator[tuple[Location, str]]:
+    names: set[str] = set()
+    for number, rule in enumerate(rules):
+        if not isinstance(rule, Mapping):
+            continue
+        name, column = str(rule.get("name")), rule.get("column")
+        if name in names and "name" in rule:
+            yield ("rules", number, "name"), f"rule {name!r} stands here twice"
+        names.add(name)
+        if isinstance(column, str) and column not in columns:
+            hint = did_you_mean(column, columns)
+            yield ("rules", number, "column"), f"rule {name}: there is no column {column!r}{hint}"
+        kind = _kind(columns.get(str(column), {}))
+        for key in ("range", "allowed"):
+            values = rule.get(key)
+            for value in values if isinstance(values, list) else []:
+                if problem := _value_problem(value, kind, key):
+                    yield ("rules", number, key), f"rule {name}, {key}: {problem}"
+
+
+def _value_problem(value: object, kind: str | None, key: str) -> str | None:
+    if isinstance(value, bool) and kind not in ("BOOLEAN", None):
+        return f"YAML reads a bare yes, no, on or off as {value}; put it in quotes"
+    if value is None and key == "allowed":
+        return "an empty value breaks only not_null; leave it out"
+    if isinstance(value, list | Mapping):
+        return f"{value!r} is no single value"
+    return None
+
+
+def _kind(column: Mapping[str, Any]) -> str | None:
+    """The name of a column's type, None where it is a mistake of its own."""
+    try:
+        return parse_type(str(column.get("type"))).name
+    except ValueError:
+        return None
+
+
+def _folded(name: str) -> str:
+    """A header's name without what senders vary: letter case and padding."""
+    return " ".join(name.strip().casefold().split())
 
 
 def _feed(name: str, document: FeedDocument) -> Feed:
@@ -235,6 +350,8 @@ def _condition(rule: RuleDocument) -> tuple[str, str]:
 def _literal(value: object) -> str:
     if isinstance(value, bool):
         return "true" if value else "false"
+    if isinstance(value, Decimal):
+        return f"{value:f}"
     if isinstance(value, int | float):
         return str(value)
     return "'" + str(value).replace("'", "''") + "'"

@@ -3,16 +3,23 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping
-from dataclasses import dataclass
+import re
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
 from enum import Enum
 from pathlib import Path
 
-from pydantic import Field, model_validator
+from pydantic import Field
 
-from retailmart.project.documents import Document, parse_yaml, validate
+from retailmart.project.documents import Document, Location, Source, parse_yaml, validate
 from retailmart.project.feed import NAME
 from retailmart.project.settings import ExactVariable, Variable
+
+# What a query can begin with, below comments; the engine's parser judges the rest.
+_SELECT = re.compile(
+    r"(?:\s|--[^\n]*(?:\n|$)|/\*.*?\*/|\()*(?:SELECT|WITH|FROM|VALUES)\b",
+    re.IGNORECASE | re.DOTALL,
+)
 
 
 class Refresh(Enum):
@@ -42,19 +49,6 @@ class MartHeader(Document):
         default_factory=dict, description="Defaults of getvariable('name'); settings override."
     )
 
-    @model_validator(mode="after")
-    def _consistent(self) -> MartHeader:
-        if self.refresh is not Refresh.FULL and not self.partitions:
-            raise ValueError(
-                f"refresh: {self.refresh.value} needs `partitions` that begin with the month"
-                " ('YYYY-MM'), as in [_month]"
-            )
-        if isinstance(self.publish, str) and not NAME.fullmatch(self.publish):
-            raise ValueError(f"publish: {self.publish!r} is no table name")
-        if self.publish and not self.key:
-            raise ValueError("publish: needs `key`, the columns that tell rows apart")
-        return self
-
 
 @dataclass(frozen=True)
 class Mart:
@@ -70,6 +64,7 @@ class Mart:
     publish_as: str | None
     variables: Mapping[str, Variable]
     about: str | None
+    header: Source = field(default=Source("", {}), compare=False, repr=False)
 
     @property
     def month(self) -> str | None:
@@ -90,19 +85,48 @@ def read_mart(path: Path, folder: Path, problems: list[str]) -> Mart | None:
     if not NAME.fullmatch(path.stem):
         problems.append(f"{label}: a mart's file is named with letters, digits and _, letter first")
         return None
-    lines = path.read_text(encoding="utf-8-sig", errors="replace").splitlines()
+    lines = path.read_text(encoding="utf-8-sig", errors="replace").split("\n")
     length = next((n for n, line in enumerate(lines) if not line.startswith("--")), len(lines))
     header = "\n".join(line.removeprefix("--").removeprefix(" ") for line in lines[:length])
-    query = "\n".join(lines[length:]).strip().removesuffix(";").rstrip()
+    below = "\n".join(lines[length:])
+    first_line = length + 1 + below[: len(below) - len(below.lstrip())].count("\n")
+    query = below.strip().removesuffix(";").rstrip()
+    wrong = []
     if not query:
-        problems.append(f"{label}: holds no SELECT below its header")
-        return None
+        wrong.append(f"{label}: holds no SELECT below its header")
+    elif not _SELECT.match(query):
+        word = query.split(maxsplit=1)[0]
+        wrong.append(f"{label}:{first_line}: a mart is one SELECT; this begins with {word!r}")
     source = parse_yaml(header, label, problems)
     document = validate(MartHeader, source, problems) if source else None
-    return _mart(path.stem, query, length + 1, document) if document else None
+    if source:
+        wrong += [f"{source.at(place)}: {words}" for place, words in _mistakes(source.data)]
+    problems += wrong
+    if source is None or document is None or wrong:
+        return None
+    return _mart(path.stem, query, first_line, document, source)
 
 
-def _mart(name: str, query: str, first_line: int, header: MartHeader) -> Mart:
+def _mistakes(data: object) -> Iterator[tuple[Location, str]]:
+    """What is wrong between the keys of a header, as it is written."""
+    if not isinstance(data, Mapping):
+        return
+    refresh, publish = data.get("refresh"), data.get("publish")
+    if refresh in (Refresh.APPEND.value, Refresh.MONTHS.value) and not data.get("partitions"):
+        yield (
+            ("refresh",),
+            f"refresh: {refresh} needs `partitions` that begin with the month ('YYYY-MM'), as in"
+            " [_month]",
+        )
+    if isinstance(publish, str) and not NAME.fullmatch(publish):
+        yield ("publish",), f"publish: {publish!r} is no table name"
+    if isinstance(publish, str) and publish.lower().startswith("retailmart_"):
+        yield ("publish",), f"publish: {publish!r}: names with retailmart_ are the ledger's"
+    if publish and not data.get("key"):
+        yield ("publish",), "publish: needs `key`, the columns that tell rows apart"
+
+
+def _mart(name: str, query: str, first_line: int, header: MartHeader, source: Source) -> Mart:
     publish_as = header.publish if isinstance(header.publish, str) else None
     return Mart(
         name=name,
@@ -115,4 +139,5 @@ def _mart(name: str, query: str, first_line: int, header: MartHeader) -> Mart:
         publish_as=publish_as or (name if header.publish else None),
         variables=header.variables,
         about=header.about,
+        header=source,
     )

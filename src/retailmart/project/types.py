@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import difflib
 import re
 from dataclasses import dataclass
 
@@ -50,6 +51,13 @@ def parse_type(text: str) -> ColumnType:
         return ColumnType("DECIMAL", precision, scale)
     word = _OTHER_NAMES.get(word, word)
     if word not in _SIMPLE:
-        known = ", ".join(_SIMPLE)
-        raise ValueError(f"{text!r} is no column type; known: {known}, DECIMAL(12,2)")
+        raise ValueError(f"{text!r} is no column type; {_hint(word)}")
     return ColumnType(word)
+
+
+def _hint(word: str) -> str:
+    if word.startswith("DECIMAL(") and ")" not in word:
+        return 'put it in quotes within {}, where a comma ends a value: "DECIMAL(12,2)"'
+    if near := difflib.get_close_matches(word, _SIMPLE, n=1):
+        return f"did you mean {near[0]!r}?"
+    return f"known: {', '.join(_SIMPLE)}, DECIMAL(12,2)"

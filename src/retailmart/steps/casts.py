@@ -10,11 +10,15 @@ from __future__ import annotations
 from retailmart.project.types import ColumnType
 
 _WHOLE = r"\s*[+-]?[0-9]+\s*"
-_DAY = r"\s*[0-9]{4}-[0-9]{2}-[0-9]{2}\s*"
+# There is no year 0000; engines take it for 1 BC.
+_CALENDAR = r"([0-9]{3}[1-9]|[0-9]{2}[1-9]0|[0-9][1-9]00|[1-9]000)-[0-9]{2}-[0-9]{2}"
+_DAY = rf"\s*{_CALENDAR}\s*"
 _MOMENT = (
-    r"\s*[0-9]{4}-[0-9]{2}-[0-9]{2}[T ][0-9]{2}:[0-9]{2}(:[0-9]{2}(\.[0-9]{1,6})?)?"
-    r"(Z|[+-][0-9]{2}:?[0-9]{2})?\s*"
+    rf"\s*{_CALENDAR}[T ][0-9]{{2}}:[0-9]{{2}}(:[0-9]{{2}}(\.[0-9]{{1,6}})?)?"
+    r"(Z|[+-](0[0-9]|1[0-4]):?[0-5][0-9])?\s*"
 )
+# More digits than any number has would become infinity.
+_FLOATING = r"\s*[+-]?[0-9]{1,100}(\.[0-9]*)?([eE][+-]?[0-9]{1,2})?\s*"
 _TRUTH = r"\s*(?i:true|false|yes|no|y|n|1|0)\s*"
 
 
@@ -35,10 +39,10 @@ def typed(text: str, attempted: str, kind: ColumnType) -> str:
     if kind.name in ("TIMESTAMP", "DOUBLE"):
         return f"CASE WHEN {plain} THEN {attempted} END"
     # The first branch is fast and takes nearly all; the pattern is for '007', ' 7' or '12.5'.
-    return (
-        f"CASE WHEN CAST({attempted} AS VARCHAR) = {text} THEN {attempted}"
-        f" WHEN {plain} THEN {attempted} END"
-    )
+    same = f"CAST({attempted} AS VARCHAR) = {text}"
+    if kind.name == "DATE":  # 'infinity', '12024-01-05' and '0044-03-15 (BC)' read back as well
+        same = f"length({text}) = 10 AND {same}"
+    return f"CASE WHEN {same} THEN {attempted} WHEN {plain} THEN {attempted} END"
 
 
 def _plain_form(kind: ColumnType) -> str:
@@ -50,7 +54,7 @@ def _plain_form(kind: ColumnType) -> str:
     if kind.name == "TIMESTAMP":
         return _MOMENT
     if kind.name == "DOUBLE":
-        return r"\s*[+-]?[0-9]+(\.[0-9]*)?([eE][+-]?[0-9]{1,2})?\s*"
+        return _FLOATING
     return _WHOLE
 
 

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import codecs
 import csv
-from collections.abc import Iterable, Sequence
+import mmap
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from enum import Enum
 from pathlib import Path
@@ -82,6 +83,7 @@ _MAGIC = {
     b"PAR1": "a Parquet file",
     b"SQLite format 3": "an SQLite database",
 }
+_OPEN_HEADER = "has a quote in its header that is never closed"
 _UTF16 = (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)
 
 
@@ -107,7 +109,7 @@ def check(snapshot: Snapshot, feeds: Iterable[Feed]) -> CheckedFile | Refusal:
 
 def check_content(content: Path, scan: Scan, feed: Feed) -> CheckedFile | Refusal:
     """Check what is in a file that `feed` claims; `scan` is what its bytes told."""
-    if scan.head.startswith(_UTF16) and "16" not in feed.encoding:
+    if _is_utf16(scan.head) and "16" not in feed.encoding:
         return Refusal(
             ErrorFolder.BAD_SCHEMA,
             f"is UTF-16 text; export it as CSV UTF-8, or set `encoding: utf-16` in feeds/"
@@ -115,18 +117,21 @@ def check_content(content: Path, scan: Scan, feed: Feed) -> CheckedFile | Refusa
         )
     if not content.stat().st_size:
         return Refusal(ErrorFolder.BAD_SCHEMA, "is empty")
+    reader = records(content, feed)
     try:
-        first = next(records(content, feed), None)
+        first = next(reader, None)
     except (UnclosedQuote, csv.Error):
-        return Refusal(ErrorFolder.BAD_SCHEMA, "has a quote in its header that is never closed")
+        return Refusal(ErrorFolder.BAD_SCHEMA, _OPEN_HEADER)
     except UnicodeError:
         return Refusal(ErrorFolder.BAD_SCHEMA, f"is not {feed.encoding} text")
     if first is None:
         return Refusal(ErrorFolder.BAD_SCHEMA, "holds nothing but blank lines")
+    if first.unclosed:
+        return Refusal(ErrorFolder.BAD_SCHEMA, _OPEN_HEADER)
     layout = read_header(first, feed)
     if isinstance(layout, Refusal):
         return layout
-    if feed.encoding in ("utf-8", "utf8") and scan.is_regular and "\n" not in first.raw:
+    if _is_regular(content, scan, feed, first) and _has_more(reader):
         count = scan.lines - 1
         checked = CheckedFile(feed, content, content, layout, scan.quotes > 0, count)
     else:
@@ -137,6 +142,33 @@ def check_content(content: Path, scan: Scan, feed: Feed) -> CheckedFile | Refusa
     if not checked.records:
         return Refusal(ErrorFolder.BAD_SCHEMA, "has a header but not a single row")
     return checked
+
+
+def _is_utf16(head: bytes) -> bool:
+    """Whether a byte order mark says so, or every second byte is zero as in plain words."""
+    zeros = sorted((any(head[::2]), any(head[1::2])))
+    return head.startswith(_UTF16) or (len(head) > 3 and zeros == [False, True])
+
+
+def _is_regular(content: Path, scan: Scan, feed: Feed, header: Record) -> bool:
+    """Whether the engine may read the file as it is, its first line being the header."""
+    in_first_line = header.line == 1 and "\n" not in header.raw
+    if feed.encoding not in ("utf-8", "utf8") or not scan.is_regular or not in_first_line:
+        return False
+    # Where rows go by month, the engine's count tells of blank lines, and no second look is due.
+    return feed.month is not None or not _has_blank_line(content)
+
+
+def _has_blank_line(content: Path) -> bool:
+    with content.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as text:
+        return text.find(b"\n\n") >= 0 or text.find(b"\n\r\n") >= 0
+
+
+def _has_more(reader: Iterator[Record]) -> bool:
+    try:
+        return next(reader, None) is not None
+    except UnclosedQuote:
+        return False
 
 
 def read_header(header: Record, feed: Feed) -> Layout | Refusal:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import gzip
 import hashlib
 import time
@@ -19,6 +20,8 @@ _HALF_UPLOADED = (".part", ".partial", ".tmp", ".crdownload", ".filepart", ".swp
 _GROWING_SECONDS = 2.0
 _SECOND_LOOK_SECONDS = 0.25
 _CHUNK = 1 << 20
+# What scratch can meet; the landed file is not to blame.
+_OUR_DISK = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS)
 # Till exports shrink about tenfold; a thousandfold is a bomb. Small files may shrink as they like.
 _LARGEST_RATIO = 200
 _RATIO_COUNTS_FROM = 256 << 20
@@ -73,12 +76,14 @@ def snapshot(landing: Store, entries: tuple[Entry, ...], scratch: Path) -> Itera
     """
     scratch.mkdir(parents=True, exist_ok=True)
     with ThreadPoolExecutor(2) as pool:
-        yield from pool.map(
+        shots = pool.map(
             lambda item: _snapshot(landing, item[0], item[1], scratch), enumerate(entries)
         )
+        yield from (shot for shot in shots if shot)
 
 
-def _snapshot(landing: Store, number: int, entry: Entry, scratch: Path) -> Snapshot:
+def _snapshot(landing: Store, number: int, entry: Entry, scratch: Path) -> Snapshot | None:
+    """None for a file that was taken back since landing was listed."""
     if entry.kind is EntryKind.LINK:
         return _unread(entry, "is a link to another place; copy the file itself here")
     if entry.kind is EntryKind.SPECIAL:
@@ -99,8 +104,12 @@ def _snapshot(landing: Store, number: int, entry: Entry, scratch: Path) -> Snaps
     except _Bomb:
         partial.unlink(missing_ok=True)
         return _unread(entry, f"unpacks to more than {_LARGEST_RATIO} times its size")
+    except FileNotFoundError:
+        return None
     except OSError as error:
         partial.unlink(missing_ok=True)
+        if error.errno in _OUR_DISK:
+            raise
         return _unread(entry, f"cannot be read: {error.strerror or error}")
     content = scratch / f"{digest.hexdigest()}.csv"
     partial.rename(content)

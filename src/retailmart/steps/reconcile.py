@@ -12,7 +12,7 @@ from retailmart.ledger import Ledger
 from retailmart.ledger.values import LedgerFile, Totals
 from retailmart.project.feed import Feed
 from retailmart.steps.build import BuiltMart, mart_table
-from retailmart.steps.load import MONTH, LoadedFeed, raw_table
+from retailmart.steps.load import LoadedFeed, raw_table
 from retailmart.tables import TableState, quoted
 
 
@@ -75,9 +75,7 @@ class _Proof:
         self.problems: list[str] = []
         self.tables: list[str] = []
         name = raw_table(self.feed.name)
-        self.raw = self._grown(
-            name, loaded.added, MONTH, str(self.feed.balance), loaded.replaced, loaded.touched
-        )
+        self.raw = self._grown(name, loaded.months)
         self.months: dict[str, Mapping[str, Totals]] = {name: self.raw}
         self.tables.append(name)
 
@@ -100,13 +98,9 @@ class _Proof:
         month = part.mart.month
         if month is None or part.change is None:
             return
-        added = part.after.only(part.change.adds)
+        sums = self._sums(part.after.only(part.change.adds), month, amount)
         if part.appended:
-            sums = self._grown(
-                name, added, month, amount, self.loaded.replaced, self.loaded.touched
-            )
-        else:
-            sums = self._sums(added, month, amount)
+            sums = self._grown(name, sums)
         self.months[name] = {m: sums.get(m, Totals()) for m in self.loaded.touched | sums.keys()}
         self.tables.append(name)
         row_level = part.mart.refresh.value == "append"
@@ -135,21 +129,13 @@ class _Proof:
                 f" off by {found.rows - raw.rows}"
             )
 
-    def _grown(
-        self,
-        table: str,
-        added: TableState,
-        month: str,
-        amount: str,
-        replaced: frozenset[str],
-        touched: frozenset[str],
-    ) -> dict[str, Totals]:
+    def _grown(self, table: str, came: Mapping[str, Totals]) -> dict[str, Totals]:
         """A table's totals after a batch: what it had, nothing where replaced, plus what came."""
         had = self.ledger.months_of_table(table)
-        came = self._sums(added, month, amount)
+        kept = {m: totals for m, totals in had.items() if m not in self.loaded.replaced}
         return {
-            key: came.get(key, Totals()) + (Totals() if key in replaced else had.get(key, Totals()))
-            for key in touched
+            month: came.get(month, Totals()) + kept.get(month, Totals())
+            for month in self.loaded.touched
         }
 
     def _sums(self, table: TableState, month: str, amount: str) -> dict[str, Totals]:

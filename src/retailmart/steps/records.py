@@ -7,23 +7,31 @@ raw text of refused rows, and agrees with Python's csv module on what a record i
 from __future__ import annotations
 
 import csv
+import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TextIO
 
 from retailmart.project.feed import Feed
+from retailmart.steps.scan import LONGEST_RECORD
 
-LONGEST_RECORD = 1 << 20
 _SWALLOWED = 64 << 20
+_WIDEST = 2 * LONGEST_RECORD
+_UNDECODED = re.compile("[\udc80-\udcff]")
 
 
 @dataclass(frozen=True)
 class Record:
-    """One record: the line it begins on (from 1), its text as delivered, its cells."""
+    """One record: the line it begins on (from 1), its text as delivered, its cells.
+
+    `unclosed` tells that one of its quotes is still open where the file ends.
+    """
 
     line: int
     raw: str
     cells: tuple[str, ...]
+    unclosed: bool = False
 
 
 @dataclass(frozen=True)
@@ -35,7 +43,7 @@ class Flaw:
 
 
 class UnclosedQuote(Exception):
-    """A quote that is never closed swallows the file; `line` is where its record begins."""
+    """A quote that is not closed for 64 MB swallows the file; its record begins in `line`."""
 
     def __init__(self, line: int) -> None:
         super().__init__(line)
@@ -52,36 +60,45 @@ def records(path: Path, feed: Feed) -> Iterator[Record]:
     encoding = "utf-8-sig" if feed.encoding in ("utf-8", "utf8") else feed.encoding
     tape: list[str] = []
     start = 1
+    ended = False
     with path.open(encoding=encoding, errors="surrogateescape", newline="") as text:
 
         def lines() -> Iterator[str]:
+            nonlocal ended
             size = 0
-            for line in _bounded(text):
+            for line in _bounded(text, feed.delimiter):
                 size = size + len(line) if tape else len(line)
                 if size > _SWALLOWED:
                     raise UnclosedQuote(start)
                 tape.append(line)
                 yield line
+            ended = True
 
         for cells in csv.reader(lines(), delimiter=feed.delimiter):
             raw = "".join(tape)
             taken = len(tape)
             tape.clear()
             if cells:
-                yield Record(start, raw.rstrip("\r\n"), tuple(cells))
+                # The csv module asks for a line more only where a quote is open.
+                yield Record(start, raw.rstrip("\r\n"), tuple(cells), ended)
             start += taken
 
 
 def flaw_of(record: Record, columns: int) -> Flaw | None:
     """What makes a record unreadable as a row of so many columns."""
-    if len(record.raw) > LONGEST_RECORD:
-        return Flaw("too_long", f"the row is longer than {LONGEST_RECORD:,} characters")
+    if _is_too_long(record.raw):
+        return Flaw("too_long", f"the row is longer than {LONGEST_RECORD:,} bytes")
     if "\0" in record.raw:
         return Flaw("nul_byte", "the row holds NUL bytes; the file was damaged on its way")
-    if any("\udc80" <= character <= "\udcff" for character in record.raw):
+    if not record.raw.isascii() and _UNDECODED.search(record.raw):
         return Flaw(
             "encoding",
             "the row is not UTF-8; export the file as CSV UTF-8, or set the feed's `encoding`",
+        )
+    if record.unclosed:
+        return Flaw(
+            "quote",
+            "a quote is opened in this row and never closed, so that it takes in all that follows",
         )
     if len(record.cells) != columns:
         swallowed = "\n" in record.raw or "\r" in record.raw
@@ -96,16 +113,24 @@ def readable(raw: str) -> str:
     return raw.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
 
 
-def _bounded(text: Iterator[str]) -> Iterator[str]:
-    """The lines of a file; the rest of one over the limit is dropped, so that memory is bounded."""
-    read = text.readline  # type: ignore[attr-defined]
-    while line := read(2 * LONGEST_RECORD):
-        if not line.endswith(("\n", "\r")) and len(line) == 2 * LONGEST_RECORD:
-            ending = ""
-            while rest := read(2 * LONGEST_RECORD):
-                if rest.endswith(("\n", "\r")):
-                    ending = rest[-1]
-                    break
-            # A quote left open by the cut would swallow what follows.
-            line = line.replace('"', "'") + ending
-        yield line
+def _is_too_long(raw: str) -> bool:
+    # No character takes more than four bytes, and nearly all rows are far from the limit.
+    return 4 * len(raw) > LONGEST_RECORD < len(raw.encode("utf-8", "surrogateescape"))
+
+
+def _bounded(text: TextIO, delimiter: str) -> Iterator[str]:
+    """The lines of a file. The text past a line's 2 MB is squeezed, so that memory is bounded.
+
+    Quotes and delimiters stay: a quote lost in the cut would swallow, or free, what follows.
+    """
+    words = re.compile(f'[^"\r\n{re.escape(delimiter)}]+')
+    while line := text.readline(_WIDEST):
+        if len(line) < _WIDEST or line.endswith(("\n", "\r")):
+            yield line
+            continue
+        parts = [line]
+        while rest := text.readline(_WIDEST):
+            parts.append(words.sub("…", rest))
+            if rest.endswith(("\n", "\r")):
+                break
+        yield "".join(parts)

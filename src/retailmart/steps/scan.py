@@ -3,10 +3,16 @@
 from __future__ import annotations
 
 import codecs
+import re
 from dataclasses import dataclass, field
 
-_LONGEST_STRETCH = 1 << 20
+LONGEST_RECORD = 1 << 20
 _HEAD = 16
+# Blanks between a quote and the end of its cell are text to Python's csv and nothing to the
+# engine's. Only a letter or digit is surely no delimiter; the rest is left to the careful reader.
+_SPACED_QUOTE = re.compile(
+    rb'" +(?![0-9A-Za-z \x80-\xff])|(?<![0-9A-Za-z \x80-\xff]) +"',
+)
 
 
 @dataclass
@@ -14,12 +20,14 @@ class Scan:
     """Counts of what matters in a file, fed chunk by chunk in constant memory.
 
     `newlines` and the like are of the whole file, `head` is its first bytes.
+    No chunk may be larger than a record may be long.
     """
 
     head: bytes = b""
     newlines: int = 0
     quotes: int = 0
     quoted_newlines: int = 0
+    spaced_quotes: bool = False
     returns: int = 0
     pairs: int = 0
     nul: bool = False
@@ -43,8 +51,11 @@ class Scan:
             self.returns += chunk.count(b"\r")
             self.pairs += chunk.count(b"\r\n")
         self.pairs += self._last == b"\r" and chunk[:1] == b"\n"
-        if self._inside or b'"' in chunk:
+        quoted = b'"' in chunk
+        if self._inside or quoted:
             self._watch_quotes(chunk)
+        if not self.spaced_quotes and (quoted or self._last == b'"'):
+            self._watch_blanks(chunk)
         if self.utf8 and (not chunk.isascii() or self._decoder.getstate()[0]):
             try:
                 self._decoder.decode(chunk)
@@ -65,15 +76,22 @@ class Scan:
         """
         one_ending = self.returns == self.pairs and self.pairs in (0, self.newlines)
         whole = self.utf8 and not self._decoder.getstate()[0]
-        odd = self.nul or self.long or self.quotes % 2 or self.quoted_newlines
-        return one_ending and whole and not odd
+        odd_quotes = self.quotes % 2 or self.quoted_newlines or self.spaced_quotes
+        return one_ending and whole and not (self.nul or self.long or odd_quotes)
 
     def _watch_length(self, chunk: bytes, newlines: int) -> None:
+        """Lines that begin and end within one chunk are no longer than the chunk."""
+        self._since_newline += chunk.find(b"\n") if newlines else len(chunk)
+        self.long = self.long or self._since_newline > LONGEST_RECORD
         if newlines:
-            self._since_newline = len(chunk) - chunk.rfind(b"\n")
-        else:
-            self._since_newline += len(chunk)
-        self.long = self.long or self._since_newline > _LONGEST_STRETCH
+            self._since_newline = len(chunk) - chunk.rfind(b"\n") - 1
+
+    def _watch_blanks(self, chunk: bytes) -> None:
+        """Look for blanks at a quote; where a chunk ends in one, the next begins with a doubt."""
+        if self._last + chunk[:1] in (b'" ', b' "'):
+            self.spaced_quotes = True
+        elif b'" ' in chunk or b' "' in chunk:
+            self.spaced_quotes = _SPACED_QUOTE.search(chunk) is not None
 
     def _watch_quotes(self, chunk: bytes) -> None:
         """Between quotes is every second part of the text, whatever a doubled quote means."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from pathlib import Path
 
 from retailmart.errors import SettingsError
@@ -23,7 +24,10 @@ def write_project(folder: Path, *, sample: bool) -> list[Path]:
         for name in [path.relative_to(_FILES).as_posix()]
     }
     wanted |= {folder / ".schema" / name: text.encode() for name, text in _schemas().items()}
-    there = [f"{path} is there already" for path in wanted if path.exists()]
+    places = [*wanted, folder / "landing" / "-"]
+    parents = {parent for path in places for parent in path.parents}
+    there = [f"{path} is there already" for path in wanted if os.path.lexists(path)]
+    there += [f"{path} is no folder" for path in sorted(parents) if _is_no_folder(path)]
     if there:
         raise SettingsError(there, "Choose a new folder; nothing was written")
     for path, content in wanted.items():
@@ -35,6 +39,10 @@ def write_project(folder: Path, *, sample: bool) -> list[Path]:
 
         write_sample(folder)
     return list(wanted)
+
+
+def _is_no_folder(path: Path) -> bool:
+    return os.path.lexists(path) and not path.is_dir()
 
 
 def _schemas() -> dict[str, str]:

@@ -1,0 +1,51 @@
+# make run    a sample shop in ./demo, run once: the shortest way to see it work
+# make test   everything that must hold, lint and types included
+# make bench  the speed figures, as ratios (BENCH=--small for a minute's version)
+
+PYTHON ?= python3
+DEMO ?= demo
+BENCH ?= --out bench/results.md
+
+.PHONY: run test lint bench lock clean
+.DELETE_ON_ERROR:
+
+run: .venv/.installed
+	@rm -rf $(DEMO)
+	@.venv/bin/retailmart init $(DEMO) --sample
+	@cd $(DEMO) && ../.venv/bin/retailmart run
+
+test: .venv-dev/.installed lint
+	.venv-dev/bin/pytest -n 2 --dist loadfile tests
+
+lint: .venv-dev/.installed
+	.venv-dev/bin/ruff check src tests bench
+	.venv-dev/bin/ruff format --check src tests bench
+	.venv-dev/bin/mypy
+
+bench: .venv/.installed
+	.venv/bin/python bench/run.py $(BENCH)
+
+# What is measured and shown is installed as a user installs it: without the tools of development.
+.venv/.installed: requirements/run.txt pyproject.toml
+	$(PYTHON) -m venv .venv
+	.venv/bin/pip install --quiet --disable-pip-version-check --require-hashes -r requirements/run.txt
+	.venv/bin/pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation -e .
+	@touch $@
+
+.venv-dev/.installed: requirements/dev.txt pyproject.toml
+	$(PYTHON) -m venv .venv-dev
+	.venv-dev/bin/pip install --quiet --disable-pip-version-check --require-hashes -r requirements/dev.txt
+	.venv-dev/bin/pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation -e .
+	@touch $@
+
+# Versions and hashes only: where packages come from is each machine's own affair.
+lock: .venv-dev/.installed
+	.venv-dev/bin/pip install --quiet --disable-pip-version-check uv
+	.venv-dev/bin/uv pip compile -q --universal --generate-hashes --no-header --no-annotate \
+		--no-emit-index-url --python-version 3.11 --extra build pyproject.toml -o requirements/run.txt
+	.venv-dev/bin/uv pip compile -q --universal --generate-hashes --no-header --no-annotate \
+		--no-emit-index-url --python-version 3.11 --extra build --extra dev pyproject.toml \
+		-c requirements/run.txt -o requirements/dev.txt
+
+clean:
+	rm -rf .venv .venv-dev $(DEMO) .mypy_cache .pytest_cache .ruff_cache .hypothesis

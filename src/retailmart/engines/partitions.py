@@ -1,0 +1,129 @@
+"""Rows that come sorted by their partition columns, cut and written as one Parquet file each."""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from datetime import date
+from pathlib import Path
+from typing import Any
+from urllib.parse import quote
+
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+
+from retailmart.project.types import ColumnType
+from retailmart.tables import DataFile, Statistic
+
+_WRITERS = 2
+_PENDING = 16
+_NULL_FOLDER = "__HIVE_DEFAULT_PARTITION__"
+_BOUNDED = ("INT", "BIGINT", "DATE")
+
+Partition = tuple[tuple[str, str | None], ...]
+
+
+def write_partitions(
+    batches: Iterable[pa.RecordBatch],
+    folder: Path,
+    name: str,
+    partition_by: Sequence[str],
+    kinds: Mapping[str, ColumnType],
+) -> list[DataFile]:
+    """Write each partition's rows to `folder/column=value/…/name`.
+
+    A partition is held in memory whole while it is written; `kinds` tells the columns' types.
+    """
+    files: list[DataFile] = []
+    pending: deque[Future[DataFile]] = deque()
+    with ThreadPoolExecutor(_WRITERS) as pool:
+        for partition, rows in _partitions(batches, partition_by):
+            pending.append(pool.submit(_write, rows, folder, name, partition, kinds))
+            if len(pending) > _PENDING:
+                files.append(pending.popleft().result())
+        files += [job.result() for job in pending]
+    return files
+
+
+def _partitions(
+    batches: Iterable[pa.RecordBatch], partition_by: Sequence[str]
+) -> Iterator[tuple[Partition, pa.Table]]:
+    """The runs of equal partition values in sorted batches, joined across batches."""
+    current: Partition | None = None
+    parts: list[pa.RecordBatch] = []
+    for batch in batches:
+        for partition, run in _runs(batch, partition_by):
+            if partition != current and current is not None:
+                yield current, pa.Table.from_batches(parts)
+                parts = []
+            current = partition
+            parts.append(run)
+    if current is not None:
+        yield current, pa.Table.from_batches(parts)
+
+
+def _runs(
+    batch: pa.RecordBatch, partition_by: Sequence[str]
+) -> Iterator[tuple[Partition, pa.RecordBatch]]:
+    ends: set[int] = set()
+    for name in partition_by:
+        encoded = pc.run_end_encode(batch.column(name))
+        ends.update(encoded.run_ends.to_pylist())
+    others = batch.drop_columns(list(partition_by))
+    start = 0
+    for end in sorted(ends):
+        values = (batch.column(name)[start].as_py() for name in partition_by)
+        texts = (None if value is None else str(value) for value in values)
+        yield tuple(zip(partition_by, texts, strict=True)), others.slice(start, end - start)
+        start = end
+
+
+def _write(
+    rows: pa.Table,
+    folder: Path,
+    name: str,
+    partition: Partition,
+    kinds: Mapping[str, ColumnType],
+) -> DataFile:
+    parts = [f"{key}={_NULL_FOLDER if v is None else quote(v, safe=' ')}" for key, v in partition]
+    relative = Path(*parts, name)
+    path = folder / relative
+    path.parent.mkdir(parents=True, exist_ok=True)
+    written: list[Any] = []
+    pq.write_table(rows, path, compression="zstd", compression_level=1, metadata_collector=written)
+    lowest, highest, nulls = _statistics(written[0], kinds)
+    return DataFile(
+        path=relative.as_posix(),
+        size=path.stat().st_size,
+        rows=rows.num_rows,
+        partition=dict(partition),
+        minimum=lowest,
+        maximum=highest,
+        nulls=nulls,
+    )
+
+
+def _statistics(
+    metadata: Any, kinds: Mapping[str, ColumnType]
+) -> tuple[dict[str, Statistic], dict[str, Statistic], dict[str, int]]:
+    """Bounds and counts of NULLs over a file's row groups, as Parquet's own footer has them."""
+    lowest: dict[str, Any] = {}
+    highest: dict[str, Any] = {}
+    nulls: dict[str, int] = {}
+    for group in range(metadata.num_row_groups):
+        for index in range(metadata.num_columns):
+            column = metadata.row_group(group).column(index)
+            found, name = column.statistics, column.path_in_schema
+            if found is None:
+                continue
+            nulls[name] = nulls.get(name, 0) + found.null_count
+            if found.has_min_max and kinds[name].name in _BOUNDED:
+                lowest[name] = min(found.min, lowest.get(name, found.min))
+                highest[name] = max(found.max, highest.get(name, found.max))
+    return _plain(lowest), _plain(highest), nulls
+
+
+def _plain(bounds: Mapping[str, Any]) -> dict[str, Statistic]:
+    return {k: v.isoformat() if isinstance(v, date) else v for k, v in bounds.items()}
