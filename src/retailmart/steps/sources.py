@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
 from retailmart.engines import Engine
 from retailmart.errors import SettingsError
@@ -13,12 +13,15 @@ from retailmart.project.documents import did_you_mean
 from retailmart.steps.load import raw_table
 from retailmart.tables import TableChange, TableState
 
+if TYPE_CHECKING:
+    import pyarrow as pa
 
-class _Rows(Protocol):
-    """A source table as the database room reads it."""
+
+class SourceRows(Protocol):
+    """A whole source table; `digest` changes with any value in it."""
 
     @property
-    def rows(self) -> object: ...
+    def rows(self) -> pa.Table: ...
     @property
     def digest(self) -> str: ...
 
@@ -60,12 +63,11 @@ def load_source(
     engine: Engine,
     lake: Lake,
     name: str,
-    read: Callable[[str], _Rows],
+    table: SourceRows,
     known_digest: str | None,
     batch_id: int,
 ) -> LoadedSource:
-    """Read one source table whole; write it anew where any value differs from the lake's."""
-    table = read(name)
+    """Write a source table to the lake where any value differs from what lies there."""
     before = lake.state(raw_table(name))
     if before is not None and table.digest == known_digest:
         return LoadedSource(name, before, table.digest, None)

@@ -24,8 +24,7 @@ def write_project(folder: Path, *, sample: bool) -> list[Path]:
         for name in [path.relative_to(_FILES).as_posix()]
     }
     wanted |= {folder / ".schema" / name: text.encode() for name, text in _schemas().items()}
-    places = [*wanted, folder / "landing" / "-"]
-    parents = {parent for path in places for parent in path.parents}
+    parents = {parent for path in wanted for parent in path.parents} | {folder / "landing"}
     there = [f"{path} is there already" for path in wanted if os.path.lexists(path)]
     there += [f"{path} is no folder" for path in sorted(parents) if _is_no_folder(path)]
     if there:
