@@ -16,7 +16,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
 
 from tests.conftest import AS_OF, HEADER, Shop, sale
@@ -102,6 +102,7 @@ def _histories(draw: st.DrawFn) -> list[Delivery]:
     derandomize=True,
     max_examples=15,
     deadline=None,
+    phases=[Phase.generate],  # histories are short; to shrink one would take minutes of runs
     suppress_health_check=[HealthCheck.function_scoped_fixture],  # only ever copied from
 )
 @given(history=_histories())

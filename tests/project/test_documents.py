@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 from pydantic import Field
+
 from retailmart.project.documents import (
     Document,
     Source,
@@ -125,7 +126,7 @@ def test_bare_yes_and_no_are_truths() -> None:
 
 def test_numbers_are_the_decimals_written() -> None:
     """A number with a point keeps every digit, however many a float could not hold."""
-    assert parsed("[0.01, 0.10, 0.12345678901234567890, -.5, 1_000.25]") == [
+    assert parsed("[0.01, 0.10, 0.12345678901234567890, -0.5, 1_000.25]") == [
         Decimal("0.01"),
         Decimal("0.10"),
         Decimal("0.12345678901234567890"),

@@ -6,10 +6,10 @@ from decimal import Decimal
 from pathlib import Path
 
 import pytest
+
 from retailmart.errors import SettingsError
 from retailmart.project import load_project
 from retailmart.project.mart import Mart, Refresh, read_mart
-
 from tests.conftest import Shop
 
 GOOD = """\
@@ -83,7 +83,7 @@ def test_the_query_begins_where_it_stands(tmp_path: Path, text: str, query: str,
     ("old", "new", "problem"),
     [
         ("SELECT _month, id FROM sales\n", "", ": holds no SELECT below its header"),
-        ("SELECT _month", "\nDELETE", ":8: a mart is one SELECT; this begins with 'DELETE'"),
+        ("SELECT _month,", "\nDELETE", ":8: a mart is one SELECT; this begins with 'DELETE'"),
         ("SELECT _month", "SELECTED", ":7: a mart is one SELECT; this begins with 'SELECTED,'"),
         ("-- refresh: months\n", "", ":1: 'refresh' is missing"),
         ("refresh: months", "refresh: month", ":2: refresh: 'month' is unknown; did you mean"),

@@ -6,10 +6,10 @@ from decimal import Decimal
 from pathlib import Path
 
 import pytest
+
 from retailmart.errors import NotAProject, SettingsError
 from retailmart.project import Settings, load_project
 from retailmart.project.settings import read_pairs
-
 from tests.conftest import Shop
 
 
@@ -174,8 +174,8 @@ def test_a_variable_that_no_mart_declares_is_a_mistake(
     assert problems_of(shop) == [
         "retailmart.yml:10: no mart declares the variable 'incentive_rat'; did you mean"
         " 'incentive_rate'?",
-        "RETAILMART__VARIABLES__RATE_OF_TAX: no mart declares the variable 'rate_of_tax'; did you"
-        " mean 'incentive_rate'?",
+        "RETAILMART__VARIABLES__RATE_OF_TAX: no mart declares the variable 'rate_of_tax'; known:"
+        " declining_threshold_percent, incentive_rate, incentive_scope",
     ]
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pytest
+
 from retailmart.project.types import ColumnType, parse_type
 
 

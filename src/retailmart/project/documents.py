@@ -51,8 +51,13 @@ def parse_yaml(text: str, label: str, problems: list[str], first_line: int = 1) 
     As YAML 1.1 has it, a bare yes, no, on or off is true or false where a value stands; keys are
     texts always. Numbers with a point become the Decimal that is written, never a float.
     """
+    lines: dict[Location, int] = {}
+    loader = _Loader(text)
     try:
-        node, data = _load(text)
+        node = loader.get_single_node()
+        if node is not None:  # looked at first: merged keys (`<<`) change it
+            _LineCollector(lines, first_line, label, problems).collect(node, ())
+        data = _constructed(loader, node)
     except yaml.YAMLError as error:
         line = _line_of(error, text)
         place = f":{line + first_line}" if line is not None else ""
@@ -61,16 +66,14 @@ def parse_yaml(text: str, label: str, problems: list[str], first_line: int = 1) 
     except RecursionError:
         problems.append(f"{label}: is nested too deeply")
         return None
-    lines: dict[Location, int] = {}
-    if node is not None:
-        _LineCollector(lines, first_line, label, problems).collect(node, ())
     return Source(label, {} if data is None else data, lines)
 
 
 def parse_value(text: str) -> object:
     """A single setting's value, read as YAML. ValueError says what is wrong with it."""
     try:
-        return _load(text)[1]
+        loader = _Loader(text)
+        return _constructed(loader, loader.get_single_node())
     except (yaml.YAMLError, RecursionError) as error:
         raise ValueError(f"{text!r} is no YAML value: {_words_of(error)}") from error
 
@@ -135,14 +138,8 @@ _DECIMAL = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)(e[+-]?\d{1,3})?")
 _Loader.add_constructor("tag:yaml.org,2002:float", _Loader.decimal)
 
 
-def _load(text: str) -> tuple[yaml.Node | None, object]:
-    loader = _Loader(text)
-    try:
-        node = loader.get_single_node()
-        data = loader.construct_document(node) if node else None
-        return node, data
-    finally:
-        loader.dispose()
+def _constructed(loader: _Loader, node: yaml.Node | None) -> object:
+    return None if node is None else loader.construct_document(node)  # type: ignore[no-untyped-call]
 
 
 def _line_of(error: yaml.YAMLError, text: str) -> int | None:

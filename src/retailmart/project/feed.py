@@ -245,11 +245,9 @@ def _month_mistakes(
             yield (key,), f"{key}: there is no column {column!r}{did_you_mean(column, columns)}"
         elif _kind(columns[column]) not in (kind, None):
             yield (key,), f"{key}: {column!r} must be a {kind} column"
-    if isinstance(month, str) and month in columns and not columns[month].get("mandatory"):
-        yield (
-            ("columns", month),
-            f"month: {month!r} must be `mandatory: true`; a row without it is in no month",
-        )
+        elif key == "month" and not columns[column].get("mandatory"):
+            words = "must be `mandatory: true`; a row without it is in no month"
+            yield ("columns", column), f"month: {column!r} {words}"
     if balance and not month:
         yield ("balance",), "balance: needs `month` too, totals balance by month"
 

@@ -185,13 +185,14 @@ def read_header(header: Record, feed: Feed) -> Layout | Refusal:
     for position, cell in enumerate(header.cells, 1):
         folded = _folded(cell)
         names.append(known.get(folded) or cell.strip() or f"unnamed_{position}")
+    # First, because a file without a header may have equal values in its first row.
+    missing = [c.name for c in feed.columns if c.mandatory and c.name not in names]
+    if missing:
+        return Refusal(ErrorFolder.BAD_SCHEMA, _missing(missing, names, feed, header))
     twice = {name for name in names if names.count(name) > 1}
     if twice:
         listed = ", ".join(sorted(twice))
         return Refusal(ErrorFolder.BAD_SCHEMA, f"its header names {listed} more than once")
-    missing = [c.name for c in feed.columns if c.mandatory and c.name not in names]
-    if missing:
-        return Refusal(ErrorFolder.BAD_SCHEMA, _missing(missing, names, feed, header))
     return Layout(tuple(names))
 
 

@@ -1,0 +1,169 @@
+"""The rooms of the house: who may import what, read from the source itself."""
+
+from __future__ import annotations
+
+import ast
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+import retailmart
+
+ROOT = Path(retailmart.__file__).parent
+# From the top down; a module imports only from rooms below its own.
+FLOORS = (
+    {"__main__"},
+    {"cli"},
+    {"console", "template"},
+    {"door"},
+    {"pipeline"},
+    {"steps"},
+    {"engines", "lake", "ledger", "database", "storage"},
+    {"tables"},
+    {"project"},
+    {"report", "errors"},
+)
+ROOMS = {room: floor for floor, rooms in enumerate(FLOORS) for room in rooms}
+HEAVY = {
+    "duckdb": {"engines"},
+    "deltalake": {"lake"},
+    "pyspark": {"engines"},
+    "sqlalchemy": {"database", "ledger"},
+    "sqlite3": {"database", "template"},
+    "typer": {"cli"},
+    "rich": {"console"},
+    "yaml": {"project"},
+    "pydantic": {"project"},
+    "dotenv": {"project"},
+}
+VALUES = {"tables", "errors", "report"}
+
+
+@dataclass(frozen=True)
+class Import:
+    """One import as it stands in the source."""
+
+    file: str
+    line: int
+    room: str
+    name: str
+    for_types: bool
+
+    def __str__(self) -> str:
+        return f"{self.file}:{self.line} imports {self.name}"
+
+    @property
+    def to_room(self) -> str | None:
+        """The room of ours that is imported, if it is one."""
+        parts = self.name.split(".")
+        if parts[0] != "retailmart":
+            return None
+        return parts[1] if len(parts) > 1 and parts[1] in ROOMS else "__init__"
+
+
+def modules() -> list[Path]:
+    """All modules but the public door itself."""
+    return [path for path in sorted(ROOT.rglob("*.py")) if path != ROOT / "__init__.py"]
+
+
+def imports(path: Path) -> Iterator[Import]:
+    """Every import of a module, those inside functions too."""
+    tree = ast.parse(path.read_text())
+    relative = path.relative_to(ROOT)
+    room = relative.parts[0].removesuffix(".py")
+    for_types = {
+        id(inner)
+        for node in ast.walk(tree)
+        if isinstance(node, ast.If) and ast.unparse(node.test) == "TYPE_CHECKING"
+        for inner in ast.walk(node)
+    }
+    for node in ast.walk(tree):
+        names: list[str] = []
+        if isinstance(node, ast.Import):
+            names = [alias.name for alias in node.names]
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, f"{relative}: imports are absolute"
+            names = [f"{node.module}.{alias.name}" for alias in node.names]
+        for name in names:
+            line = getattr(node, "lineno", 0)
+            yield Import(relative.as_posix(), line, room, name, id(node) in for_types)
+
+
+ALL = [found for path in modules() for found in imports(path)]
+
+
+def test_every_module_has_a_room() -> None:
+    """A new module finds its floor before it is imported by others."""
+    rooms = {path.relative_to(ROOT).parts[0].removesuffix(".py") for path in modules()}
+    assert rooms == set(ROOMS)
+
+
+@pytest.mark.parametrize("library", sorted(HEAVY))
+def test_a_library_stays_in_its_room(library: str) -> None:
+    """What a library can do is known in one room; others may name its types only."""
+    astray = [
+        str(found)
+        for found in ALL
+        if found.name.split(".")[0] == library
+        and found.room not in HEAVY[library]
+        and not found.for_types
+        and not (library == "yaml" and found.room == "cli")
+    ]
+    assert astray == []
+
+
+def test_imports_point_down() -> None:
+    """No room knows the rooms above it."""
+    upward = [
+        str(found)
+        for found in ALL
+        if found.to_room in ROOMS and ROOMS[found.to_room] < ROOMS[found.room]
+    ]
+    assert upward == []
+
+
+def test_siblings_do_not_know_each_other() -> None:
+    """Rooms of one floor meet in the steps above them, or through values."""
+    sideways = [
+        str(found)
+        for found in ALL
+        if found.to_room in ROOMS
+        and found.to_room != found.room
+        and ROOMS[found.to_room] == ROOMS[found.room]
+        and found.to_room not in VALUES
+        and not (found.room == "lake" and found.to_room == "storage")
+    ]
+    assert sideways == []
+
+
+def test_the_public_door_is_not_used_from_inside() -> None:
+    """Modules import each other where things are, never through the package's own door."""
+    assert [str(found) for found in ALL if found.to_room == "__init__"] == []
+
+
+def test_nobody_asks_for_an_engines_name() -> None:
+    """A missing primitive belongs in the Engine, not in an `if engine ==`."""
+    asked = [
+        f"{path.relative_to(ROOT)}:{node.lineno}"
+        for path in modules()
+        if path.relative_to(ROOT).parts[0] != "engines"
+        for node in ast.walk(ast.parse(path.read_text()))
+        if isinstance(node, ast.Compare)
+        for side in (node.left, *node.comparators)
+        if ast.unparse(side).split(".")[-1] == "engine"
+        or (isinstance(side, ast.Constant) and side.value in ("duckdb", "spark"))
+    ]
+    assert asked == []
+
+
+def test_only_steps_speak_to_engines_by_protocol() -> None:
+    """No room above the engines imports one of them; they ask for the protocol."""
+    named = [
+        str(found)
+        for found in ALL
+        if found.name.startswith("retailmart.engines.duckdb")
+        and found.room not in ("engines", "door")
+    ]
+    assert named == []
