@@ -19,6 +19,7 @@ FLOORS = (
     {"console", "template"},
     {"door"},
     {"pipeline"},
+    {"house"},
     {"steps"},
     {"engines", "lake", "ledger", "database", "storage"},
     {"tables"},

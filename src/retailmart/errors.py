@@ -57,5 +57,9 @@ class MartNotBuilt(RetailmartError):
     """The mart is known, but no run has built it yet."""
 
 
+class KeyClash(RetailmartError):
+    """Two rows of a published table have the same key."""
+
+
 class CsvBroken(RetailmartError):
     """A file that looked regular is not: the engine's strict CSV reader refused it."""

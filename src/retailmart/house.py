@@ -13,7 +13,7 @@ from pathlib import Path
 
 from retailmart.database import open_database
 from retailmart.engines import Engine, open_engine
-from retailmart.errors import RetailmartError
+from retailmart.errors import RetailmartError, SettingsError
 from retailmart.lake import Lake
 from retailmart.ledger import Ledger, claim
 from retailmart.ledger.values import Batch, LedgerFile, MartRecord
@@ -77,6 +77,14 @@ class House:
     def scratch(self) -> Path:
         """Where the open batch's snapshots lie."""
         return self.private / "scratch"
+
+    def expect_landing(self) -> None:
+        """SettingsError where there is no landing: an empty one is no mistake, a missing one is."""
+        if not self.landing.root.is_dir():
+            raise SettingsError(
+                [f"the landing folder {self.landing.root} is not there"],
+                "Create it, or correct `landing` in retailmart.yml",
+            )
 
     def claim(self) -> None:
         """Take the project's lease until the house is closed."""

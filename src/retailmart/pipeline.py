@@ -13,7 +13,6 @@ A batch moves through states, each reached in one ledger transaction:
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import replace
 from datetime import UTC, datetime
 
 from retailmart.engines import Engine
@@ -49,6 +48,7 @@ def run(project: Project, as_of: datetime | None = None, watch: Watch | None = N
     """
     moment = (as_of or datetime.now(UTC)).astimezone(UTC)
     with House.open(project, watch or Silent()) as house:
+        house.expect_landing()
         with house.step("claim"):
             house.ledger.migrate()
             house.claim()
@@ -200,20 +200,20 @@ def _inputs(house: House, loaded: Sequence[LoadedFeed], sources: Sequence[Loaded
 
 def publish_all(house: House, batch: Batch, outcome: Outcome) -> list[MartLine]:
     """Publish all marts and let the ledger say so, in one transaction."""
-    known = house.ledger.marts()
+    known, today = house.ledger.marts(), house.fingerprints()
     lines: list[MartLine] = []
     records: list[MartRecord] = []
     with house.ledger.transaction() as connection:
         for mart in house.project.marts.values():
             shown = known.get(mart.name, MartRecord(mart.name))
             fingerprint = outcome.marts.get(mart.name, shown.fingerprint)
-            if mart.publish_as is None or fingerprint is None:
-                continue
+            if mart.publish_as is None or fingerprint != today[mart.name]:
+                continue  # not built yet, or not by today's definition: a batch of its own does it
             house.watch.note("publish", mart.publish_as)
             engine = house.engine(batch.as_of)
-            done = publish(engine, house.lake, mart, fingerprint, shown, connection)
+            done = publish(engine, house.lake, mart, today[mart.name], shown, connection)
             if done:
-                records.append(replace(done.record, fingerprint=fingerprint))
+                records.append(done.record)
                 lines.append(
                     MartLine(mart.name, done.rows, None, mart.publish_as, done.rows, done.changed)
                 )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import UTC, date, datetime
 from decimal import ROUND_HALF_UP, Context, Decimal
@@ -104,19 +105,28 @@ def _record_batch(
 
 
 def _array(values: Sequence[Any], kind: ColumnType, arrow: pa.DataType) -> pa.Array:
-    """Arrow takes most columns as they come; only an odd one is looked at value by value."""
+    """Arrow takes most columns as they come; only an odd one is looked at value by value.
+
+    What is odd is decided here: Arrow itself would take 1.5 into whole numbers, as 1.
+    """
     import pyarrow as pa
 
-    if kind.is_decimal:
-        unit = Decimal(1).scaleb(-kind.scale)
-        return pa.array([None if v is None else _decimal(v, unit) for v in values], type=arrow)
-    try:
-        if kind.name == "DATE":
-            return pa.array(values, type=pa.string()).cast(arrow)
+    found = set(map(type, values)) - {type(None)}
+    if found <= _AS_IS.get(kind.name, set()):
         return pa.array(values, type=arrow)
-    except (pa.ArrowException, TypeError):
-        convert = _CONVERSIONS[kind.name]
-        return pa.array([None if v is None else convert(v) for v in values], type=arrow)
+    if kind.name == "DATE" and found == {str}:
+        with suppress(pa.ArrowInvalid):
+            return pa.array(values, type=pa.string()).cast(arrow)
+    unit = Decimal(1).scaleb(-kind.scale)
+    convert = _CONVERSIONS.get(kind.name) or (lambda value: _decimal(value, unit))
+    return pa.array([None if v is None else _converted(v, convert) for v in values], type=arrow)
+
+
+def _converted(value: Any, convert: Callable[[Any], Any]) -> Any:
+    try:
+        return convert(value)
+    except (ArithmeticError, ValueError, TypeError) as error:
+        raise ValueError(repr(value)) from error
 
 
 def _decimal(value: Any, unit: Decimal) -> Decimal:
@@ -157,20 +167,20 @@ def _timestamp(value: Any) -> datetime:
 _WIDE = Context(prec=80)
 _TRUTH = {"1": True, "true": True, "0": False, "false": False}
 _AS_IS: dict[str, set[type]] = {
-    "INT": {int, type(None)},
-    "BIGINT": {int, type(None)},
-    "DOUBLE": {float, int, type(None)},
-    "STRING": {str, type(None)},
-    "BOOLEAN": {bool, type(None)},
+    "INT": {int},
+    "BIGINT": {int},
+    "DOUBLE": {float, int},
+    "STRING": {str},
+    "BOOLEAN": {bool},
 }
 _CONVERSIONS: dict[str, Callable[[Any], Any]] = {
+    "INT": _whole,
+    "BIGINT": _whole,
+    "DOUBLE": float,
+    "STRING": _text,
+    "BOOLEAN": _truth,
     "DATE": _date,
     "TIMESTAMP": _timestamp,
-    "STRING": str,
-    "BOOLEAN": bool,
-    "INT": int,
-    "BIGINT": int,
-    "DOUBLE": float,
 }
 
 

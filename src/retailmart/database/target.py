@@ -30,8 +30,10 @@ from sqlalchemy import (
     inspect,
     select,
 )
+from sqlalchemy.exc import IntegrityError
 from sqlalchemy.schema import CreateTable, DropTable
 
+from retailmart.errors import KeyClash
 from retailmart.project.types import ColumnType
 from retailmart.tables import Field, quoted
 
@@ -81,7 +83,19 @@ class Target:
         connection.execute(statement)
 
     def insert(self, connection: Connection, rows: Iterable[pa.RecordBatch]) -> int:
-        """Add rows, given in the order of `fields` and as `as_bound` says; return how many."""
+        """Add rows, given in the order of `fields` and as `as_bound` says; return how many.
+
+        Raises KeyClash where a row's key is there already.
+        """
+        try:
+            return self._insert(connection, rows)
+        except IntegrityError as error:
+            raise KeyClash(
+                f"two rows of {self.name} have the same key ({', '.join(self.key)}): {error.orig}",
+                "Give the mart's `key` all columns that tell its rows apart",
+            ) from error
+
+    def _insert(self, connection: Connection, rows: Iterable[pa.RecordBatch]) -> int:
         one = str(insert(self._table()).compile(dialect=connection.dialect))
         many = _with_values(one, _ROWS_A_STATEMENT)
         count = 0

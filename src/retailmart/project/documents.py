@@ -52,8 +52,8 @@ def parse_yaml(text: str, label: str, problems: list[str], first_line: int = 1) 
     texts always. Numbers with a point become the Decimal that is written, never a float.
     """
     lines: dict[Location, int] = {}
-    loader = _Loader(text)
     try:
+        loader = _Loader(text)
         node = loader.get_single_node()
         if node is not None:  # looked at first: merged keys (`<<`) change it
             _LineCollector(lines, first_line, label, problems).collect(node, ())
@@ -139,7 +139,7 @@ _Loader.add_constructor("tag:yaml.org,2002:float", _Loader.decimal)
 
 
 def _constructed(loader: _Loader, node: yaml.Node | None) -> object:
-    return None if node is None else loader.construct_document(node)  # type: ignore[no-untyped-call]
+    return None if node is None else loader.construct_document(node)
 
 
 def _line_of(error: yaml.YAMLError, text: str) -> int | None:

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from dataclasses import dataclass
 from decimal import Decimal
 from typing import TYPE_CHECKING
 
 from retailmart.database.target import Target, as_bound
 from retailmart.engines import Engine
-from retailmart.errors import GateFailed
+from retailmart.errors import GateFailed, KeyClash
 from retailmart.lake import Lake
 from retailmart.ledger.values import MartRecord
 from retailmart.project.mart import Mart
@@ -57,12 +58,14 @@ def publish(
     change = _Change(engine, target, new, None if rewrite else old)
     if rewrite:
         target.recreate(connection)
-    changed = change.apply(connection)
-    if problem := change.problem(connection):
+    changed, agrees = 0, False
+    with suppress(KeyClash):  # somebody else has put rows there: they are replaced below
+        changed = change.apply(connection)
+        agrees = change.problem(connection) is None
+    if not agrees:
         target.clear(connection, change.months)
         changed += change.insert_all(connection)
-        problem = change.problem(connection)
-        if problem:
+        if problem := change.problem(connection):
             raise GateFailed(f"published table {mart.publish_as}: {problem}; nothing was published")
     return Published(record, sum(file.rows for file in new.files), changed)
 

@@ -11,7 +11,7 @@ from retailmart.errors import SettingsError
 from retailmart.lake import Lake, file_prefix
 from retailmart.project.documents import did_you_mean
 from retailmart.steps.load import raw_table
-from retailmart.tables import TableChange, TableState
+from retailmart.tables import TableChange, TableState, quoted
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -74,7 +74,7 @@ def load_source(
     view = f"_source_{name}"
     engine.define_rows(view, table.rows)
     root = lake.folder(raw_table(name))
-    query = f'SELECT * FROM "{view}"'
+    query = f"SELECT * FROM {quoted(view)}"
     written = engine.write(query, root, f"{file_prefix(batch_id)}0001", (), None)
     removes = tuple(file.path for file in before.files) if before else ()
     change = TableChange(raw_table(name), written.fields, (), written.files, removes)

@@ -1,0 +1,103 @@
+"""What the documentation tells people to type works as told."""
+
+from __future__ import annotations
+
+import os
+import re
+import shlex
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from retailmart.project import load_project
+from retailmart.template.sample import write_sample
+
+from tests.conftest import Shop, sale
+
+ROOT = Path(__file__).parent.parent
+
+
+def blocks(page: str, language: str) -> list[str]:
+    """The code blocks of a page in one language."""
+    text = (ROOT / page).read_text(encoding="utf-8")
+    return re.findall(rf"```{language}\n(.*?)```", text, flags=re.DOTALL)
+
+
+def commands(page: str) -> list[str]:
+    """The lines of a page's shell blocks that call retailmart, without their comments."""
+    lines = (line for block in blocks(page, "sh") for line in block.splitlines())
+    return [line.partition("  #")[0].strip() for line in lines if "retailmart " in line]
+
+
+def call(line: str, folder: Path) -> subprocess.CompletedProcess[str]:
+    """Run one documented command line, its leading environment settings included."""
+    words = shlex.split(line)
+    settings = dict(word.split("=", 1) for word in words[: words.index("retailmart")])
+    arguments = words[words.index("retailmart") + 1 :]
+    return subprocess.run(
+        [sys.executable, "-m", "retailmart", *arguments],
+        cwd=folder,
+        env={**os.environ, **settings},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+
+
+def test_readme_takes_a_new_user_to_marts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The README's commands, in its order, and then its Python, work on a new project."""
+    typed = commands("README.md")
+    assert typed[0] == "retailmart init myshop"
+    assert call(typed[0], tmp_path).returncode == 0
+    write_sample(tmp_path / "myshop")
+    for line in typed[1:]:
+        done = call(line, tmp_path / "myshop")
+        assert done.returncode == 0, done.stderr
+    monkeypatch.chdir(tmp_path)
+    (code,) = blocks("README.md", "python")
+    exec(compile(code, "README.md", "exec"), {})
+
+
+def test_readme_shows_the_summary_as_it_is_printed(tmp_path: Path) -> None:
+    """Every line of the summary in the README is printed by the sample shop's first run."""
+    assert call("retailmart init shop --sample", tmp_path).returncode == 0
+    done = call("retailmart run --as-of 2024-04-01", tmp_path / "shop")
+    (shown,) = blocks("README.md", "text")
+    printed = {line.strip() for line in done.stderr.splitlines()}
+    assert [
+        line for line in shown.splitlines() if line.strip() and line.strip() not in printed
+    ] == []
+
+
+def test_commands_about_running_work(tmp_path: Path) -> None:
+    """Every command of docs/running.md does what the page says, on the sample shop."""
+    assert call("retailmart init shop --sample", tmp_path).returncode == 0
+    for line in commands("docs/running.md"):
+        done = call(line, tmp_path / "shop")
+        assert done.returncode == 0, f"{line}: {done.stderr}"
+
+
+def test_the_feed_of_the_docs_is_a_feed(shop: Shop) -> None:
+    """The YAML of docs/feeds.md is taken without a complaint."""
+    (feed,) = blocks("docs/feeds.md", "yaml")
+    (shop.folder / "feeds" / "notes.yml").write_text(
+        feed.replace("sales*", "notes*"), encoding="utf-8"
+    )
+    assert load_project(shop.folder).feeds["notes"].balance == "price"
+
+
+def test_the_mart_of_the_docs_is_built_and_published(shop: Shop) -> None:
+    """The SQL of docs/marts.md becomes a mart, with the variables the page shows."""
+    (mart,) = blocks("docs/marts.md", "sql")
+    (shop.folder / "marts" / "store_months.sql").write_text(mart, encoding="utf-8")
+    (variables,) = blocks("docs/marts.md", "yaml")
+    settings = shop.folder / "retailmart.yml"
+    settings.write_text(settings.read_text(encoding="utf-8") + variables, encoding="utf-8")
+    shop.sales("sales_1.csv", [sale(), sale(store=2, person=3, price="30.00")])
+    shop.run()
+    assert shop.published("store_months", "store_id, total") == [(1, 10), (2, 30)]
+    assert shop.published("sales_team_incentive", "sales_person_id, incentive") == [
+        (1, 0),
+        (3, 0.6),
+    ]
