@@ -39,6 +39,17 @@ def test_a_mart_comes_as_rows_arrow_and_pandas(shop: Shop) -> None:
     assert list(frame["first_name"]) == ["First1", "First2"]
 
 
+@pytest.mark.xfail(strict=True, reason="DuckDB's rows need pytz, which nothing installs")
+def test_moments_come_as_rows(shop: Shop) -> None:
+    """A mart with a TIMESTAMP column is read in Python like any other."""
+    (shop.folder / "marts" / "moments.sql").write_text(
+        "-- refresh: full\nSELECT count(*) AS n, TIMESTAMPTZ '2024-01-01' AS at FROM sales\n"
+    )
+    shop.sales("sales.csv", [sale()])
+    shop.run()
+    assert shop.mart("moments") == [(1, datetime(2024, 1, 1, tzinfo=UTC))]
+
+
 def test_relations_of_one_project_live_side_by_side(shop: Shop) -> None:
     """Reading one mart does not close another that is being read."""
     shop.sales("sales.csv", [sale()])

@@ -19,6 +19,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from datetime import date
 from decimal import Decimal
+from functools import cached_property
 from hashlib import sha256
 from pathlib import Path
 
@@ -57,7 +58,7 @@ class Judgement:
 
     @property
     def money(self) -> Decimal:
-        amounts = (row[7] * count for row, count in self.good.items())  # type: ignore[operator]
+        amounts = (Decimal(str(row[7])) * count for row, count in self.good.items())
         return sum(amounts, Decimal(0))
 
 
@@ -303,7 +304,7 @@ TAKEN = {
     ),
     "a quote closed much later": Taken(
         "s_t_late.csv",
-        text(row('"oops'), row('lost"'), row("fine")),
+        text(row('"oops'), row('lost",1'), row("fine")),
         ((2, None, "columns"),),
         "a quote is opened",
     ),
@@ -479,30 +480,35 @@ class Aftermath:
     shop: Shop
     report: RunReport
 
+    @cached_property
+    def refused(self) -> list[tuple[str, int, str | None, str, str, str]]:
+        """All quarantined rows."""
+        return self.shop.refused()
+
+    @cached_property
+    def totals(self) -> dict[str, Decimal]:
+        """What customer_mart holds of each file."""
+        with self.shop.open().ledger() as ledger:
+            paths = {f.file_id: f.path for f in ledger.files_in_state(FileState.LOADED)}
+        mart = self.shop.open().mart("customer_mart")
+        sums = mart.aggregate("_file_id, sum(total_cost)").fetchall()
+        return {paths[file_id]: total for file_id, total in sums}
+
     def line(self, name: str) -> FileLine:
         [line] = [line for line in self.report.files if line.path == name]
         return line
 
-    def money(self, name: str) -> Decimal:
-        """What customer_mart holds of one file."""
-        with self.shop.open().ledger() as ledger:
-            file = ledger.counted_by_path(name)
-        assert file is not None
-        amounts = self.shop.open().mart("customer_mart").filter(f"_file_id = {file.file_id}")
-        [total] = amounts.aggregate("coalesce(sum(total_cost), 0)").fetchall()
-        return Decimal(total[0])
-
     def assert_good_is_counted(self) -> None:
         good = self.line("sales_good.csv")
         assert (good.state, good.records, good.loaded) == ("loaded", 2, 2)
-        assert self.money("sales_good.csv") == Decimal("100.01")
+        assert self.totals["sales_good.csv"] == Decimal("100.01")
 
     def assert_conserved(self, name: str, content: bytes) -> Judgement:
         judged, line = judge(content), self.line(name)
         assert line.records == judged.records
         assert (line.loaded, line.quarantined) == (judged.good.total(), judged.bad.total())
-        assert self.money(name) == judged.money
-        refused = [r for r in self.shop.refused() if r[0] == name]
+        assert self.totals.get(name, Decimal(0)) == judged.money
+        refused = [r for r in self.refused if r[0] == name]
         assert sorted(r[1] for r in refused) == sorted(line for line, _ in judged.bad.elements())
         return judged
 
@@ -586,7 +592,7 @@ def test_bad_records_are_quarantined(takings: Aftermath, case: Taken) -> None:
     assert takings.line(case.name).state == "loaded"
     content = unpacked(case.content)
     judged = takings.assert_conserved(case.name, content)
-    refused = sorted(r[1:] for r in takings.shop.refused() if r[0] == case.name)
+    refused = sorted(r[1:] for r in takings.refused if r[0] == case.name)
     assert [(line, column, rule) for line, column, rule, *_ in refused] == sorted(case.bad)
     assert case.words in "; ".join(message for *_, message, _ in refused)
     for (line, raw), (told_line, *_, told_raw) in zip(sorted(judged.bad), refused, strict=True):
@@ -619,7 +625,9 @@ def test_names_lead_nowhere_else(names: Aftermath) -> None:
     """Nothing is written above or beside the project's own folders; landing is empty."""
     names.assert_good_is_counted()
     folder = names.shop.folder
-    assert {p.name for p in folder.parent.iterdir()} <= {folder.name, "refused0", "taken0"}
+    own = {"feeds", "marts", "landing", "archive", "lake", ".retailmart", ".schema"}
+    assert {path.name for path in folder.iterdir() if path.is_dir()} <= own
+    assert not list(folder.parent.rglob("*up.csv.csv")) + list(folder.parent.glob("*.csv*"))
     assert [p for p in (folder / "landing").rglob("*") if not p.is_dir()] == []
     processed = [path for path in names.shop.archived() if path.startswith("processed/")]
     assert len(processed) == len(NAMES) + 1
@@ -688,6 +696,37 @@ def test_half_uploads_wait(shop: Shop) -> None:
 def growing_archived(shop: Shop) -> Path:
     [path] = (shop.folder / "archive").rglob("sales_growing.csv")
     return path
+
+
+@pytest.mark.xfail(strict=True, reason="the reason file's name is longer than a name may be")
+def test_a_name_of_the_longest_length_is_refused(shop: Shop) -> None:
+    """A refused file whose name leaves no room for .reason.txt does not stop the run."""
+    shop.drop("sales_good.csv", GOOD)
+    shop.drop("sales_" + "x" * 240 + ".csv", LACKING)
+    report = shop.run()
+    Aftermath(shop, report).assert_good_is_counted()
+    assert report.count("refused") == 1
+
+
+@pytest.mark.xfail(strict=True, reason="the second file's reason takes the place of the first's")
+def test_each_refused_file_keeps_its_own_reason(shop: Shop) -> None:
+    """Two refused files of one name lie side by side, each with the words for it."""
+    for content in (LACKING, text()):
+        shop.drop("sales_bad.csv", content)
+        shop.run()
+    folder = shop.folder / "archive" / "error_files" / "bad_schema"
+    told = sorted(path.read_text() for path in folder.glob("*.reason.txt"))
+    assert len(told) == 2
+    assert "has a header but not a single row" in told[0]
+    assert "lacks the column total_cost" in told[1]
+
+
+@pytest.mark.xfail(strict=True, reason="the engine's fence does not know the project's folder")
+def test_a_projects_folder_may_have_any_name(tmp_path: Path) -> None:
+    """Quotes and glob characters in the folder's own name change nothing."""
+    shop = new_shop(tmp_path / "it's [my] *shop?")
+    shop.drop("sales_good.csv", GOOD)
+    Aftermath(shop, shop.run()).assert_good_is_counted()
 
 
 # Generated files: what Python's csv reads is what is loaded, cell by cell.
@@ -837,7 +876,7 @@ def delivered_files(draw: st.DrawFn, header: Sequence[str]) -> bytes:
 
 
 @settings(
-    max_examples=250,
+    max_examples=100,
     deadline=None,
     derandomize=True,
     database=None,

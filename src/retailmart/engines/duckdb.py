@@ -88,9 +88,7 @@ class DuckDBEngine:
             raise ValueError(str(tree.get("error_message", "is no SELECT")))
         if len(tree["statements"]) != 1:
             raise ValueError("holds more than one statement; a mart is one SELECT")
-        names, common = set[str](), set[str]()
-        _collect_tables(tree, names, common)
-        return frozenset(names - common)
+        return frozenset(_tables(tree, frozenset()))
 
     def csv(self, files: Mapping[int, Path], shape: CsvShape) -> str:
         ids = list(files)
@@ -327,21 +325,31 @@ def _copied_file(row: tuple[Any, ...], folder: Path, kinds: Mapping[str, ColumnT
 _STATISTICS = {"INT": int, "BIGINT": int, "DATE": str}
 
 
-def _collect_tables(node: Any, names: set[str], common: set[str]) -> None:
+def _tables(node: Any, bound: frozenset[str]) -> Iterator[str]:
+    """The table names in a parsed query that are none of its own WITH names, `bound` so far.
+
+    A WITH name is known to what follows it, not to its own body: WITH sales AS (… FROM sales)
+    reads the real sales.
+    """
     if isinstance(node, list):
         for item in node:
-            _collect_tables(item, names, common)
+            yield from _tables(item, bound)
     elif isinstance(node, dict):
-        if node.get("type") == "BASE_TABLE":
-            names.add(str(node["table_name"]))
+        if node.get("type") == "BASE_TABLE" and node["table_name"] not in bound:
+            yield str(node["table_name"])
         if node.get("type") == "TABLE_FUNCTION":
             function = node.get("function", {}).get("function_name", "a table function")
             if function not in ("unnest", "range", "generate_series"):
                 raise ValueError(f"reads with {function}(); a mart reads feeds, tables and marts")
-        for entry in node.get("cte_map", {}).get("map", []) if "cte_map" in node else []:
-            common.add(str(entry["key"]))
-        for value in node.values():
-            _collect_tables(value, names, common)
+        for entry in node.get("cte_map", {}).get("map", []):
+            body = entry["value"]
+            name = frozenset([str(entry["key"])])
+            recursive = body["query_node"].get("type") == "RECURSIVE_CTE_NODE"
+            yield from _tables(body, bound | name if recursive else bound)
+            bound |= name
+        for key, value in node.items():
+            if key != "cte_map":
+                yield from _tables(value, bound)
 
 
 def _first_lines(words: str) -> str:

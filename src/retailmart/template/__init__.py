@@ -25,7 +25,8 @@ def write_project(folder: Path, *, sample: bool) -> list[Path]:
     }
     wanted |= {folder / ".schema" / name: text.encode() for name, text in _schemas().items()}
     parents = {parent for path in wanted for parent in path.parents} | {folder / "landing"}
-    there = [f"{path} is there already" for path in wanted if os.path.lexists(path)]
+    taken = [*wanted, *_sample_places(folder)] if sample else list(wanted)
+    there = [f"{path} is there already" for path in taken if os.path.lexists(path)]
     there += [f"{path} is no folder" for path in sorted(parents) if _is_no_folder(path)]
     if there:
         raise SettingsError(there, "Choose a new folder; nothing was written")
@@ -38,6 +39,13 @@ def write_project(folder: Path, *, sample: bool) -> list[Path]:
 
         write_sample(folder)
     return list(wanted)
+
+
+def _sample_places(folder: Path) -> list[Path]:
+    """What a sample would write over: the shop's database, and whatever has landed."""
+    landing = folder / "landing"
+    landed = sorted(landing.iterdir()) if landing.is_dir() else []
+    return [folder / "shop.db", *landed]
 
 
 def _is_no_folder(path: Path) -> bool:

@@ -1,0 +1,222 @@
+"""The lake: each batch enters a table once, whatever is repeated or comes in between."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from pathlib import Path
+
+import duckdb
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+from deltalake import DeltaTable, write_deltalake
+from deltalake.exceptions import CommitFailedError
+
+from retailmart.errors import RetailmartError
+from retailmart.lake import Lake, file_prefix
+from retailmart.project.types import ColumnType
+from retailmart.tables import DataFile, Field, TableChange, TableState
+
+_TABLE = "raw/sales"
+_FIELDS = (Field("n", ColumnType("BIGINT")), Field("_month", ColumnType("STRING")))
+
+
+@pytest.fixture
+def lake(tmp_path: Path) -> Lake:
+    """An empty lake."""
+    return Lake(tmp_path / "lake")
+
+
+def written(lake: Lake, batch_id: int, month: str, *numbers: int, column: str = "n") -> DataFile:
+    """A data file with these numbers, written but not committed."""
+    path = f"_month={month}/{file_prefix(batch_id)}{month}.parquet"
+    target = lake.folder(_TABLE) / path
+    target.parent.mkdir(parents=True, exist_ok=True)
+    pq.write_table(pa.table({column: pa.array(numbers, pa.int64())}), target)
+    return DataFile(path, target.stat().st_size, len(numbers), {"_month": month})
+
+
+def change(*adds: DataFile, removes: tuple[str, ...] = ()) -> TableChange:
+    """Files in, files out."""
+    return TableChange(_TABLE, _FIELDS, ("_month",), adds, removes)
+
+
+def state(lake: Lake) -> TableState:
+    """The table as it is."""
+    found = lake.state(_TABLE)
+    assert found is not None
+    return found
+
+
+def numbers(lake: Lake) -> list[int]:
+    """What a reader of the table's files sees."""
+    files = [str(lake.folder(_TABLE) / file.path) for file in state(lake).files]
+    if not files:
+        return []
+    read = "SELECT n FROM read_parquet(?, hive_partitioning = true, union_by_name = true) ORDER BY"
+    with duckdb.connect() as connection:
+        return [n for (n,) in connection.execute(f"{read} n", [files]).fetchall()]
+
+
+def entries(lake: Lake) -> int:
+    """How many commits the table's log holds."""
+    return len(list((lake.folder(_TABLE) / "_delta_log").glob("*.json")))
+
+
+def test_a_repeated_commit_does_nothing(lake: Lake) -> None:
+    """The same batch enters once, however often it is committed, by whatever handle."""
+    first = change(written(lake, 1, "2024-01", 1, 2))
+    version = lake.commit(first, 1)
+    before = entries(lake)
+    assert lake.commit(first, 1) == version
+    assert Lake(lake.root).commit(first, 1) == version
+    assert entries(lake) == before
+    assert numbers(lake) == [1, 2]
+
+
+def test_a_late_repeat_of_an_older_batch_does_nothing(lake: Lake) -> None:
+    """A batch that is in stays in once, after later ones too."""
+    first = change(written(lake, 1, "2024-01", 1))
+    lake.commit(first, 1)
+    lake.commit(change(written(lake, 2, "2024-02", 2)), 2)
+    lake.commit(first, 1)
+    assert numbers(lake) == [1, 2]
+
+
+def test_files_come_and_go_in_one_commit(lake: Lake) -> None:
+    """A replaced month is never seen twice or missing: there is no version in between."""
+    old = written(lake, 1, "2024-01", 1, 2)
+    kept = written(lake, 1, "2024-02", 3)
+    version = lake.commit(change(old, kept), 1)
+    new = change(written(lake, 2, "2024-01", 4), removes=(old.path,))
+    expected = new.applied_to(str(lake.folder(_TABLE)), state(lake))
+    assert lake.commit(new, 2) == version + 1
+    assert {file.path for file in state(lake).files} == {file.path for file in expected.files}
+    assert numbers(lake) == [3, 4]
+    assert state(lake).months == {"2024-01", "2024-02"}
+    older = lake.state(_TABLE, version)
+    assert older is not None
+    assert older.months == {"2024-01", "2024-02"}
+    assert sum(file.rows for file in older.files) == 3
+
+
+def test_a_foreign_commit_in_between_is_an_error(
+    lake: Lake, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Between look and commit somebody else commits the same batch: it is refused, not doubled."""
+    lake.commit(change(written(lake, 1, "2024-01", 1)), 1)
+    late = change(written(lake, 2, "2024-02", 2))
+    commit = DeltaTable.create_write_transaction
+
+    def interrupted(handle: DeltaTable, *arguments: object, **named: object) -> None:
+        monkeypatch.undo()
+        rows = pa.table({"n": pa.array([9], pa.int64()), "_month": ["2024-03"]})
+        write_deltalake(str(lake.folder(_TABLE)), rows, mode="append")
+        commit(handle, *arguments, **named)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(DeltaTable, "create_write_transaction", interrupted)
+    with pytest.raises((CommitFailedError, RetailmartError)):
+        lake.commit(late, 2)
+    assert numbers(lake) == [1, 9]
+    lake.commit(late, 2)
+    assert numbers(lake) == [1, 2, 9]
+
+
+def test_another_run_s_commit_of_the_same_batch_in_between_counts_once(
+    lake: Lake, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Both looked, both commit: the rows are there once and nobody needs an error."""
+    lake.commit(change(written(lake, 1, "2024-01", 1)), 1)
+    late = change(written(lake, 2, "2024-02", 2))
+    commit = DeltaTable.create_write_transaction
+
+    def overtaken(handle: DeltaTable, *arguments: object, **named: object) -> None:
+        monkeypatch.undo()
+        lake.commit(late, 2)
+        commit(handle, *arguments, **named)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(DeltaTable, "create_write_transaction", overtaken)
+    lake.commit(late, 2)
+    assert numbers(lake) == [1, 2]
+
+
+def test_a_lost_answer_of_a_commit_that_was_made_is_no_error(
+    lake: Lake, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """An error means unknown: the log tells, and it holds the batch."""
+    lake.commit(change(written(lake, 1, "2024-01", 1)), 1)
+    commit = DeltaTable.create_write_transaction
+
+    def unheard(handle: DeltaTable, *arguments: object, **named: object) -> None:
+        commit(handle, *arguments, **named)  # type: ignore[arg-type]
+        raise CommitFailedError("the answer was lost")
+
+    monkeypatch.setattr(DeltaTable, "create_write_transaction", unheard)
+    lake.commit(change(written(lake, 2, "2024-02", 2)), 2)
+    assert numbers(lake) == [1, 2]
+
+
+def test_a_new_schema_replaces_what_it_says_and_keeps_the_rest(lake: Lake) -> None:
+    """A further column comes with a batch; only the files it removes are gone."""
+    gone, kept = written(lake, 1, "2024-01", 1), written(lake, 1, "2024-02", 2)
+    lake.commit(change(gone, kept), 1)
+    wider = (_FIELDS[0], Field("till", ColumnType("INT")), _FIELDS[1])
+    new = replace(
+        change(written(lake, 2, "2024-03", 3), removes=(gone.path,)),
+        fields=wider,
+    )
+    expected = new.applied_to(str(lake.folder(_TABLE)), state(lake))
+    lake.commit(new, 2)
+    assert state(lake).fields == wider
+    assert {file.path for file in state(lake).files} == {file.path for file in expected.files}
+    assert numbers(lake) == [2, 3]
+
+
+def test_a_new_schema_of_a_table_written_anew(lake: Lake) -> None:
+    """All old files go, the new ones come, in one commit and once."""
+    old = written(lake, 1, "2024-01", 1)
+    lake.commit(change(old), 1)
+    fields = (Field("n", ColumnType("BIGINT")), Field("m", ColumnType("DATE")), _FIELDS[1])
+    new = replace(change(written(lake, 2, "2024-01", 5), removes=(old.path,)), fields=fields)
+    version = lake.commit(new, 2)
+    assert lake.commit(new, 2) == version
+    assert state(lake).fields == fields
+    assert numbers(lake) == [5]
+
+
+def test_a_change_without_files_makes_the_table(lake: Lake) -> None:
+    """A table that has no rows yet can be read."""
+    lake.commit(change(), 1)
+    assert state(lake).files == ()
+    assert state(lake).fields == _FIELDS
+    assert state(lake).partition_by == ("_month",)
+
+
+def test_orphans_are_what_no_commit_holds(lake: Lake) -> None:
+    """Only the batch's own files that the table does not show are told."""
+    lake.commit(change(written(lake, 1, "2024-01", 1)), 1)
+    lake.commit(change(written(lake, 2, "2024-01", 2)), 2)
+    stray = written(lake, 2, "2024-02", 3)
+    assert lake.orphans(_TABLE, 2) == [lake.folder(_TABLE) / stray.path]
+    assert lake.orphans(_TABLE, 1) == []
+
+
+def test_a_change_survives_its_way_through_the_ledger(lake: Lake) -> None:
+    """What a later run finishes is what the first one decided."""
+    fields = (*_FIELDS, Field("amount", ColumnType("DECIMAL", 14, 2)))
+    file = DataFile("a b/é.parquet", 9, 2, {"_month": None}, {"n": 1}, {"n": 2}, {"n": 0})
+    made = TableChange(_TABLE, fields, ("_month",), (file,), ("x",))
+    assert TableChange.from_json(made.to_json()) == made
+
+
+def test_another_reader_of_delta_tables_sees_the_same(lake: Lake) -> None:
+    """Statistics and partition values are right for readers that trust them."""
+    adds = (written(lake, 1, "2024-01", 1, 2), written(lake, 1, "2024-02", 3))
+    lake.commit(change(*adds), 1)
+    log = sorted((lake.folder(_TABLE) / "_delta_log").glob("*.json"))[-1].read_text()
+    actions = [json.loads(line) for line in log.splitlines()]
+    added = [action["add"] for action in actions if "add" in action]
+    assert sorted(json.loads(add["stats"])["numRecords"] for add in added) == [1, 2]
+    assert {add["partitionValues"]["_month"] for add in added} == {"2024-01", "2024-02"}
+    assert {action["txn"]["version"] for action in actions if "txn" in action} == {1}

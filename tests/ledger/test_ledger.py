@@ -1,0 +1,173 @@
+"""The ledger: states move by compare-and-set, stamps are never shared."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from datetime import UTC, datetime
+from decimal import Decimal
+from pathlib import Path
+
+import pytest
+
+from retailmart.database import open_database
+from retailmart.errors import RetailmartError
+from retailmart.ledger import Ledger, claim
+from retailmart.ledger.values import (
+    Batch,
+    BatchState,
+    FileOutcome,
+    FileState,
+    NewFile,
+    Outcome,
+    Totals,
+)
+
+_AS_OF = datetime(2024, 4, 1, tzinfo=UTC)
+
+
+@pytest.fixture
+def ledger(tmp_path: Path) -> Iterator[Ledger]:
+    """A new ledger, held by this test."""
+    engine = open_database("sqlite:///retail.db", tmp_path)
+    Ledger(engine).migrate()
+    with claim(engine, tmp_path / "lock") as lease:
+        yield Ledger(engine, lease)
+    engine.dispose()
+
+
+def new_file(path: str, sha256: str = "a", supersedes: int | None = None) -> NewFile:
+    """A file to be loaded."""
+    return NewFile(path, sha256, 10, 1, FileState.ACTIVE, "sales", supersedes=supersedes)
+
+
+def staged(ledger: Ledger, *files: NewFile) -> Batch:
+    """A new batch of these files."""
+    return ledger.stage(ledger.open_run(_AS_OF), _AS_OF, files)
+
+
+def outcome(file_id: int, month: str, amount: str) -> Outcome:
+    """One row of a file."""
+    totals = {month: Totals(1, Decimal(amount))}
+    return Outcome((FileOutcome(file_id, 1, 1, 0, months=totals),), {"raw/sales": totals})
+
+
+def publish(ledger: Ledger, batch: Batch, made: Outcome) -> None:
+    """Say that a batch is published."""
+    with ledger.transaction() as connection:
+        ledger.mark_published(connection, batch, made, [])
+
+
+def finish(ledger: Ledger, batch: Batch, made: Outcome) -> None:
+    """Move a batch through all its states."""
+    ledger.prepare(batch, {"raw/sales": "{}"}, made)
+    ledger.mark_committed(batch)
+    publish(ledger, batch, made)
+    ledger.mark_done(batch)
+
+
+def test_a_batch_goes_through_its_states_once(ledger: Ledger) -> None:
+    """Each repeated or early move is refused and changes nothing."""
+    batch = staged(ledger, new_file("sales.csv"))
+    made = outcome(ledger.files_of(batch.batch_id)[0].file_id, "2024-01", "1.00")
+    moves = {
+        BatchState.PREPARED: lambda: ledger.prepare(batch, {"raw/sales": "{}"}, made),
+        BatchState.COMMITTED: lambda: ledger.mark_committed(batch),
+        BatchState.PUBLISHED: lambda: publish(ledger, batch, made),
+        BatchState.DONE: lambda: ledger.mark_done(batch),
+    }
+    for reached, move in moves.items():
+        move()
+        state = ledger.open_batch()
+        assert (state.state if state else BatchState.DONE) is reached
+        allowed = list(moves)[list(moves).index(reached) + 1 :][:1]
+        for other, refused in moves.items():
+            if other not in allowed:
+                with pytest.raises(RetailmartError, match=f"batch {batch.batch_id} is no longer"):
+                    refused()
+    assert ledger.counted_months("sales", ["2024-01"]) == {"2024-01": Totals(1, Decimal("1.00"))}
+
+
+def test_only_an_active_batch_can_be_abandoned(ledger: Ledger) -> None:
+    """What is decided can only be finished; what is abandoned is as if never seen."""
+    batch = staged(ledger, new_file("sales.csv"))
+    ledger.abandon(batch)
+    assert ledger.open_batch() is None
+    assert ledger.counted_by_path("sales.csv") is None
+    with pytest.raises(RetailmartError):
+        ledger.prepare(batch, {}, Outcome())
+    decided = staged(ledger, new_file("sales.csv"))
+    ledger.prepare(decided, {}, Outcome())
+    with pytest.raises(RetailmartError):
+        ledger.abandon(decided)
+
+
+def test_stamps_are_unique_within_a_second(ledger: Ledger) -> None:
+    """Batches of one second have archive folders of their own, in the order of the batches."""
+    stamps = []
+    for _ in range(5):
+        batch = staged(ledger)
+        stamps.append(batch.stamp)
+        ledger.abandon(batch)
+    assert len(set(stamps)) == 5
+    assert stamps == sorted(stamps)
+    for stamp in stamps:
+        datetime.strptime(stamp, "%Y%m%d_%H%M%S").replace(tzinfo=UTC)
+
+
+def test_a_superseded_file_is_counted_no_more(ledger: Ledger) -> None:
+    """Its path, content and months are those of the new version."""
+    first = staged(ledger, new_file("sales.csv", "old"))
+    old = ledger.files_of(first.batch_id)[0]
+    finish(ledger, first, outcome(old.file_id, "2024-01", "1.10"))
+    second = staged(ledger, new_file("sales.csv", "new", supersedes=old.file_id))
+    new = ledger.files_of(second.batch_id)[0]
+    assert ledger.counted_by_path("sales.csv") == ledger.file(old.file_id), "not before published"
+    finish(ledger, second, outcome(new.file_id, "2024-02", "2.20"))
+    assert ledger.counted_by_path("sales.csv") == ledger.file(new.file_id)
+    assert ledger.counted_by_content("old") == []
+    counted = ledger.counted_months("sales", ["2024-01", "2024-02"])
+    assert counted == {"2024-02": Totals(1, Decimal("2.20"))}
+
+
+def test_what_was_prepared_is_read_back_exactly(ledger: Ledger) -> None:
+    """Money, names and notes survive the way through the database."""
+    batch = staged(ledger, new_file("sales.csv"))
+    file = ledger.files_of(batch.batch_id)[0]
+    plain = outcome(file.file_id, "2024-01", "123456789012.34")
+    made = Outcome(plain.files, plain.balances, {"m": "f"}, {"s": "d"}, {"ä": ["€", 1]})
+    ledger.prepare(batch, {"raw/sales": '{"a": "ü"}'}, made)
+    assert ledger.prepared(batch) == (made, {"raw/sales": '{"a": "ü"}'})
+
+
+def test_a_failed_transaction_leaves_nothing(ledger: Ledger) -> None:
+    """An error between the ledger's own writes rolls all of them back."""
+    batch = staged(ledger, new_file("sales.csv"))
+    made = outcome(ledger.files_of(batch.batch_id)[0].file_id, "2024-01", "1.00")
+    ledger.prepare(batch, {}, made)
+    ledger.mark_committed(batch)
+
+    def half() -> None:
+        with ledger.transaction() as connection:
+            ledger.mark_published(connection, batch, made, [])
+            raise OSError("the disk is full")
+
+    with pytest.raises(OSError, match="disk is full"):
+        half()
+    assert ledger.counted_by_path("sales.csv") is None
+    assert ledger.counted_months("sales", ["2024-01"]) == {}
+    publish(ledger, batch, made)
+    assert ledger.counted_by_path("sales.csv") is not None
+
+
+def test_a_run_that_was_killed_is_told_as_such(ledger: Ledger) -> None:
+    """The next run closes it, as nothing else can."""
+    ledger.open_run(_AS_OF)
+    second = ledger.open_run(_AS_OF)
+    ledger.close_run(second, "done", None, None)
+    assert [run.state for run in ledger.last_runs(5)] == ["done", "killed"]
+
+
+def test_a_reader_cannot_write(ledger: Ledger) -> None:
+    """Without a lease there is no transaction."""
+    with pytest.raises(RetailmartError, match="opened for reading"):
+        Ledger(ledger.engine).open_run(_AS_OF)

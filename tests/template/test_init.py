@@ -1,0 +1,239 @@
+"""What `init` writes: a good project, schemas that fit it, and never over what is there."""
+
+from __future__ import annotations
+
+import json
+import re
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from retailmart.errors import SettingsError
+from retailmart.project import load_project
+from retailmart.template import write_project
+
+WRITTEN = {
+    ".env",
+    ".gitignore",
+    ".schema/feed.schema.json",
+    ".schema/retailmart.schema.json",
+    "feeds/sales.yml",
+    "marts/customer_mart.sql",
+    "marts/customer_monthly_purchase.sql",
+    "marts/declining_customers.sql",
+    "marts/sales_mart.sql",
+    "marts/sales_team_incentive.sql",
+    "retailmart.yml",
+}
+KINDS: dict[str, tuple[type, ...]] = {
+    "object": (dict,),
+    "array": (list,),
+    "string": (str,),
+    "boolean": (bool,),
+    "null": (type(None),),
+    "integer": (int,),
+    "number": (int, float),
+}
+# What this small judge of JSON Schema understands; a schema that says more must teach it.
+KNOWN = {
+    "$defs", "$ref", "additionalProperties", "anyOf", "const", "default", "description", "enum",
+    "items", "maxLength", "minItems", "minLength", "minimum", "pattern", "properties", "required",
+    "title", "type", "$schema",
+}  # fmt: skip
+
+
+def files_of(folder: Path) -> dict[str, bytes]:
+    """All files below a folder."""
+    return {
+        path.relative_to(folder).as_posix(): path.read_bytes()
+        for path in folder.rglob("*")
+        if path.is_file()
+    }
+
+
+def fits(value: Any, schema: dict[str, Any], root: dict[str, Any]) -> bool:
+    """Whether a value is one that a JSON Schema accepts."""
+    assert set(schema) <= KNOWN, set(schema) - KNOWN
+    if "$ref" in schema:
+        return fits(value, root["$defs"][schema["$ref"].removeprefix("#/$defs/")], root)
+    if "anyOf" in schema and not any(fits(value, option, root) for option in schema["anyOf"]):
+        return False
+    kind = schema.get("type")
+    if kind and not isinstance(value, KINDS[kind]):
+        return False
+    if kind in ("integer", "number") and isinstance(value, bool):
+        return False
+    if "enum" in schema and value not in schema["enum"]:
+        return False
+    if "minimum" in schema and value < schema["minimum"]:
+        return False
+    if "const" in schema and value != schema["const"]:
+        return False
+    if isinstance(value, str):
+        return bool(
+            re.search(schema.get("pattern", ""), value)
+            and schema.get("minLength", 0) <= len(value) <= schema.get("maxLength", len(value))
+        )
+    if isinstance(value, list):
+        items = schema.get("items", {})
+        return len(value) >= schema.get("minItems", 0) and all(
+            fits(item, items, root) for item in value
+        )
+    if isinstance(value, dict):
+        known = schema.get("properties", {})
+        more = schema.get("additionalProperties", True)
+        return set(schema.get("required", ())) <= set(value) and all(
+            fits(item, known[key], root)
+            if key in known
+            else (more if isinstance(more, bool) else fits(item, more, root))
+            for key, item in value.items()
+        )
+    return True
+
+
+def schema_of(folder: Path, name: str) -> dict[str, Any]:
+    """A schema as it was written."""
+    schema = json.loads((folder / ".schema" / f"{name}.schema.json").read_text())
+    assert isinstance(schema, dict)
+    return schema
+
+
+def test_a_new_project_is_whole_and_good(tmp_path: Path) -> None:
+    """All files are there, landing too, and none has a mistake."""
+    written = write_project(tmp_path / "shop", sample=False)
+    assert set(files_of(tmp_path / "shop")) == WRITTEN
+    assert {path.relative_to(tmp_path / "shop").as_posix() for path in written} == WRITTEN
+    assert (tmp_path / "shop" / "landing").is_dir()
+    project = load_project(tmp_path / "shop")
+    assert set(project.feeds) == {"sales"}
+    assert len(project.marts) == 5
+
+
+def test_the_settings_are_written_out(tmp_path: Path) -> None:
+    """The user sees each setting's value where it can be changed."""
+    write_project(tmp_path, sample=False)
+    lines = (tmp_path / "retailmart.yml").read_text().splitlines()
+    for line in (
+        "landing: landing",
+        "database: sqlite:///retail.db",
+        "sources: {shop: sqlite:///shop.db}",
+        "engine: duckdb",
+    ):
+        assert line in lines
+
+
+def test_secrets_and_data_stay_out_of_git(tmp_path: Path) -> None:
+    """Git ignores .env, the private folder and all data."""
+    write_project(tmp_path, sample=False)
+    ignored = (tmp_path / ".gitignore").read_text().split()
+    assert {".env", ".retailmart/", "landing/", "lake/", "archive/", "*.db"} <= set(ignored)
+
+
+def test_the_sample_brings_a_shop(tmp_path: Path) -> None:
+    """With a sample there are sales to load and a database of the shop."""
+    write_project(tmp_path, sample=True)
+    assert (tmp_path / "shop.db").is_file()
+    assert list((tmp_path / "landing").rglob("sales*.csv*"))
+
+
+@pytest.mark.parametrize("name", sorted(WRITTEN))
+def test_nothing_is_overwritten(tmp_path: Path, name: str) -> None:
+    """A single file that is there already stops all writing, and is told by name."""
+    (tmp_path / name).parent.mkdir(exist_ok=True)
+    (tmp_path / name).write_text("mine")
+    with pytest.raises(SettingsError, match=re.escape(f"{tmp_path / name} is there already")):
+        write_project(tmp_path, sample=True)
+    assert files_of(tmp_path) == {name: b"mine"}
+
+
+def test_a_dangling_link_is_not_written_through(tmp_path: Path) -> None:
+    """A link to nowhere is there already: writing would make a file somewhere else."""
+    (tmp_path / ".env").symlink_to(tmp_path.parent / "elsewhere")
+    with pytest.raises(SettingsError, match="is there already"):
+        write_project(tmp_path, sample=False)
+
+
+def test_a_project_twice_is_refused(tmp_path: Path) -> None:
+    """The second init names every file of the first, and changes none."""
+    write_project(tmp_path, sample=True)
+    before = files_of(tmp_path)
+    with pytest.raises(SettingsError) as caught:
+        write_project(tmp_path, sample=True)
+    assert len(caught.value.problems) >= len(WRITTEN)
+    assert files_of(tmp_path) == before
+
+
+@pytest.mark.parametrize("place", ["", "feeds", "landing"])
+def test_a_file_where_a_folder_belongs(tmp_path: Path, place: str) -> None:
+    """A file in the place of a folder is told before anything is written."""
+    folder = tmp_path / "shop"
+    (folder / place).parent.mkdir(exist_ok=True)
+    (folder / place).write_text("mine")
+    with pytest.raises(SettingsError, match="is no folder"):
+        write_project(folder, sample=False)
+    assert list(files_of(tmp_path).values()) == [b"mine"]
+
+
+def test_the_samples_database_is_not_overwritten(tmp_path: Path) -> None:
+    """A shop.db or a landed file of the user's own stays as it is."""
+    (tmp_path / "landing").mkdir()
+    for name in ("shop.db", "landing/sales.csv"):
+        (tmp_path / name).write_bytes(b"mine")
+    with pytest.raises(SettingsError) as caught:
+        write_project(tmp_path, sample=True)
+    assert len(caught.value.problems) == 2
+    assert files_of(tmp_path) == {"shop.db": b"mine", "landing/sales.csv": b"mine"}
+
+
+@pytest.mark.parametrize(
+    ("schema", "file"), [("retailmart", "retailmart.yml"), ("feed", "feeds/sales.yml")]
+)
+def test_the_files_fit_their_schemas(tmp_path: Path, schema: str, file: str) -> None:
+    """The editor that follows the schema named in the file's first line finds no fault with it."""
+    write_project(tmp_path, sample=False)
+    text = (tmp_path / file).read_text()
+    named = re.match(r"# yaml-language-server: \$schema=(\S+)", text)
+    assert named is not None
+    path = (tmp_path / file).parent / named[1]
+    assert path.resolve() == (tmp_path / ".schema" / f"{schema}.schema.json").resolve()
+    root = schema_of(tmp_path, schema)
+    assert fits(yaml.safe_load(text), root, root)
+
+
+@pytest.mark.parametrize(
+    ("schema", "document", "good"),
+    [
+        ("feed", "{files: [a.csv], columns: {id: INT}}", True),
+        ("feed", "{files: [a.csv], columns: {id: {type: INT, mandatory: true}}}", True),
+        ("feed", "{files: [a.csv], columns: {id: [INT]}}", False),
+        ("feed", "{files: [], columns: {id: INT}}", False),
+        ("feed", "{columns: {id: INT}}", False),
+        ("feed", "{files: [a.csv], columns: {id: INT}, delimter: ';'}", False),
+        ("feed", "{files: [a.csv], columns: {id: INT}, rules: [{name: a, action: wran}]}", False),
+        ("retailmart", "{variables: {incentive_rate: 0.02, incentive_scope: company}}", True),
+        ("retailmart", "{threads: 4, memory_limit: 2GB}", True),
+        ("retailmart", "{lanes: 3}", False),
+        ("retailmart", "{engine: sparc}", False),
+        ("retailmart", "{threads: 0}", False),
+        ("retailmart", "{sources: [a]}", False),
+    ],
+)
+def test_schemas_agree_with_the_product(
+    tmp_path: Path, schema: str, document: str, good: bool
+) -> None:
+    """What the product takes an editor takes, and what it refuses an editor underlines."""
+    write_project(tmp_path, sample=False)
+    root = schema_of(tmp_path, schema)
+    assert fits(yaml.safe_load(document), root, root) is good
+
+
+@pytest.mark.parametrize("name", ["retailmart", "feed"])
+def test_schemas_describe_every_key(tmp_path: Path, name: str) -> None:
+    """Completion shows what a key is for."""
+    write_project(tmp_path, sample=False)
+    root = schema_of(tmp_path, name)
+    named = {"columns", "format", "delimiter", "rules", "type", "name", "action", "engine"}
+    for key, entry in root["properties"].items():
+        assert "description" in entry or key in named, key
