@@ -553,7 +553,7 @@ def test_a_fail_rule_stops_the_run_and_the_next_one_works(shop: Shop) -> None:
     shop.sales("sales_b.csv", [sale(2), sale(3, price="0.00")])
     before = everything(shop)
     for _ in range(2):
-        with pytest.raises(GateFailed, match=r"sales_b\.csv: 1 rows break rule 'not_free'") as caught:
+        with pytest.raises(GateFailed, match=r"sales_b\.csv: 1 rows.*'not_free'") as caught:
             shop.run()
         assert caught.value.exit_code == 3
         assert everything(shop) == before

@@ -37,6 +37,11 @@ class Plan:
     reads: Mapping[str, frozenset[str]]
 
 
+def definition_of(fingerprint: str | None) -> str | None:
+    """A fingerprint without its day: what decides how a published table is laid out."""
+    return fingerprint.partition("@")[0] if fingerprint else None
+
+
 @dataclass
 class House:
     """Everything of one project that a run works with. Use `House.open`."""
@@ -110,23 +115,27 @@ class House:
             defaults |= mart.variables
         return defaults | self.project.settings.variables
 
-    def fingerprints(self) -> dict[str, str]:
-        """Today's definition of each mart, to tell whether the lake's was built by it."""
+    def fingerprints(self, as_of: datetime) -> dict[str, str]:
+        """What each mart is built by: its definition, and the day where it looks at `as_of`."""
         variables = self.variables()
-        return {mart.name: mart.fingerprint(variables) for mart in self.project.marts.values()}
+        found = {}
+        for mart in self.project.marts.values():
+            day = f"@{as_of:%Y-%m-%d}" if mart.looks_at_as_of else ""
+            found[mart.name] = mart.fingerprint(variables) + day
+        return found
 
-    def stale_marts(self) -> frozenset[str]:
-        """Marts that are new, or whose definition has changed since they were built."""
+    def stale_marts(self, as_of: datetime) -> frozenset[str]:
+        """Marts that are new, or were built by another definition or for another day."""
         known = self.ledger.marts()
         return frozenset(
             name
-            for name, fingerprint in self.fingerprints().items()
+            for name, fingerprint in self.fingerprints(as_of).items()
             if known.get(name, MartRecord(name)).fingerprint != fingerprint
         )
 
-    def has_stale_marts(self) -> bool:
+    def has_stale_marts(self, as_of: datetime) -> bool:
         """Whether marts must be built although nothing has landed."""
-        return bool(self.stale_marts()) and bool(self.ledger.count_files().get("loaded"))
+        return bool(self.stale_marts(as_of)) and bool(self.ledger.count_files().get("loaded"))
 
     def plan(self, engine: Engine) -> Plan:
         """Find out what each mart reads. RetailmartError names the mart that cannot be parsed."""

@@ -17,7 +17,7 @@ from datetime import UTC, datetime
 
 from retailmart.engines import Engine
 from retailmart.errors import GateFailed
-from retailmart.house import House
+from retailmart.house import House, definition_of
 from retailmart.ledger.values import (
     Batch,
     BatchState,
@@ -76,7 +76,7 @@ def take_in(house: House, run_id: int, as_of: datetime) -> Batch | None:
     with house.step("discover"):
         landed = discover(house.landing)
         house.waiting = landed.waiting
-    if not landed.ready and not house.has_stale_marts():
+    if not landed.ready and not house.has_stale_marts(as_of):
         return None
     with house.step("snapshot"):
         snapshots = list(snapshot(house.landing, landed.ready, house.scratch))
@@ -117,9 +117,8 @@ def prepare(house: House, batch: Batch) -> None:
     A gate that fails lets the batch go: its files stay in landing, nothing of it is kept.
     """
     staged = house.ledger.files_of(batch.batch_id)
-    active = [file for file in staged if file.state is FileState.ACTIVE]
     try:
-        prepared = _load_build_reconcile(house, batch, active)
+        prepared = _load_build_reconcile(house, batch, staged)
     except GateFailed:
         house.ledger.abandon(batch)
         house.sweep(batch)
@@ -130,16 +129,17 @@ def prepare(house: House, batch: Batch) -> None:
         for change in prepared.changes()
         if change.adds or change.removes or house.lake.state(change.table) is None
     }
-    house.ledger.prepare(batch, changes, prepared.outcome(house.fingerprints()))
+    house.ledger.prepare(batch, changes, prepared.outcome(house.fingerprints(batch.as_of)))
 
 
-def _load_build_reconcile(house: House, batch: Batch, active: Sequence[LedgerFile]) -> Prepared:
-    stale = house.stale_marts()
-    if not active and not stale:
+def _load_build_reconcile(house: House, batch: Batch, staged: Sequence[LedgerFile]) -> Prepared:
+    stale = house.stale_marts(batch.as_of)
+    leaving = _leaving(house, staged)
+    active = [file for file in staged if file.state is FileState.ACTIVE]
+    if not active and not leaving and not stale:
         return Prepared()
     engine = house.engine(batch.as_of)
     plan = house.plan(engine)
-    leaving = _leaving(house, active)
     with house.step("load"):
         loaded = _load(house, engine, batch, active, leaving)
         sources = house.load_sources(engine, plan, batch)
@@ -151,14 +151,14 @@ def _load_build_reconcile(house: House, batch: Batch, active: Sequence[LedgerFil
     with house.step("reconcile"):
         proven = reconcile(engine, house.ledger, loaded, leaving, built)
         unmatched = count_unmatched(engine, loaded, inputs.dimensions)
-        changed = differences(house.ledger, loaded, active)
+        changed = differences(house.ledger, loaded, staged)
     return Prepared(loaded, sources, built, proven, unmatched, changed)
 
 
-def _leaving(house: House, active: Sequence[LedgerFile]) -> dict[str, list[LedgerFile]]:
+def _leaving(house: House, staged: Sequence[LedgerFile]) -> dict[str, list[LedgerFile]]:
     """The superseded files, whose rows leave with this batch, by feed."""
     leaving: dict[str, list[LedgerFile]] = {}
-    for file in active:
+    for file in staged:
         if file.supersedes is not None:
             old = house.ledger.file(file.supersedes)
             leaving.setdefault(str(old.feed), []).append(old)
@@ -175,7 +175,7 @@ def _load(
     loaded = []
     for feed in house.project.feeds.values():
         files = [house.to_load(file) for file in active if file.feed == feed.name]
-        if not files:
+        if not files and feed.name not in leaving:
             continue
         house.watch.note("load", f"{feed.name}, {len(files)} files")
         months = {
@@ -200,18 +200,19 @@ def _inputs(house: House, loaded: Sequence[LoadedFeed], sources: Sequence[Loaded
 
 def publish_all(house: House, batch: Batch, outcome: Outcome) -> list[MartLine]:
     """Publish all marts and let the ledger say so, in one transaction."""
-    known, today = house.ledger.marts(), house.fingerprints()
+    known, today = house.ledger.marts(), house.fingerprints(batch.as_of)
     lines: list[MartLine] = []
     records: list[MartRecord] = []
     with house.ledger.transaction() as connection:
         for mart in house.project.marts.values():
             shown = known.get(mart.name, MartRecord(mart.name))
-            fingerprint = outcome.marts.get(mart.name, shown.fingerprint)
-            if mart.publish_as is None or fingerprint != today[mart.name]:
+            built = definition_of(outcome.marts.get(mart.name, shown.fingerprint))
+            definition = definition_of(today[mart.name])
+            if mart.publish_as is None or definition is None or built != definition:
                 continue  # not built yet, or not by today's definition: a batch of its own does it
             house.watch.note("publish", mart.publish_as)
             engine = house.engine(batch.as_of)
-            done = publish(engine, house.lake, mart, today[mart.name], shown, connection)
+            done = publish(engine, house.lake, mart, definition, shown, connection)
             if done:
                 records.append(done.record)
                 lines.append(

@@ -7,6 +7,7 @@ point at any file of the machine, and reading a FIFO would wait for ever.
 from __future__ import annotations
 
 import errno
+import hashlib
 import os
 import shutil
 import stat
@@ -56,9 +57,17 @@ class Store(Protocol):
     def put(self, path: str, content: bytes) -> None: ...
 
 
+# A name of its own: the target's may be as long as a name can be.
+_PARTIAL = ".retailmart.part"
+
+
 def printable(key: str) -> str:
-    """A file name as text that every database and terminal can hold."""
-    return key.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
+    """A file name as text that every database and terminal can hold; no two names look the same."""
+    raw = key.encode("utf-8", "surrogateescape")
+    try:
+        return raw.decode("utf-8")
+    except UnicodeDecodeError:
+        return f"{raw.decode('utf-8', 'backslashreplace')}~{hashlib.sha256(raw).hexdigest()[:8]}"
 
 
 def sync_file(path: Path) -> None:
@@ -115,7 +124,7 @@ class LocalFolder:
         except OSError as error:
             if error.errno != errno.EXDEV:
                 raise
-            partial = target.with_name(target.name + ".part")
+            partial = target.with_name(_PARTIAL)
             shutil.copy2(origin, partial, follow_symlinks=False)
             if partial.is_file() and not partial.is_symlink():
                 sync_file(partial)
@@ -127,7 +136,7 @@ class LocalFolder:
         """Write a small file as a whole or not at all."""
         target = self.root / path
         target.parent.mkdir(parents=True, exist_ok=True)
-        partial = target.with_name(target.name + ".part")
+        partial = target.with_name(_PARTIAL)
         partial.write_bytes(content)
         sync_file(partial)
         os.rename(partial, target)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from datetime import UTC, datetime
 from decimal import Decimal
 from pathlib import Path
@@ -69,7 +69,7 @@ def test_a_batch_goes_through_its_states_once(ledger: Ledger) -> None:
     """Each repeated or early move is refused and changes nothing."""
     batch = staged(ledger, new_file("sales.csv"))
     made = outcome(ledger.files_of(batch.batch_id)[0].file_id, "2024-01", "1.00")
-    moves = {
+    moves: dict[BatchState, Callable[[], None]] = {
         BatchState.PREPARED: lambda: ledger.prepare(batch, {"raw/sales": "{}"}, made),
         BatchState.COMMITTED: lambda: ledger.mark_committed(batch),
         BatchState.PUBLISHED: lambda: publish(ledger, batch, made),

@@ -67,6 +67,7 @@ def test_a_mart_is_read_whole(tmp_path: Path) -> None:
             "WITH a AS (SELECT 1 AS a) FROM a",
             2,
         ),
+        ("-- refresh: full\nFROM x -- why\n", "FROM x -- why\n", 2),
         ("-- refresh: full\n\n-- why\nfrom x", "-- why\nfrom x", 3),
         ("-- refresh: full\n/* why */ (SELECT 1 AS a)", "/* why */ (SELECT 1 AS a)", 2),
         ("\ufeff-- refresh: full\nVALUES (1)", "VALUES (1)", 2),

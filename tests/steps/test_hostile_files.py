@@ -698,7 +698,6 @@ def growing_archived(shop: Shop) -> Path:
     return path
 
 
-@pytest.mark.xfail(strict=True, reason="the reason file's name is longer than a name may be")
 def test_a_name_of_the_longest_length_is_refused(shop: Shop) -> None:
     """A refused file whose name leaves no room for .reason.txt does not stop the run."""
     shop.drop("sales_good.csv", GOOD)
@@ -708,7 +707,6 @@ def test_a_name_of_the_longest_length_is_refused(shop: Shop) -> None:
     assert report.count("refused") == 1
 
 
-@pytest.mark.xfail(strict=True, reason="the second file's reason takes the place of the first's")
 def test_each_refused_file_keeps_its_own_reason(shop: Shop) -> None:
     """Two refused files of one name lie side by side, each with the words for it."""
     for content in (LACKING, text()):
@@ -721,7 +719,6 @@ def test_each_refused_file_keeps_its_own_reason(shop: Shop) -> None:
     assert "lacks the column total_cost" in told[1]
 
 
-@pytest.mark.xfail(strict=True, reason="the engine's fence does not know the project's folder")
 def test_a_projects_folder_may_have_any_name(tmp_path: Path) -> None:
     """Quotes and glob characters in the folder's own name change nothing."""
     shop = new_shop(tmp_path / "it's [my] *shop?")

@@ -61,8 +61,9 @@ class DuckDBEngine:
     ) -> None:
         self._connection = duckdb.connect()
         self._defined: dict[str, str] = {}
+        self._variables: dict[str, VariableValue] = {}
         execute = self._connection.execute
-        execute("SET TimeZone = 'UTC'")
+        execute("SET GLOBAL TimeZone = 'UTC'")
         execute("SET preserve_insertion_order = false")
         execute(f"SET temp_directory = {text_literal(str(scratch / 'spill'))}")
         execute("SET autoinstall_known_extensions = false")
@@ -71,19 +72,20 @@ class DuckDBEngine:
             execute(f"SET memory_limit = {text_literal(memory_limit)}")
         if threads:
             execute(f"SET threads = {threads:d}")
-        folders = ", ".join(text_literal(f"{path}/") for path in (*readable, scratch))
+        fence = {text for path in (*readable, scratch) for text in (str(path), _escaped(path))}
+        folders = ", ".join(text_literal(f"{path}/") for path in sorted(fence))
         execute(f"SET allowed_directories = [{folders}]")
         execute("SET enable_external_access = false")
         execute("SET allowed_configs = ['preserve_insertion_order']")
         execute("SET lock_configuration = true")
 
     def set_variables(self, values: Mapping[str, VariableValue]) -> None:
-        for name, value in values.items():
-            self._connection.execute(f"SET VARIABLE {quoted(name)} = {_literal(value)}")
+        self._variables.update(values)
+        _set_variables(self._connection, values)
 
     def tables_in(self, query: str) -> frozenset[str]:
-        row = self._connection.execute("SELECT json_serialize_sql(?)", [query]).fetchone()
-        tree = json.loads(row[0]) if row else {}
+        rows = self._connection.execute("SELECT json_serialize_sql(?)", [query]).fetchall()
+        tree = json.loads(rows[0][0])
         if tree.get("error"):
             raise ValueError(str(tree.get("error_message", "is no SELECT")))
         if len(tree["statements"]) != 1:
@@ -190,11 +192,15 @@ class DuckDBEngine:
         return self._run(query).fetchall()
 
     def batches(self, query: str, size: int) -> Iterator[pa.RecordBatch]:
+        # A connection of its own: others are used while the batches are still coming.
+        cursor = self._connection.cursor()
+        _set_variables(cursor, self._variables)
         self._connection.execute("SET preserve_insertion_order = true")
         try:
             with _told():
-                yield from self._connection.sql(query).to_arrow_reader(size)
+                yield from cursor.sql(query).to_arrow_reader(size)
         finally:
+            cursor.close()
             self._connection.execute("SET preserve_insertion_order = false")
 
     def relation(self, name: str) -> duckdb.DuckDBPyRelation:
@@ -206,12 +212,19 @@ class DuckDBEngine:
 
     def _view(self, name: str, query: str) -> None:
         if self._defined.get(name) != query:
-            self._connection.execute(f"CREATE OR REPLACE TEMP VIEW {quoted(name)} AS {query}")
+            self._connection.execute(f"CREATE OR REPLACE VIEW {quoted(name)} AS {query}")
             self._defined[name] = query
 
     def _run(self, query: str) -> duckdb.DuckDBPyConnection:
         with _told():
             return self._connection.execute(query)
+
+
+def _set_variables(
+    connection: duckdb.DuckDBPyConnection, values: Mapping[str, VariableValue]
+) -> None:
+    for name, value in values.items():
+        connection.execute(f"SET VARIABLE {quoted(name)} = {_literal(value)}")
 
 
 @contextmanager
@@ -263,7 +276,11 @@ def _read_csv(files: Any, shape: CsvShape) -> str:
 
 def _path_literal(path: Path) -> str:
     """A path as a literal that names one file, whatever glob characters its folders hold."""
-    return text_literal(re.sub(r"([\[*?])", r"[\1]", str(path)))
+    return text_literal(_escaped(path))
+
+
+def _escaped(path: Path) -> str:
+    return re.sub(r"([\[*?])", r"[\1]", str(path))
 
 
 def _literal(value: VariableValue) -> str:

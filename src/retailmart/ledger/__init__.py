@@ -31,6 +31,9 @@ from retailmart.ledger.values import (
 
 __all__ = ["Lease", "Ledger", "claim"]
 
+_READABLE = tuple(
+    state.value for state in (FileState.LOADED, FileState.DUPLICATE, FileState.SUPERSEDED)
+)
 _OPEN = (BatchState.ACTIVE, BatchState.PREPARED, BatchState.COMMITTED, BatchState.PUBLISHED)
 
 
@@ -170,18 +173,24 @@ class Ledger:
         """The file with this key."""
         return self._files(t.files.c.file_id == file_id)[0]
 
-    def counted_by_path(self, path: str) -> LedgerFile | None:
-        """The file whose rows are counted now under this path."""
-        found = self._files(
-            (t.files.c.path_hash == _hash(path)) & (t.files.c.state == FileState.LOADED.value)
-        )
+    def standing(self, path: str) -> LedgerFile | None:
+        """The newest delivery under this path that could be read: what the name stands for."""
+        known = t.files.c.state.in_(_READABLE)
+        found = self._files((t.files.c.path_hash == _hash(path)) & known)
         return found[-1] if found else None
 
-    def counted_by_content(self, sha256: str) -> list[LedgerFile]:
-        """The files with this content whose rows are counted now."""
-        return self._files(
-            (t.files.c.sha256 == sha256) & (t.files.c.state == FileState.LOADED.value)
-        )
+    def names_of(self, sha256: str) -> set[str]:
+        """The paths that stand for this content now."""
+        known = t.files.c.state.in_(_READABLE)
+        paths = {file.path for file in self._files((t.files.c.sha256 == sha256) & known)}
+        newest = {path: self.standing(path) for path in paths}
+        return {path for path, file in newest.items() if file and file.sha256 == sha256}
+
+    def counted_by_content(self, sha256: str) -> LedgerFile | None:
+        """The file with this content whose rows are counted now."""
+        counted = t.files.c.state == FileState.LOADED.value
+        found = self._files((t.files.c.sha256 == sha256) & counted)
+        return found[-1] if found else None
 
     def months_of_files(self, file_ids: Iterable[int]) -> dict[str, Totals]:
         """Rows and money by month of these files together."""

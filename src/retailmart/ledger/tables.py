@@ -125,7 +125,7 @@ marts = Table(
     "retailmart_marts",
     metadata,
     Column("name", String(100), primary_key=True),
-    Column("fingerprint", String(64)),
+    Column("fingerprint", String(80)),
     Column("published_as", String(100)),
     Column("published_version", BigInteger),
     Column("published_fingerprint", String(64)),

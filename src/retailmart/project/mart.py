@@ -22,6 +22,9 @@ _SELECT = re.compile(
 )
 
 
+_AS_OF = re.compile(r"getvariable\(\s*'as_of'\s*\)", re.IGNORECASE)
+
+
 class Refresh(Enum):
     """Which part of a mart a batch writes anew."""
 
@@ -71,6 +74,11 @@ class Mart:
         """The partition column that holds 'YYYY-MM', or None where all is rebuilt anyway."""
         return None if self.refresh is Refresh.FULL else self.partitions[0]
 
+    @property
+    def looks_at_as_of(self) -> bool:
+        """Whether it shows something else on another day, without any new row."""
+        return self.refresh is Refresh.FULL and bool(_AS_OF.search(self.query))
+
     def fingerprint(self, variables: Mapping[str, Variable]) -> str:
         """Changes when the mart would compute something else from the same rows."""
         used = {name: str(variables[name]) for name in self.variables if name in variables}
@@ -91,6 +99,8 @@ def read_mart(path: Path, folder: Path, problems: list[str]) -> Mart | None:
     below = "\n".join(lines[length:])
     first_line = length + 1 + below[: len(below) - len(below.lstrip())].count("\n")
     query = below.strip().removesuffix(";").rstrip()
+    if "--" in query.rpartition("\n")[2]:
+        query += "\n"  # a comment in the last line must not swallow what follows the query
     wrong = []
     if not query:
         wrong.append(f"{label}: holds no SELECT below its header")

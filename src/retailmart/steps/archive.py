@@ -9,6 +9,10 @@ from retailmart.ledger.values import Batch, FileState, LedgerFile
 from retailmart.storage import Entry, LocalFolder
 
 
+_LONGEST_NAME = 255  # bytes, on every file system in use
+_REASON = ".reason.txt"
+
+
 def archive(
     landing: LocalFolder,
     archived: LocalFolder,
@@ -42,20 +46,33 @@ def _archive_one(
     entry: Entry | None,
 ) -> None:
     path = archive_path(batch, file)
+    other = _beside(path, batch)
     snapshot = scratch / f"{file.sha256}.csv"
     unchanged = entry is not None and entry.version == (file.size, file.mtime_ns)
     if unchanged and entry is not None:
-        archived.move_in(landing, entry.key, _free(archived, path, batch))
+        # A refused file of the same name may lie there already; both are kept.
+        path = other if archived.exists(path) else path
+        archived.move_in(landing, entry.key, path)
+    elif archived.exists(other):
+        path = other
     elif snapshot.exists() and not archived.exists(path):
         archived.move_in(LocalFolder(scratch), snapshot.name, path)
     if file.state is FileState.REFUSED and file.message:
         words = f"{file.path} {file.message}\n"
-        archived.put(f"{path}.reason.txt", words.encode("utf-8", "backslashreplace"))
+        archived.put(_reason(path), words.encode("utf-8", "backslashreplace"))
 
 
-def _free(archived: LocalFolder, path: str, batch: Batch) -> str:
-    """A refused file of the same name may lie there already; both are kept."""
-    if not archived.exists(path):
-        return path
+def _beside(path: str, batch: Batch) -> str:
     name = PurePosixPath(path)
-    return str(name.with_name(f"{name.stem}.{batch.stamp}{name.suffix}"))
+    return str(name.with_name(_fitting(f"{name.stem}.{batch.stamp}{name.suffix}")))
+
+
+def _reason(path: str) -> str:
+    name = PurePosixPath(path)
+    return str(name.with_name(f"{_fitting(name.name, _REASON)}{_REASON}"))
+
+
+def _fitting(name: str, ending: str = "") -> str:
+    """A name short enough to take an ending; what is cut off is the front, the stamp stays."""
+    raw = name.encode("utf-8", "surrogateescape")
+    return raw[-(_LONGEST_NAME - len(ending)) :].decode("utf-8", "ignore")

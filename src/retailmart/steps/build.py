@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 
 from retailmart.engines import Engine
@@ -10,7 +11,7 @@ from retailmart.errors import RetailmartError, SettingsError
 from retailmart.lake import Lake, file_prefix
 from retailmart.project.mart import Mart, Refresh
 from retailmart.steps.load import LoadedFeed
-from retailmart.tables import DataFile, TableChange, TableState, Written
+from retailmart.tables import DataFile, Field, TableChange, TableState, Written
 
 
 @dataclass(frozen=True)
@@ -133,7 +134,7 @@ class _Builder:
         self, months: frozenset[str], replaced: frozenset[str], append: bool, *, anew: bool
     ) -> BuiltMart:
         files: list[DataFile] = []
-        written: Written | None = None
+        written = None if months else self._nothing()
         for number, month in enumerate(sorted(months), 1):
             for name in self.reads - self.inputs.dimensions.keys():
                 self.engine.define(name, self._part(name, month, append and not anew))
@@ -142,18 +143,36 @@ class _Builder:
         gone = None if anew else (replaced if append else months)
         return self._built(tuple(files), written, months, gone)
 
+    def _nothing(self) -> Written:
+        """The mart's columns where there is no month to build, as when all rows were refused."""
+        for name in self.reads - self.inputs.dimensions.keys():
+            self.engine.define(name, self._table(name).only(()))
+        with self._placed():
+            return Written(self._fields(), ())
+
     def _write(self, prefix: str, month: str | None) -> Written:
         mart = self.mart
-        try:
-            fields = self.engine.fields(mart.query)
-            missing = {*mart.partitions, *mart.key, *mart.balance.values()}
-            missing -= {field.name for field in fields}
-            if missing:
-                listed = ", ".join(sorted(missing))
-                raise RetailmartError(f"its header names {listed}, which it does not select")
+        with self._placed():
+            self._fields()
             return self.engine.write(mart.query, self.root, prefix, mart.partitions, month)
+
+    def _fields(self) -> tuple[Field, ...]:
+        mart = self.mart
+        fields = self.engine.fields(mart.query)
+        missing = {*mart.partitions, *mart.key, *mart.balance.values()}
+        missing -= {field.name for field in fields}
+        if missing:
+            listed = ", ".join(sorted(missing))
+            raise RetailmartError(f"its header names {listed}, which it does not select")
+        return fields
+
+    @contextmanager
+    def _placed(self) -> Iterator[None]:
+        """Errors of the mart's SELECT, with the place where it stands."""
+        try:
+            yield
         except RetailmartError as error:
-            place = f"marts/{mart.name}.sql:{mart.first_line}"
+            place = f"marts/{self.mart.name}.sql:{self.mart.first_line}"
             raise type(error)(f"{place}: {error.message}", error.hint) from error
 
     def _built(

@@ -281,16 +281,16 @@ class _Loader:
         return f"SELECT {', '.join(names)} FROM {source}"
 
     def _typed(self, relation: str, layout: Layout) -> str:
-        """A relation of typed columns, the texts they came from beside them (`t0`, `t1`, …)."""
+        """A relation of typed columns, the texts they came from beside them (`_t0`, `_t1`, …)."""
         columns = list(enumerate(self.feed.columns))
-        texts = [f"{_text_of(column, layout)} AS t{n}" for n, column in columns]
-        tried = [f"{attempt(_text_of(c, layout), c.type)} AS a{n}" for n, c in columns]
-        parts = [f"{typed(f't{n}', f'a{n}', c.type)} AS {quoted(c.name)}" for n, c in columns]
+        texts = [f"{_text_of(column, layout)} AS _t{n}" for n, column in columns]
+        tried = [f"{attempt(_text_of(c, layout), c.type)} AS _a{n}" for n, c in columns]
+        parts = [f"{typed(f'_t{n}', f'_a{n}', c.type)} AS {quoted(c.name)}" for n, c in columns]
         extra = f", {self._extras(layout)} AS _extra"
         if self.feed.extra_columns:
             parts.append(f"_extra AS {quoted(self.feed.extra_columns)}")
         inner = f"SELECT * EXCLUDE ({_cells(layout)}), {', '.join(texts + tried)}{extra}"
-        tries = ", ".join(f"a{n}" for n, _ in columns)
+        tries = ", ".join(f"_a{n}" for n, _ in columns)
         outer = f"SELECT * EXCLUDE ({tries}, _extra), {', '.join(parts)}"
         return f"({outer} FROM ({inner} FROM {relation}))"
 
@@ -307,7 +307,7 @@ class _Loader:
         """Everything that sends a row to quarantine, in the order it is told."""
         violations = []
         for number, column in enumerate(self.feed.columns):
-            name, text = quoted(column.name), f"t{number}"
+            name, text = quoted(column.name), f"_t{number}"
             if column.mandatory:
                 empty = f"coalesce(trim({text}), '') = ''"
                 message = f"{column.name} is empty"
@@ -328,7 +328,7 @@ class _Loader:
             if column.mandatory:
                 parts.append(f"{quoted(column.name)} IS NULL")
             elif column.type.name != "STRING" and column.name in layout.columns:
-                parts.append(f"({quoted(column.name)} IS NULL AND trim(t{number}) <> '')")
+                parts.append(f"({quoted(column.name)} IS NULL AND trim(_t{number}) <> '')")
         for rule in self.feed.rules_that(Action.QUARANTINE):
             parts.append(f"coalesce(NOT ({rule.condition}), false)")
         return " OR ".join(parts) or "false"

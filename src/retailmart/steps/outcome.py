@@ -100,17 +100,19 @@ def count_unmatched(
 
 
 def differences(
-    ledger: Ledger, loaded: Iterable[LoadedFeed], active: Iterable[LedgerFile]
+    ledger: Ledger, loaded: Iterable[LoadedFeed], staged: Iterable[LedgerFile]
 ) -> list[Difference]:
-    """What each corrected file changes against the version it supersedes."""
+    """What each corrected file changes against the version that leaves for it."""
     outcomes = {outcome.file_id: outcome for feed in loaded for outcome in feed.outcomes}
     lines = []
-    for file in active:
+    for file in staged:
         if file.supersedes is None:
             continue
-        new, old = outcomes[file.file_id], ledger.file(file.supersedes)
-        money = _amount(new.months) - _amount(ledger.months_of_files([file.supersedes]))
-        lines.append(Difference(file.path, new.loaded - (old.loaded or 0), money))
+        new, old = outcomes.get(file.file_id), ledger.file(file.supersedes)
+        rows = (new.loaded if new else 0) - (old.loaded or 0)
+        came = _amount(new.months) if new else Decimal(0)
+        money = came - _amount(ledger.months_of_files([file.supersedes]))
+        lines.append(Difference(file.path, rows, money))
     return lines
 
 

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 from retailmart.ledger import Ledger
-from retailmart.ledger.values import FileState, LedgerFile, NewFile
+from retailmart.ledger.values import FileState, NewFile
 from retailmart.project.feed import Feed
 from retailmart.steps.check import CheckedFile, Refusal, check
 from retailmart.steps.discover import Snapshot
@@ -23,45 +23,45 @@ class Verdict:
 def judge(ledger: Ledger, snapshots: Sequence[Snapshot], feeds: Iterable[Feed]) -> list[Verdict]:
     """Judge all files of a batch together, in the order given.
 
-    The same content is counted once: a file is a duplicate of one whose rows stay counted, or of
-    an earlier one of this batch. New content under a counted path supersedes what it held.
+    A name stands for the newest content that was delivered under it and could be read. A content is
+    counted once, however many names stand for it, and leaves when no name does any more.
     """
     known_feeds = tuple(feeds)
     checks = [(shot, check(shot, known_feeds)) for shot in snapshots]
-    counted = {
-        shot.entry.path: ledger.counted_by_path(shot.entry.path)
-        for shot, checked in checks
-        if isinstance(checked, CheckedFile)
-    }
-    leaving = _leaving(checks, counted)
+    arrived = {s.entry.path: s.sha256 for s, checked in checks if isinstance(checked, CheckedFile)}
+    leaving = _leaving(ledger, arrived)
     taken: dict[str, str] = {}
     verdicts = []
     for shot, checked in checks:
         if isinstance(checked, Refusal):
             verdicts.append(Verdict(_refused(shot, checked)))
             continue
-        same = (f for f in ledger.counted_by_content(shot.sha256) if f.file_id not in leaving)
-        twin = next((file.path for file in same), taken.get(shot.sha256))
+        path, supersedes = shot.entry.path, leaving.get(shot.entry.path)
+        counted = ledger.counted_by_content(shot.sha256)
+        twin = counted.path if counted else taken.get(shot.sha256)
         if twin is not None:
-            verdicts.append(Verdict(_duplicate(shot, checked.feed, twin)))
+            verdicts.append(Verdict(_duplicate(shot, checked.feed, twin, supersedes)))
             continue
-        taken[shot.sha256] = shot.entry.path
-        before = counted[shot.entry.path]
-        supersedes = before.file_id if before else None
+        taken[shot.sha256] = path
         verdicts.append(Verdict(_accepted(shot, checked.feed, supersedes), checked))
     return verdicts
 
 
-def _leaving(
-    checks: Iterable[tuple[Snapshot, CheckedFile | Refusal]],
-    counted: dict[str, LedgerFile | None],
-) -> set[int]:
-    """Files whose rows leave with this batch: their content does not make a twin any more."""
-    leaving = set()
-    for shot, _ in checks:
-        before = counted.get(shot.entry.path)
-        if before and before.sha256 != shot.sha256:
-            leaving.add(before.file_id)
+def _leaving(ledger: Ledger, arrived: Mapping[str, str]) -> dict[str, int]:
+    """The counted files that no name stands for once `arrived` (path → content) is here.
+
+    Maps the path whose new content makes the last name change → the file whose rows leave.
+    """
+    leaving: dict[str, int] = {}
+    for path, content in arrived.items():
+        before = ledger.standing(path)
+        if before is None or before.sha256 == content:
+            continue
+        others = ledger.names_of(before.sha256) - arrived.keys()
+        counted = ledger.counted_by_content(before.sha256)
+        stays = others or before.sha256 in arrived.values() or counted is None
+        if counted and not stays and counted.file_id not in leaving.values():
+            leaving[path] = counted.file_id
     return leaving
 
 
@@ -69,9 +69,9 @@ def _refused(shot: Snapshot, refusal: Refusal) -> NewFile:
     return _new(shot, FileState.REFUSED, folder=refusal.folder.value, message=refusal.message)
 
 
-def _duplicate(shot: Snapshot, feed: Feed, twin: str) -> NewFile:
+def _duplicate(shot: Snapshot, feed: Feed, twin: str, supersedes: int | None) -> NewFile:
     message = f"has the same content as {twin}, which is counted already"
-    return _new(shot, FileState.DUPLICATE, feed=feed.name, message=message)
+    return _new(shot, FileState.DUPLICATE, feed=feed.name, message=message, supersedes=supersedes)
 
 
 def _accepted(shot: Snapshot, feed: Feed, supersedes: int | None) -> NewFile:

@@ -14,15 +14,25 @@ WITH totals AS (
     FROM sales
     GROUP BY _month, store_id, sales_person_id
 ),
+reach AS (
+    SELECT
+        *,
+        CASE
+            WHEN getvariable('incentive_scope') = 'company'
+                THEN sum(total_sales) OVER (PARTITION BY _month, sales_person_id)
+            ELSE total_sales
+        END AS reached
+    FROM totals
+),
 ranked AS (
     SELECT
         *,
-        max(total_sales) OVER (
+        max(reached) OVER (
             PARTITION BY
                 _month,
                 CASE WHEN getvariable('incentive_scope') = 'company' THEN 0 ELSE store_id END
-        ) AS top_sales
-    FROM totals
+        ) AS top_reached
+    FROM reach
 )
 SELECT
     r.store_id,
@@ -35,7 +45,7 @@ SELECT
     -- Tied tops each earn the full rate; round() is half-up on decimals.
     CAST(
         CASE
-            WHEN r.total_sales = r.top_sales
+            WHEN r.reached = r.top_reached
                 THEN round(r.total_sales * getvariable('incentive_rate'), 2)
             ELSE 0
         END AS DECIMAL(18, 2)

@@ -1,0 +1,93 @@
+"""Reconcile: every number that is off is named with its difference, and nothing is kept."""
+
+from __future__ import annotations
+
+import sqlite3
+from contextlib import closing
+
+import pytest
+
+from retailmart import GateFailed
+from tests.conftest import Shop, sale
+
+
+def script(shop: Shop, statements: str) -> None:
+    """Statements in the ledger's database."""
+    with closing(sqlite3.connect(shop.folder / "retail.db")) as connection:
+        connection.executescript(statements)
+
+
+def edit_mart(shop: Shop, name: str, old: str, new: str) -> None:
+    """Change a text in a mart's file."""
+    path = shop.folder / "marts" / f"{name}.sql"
+    assert old in path.read_text()
+    path.write_text(path.read_text().replace(old, new))
+
+
+@pytest.mark.parametrize(
+    ("statement", "words"),
+    [
+        ("UPDATE retailmart_file_months SET amount = '9.99'", r"raw has 15\.00.*14\.99.*-0\.01"),
+        ("UPDATE retailmart_file_months SET row_count = 2", r"2 rows, the files 3, off by 1"),
+        ("UPDATE retailmart_table_months SET row_count = 2", r"raw has 3 rows"),
+        (
+            "UPDATE retailmart_table_months SET amount = '10.01'"
+            " WHERE table_name = 'marts/sales_mart'",
+            r"marts/sales_mart 15\.01, off by 0\.01",
+        ),
+    ],
+    ids=["a file's money", "a file's rows", "raw's rows", "a mart's money"],
+)
+def test_a_number_that_is_off_by_the_least_stops_the_run(
+    shop: Shop, statement: str, words: str
+) -> None:
+    """A month whose history does not add up is not built upon, and the message says by how much."""
+    shop.sales("sales_a.csv", [sale()])
+    shop.run()
+    script(shop, statement)
+    shop.sales("sales_b.csv", [sale(2, price="5.00")])
+    shown = shop.published("customer_monthly_purchase")
+    with pytest.raises(GateFailed, match=words):
+        shop.run()
+    assert shop.published("customer_monthly_purchase") == shown
+    assert len(shop.mart("customer_mart")) == 1
+    assert (shop.folder / "landing" / "sales_b.csv").exists()
+
+
+def test_all_marts_that_are_off_are_named_at_once(shop: Shop) -> None:
+    """Whoever broke two marts reads of both in one message."""
+    edit_mart(shop, "customer_mart", "FROM sales s", "FROM (FROM sales LIMIT 1) s")
+    edit_mart(shop, "sales_mart", "s.total_cost", "s.total_cost + 1 AS total_cost")
+    shop.sales("sales_a.csv", [sale(), sale(2)])
+    with pytest.raises(GateFailed) as caught:
+        shop.run()
+    assert "marts/customer_mart 10.00, off by -10.00" in caught.value.message
+    assert "raw has 2 rows, marts/customer_mart 1, off by -1" in caught.value.message
+    assert "marts/sales_mart 22.00, off by 2.00" in caught.value.message
+
+
+def test_a_join_that_doubles_rows_is_found(shop: Shop) -> None:
+    """A dimension with two rows a key would count sales twice."""
+    edit_mart(
+        shop,
+        "customer_mart",
+        "LEFT JOIN customer c",
+        "LEFT JOIN (FROM customer UNION ALL FROM customer) c",
+    )
+    shop.sales("sales_a.csv", [sale()])
+    with pytest.raises(GateFailed, match=r"customer_mart 20\.00, off by 10\.00"):
+        shop.run()
+
+
+def test_rows_that_cancel_out_in_money_still_count(shop: Shop) -> None:
+    """A mart that drops a sale and its return has the right money and the wrong rows."""
+    edit_mart(
+        shop,
+        "customer_mart",
+        "LEFT JOIN customer c ON c.customer_id = s.customer_id",
+        "LEFT JOIN customer c ON c.customer_id = s.customer_id WHERE s.customer_id <> 2",
+    )
+    back = sale(2, price="10.00", quantity=-1, total="-10.00")
+    shop.sales("sales_a.csv", [sale(), sale(2), back])
+    with pytest.raises(GateFailed, match=r"raw has 3 rows, marts/customer_mart 1, off by -2"):
+        shop.run()
