@@ -10,14 +10,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+
 import retailmart
 from retailmart.report import RunReport
 from retailmart.template import write_project
 
 AS_OF = datetime(2024, 4, 1, tzinfo=UTC)
-HEADER = (
-    "customer_id,store_id,product_name,sales_date,sales_person_id,price,quantity,total_cost"
-)
+HEADER = "customer_id,store_id,product_name,sales_date,sales_person_id,price,quantity,total_cost"
 
 
 @dataclass(frozen=True)
@@ -65,9 +64,7 @@ class Shop:
     def archived(self) -> list[str]:
         """Everything below the archive, relative."""
         root = self.folder / "archive"
-        return sorted(
-            p.relative_to(root).as_posix() for p in root.rglob("*") if not p.is_dir()
-        )
+        return sorted(p.relative_to(root).as_posix() for p in root.rglob("*") if not p.is_dir())
 
 
 def sale(

@@ -10,9 +10,9 @@ import sys
 from pathlib import Path
 
 import pytest
+
 from retailmart.project import load_project
 from retailmart.template.sample import write_sample
-
 from tests.conftest import Shop, sale
 
 ROOT = Path(__file__).parent.parent

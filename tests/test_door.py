@@ -39,7 +39,6 @@ def test_a_mart_comes_as_rows_arrow_and_pandas(shop: Shop) -> None:
     assert list(frame["first_name"]) == ["First1", "First2"]
 
 
-@pytest.mark.xfail(strict=True, reason="DuckDB's rows need pytz, which nothing installs")
 def test_moments_come_as_rows(shop: Shop) -> None:
     """A mart with a TIMESTAMP column is read in Python like any other."""
     (shop.folder / "marts" / "moments.sql").write_text(

@@ -5,7 +5,6 @@ from __future__ import annotations
 import re
 import sys
 from collections.abc import Iterable
-from decimal import Decimal
 from types import TracebackType
 from typing import TYPE_CHECKING, Self
 
@@ -186,8 +185,3 @@ def visible(text: str) -> str:
 
 def _cell(text: str) -> str:
     return visible(text.replace("\n", "\\n"))
-
-
-def money(value: Decimal) -> str:
-    """An amount with thousands set apart."""
-    return f"{value:,}"

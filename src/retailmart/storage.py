@@ -125,7 +125,10 @@ class LocalFolder:
             if error.errno != errno.EXDEV:
                 raise
             partial = target.with_name(_PARTIAL)
-            shutil.copy2(origin, partial, follow_symlinks=False)
+            if origin.is_fifo():
+                os.mkfifo(partial)
+            else:
+                shutil.copy2(origin, partial, follow_symlinks=False)
             if partial.is_file() and not partial.is_symlink():
                 sync_file(partial)
             os.rename(partial, target)

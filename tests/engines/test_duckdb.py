@@ -239,9 +239,6 @@ def test_types_that_tables_lack_are_named(engine: DuckDBEngine) -> None:
     )
 
 
-SLASH = pytest.mark.xfail(strict=True, reason="DuckDB takes a backslash for a slash")
-
-
 @pytest.mark.parametrize(
     "name",
     [
@@ -250,7 +247,6 @@ SLASH = pytest.mark.xfail(strict=True, reason="DuckDB takes a backslash for a sl
         "ü #1 %41",
         "my [shop]",
         "a*b?",
-        pytest.param("back\\slash", marks=SLASH),
     ],
 )
 def test_any_folder_can_hold_the_lake(tmp_path: Path, name: str) -> None:

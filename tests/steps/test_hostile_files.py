@@ -35,6 +35,7 @@ from retailmart.report import FileLine, RunReport
 from retailmart.steps.check import CheckedFile, Refusal, check_content
 from retailmart.steps.load import FileToLoad, load, quarantine_table
 from retailmart.steps.scan import Scan
+from retailmart.storage import printable
 from retailmart.template import write_project
 from tests.conftest import _SHOP, AS_OF, HEADER, Shop, sale
 
@@ -656,7 +657,9 @@ def test_links_pipes_and_nameless_bytes_are_refused(shop: Shop, tmp_path: Path) 
         moved = shop.folder / "archive" / "error_files" / "wrong_file_types" / name
         assert moved.is_symlink()
     assert "pipe or device" in str(after.line("sales_pipe.csv").message)
-    assert "not UTF-8; rename it" in str(after.line(r"sales_\xff.csv").message)
+    assert "not UTF-8; rename it" in str(
+        after.line(printable(os.fsdecode(b"sales_\xff.csv"))).message
+    )
     assert secret.read_text() == GOOD
     assert report.count("refused") == 6
     assert list(landing.iterdir()) == []

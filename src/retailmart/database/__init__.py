@@ -54,7 +54,8 @@ def _open_sqlite(path: Path, *, read_only: bool) -> Engine:
             connection.execute("PRAGMA cache_size = -65536")
 
     def begin(connection: Connection) -> None:
-        connection.exec_driver_sql("BEGIN" if read_only else "BEGIN IMMEDIATE")
+        reads = read_only or connection.get_execution_options().get("retailmart_reads")
+        connection.exec_driver_sql("BEGIN" if reads else "BEGIN IMMEDIATE")
 
     event.listen(engine, "connect", configure)
     event.listen(engine, "begin", begin)

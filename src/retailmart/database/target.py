@@ -77,9 +77,10 @@ class Target:
 
     def clear(self, connection: Connection, months: Iterable[str] | None) -> None:
         """Remove the rows of some months, or all."""
-        statement = delete(self._table())
+        table = self._table()
+        statement = delete(table)
         if months is not None and self.month:
-            statement = statement.where(self._table().c[self.month].in_(list(months)))
+            statement = statement.where(table.c[self.month].in_(list(months)))
         connection.execute(statement)
 
     def insert(self, connection: Connection, rows: Iterable[pa.RecordBatch]) -> int:
@@ -155,7 +156,7 @@ _ROWS_A_STATEMENT = 100
 
 def _with_values(statement: str, count: int) -> str:
     """An INSERT of one row, written for many."""
-    head, values = statement.split(" VALUES ", 1)
+    head, _, values = statement.rpartition(" VALUES ")
     return f"{head} VALUES {', '.join([values] * count)}"
 
 

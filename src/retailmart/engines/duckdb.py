@@ -62,6 +62,7 @@ class DuckDBEngine:
         self._connection = duckdb.connect()
         self._defined: dict[str, str] = {}
         self._variables: dict[str, VariableValue] = {}
+        self._rows: dict[str, pa.Table] = {}
         execute = self._connection.execute
         execute("SET GLOBAL TimeZone = 'UTC'")
         execute("SET preserve_insertion_order = false")
@@ -125,6 +126,7 @@ class DuckDBEngine:
         self._view(name, f"SELECT {columns} FROM read_parquet([{files}], {options})")
 
     def define_rows(self, name: str, rows: pa.Table) -> None:
+        self._rows[name] = rows
         self._connection.register(name, rows)
 
     def fields(self, query: str) -> tuple[Field, ...]:
@@ -195,6 +197,8 @@ class DuckDBEngine:
         # A connection of its own: others are used while the batches are still coming.
         cursor = self._connection.cursor()
         _set_variables(cursor, self._variables)
+        for name, rows in self._rows.items():
+            cursor.register(name, rows)
         self._connection.execute("SET preserve_insertion_order = true")
         try:
             with _told():

@@ -12,11 +12,12 @@ from decimal import Decimal
 from typing import Any
 
 from sqlalchemy import Connection, Engine, delete, func, insert, select, update
+from sqlalchemy.exc import DatabaseError
 
 from retailmart.errors import RetailmartError
 from retailmart.ledger import tables as t
 from retailmart.ledger.lease import Lease, claim
-from retailmart.ledger.migrations import migrate
+from retailmart.ledger.migrations import is_current, migrate
 from retailmart.ledger.values import (
     Batch,
     BatchState,
@@ -31,6 +32,8 @@ from retailmart.ledger.values import (
 
 __all__ = ["Lease", "Ledger", "claim"]
 
+# The option of a connection that takes no lock; `database` begins its transactions accordingly.
+READS = "retailmart_reads"
 _READABLE = tuple(
     state.value for state in (FileState.LOADED, FileState.DUPLICATE, FileState.SUPERSEDED)
 )
@@ -45,9 +48,23 @@ class Ledger:
     lease: Lease | None = None
 
     def migrate(self) -> None:
-        """Create or update the ledger's tables."""
-        with self.engine.begin() as connection:
-            migrate(connection)
+        """Create or update the ledger's tables. RetailmartError where the database is none."""
+        try:
+            with self._reading() as connection:
+                if is_current(connection):
+                    return
+            with self.engine.begin() as connection:
+                migrate(connection)
+        except DatabaseError as error:
+            shown = self.engine.url.render_as_string(hide_password=True)
+            raise RetailmartError(
+                f"the database {shown} cannot be used: {error.orig}",
+                "Check `database` in retailmart.yml",
+            ) from error
+
+    def _reading(self) -> Connection:
+        """A connection that only reads, and so waits for nobody who writes."""
+        return self.engine.execution_options(**{READS: True}).connect()
 
     @contextmanager
     def transaction(self) -> Iterator[Connection]:
@@ -118,7 +135,7 @@ class Ledger:
             .order_by(columns.run_id.desc())
             .limit(count)
         )
-        with self.engine.connect() as connection:
+        with self._reading() as connection:
             return [RunRecord(*row) for row in connection.execute(query)]
 
     # batches and files
@@ -126,7 +143,7 @@ class Ledger:
     def open_batch(self) -> Batch | None:
         """The batch that is not done yet, if any."""
         states = [state.value for state in _OPEN]
-        with self.engine.connect() as connection:
+        with self._reading() as connection:
             row = connection.execute(select(t.batches).where(t.batches.c.state.in_(states))).first()
         return _batch(row) if row else None
 
@@ -160,13 +177,14 @@ class Ledger:
     def count_files(self) -> dict[str, int]:
         """How many files are in each state."""
         query = select(t.files.c.state, func.count().label("n")).group_by(t.files.c.state)
-        with self.engine.connect() as connection:
+        with self._reading() as connection:
             return {row.state: row.n for row in connection.execute(query)}
 
     def find_file(self, path: str) -> LedgerFile | None:
         """The newest delivery under this path, by its whole path or its name alone."""
-        exact = self._files(t.files.c.path_hash == _hash(path))
-        found = exact or [f for f in self._files(t.files.c.path.like(f"%{path}")) if f]
+        found = self._files(t.files.c.path_hash == _hash(path)) or self._files(
+            t.files.c.path.endswith(f"/{path}", autoescape=True)
+        )
         return found[-1] if found else None
 
     def file(self, file_id: int) -> LedgerFile:
@@ -197,7 +215,7 @@ class Ledger:
         query = select(
             t.file_months.c.month, t.file_months.c.row_count, t.file_months.c.amount
         ).where(t.file_months.c.file_id.in_(list(file_ids)))
-        with self.engine.connect() as connection:
+        with self._reading() as connection:
             return _sum_months(connection.execute(query))
 
     def counted_months(self, feed: str, months: Iterable[str]) -> dict[str, Totals]:
@@ -211,7 +229,7 @@ class Ledger:
                 t.file_months.c.month.in_(list(months)),
             )
         )
-        with self.engine.connect() as connection:
+        with self._reading() as connection:
             return _sum_months(connection.execute(query))
 
     def months_of_table(self, table: str) -> dict[str, Totals]:
@@ -220,7 +238,7 @@ class Ledger:
         query = select(columns.month, columns.row_count, columns.amount).where(
             columns.table_name == table
         )
-        with self.engine.connect() as connection:
+        with self._reading() as connection:
             return _sum_months(connection.execute(query))
 
     # the states of a batch
@@ -238,7 +256,7 @@ class Ledger:
 
     def prepared(self, batch: Batch) -> tuple[Outcome, dict[str, str]]:
         """What `prepare` recorded."""
-        with self.engine.connect() as connection:
+        with self._reading() as connection:
             packed = connection.scalar(
                 select(t.batches.c.outcome).where(t.batches.c.batch_id == batch.batch_id)
             )
@@ -315,17 +333,17 @@ class Ledger:
 
     def marts(self) -> dict[str, MartRecord]:
         """What is known of each mart."""
-        with self.engine.connect() as connection:
+        with self._reading() as connection:
             return {row.name: MartRecord(*row) for row in connection.execute(select(t.marts))}
 
     def source_digests(self) -> dict[str, str]:
         """The digest of each source table as it lies in the lake."""
-        with self.engine.connect() as connection:
+        with self._reading() as connection:
             return {row.name: row.digest for row in connection.execute(select(t.sources))}
 
     def _files(self, condition: Any) -> list[LedgerFile]:
         query = select(t.files).where(condition).order_by(t.files.c.file_id)
-        with self.engine.connect() as connection:
+        with self._reading() as connection:
             return [_file(row) for row in connection.execute(query)]
 
     def _move(self, connection: Connection, batch: Batch, to: BatchState, **values: Any) -> None:

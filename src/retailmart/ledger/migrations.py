@@ -20,11 +20,20 @@ def m001_first_tables(connection: Connection) -> None:
 MIGRATIONS: tuple[Migration, ...] = (m001_first_tables,)
 
 
+def is_current(connection: Connection) -> bool:
+    """Whether nothing is missing."""
+    return {migration.__name__ for migration in MIGRATIONS} <= _applied(connection)
+
+
+def _applied(connection: Connection) -> set[str]:
+    if not inspect(connection).has_table(tables.migrations.name):
+        return set()
+    return set(connection.scalars(select(tables.migrations.c.name)))
+
+
 def migrate(connection: Connection) -> None:
     """Apply what is missing, in order."""
-    applied = set[str]()
-    if inspect(connection).has_table(tables.migrations.name):
-        applied = set(connection.scalars(select(tables.migrations.c.name)))
+    applied = _applied(connection)
     for migration in MIGRATIONS:
         if migration.__name__ not in applied:
             migration(connection)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -37,7 +38,7 @@ def load_project(folder: Path, overrides: Mapping[str, object] | None = None) ->
             [f"{folder} holds no {SETTINGS_FILE}"],
             "Go to your project's folder, or write one with: retailmart init DIR --sample",
         )
-    problems: list[str] = []
+    problems = _misread_path(folder)
     source = read_settings(folder, overrides or {}, problems)
     settings = validate(Settings, source, problems) if source else None
     feed_files = sorted(folder.glob("feeds/*.y*ml"))
@@ -56,6 +57,13 @@ def load_project(folder: Path, overrides: Mapping[str, object] | None = None) ->
     if problems or settings is None:
         raise SettingsError(problems)
     return Project(folder, settings, named_feeds, named_marts)
+
+
+def _misread_path(folder: Path) -> list[str]:
+    """The lake's library takes `%41` in a path for A, and the engine a backslash for a slash."""
+    if not re.search(r"%[0-9A-Fa-f]{2}|\\", str(folder)):
+        return []
+    return [f"{folder}: what reads the lake takes a % or \\ in a path amiss; rename the folder"]
 
 
 def _same_names(folder: Path, files: list[Path]) -> list[str]:

@@ -8,7 +8,6 @@ from pathlib import Path, PurePosixPath
 from retailmart.ledger.values import Batch, FileState, LedgerFile
 from retailmart.storage import Entry, LocalFolder
 
-
 _LONGEST_NAME = 255  # bytes, on every file system in use
 _REASON = ".reason.txt"
 
