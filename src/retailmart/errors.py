@@ -58,7 +58,7 @@ class MartNotBuilt(RetailmartError):
 
 
 class KeyClash(RetailmartError):
-    """Two rows of a published table have the same key."""
+    """A published table refuses a row, as when two have the same key."""
 
 
 class CsvBroken(RetailmartError):

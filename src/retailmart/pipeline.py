@@ -120,8 +120,8 @@ def prepare(house: House, batch: Batch) -> None:
     try:
         prepared = _load_build_reconcile(house, batch, staged)
     except GateFailed:
+        house.sweep(batch)  # first: an abandoned batch is never looked at again
         house.ledger.abandon(batch)
-        house.sweep(batch)
         house.clear_scratch()
         raise
     changes = {
@@ -149,7 +149,8 @@ def _load_build_reconcile(house: House, batch: Batch, staged: Sequence[LedgerFil
             engine, house.lake, plan.order, plan.reads, inputs, stale, batch.batch_id, tell
         )
     with house.step("reconcile"):
-        proven = reconcile(engine, house.ledger, loaded, leaving, built)
+        feeds = house.project.feeds.values()
+        proven = reconcile(engine, house.ledger, feeds, loaded, leaving, built)
         unmatched = count_unmatched(engine, loaded, inputs.dimensions)
         changed = differences(house.ledger, loaded, staged)
     return Prepared(loaded, sources, built, proven, unmatched, changed)

@@ -135,6 +135,15 @@ class LocalFolder:
             origin.unlink()
         sync_folder(target.parent)
 
+    def copy_in(self, source: Path, path: str) -> None:
+        """Copy a file of this machine to `path` here, as a whole or not at all."""
+        target = self.root / path
+        target.parent.mkdir(parents=True, exist_ok=True)
+        partial = target.with_name(_PARTIAL)
+        shutil.copyfile(source, partial)
+        sync_file(partial)
+        os.rename(partial, target)
+
     def put(self, path: str, content: bytes) -> None:
         """Write a small file as a whole or not at all."""
         target = self.root / path

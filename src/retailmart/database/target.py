@@ -92,8 +92,8 @@ class Target:
             return self._insert(connection, rows)
         except IntegrityError as error:
             raise KeyClash(
-                f"two rows of {self.name} have the same key ({', '.join(self.key)}): {error.orig}",
-                "Give the mart's `key` all columns that tell its rows apart",
+                f"the table {self.name} refuses a row: {error.orig}",
+                f"Its key is {', '.join(self.key)}: does it tell all rows of the mart apart?",
             ) from error
 
     def _insert(self, connection: Connection, rows: Iterable[pa.RecordBatch]) -> int:

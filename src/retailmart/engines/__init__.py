@@ -4,7 +4,7 @@ pipeline is written once above them, in DuckDB's SQL.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Generator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from decimal import Decimal
@@ -71,7 +71,7 @@ class Engine(Protocol):
     def rows(self, query: str) -> list[tuple[Any, ...]]:
         """A small result, as Python values; decimals are Decimal."""
 
-    def batches(self, query: str, size: int) -> Iterator[pa.RecordBatch]:
+    def batches(self, query: str, size: int) -> Generator[pa.RecordBatch, None, None]:
         """A large result in the query's order, in record batches of about `size` rows."""
 
     def close(self) -> None:

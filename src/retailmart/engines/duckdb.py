@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Generator, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from datetime import datetime
@@ -193,7 +193,7 @@ class DuckDBEngine:
     def rows(self, query: str) -> list[tuple[Any, ...]]:
         return self._run(query).fetchall()
 
-    def batches(self, query: str, size: int) -> Iterator[pa.RecordBatch]:
+    def batches(self, query: str, size: int) -> Generator[pa.RecordBatch, None, None]:
         # A connection of its own: others are used while the batches are still coming.
         cursor = self._connection.cursor()
         _set_variables(cursor, self._variables)

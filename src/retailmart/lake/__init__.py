@@ -119,17 +119,15 @@ class Lake:
         schema = _schema(change.fields)
         now = int(time.time() * 1000)
         adds: list[Any] = [_add_action(file, now) for file in change.adds]
+        known = _state(handle, self.folder(change.table))
+        going = [file for file in known.files if file.path in set(change.removes)]
         mode = "append"
-        if handle.schema() != schema:
+        if handle.schema() == schema:
+            adds += [RemoveAction(f.path, True, now, f.size, dict(f.partition)) for f in going]
+        elif len(going) == len(known.files):
             mode = "overwrite"  # the one mode that takes a new schema; it removes all by itself
         else:
-            known = _state(handle, self.folder(change.table))
-            gone = set(change.removes)
-            adds += [
-                RemoveAction(f.path, True, now, f.size, dict(f.partition))
-                for f in known.files
-                if f.path in gone
-            ]
+            raise RetailmartError(f"{change.table} would get other columns and keep old files")
         properties = CommitProperties(
             custom_metadata={"retailmart_batch": str(batch_id)},
             max_commit_retries=0,

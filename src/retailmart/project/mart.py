@@ -128,6 +128,8 @@ def _mistakes(data: object) -> Iterator[tuple[Location, str]]:
             f"refresh: {refresh} needs `partitions` that begin with the month ('YYYY-MM'), as in"
             " [_month]",
         )
+    if refresh == Refresh.FULL.value and data.get("balance"):
+        yield ("balance",), "balance: is proven by month; it needs refresh: append or months"
     if isinstance(publish, str) and not NAME.fullmatch(publish):
         yield ("publish",), f"publish: {publish!r} is no table name"
     if isinstance(publish, str) and publish.lower().startswith("retailmart_"):

@@ -55,7 +55,7 @@ def _archive_one(
     elif archived.exists(other):
         path = other
     elif snapshot.exists() and not archived.exists(path):
-        archived.move_in(LocalFolder(scratch), snapshot.name, path)
+        archived.copy_in(snapshot, path)  # a duplicate may need the same snapshot
     if file.state is FileState.REFUSED and file.message:
         words = f"{file.path} {file.message}\n"
         archived.put(_reason(path), words.encode("utf-8", "backslashreplace"))

@@ -30,13 +30,16 @@ class Inputs:
 
 @dataclass(frozen=True)
 class BuiltMart:
-    """What a batch does to a mart. `months` are those written anew or added to; None is all."""
+    """What a batch does to a mart. `months` are those written anew or added to; None is all.
+
+    `anew` tells that nothing of what it held before is kept.
+    """
 
     mart: Mart
-    change: TableChange | None
+    change: TableChange
     after: TableState
     months: frozenset[str] | None
-    appended: bool
+    anew: bool
 
 
 def mart_table(name: str) -> str:
@@ -114,7 +117,7 @@ class _Builder:
     def build(self, *, anew: bool) -> BuiltMart:
         """Write the mart's files and say what becomes of the old ones."""
         self._define_dimensions()
-        anew = anew or self.before is None
+        anew = anew or self.before is None or self.before.fields != self._nothing().fields
         if self.mart.refresh is Refresh.FULL:
             return self._build_full()
         append = self.mart.refresh is Refresh.APPEND
@@ -193,8 +196,7 @@ class _Builder:
             mart_table(mart.name), fields, mart.partitions, files, tuple(f.path for f in old)
         )
         after = change.applied_to(str(self.root), before)
-        append = mart.refresh is Refresh.APPEND
-        return BuiltMart(mart, change, after, months, append and gone is not None)
+        return BuiltMart(mart, change, after, months, gone is None)
 
     def _define_dimensions(self) -> None:
         for name in self.reads & self.inputs.dimensions.keys():

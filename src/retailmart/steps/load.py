@@ -97,12 +97,17 @@ def load(
     checked = {item.file.file_id: item for item in loader.files_as_read(files)}
     before = lake.state(raw_table(feed.name))
     replaced = frozenset(month for months in superseded.values() for month in months)
-    if before and replaced:
-        written.append(loader.keep(before.in_months(replaced), list(superseded)))
-    fields = next((part.fields for part in written if part.fields), raw_fields(feed))
-    adds = tuple(file for part in written for file in part.files)
-    removes = tuple(f.path for f in before.in_months(replaced).files) if before else ()
     partitions = (MONTH,) if feed.month else ()
+    fields = raw_fields(feed)
+    rewritten = before.in_months(replaced) if before and partitions else before
+    if before and (before.fields, before.partition_by) != (fields, partitions):
+        rewritten, replaced = before, replaced | before.months  # the feed has other columns now
+    if rewritten and (replaced or superseded) and rewritten.files:
+        written.append(loader.keep(rewritten, list(superseded)))
+    elif rewritten:
+        rewritten = rewritten.only(())
+    adds = tuple(file for part in written for file in part.files)
+    removes = tuple(file.path for file in rewritten.files) if rewritten else ()
     change = TableChange(raw_table(feed.name), fields, partitions, adds, removes)
     after = change.applied_to(str(lake.folder(change.table)), before)
     sums = loader.sums(after.only(adds))
@@ -177,11 +182,16 @@ class _Loader:
             yield FileToLoad(item.file, self._cleaned.get(item.file.file_id, item.checked))
 
     def keep(self, table: TableState, leaving: Sequence[int]) -> Written:
-        """Write the rows of replaced months that stay."""
+        """Write the rows that stay of what is replaced; columns they never had are NULL."""
         self.engine.define("_replaced", table)
-        ids = ", ".join(str(file_id) for file_id in leaving)
-        query = f"SELECT * FROM _replaced WHERE {FILE_ID} NOT IN ({ids})"
-        return self._to_lake(query)
+        had = {field.name for field in table.fields}
+        columns = ", ".join(
+            quoted(field.name) if field.name in had else f"NULL AS {quoted(field.name)}"
+            for field in raw_fields(self.feed)
+        )
+        ids = ", ".join(str(file_id) for file_id in (*leaving, -1))
+        kept = f"SELECT {columns} FROM _replaced WHERE {FILE_ID} NOT IN ({ids})"
+        return self._to_lake(kept)
 
     def sums(self, added: TableState) -> list[_Sum]:
         """Rows, money and broken rules by file and month, read from the written files."""
@@ -261,7 +271,10 @@ class _Loader:
         root = self.lake.folder(raw_table(self.feed.name))
         prefix = f"{file_prefix(self.batch_id)}{self._writes:04d}"
         partitions = (MONTH,) if self.feed.month else ()
-        return self.engine.write(query, root, prefix, partitions, None)
+        types = ", ".join(
+            f"CAST({quoted(f.name)} AS {f.type}) AS {quoted(f.name)}" for f in raw_fields(self.feed)
+        )
+        return self.engine.write(f"SELECT {types} FROM ({query})", root, prefix, partitions, None)
 
     def _accepted(self, relation: str, layout: Layout) -> str:
         """The raw table's columns. A refused row has no month, so that no file takes it.

@@ -43,7 +43,7 @@ class Prepared:
             if feed.quarantine:
                 yield feed.quarantine
         yield from (source.change for source in self.sources if source.change)
-        yield from (mart.change for mart in self.built if mart.change)
+        yield from (mart.change for mart in self.built)
 
     def outcome(self, fingerprints: Mapping[str, str]) -> Outcome:
         """What the ledger keeps of it; `fingerprints` are those of the marts' definitions."""

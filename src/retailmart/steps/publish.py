@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from contextlib import suppress
+from contextlib import closing, suppress
 from dataclasses import dataclass
 from decimal import Decimal
 from typing import TYPE_CHECKING
@@ -98,7 +98,8 @@ class _Change:
         keys.sort(key=lambda field: self.target.key.index(field.name))
         bound = ", ".join(as_bound(field) for field in keys)
         gone = f"SELECT {bound} FROM (FROM _left EXCEPT ALL FROM _arrived)"
-        deleted = self.target.delete_keys(connection, self.engine.batches(gone, _CHUNK))
+        with closing(self.engine.batches(gone, _CHUNK)) as keys_gone:
+            deleted = self.target.delete_keys(connection, keys_gone)
         return deleted + self._insert_from(connection, "(FROM _arrived EXCEPT ALL FROM _left)")
 
     def insert_all(self, connection: Connection) -> int:
@@ -128,4 +129,5 @@ class _Change:
         bound = ", ".join(as_bound(field) for field in self.target.fields)
         keys = ", ".join(f"_s.{quoted(name)}" for name in self.target.key)
         query = f"SELECT {bound} FROM {source} AS _s ORDER BY {keys}"
-        return self.target.insert(connection, self.engine.batches(query, _CHUNK))
+        with closing(self.engine.batches(query, _CHUNK)) as rows:
+            return self.target.insert(connection, rows)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from decimal import Decimal
 
@@ -11,6 +11,7 @@ from retailmart.errors import GateFailed
 from retailmart.ledger import Ledger
 from retailmart.ledger.values import LedgerFile, Totals
 from retailmart.project.feed import Feed
+from retailmart.project.mart import Refresh
 from retailmart.steps.build import BuiltMart, mart_table
 from retailmart.steps.load import LoadedFeed, raw_table
 from retailmart.tables import TableState, quoted
@@ -37,26 +38,30 @@ class Reconciled:
 def reconcile(
     engine: Engine,
     ledger: Ledger,
+    feeds: Iterable[Feed],
     loaded: Iterable[LoadedFeed],
-    superseded: Mapping[str, Iterable[LedgerFile]],
-    built: Iterable[BuiltMart],
+    leaving: Mapping[str, Iterable[LedgerFile]],
+    built: Sequence[BuiltMart],
 ) -> Reconciled:
-    """Compare all sums, read from the written files. GateFailed names every number that is off."""
-    marts = list(built)
+    """Compare all sums, read from the written files. GateFailed names every number that is off.
+
+    Months that the batch touched are proven; of a mart that is built anew, all months.
+    """
     lines: list[Balance] = []
     months: dict[str, Mapping[str, Totals]] = {}
     problems: list[str] = []
-    for feed in loaded:
-        if feed.feed.balance is None:
+    parts = {part.feed.name: part for part in loaded}
+    for feed in feeds:
+        marts = [part for part in built if feed.name in part.mart.balance]
+        if feed.balance is None or (feed.name not in parts and not marts):
             continue
-        told = _Proof(engine, ledger, feed)
-        told.against_files(superseded.get(feed.feed.name, ()))
+        proof = _Proof(engine, ledger, feed, parts.get(feed.name))
+        proof.against_files(leaving.get(feed.name, ()))
         for part in marts:
-            if feed.feed.name in part.mart.balance:
-                told.against_mart(part, part.mart.balance[feed.feed.name])
-        lines += told.lines()
-        months |= told.months
-        problems += told.problems
+            proof.against_mart(part, part.mart.balance[feed.name])
+        lines += proof.lines()
+        months |= proof.months
+        problems += proof.problems
     if problems:
         raise GateFailed(
             "the totals do not balance; nothing was published:\n  " + "\n  ".join(problems)
@@ -65,54 +70,59 @@ def reconcile(
 
 
 class _Proof:
-    """The balance of one feed in one batch, over the months it touched."""
+    """The balance of one feed in one batch; `loaded` is None where it brought no file of it."""
 
-    def __init__(self, engine: Engine, ledger: Ledger, loaded: LoadedFeed) -> None:
+    def __init__(
+        self, engine: Engine, ledger: Ledger, feed: Feed, loaded: LoadedFeed | None
+    ) -> None:
         self.engine = engine
         self.ledger = ledger
-        self.loaded = loaded
-        self.feed: Feed = loaded.feed
+        self.feed = feed
+        self.outcomes = loaded.outcomes if loaded else ()
+        self.touched = loaded.touched if loaded else frozenset[str]()
+        self.replaced = loaded.replaced if loaded else frozenset[str]()
         self.problems: list[str] = []
-        self.tables: list[str] = []
-        name = raw_table(self.feed.name)
-        self.raw = self._grown(name, loaded.months)
-        self.months: dict[str, Mapping[str, Totals]] = {name: self.raw}
-        self.tables.append(name)
+        name = raw_table(feed.name)
+        self.raw = self._grown(name, loaded.months if loaded else {})
+        self.months: dict[str, Mapping[str, Totals]] = {
+            name: {month: self.raw.get(month, Totals()) for month in self.touched}
+        }
+        self.tables: dict[str, list[str]] = {month: [name] for month in self.touched}
 
-    def against_files(self, superseded: Iterable[LedgerFile]) -> None:
+    def against_files(self, leaving: Iterable[LedgerFile]) -> None:
         """Raw must hold what the counted files brought, file by file in the ledger."""
-        months = self.loaded.touched
-        expected = self.ledger.counted_months(self.feed.name, months)
-        left = self.ledger.months_of_files(file.file_id for file in superseded)
-        for outcome in self.loaded.outcomes:
+        expected = self.ledger.counted_months(self.feed.name, self.touched)
+        left = self.ledger.months_of_files(file.file_id for file in leaving)
+        for outcome in self.outcomes:
             for month, totals in outcome.months.items():
                 expected[month] = expected.get(month, Totals()) + totals
         for month, totals in left.items():
             expected[month] = expected.get(month, Totals()) - totals
-        for month in sorted(months):
+        for month in sorted(self.touched):
             self._compare("the files", month, expected.get(month, Totals()), with_rows=True)
 
     def against_mart(self, part: BuiltMart, amount: str) -> None:
-        """A mart's money in each touched month; its rows too where it holds one a sale."""
-        name = mart_table(part.mart.name)
-        month = part.mart.month
-        if month is None or part.change is None:
+        """A mart's money in each month that changed; its rows too where it holds one a sale."""
+        if part.mart.month is None:
             return
-        sums = self._sums(part.after.only(part.change.adds), month, amount)
-        if part.appended:
+        name = mart_table(part.mart.name)
+        row_level = part.mart.refresh is Refresh.APPEND
+        sums = self._sums(part.after.only(part.change.adds), part.mart.month, amount)
+        months = self.touched
+        if part.anew:
+            months = frozenset(self.raw) | frozenset(sums)
+        elif row_level:
             sums = self._grown(name, sums)
-        self.months[name] = {m: sums.get(m, Totals()) for m in self.loaded.touched | sums.keys()}
-        self.tables.append(name)
-        row_level = part.mart.refresh.value == "append"
-        for key in sorted(self.loaded.touched):
-            self._compare(name, key, sums.get(key, Totals()), with_rows=row_level)
+        self.months[name] = {month: sums.get(month, Totals()) for month in months}
+        for month in sorted(months):
+            self.tables.setdefault(month, [raw_table(self.feed.name)]).append(name)
+            self._compare(name, month, sums.get(month, Totals()), with_rows=row_level)
 
     def lines(self) -> list[Balance]:
         """What was proven, a line a month."""
-        tables = tuple(self.tables)
         return [
-            Balance(self.feed.name, month, self.raw.get(month, Totals()), tables)
-            for month in sorted(self.loaded.touched)
+            Balance(self.feed.name, month, self.raw.get(month, Totals()), tuple(tables))
+            for month, tables in sorted(self.tables.items())
         ]
 
     def _compare(self, table: str, month: str, found: Totals, *, with_rows: bool) -> None:
@@ -131,12 +141,14 @@ class _Proof:
 
     def _grown(self, table: str, came: Mapping[str, Totals]) -> dict[str, Totals]:
         """A table's totals after a batch: what it had, nothing where replaced, plus what came."""
-        had = self.ledger.months_of_table(table)
-        kept = {m: totals for m, totals in had.items() if m not in self.loaded.replaced}
-        return {
-            month: came.get(month, Totals()) + kept.get(month, Totals())
-            for month in self.loaded.touched
+        months = {
+            month: totals
+            for month, totals in self.ledger.months_of_table(table).items()
+            if month not in self.replaced
         }
+        for month, totals in came.items():
+            months[month] = months.get(month, Totals()) + totals
+        return months
 
     def _sums(self, table: TableState, month: str, amount: str) -> dict[str, Totals]:
         self.engine.define("_sums", table)
