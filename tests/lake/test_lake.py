@@ -157,20 +157,17 @@ def test_a_lost_answer_of_a_commit_that_was_made_is_no_error(
     assert numbers(lake) == [1, 2]
 
 
-def test_a_new_schema_replaces_what_it_says_and_keeps_the_rest(lake: Lake) -> None:
-    """A further column comes with a batch; only the files it removes are gone."""
+def test_a_new_schema_never_drops_files_that_should_stay(lake: Lake) -> None:
+    """Other columns beside kept files are refused: the commit that takes them removes all files."""
     gone, kept = written(lake, 1, "2024-01", 1), written(lake, 1, "2024-02", 2)
     lake.commit(change(gone, kept), 1)
-    wider = (_FIELDS[0], Field("till", ColumnType("INT")), _FIELDS[1])
     new = replace(
         change(written(lake, 2, "2024-03", 3), removes=(gone.path,)),
-        fields=wider,
+        fields=(_FIELDS[0], Field("till", ColumnType("INT")), _FIELDS[1]),
     )
-    expected = new.applied_to(str(lake.folder(_TABLE)), state(lake))
-    lake.commit(new, 2)
-    assert state(lake).fields == wider
-    assert {file.path for file in state(lake).files} == {file.path for file in expected.files}
-    assert numbers(lake) == [2, 3]
+    with pytest.raises(RetailmartError, match="other columns and keep old files"):
+        lake.commit(new, 2)
+    assert numbers(lake) == [1, 2]
 
 
 def test_a_new_schema_of_a_table_written_anew(lake: Lake) -> None:

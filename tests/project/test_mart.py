@@ -186,10 +186,10 @@ def test_two_marts_cannot_be_published_as_one_table(shop: Shop) -> None:
 def test_a_mart_balances_against_a_feed_that_can(shop: Shop) -> None:
     """`balance` names a feed with a balance column, at its line and with a hint."""
     (shop.folder / "marts" / "zz.sql").write_text(
-        "-- refresh: full\n-- balance:\n--   sale: total\nSELECT 1 AS a\n"
+        "-- refresh: months\n-- partitions: [_month]\n-- balance:\n--   sale: total\nSELECT 1 AS a\n"
     )
     assert problems_of(shop) == [
-        "marts/zz.sql:3: balances against 'sale', no feed that has a `balance` column; did you"
+        "marts/zz.sql:4: balances against 'sale', no feed that has a `balance` column; did you"
         " mean 'sales'?"
     ]
 
@@ -200,3 +200,13 @@ def test_a_broken_feed_is_not_missed_by_its_marts(shop: Shop) -> None:
     path.write_text(path.read_text().replace("quantity: {type: INT", "quantity: {type: INTT"))
     (problem,) = problems_of(shop)
     assert problem.startswith("feeds/sales.yml:11: columns.quantity.type")
+
+
+def test_a_full_mart_has_no_balance(shop: Shop) -> None:
+    """Totals are proven by month; a mart without months that asks for it is told so."""
+    (shop.folder / "marts" / "zz.sql").write_text(
+        "-- refresh: full\n-- balance: {sales: total}\nSELECT 1 AS total\n"
+    )
+    assert problems_of(shop) == [
+        "marts/zz.sql:2: balance: is proven by month; it needs refresh: append or months"
+    ]

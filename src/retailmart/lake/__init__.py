@@ -120,7 +120,8 @@ class Lake:
         now = int(time.time() * 1000)
         adds: list[Any] = [_add_action(file, now) for file in change.adds]
         known = _state(handle, self.folder(change.table))
-        going = [file for file in known.files if file.path in set(change.removes)]
+        gone = set(change.removes)
+        going = [file for file in known.files if file.path in gone]
         mode = "append"
         if handle.schema() == schema:
             adds += [RemoveAction(f.path, True, now, f.size, dict(f.partition)) for f in going]
