@@ -18,7 +18,7 @@ from retailmart.project import Project, load_project
 from retailmart.project.documents import did_you_mean
 from retailmart.report import RunReport, Watch
 from retailmart.steps.build import mart_table
-from retailmart.steps.load import quarantine_table
+from retailmart.steps.quarantine import quarantine_table
 
 if TYPE_CHECKING:
     import duckdb

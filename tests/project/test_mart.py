@@ -186,7 +186,8 @@ def test_two_marts_cannot_be_published_as_one_table(shop: Shop) -> None:
 def test_a_mart_balances_against_a_feed_that_can(shop: Shop) -> None:
     """`balance` names a feed with a balance column, at its line and with a hint."""
     (shop.folder / "marts" / "zz.sql").write_text(
-        "-- refresh: months\n-- partitions: [_month]\n-- balance:\n--   sale: total\nSELECT 1 AS a\n"
+        "-- refresh: months\n-- partitions: [_month]\n-- balance:\n--   sale: total\n"
+        "SELECT 1 AS a\n"
     )
     assert problems_of(shop) == [
         "marts/zz.sql:4: balances against 'sale', no feed that has a `balance` column; did you"

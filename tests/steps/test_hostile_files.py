@@ -33,7 +33,8 @@ from retailmart.ledger.values import FileState, LedgerFile
 from retailmart.project import Feed, load_project
 from retailmart.report import FileLine, RunReport
 from retailmart.steps.check import CheckedFile, Refusal, check_content
-from retailmart.steps.load import FileToLoad, load, quarantine_table
+from retailmart.steps.load import FileToLoad, load
+from retailmart.steps.quarantine import quarantine_table
 from retailmart.steps.scan import Scan
 from retailmart.storage import printable
 from retailmart.template import write_project

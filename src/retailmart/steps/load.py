@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from decimal import Decimal
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from retailmart.engines import CsvShape, Engine
 from retailmart.errors import CsvBroken, GateFailed
@@ -15,7 +15,15 @@ from retailmart.project.feed import Action, Column, Feed
 from retailmart.project.types import ColumnType
 from retailmart.steps.casts import attempt, expected, typed
 from retailmart.steps.check import CheckedFile, Layout, Refusal, clean
-from retailmart.steps.records import flaw_of, readable, records
+from retailmart.steps.quarantine import (
+    REFUSED_FIELDS,
+    RefusedRow,
+    in_chunks,
+    places_of,
+    quarantine_table,
+    seek,
+    to_arrow,
+)
 from retailmart.tables import (
     DataFile,
     Field,
@@ -25,9 +33,6 @@ from retailmart.tables import (
     quoted,
     text_literal,
 )
-
-if TYPE_CHECKING:
-    import pyarrow as pa
 
 MONTH = "_month"
 FILE_ID = "_file_id"
@@ -73,11 +78,6 @@ class LoadedFeed:
 def raw_table(name: str) -> str:
     """Where a feed's or source table's rows lie in the lake."""
     return f"raw/{name}"
-
-
-def quarantine_table(feed: str) -> str:
-    """Where a feed's refused rows lie in the lake."""
-    return f"quarantine/{feed}"
 
 
 def load(
@@ -227,7 +227,7 @@ class _Loader:
             outcomes.append(self._outcome(item, loaded, by_file[file_id]))
         change = None
         if adds:
-            change = TableChange(quarantine_table(self.feed.name), _REFUSED, (), tuple(adds))
+            change = TableChange(quarantine_table(self.feed.name), REFUSED_FIELDS, (), tuple(adds))
         return tuple(outcomes), change
 
     def _outcome(self, item: FileToLoad, loaded: int, parts: Sequence[_Sum]) -> FileOutcome:
@@ -351,10 +351,12 @@ class _Loader:
         written: list[DataFile] = []
         count = 0
         root = self.lake.folder(quarantine_table(self.feed.name))
-        for rows in _in_chunks(self._refused_rows(item), _REFUSED_AT_ONCE):
+        for rows in in_chunks(self._refused_rows(item), _REFUSED_AT_ONCE):
             count += len(rows)
             self._writes += 1
-            self.engine.define_rows("_refused", _arrow(rows, item, self.batch_id))
+            self.engine.define_rows(
+                "_refused", to_arrow(rows, self.batch_id, item.file.file_id, item.file.path)
+            )
             prefix = f"{file_prefix(self.batch_id)}{self._writes:04d}"
             part = self.engine.write("SELECT * FROM _refused", root, prefix, (), None)
             written += part.files
@@ -365,10 +367,10 @@ class _Loader:
             )
         return written
 
-    def _refused_rows(self, item: FileToLoad) -> Iterator[_RefusedRow]:
+    def _refused_rows(self, item: FileToLoad) -> Iterator[RefusedRow]:
         checked = item.checked
         for flawed in checked.flawed:
-            yield _RefusedRow(flawed.line, None, flawed.flaw.rule, flawed.flaw.message, flawed.raw)
+            yield RefusedRow(flawed.line, None, flawed.flaw.rule, flawed.flaw.message, flawed.raw)
         violations = self._violations(checked.layout)
         relation = self.engine.numbered_csv(checked.readable, _shape(checked))
         flags = ", ".join(
@@ -380,53 +382,13 @@ class _Loader:
             f" FROM {self._typed(relation, checked.layout)}"
             f" WHERE {self._refused(checked.layout)} ORDER BY _row"
         )
-        places = _places(checked)
+        places = places_of(checked)
         for chunk in self.engine.batches(query, _REFUSED_AT_ONCE):
             for row, numbers in zip(*(part.to_pylist() for part in chunk.columns), strict=True):
-                line, raw = _seek(places, row)
+                line, raw = seek(places, row)
                 broken = [violations[number] for number in numbers]
                 message = "; ".join(violation.message for violation in broken)
-                yield _RefusedRow(line, broken[0].column, broken[0].rule, message, raw)
-
-
-@dataclass(frozen=True)
-class _RefusedRow:
-    line: int
-    column: str | None
-    rule: str
-    message: str
-    raw: str
-
-
-_TEXT, _NUMBER = ColumnType("STRING"), ColumnType("BIGINT")
-_REFUSED = (
-    Field("batch_id", _NUMBER),
-    Field("file_id", _NUMBER),
-    Field("file", _TEXT),
-    Field("line", _NUMBER),
-    Field("column", _TEXT),
-    Field("rule", _TEXT),
-    Field("message", _TEXT),
-    Field("raw", _TEXT),
-)
-
-
-def _arrow(rows: Sequence[_RefusedRow], item: FileToLoad, batch_id: int) -> pa.Table:
-    import pyarrow as pa
-
-    count = len(rows)
-    return pa.table(
-        {
-            "batch_id": pa.array([batch_id] * count, pa.int64()),
-            "file_id": pa.array([item.file.file_id] * count, pa.int64()),
-            "file": pa.array([item.file.path] * count, pa.string()),
-            "line": pa.array([row.line for row in rows], pa.int64()),
-            "column": pa.array([row.column for row in rows], pa.string()),
-            "rule": pa.array([row.rule for row in rows], pa.string()),
-            "message": pa.array([row.message for row in rows], pa.string()),
-            "raw": pa.array([row.raw for row in rows], pa.string()),
-        }
-    )
+                yield RefusedRow(line, broken[0].column, broken[0].rule, message, raw)
 
 
 def _shape(checked: CheckedFile) -> CsvShape:
@@ -450,35 +412,6 @@ def _groups(files: Sequence[FileToLoad]) -> list[list[FileToLoad]]:
     for item in files:
         groups.setdefault((item.checked.layout, _shape(item.checked)), []).append(item)
     return list(groups.values())
-
-
-def _places(checked: CheckedFile) -> Iterator[tuple[int, int, str]]:
-    """Row number from 1, line and raw text of each record that `readable` holds."""
-    number = 0
-    reader = records(checked.delivered, checked.feed)
-    next(reader)
-    for record in reader:
-        if flaw_of(record, len(checked.layout.columns)) is None:
-            number += 1
-            yield number, record.line, readable(record.raw)
-
-
-def _seek(places: Iterator[tuple[int, int, str]], row: int) -> tuple[int, str]:
-    for number, line, raw in places:
-        if number == row:
-            return line, raw
-    raise GateFailed(f"row {row} of a file is not to be found again; it changed while it was read")
-
-
-def _in_chunks(rows: Iterable[_RefusedRow], size: int) -> Iterator[list[_RefusedRow]]:
-    chunk: list[_RefusedRow] = []
-    for row in rows:
-        chunk.append(row)
-        if len(chunk) == size:
-            yield chunk
-            chunk = []
-    if chunk:
-        yield chunk
 
 
 def _totals_by(parts: Iterable[_Sum], key: Any) -> dict[str, Totals]:
