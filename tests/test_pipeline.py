@@ -706,3 +706,14 @@ def test_only_touched_months_are_written(shop: Shop) -> None:
     report = shop.run()
     assert january() == before
     assert {line.name: line.months for line in report.batches[0].marts}[_PURCHASES] == 1
+
+
+def test_sql_does_not_care_for_the_case_of_names(shop: Shop) -> None:
+    """A mart that writes FROM SALES reads the feed sales."""
+    (shop.folder / "marts" / "loud.sql").write_text(
+        "-- refresh: months\n-- partitions: [_month]\n"
+        "SELECT COUNT(*) AS N, _MONTH FROM SALES GROUP BY ALL\n"
+    )
+    shop.sales("sales_1.csv", [sale(), sale()])
+    shop.run()
+    assert shop.mart("loud", "n") == [(2,)]

@@ -139,10 +139,12 @@ class House:
 
     def plan(self, engine: Engine) -> Plan:
         """Find out what each mart reads. RetailmartError names the mart that cannot be parsed."""
+        own = {name.lower(): name for name in (*self.project.feeds, *self.project.marts)}
         reads = {}
         for mart in self.project.marts.values():
             try:
-                reads[mart.name] = engine.tables_in(mart.query)
+                named = engine.tables_in(mart.query)
+                reads[mart.name] = frozenset(own.get(name.lower(), name) for name in named)
             except ValueError as error:
                 place = f"marts/{mart.name}.sql:{mart.first_line}"
                 raise RetailmartError(f"{place}: {error}", "Correct the mart's SELECT") from error
