@@ -96,24 +96,38 @@ def load(
     written = [loader.write_group(group) for group in _groups(files)]
     checked = {item.file.file_id: item for item in loader.files_as_read(files)}
     before = lake.state(raw_table(feed.name))
-    replaced = frozenset(month for months in superseded.values() for month in months)
-    partitions = (MONTH,) if feed.month else ()
-    fields = raw_fields(feed)
-    rewritten = before.in_months(replaced) if before and partitions else before
-    if before and (before.fields, before.partition_by) != (fields, partitions):
-        rewritten, replaced = before, replaced | before.months  # the feed has other columns now
-    if rewritten and (replaced or superseded) and rewritten.files:
+    losing = frozenset(month for months in superseded.values() for month in months)
+    rewritten = _rewritten(before, feed, losing, any_leaves=bool(superseded))
+    if rewritten and rewritten.files:
         written.append(loader.keep(rewritten, list(superseded)))
-    elif rewritten:
-        rewritten = rewritten.only(())
+    replaced = losing | (rewritten.months if rewritten else frozenset())
     adds = tuple(file for part in written for file in part.files)
     removes = tuple(file.path for file in rewritten.files) if rewritten else ()
-    change = TableChange(raw_table(feed.name), fields, partitions, adds, removes)
+    change = TableChange(raw_table(feed.name), raw_fields(feed), _partitions(feed), adds, removes)
     after = change.applied_to(str(lake.folder(change.table)), before)
     sums = loader.sums(after.only(adds))
     outcomes, quarantined = loader.outcomes(checked, sums)
     months = _totals_by(sums, lambda row: row.month)
     return LoadedFeed(feed, change, before, after, replaced, outcomes, quarantined, months)
+
+
+def _rewritten(
+    before: TableState | None, feed: Feed, losing: frozenset[str], *, any_leaves: bool
+) -> TableState | None:
+    """The part of the raw table that is written anew: months that lose rows, or all of it.
+
+    All of it where the feed has other columns now, or where rows leave a table without months.
+    """
+    if before is None:
+        return None
+    as_defined = (before.fields, before.partition_by) == (raw_fields(feed), _partitions(feed))
+    if not as_defined or (any_leaves and not feed.month):
+        return before
+    return before.in_months(losing) if feed.month else before.only(())
+
+
+def _partitions(feed: Feed) -> tuple[str, ...]:
+    return (MONTH,) if feed.month else ()
 
 
 def raw_fields(feed: Feed) -> tuple[Field, ...]:
@@ -270,11 +284,11 @@ class _Loader:
         self._writes += 1
         root = self.lake.folder(raw_table(self.feed.name))
         prefix = f"{file_prefix(self.batch_id)}{self._writes:04d}"
-        partitions = (MONTH,) if self.feed.month else ()
         types = ", ".join(
             f"CAST({quoted(f.name)} AS {f.type}) AS {quoted(f.name)}" for f in raw_fields(self.feed)
         )
-        return self.engine.write(f"SELECT {types} FROM ({query})", root, prefix, partitions, None)
+        typed_query = f"SELECT {types} FROM ({query})"
+        return self.engine.write(typed_query, root, prefix, _partitions(self.feed), None)
 
     def _accepted(self, relation: str, layout: Layout) -> str:
         """The raw table's columns. A refused row has no month, so that no file takes it.
