@@ -1,6 +1,6 @@
 """Measure retailmart against the bare baseline, as whole processes, and report in Markdown.
 
-Figures are ratios of processes run in turns on one machine in one session: seconds differ from
+Figures are ratios of processes run in turns on one machine in one sitting: seconds differ from
 machine to machine and from hour to hour, ratios far less. The outputs of both sides are compared
 before anything is reported. A target that is missed is a result, exit code 0; a run that fails or
 outputs that differ are not, exit code 1.
