@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, field
-from datetime import date
 from typing import Any
 
 from retailmart.project.types import ColumnType, parse_type
@@ -125,8 +124,3 @@ def quoted(name: str) -> str:
 def text_literal(value: str) -> str:
     """An SQL string literal, safe whatever its characters."""
     return "'" + value.replace("'", "''") + "'"
-
-
-def month_of(day: date) -> str:
-    """'YYYY-MM', the form of every month partition."""
-    return f"{day:%Y-%m}"

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Generator, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from dataclasses import replace
 from datetime import datetime
 from decimal import Decimal
@@ -187,8 +187,8 @@ class DuckDBEngine:
 
         listed = ", ".join(quoted(name) for name in rest)
         kinds = {field.name: field.type for field in fields}
-        batches = self.batches(f"{query} ORDER BY {listed}", _SORTED_ROWS)
-        return write_partitions(batches, folder, f"{prefix}.parquet", rest, kinds)
+        with closing(self.batches(f"{query} ORDER BY {listed}", _SORTED_ROWS)) as batches:
+            return write_partitions(batches, folder, f"{prefix}.parquet", rest, kinds)
 
     def rows(self, query: str) -> list[tuple[Any, ...]]:
         return self._run(query).fetchall()

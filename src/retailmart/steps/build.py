@@ -11,7 +11,7 @@ from retailmart.errors import RetailmartError, SettingsError
 from retailmart.lake import Lake, file_prefix
 from retailmart.project.mart import Mart, Refresh
 from retailmart.steps.load import LoadedFeed
-from retailmart.tables import DataFile, Field, TableChange, TableState, Written
+from retailmart.tables import DataFile, Field, TableChange, TableState
 
 
 @dataclass(frozen=True)
@@ -117,50 +117,40 @@ class _Builder:
     def build(self, *, anew: bool) -> BuiltMart:
         """Write the mart's files and say what becomes of the old ones."""
         self._define_dimensions()
-        anew = anew or self.before is None or self.before.fields != self._nothing().fields
+        with self._placed():
+            fields = self._fields()
+        anew = anew or self.before is None or self.before.fields != fields
         if self.mart.refresh is Refresh.FULL:
-            return self._build_full()
-        append = self.mart.refresh is Refresh.APPEND
-        if anew:
-            return self._build_months(self._all_months(), self._months_touched(), append, anew=True)
-        return self._build_months(
-            self._months_touched(), self._months_replaced(), append, anew=False
-        )
+            return self._build_full(fields)
+        return self._build_months(fields, anew=anew)
 
-    def _build_full(self) -> BuiltMart:
+    def _build_full(self, fields: tuple[Field, ...]) -> BuiltMart:
         for name in self.reads - self.inputs.dimensions.keys():
             self.engine.define(name, self._table(name))
-        written = self._write(f"{file_prefix(self.batch_id)}0001", None)
-        return self._built(written.files, written, None, None)
+        files = self._write(f"{file_prefix(self.batch_id)}0001", None)
+        return self._built(fields, files, None, None)
 
-    def _build_months(
-        self, months: frozenset[str], replaced: frozenset[str], append: bool, *, anew: bool
-    ) -> BuiltMart:
+    def _build_months(self, fields: tuple[Field, ...], *, anew: bool) -> BuiltMart:
+        months = self._all_months() if anew else self._months_touched()
+        append = self.mart.refresh is Refresh.APPEND
         files: list[DataFile] = []
-        written = None if months else self._nothing()
         for number, month in enumerate(sorted(months), 1):
             for name in self.reads - self.inputs.dimensions.keys():
                 self.engine.define(name, self._part(name, month, append and not anew))
-            written = self._write(f"{file_prefix(self.batch_id)}{number:04d}", month)
-            files += written.files
-        gone = None if anew else (replaced if append else months)
-        return self._built(tuple(files), written, months, gone)
+            files += self._write(f"{file_prefix(self.batch_id)}{number:04d}", month)
+        gone = self._months_replaced() if append else months
+        return self._built(fields, tuple(files), months, None if anew else gone)
 
-    def _nothing(self) -> Written:
-        """The mart's columns where there is no month to build, as when all rows were refused."""
-        for name in self.reads - self.inputs.dimensions.keys():
-            self.engine.define(name, self._table(name).only(()))
-        with self._placed():
-            return Written(self._fields(), ())
-
-    def _write(self, prefix: str, month: str | None) -> Written:
+    def _write(self, prefix: str, month: str | None) -> tuple[DataFile, ...]:
         mart = self.mart
         with self._placed():
-            self._fields()
-            return self.engine.write(mart.query, self.root, prefix, mart.partitions, month)
+            return self.engine.write(mart.query, self.root, prefix, mart.partitions, month).files
 
     def _fields(self) -> tuple[Field, ...]:
+        """The mart's columns, told without any row: there may be no month to build."""
         mart = self.mart
+        for name in self.reads - self.inputs.dimensions.keys():
+            self.engine.define(name, self._table(name).only(()))
         fields = self.engine.fields(mart.query)
         missing = {*mart.partitions, *mart.key, *mart.balance.values()}
         missing -= {field.name for field in fields}
@@ -180,8 +170,8 @@ class _Builder:
 
     def _built(
         self,
+        fields: tuple[Field, ...],
         files: tuple[DataFile, ...],
-        written: Written | None,
         months: frozenset[str] | None,
         gone: frozenset[str] | None,
     ) -> BuiltMart:
@@ -191,7 +181,6 @@ class _Builder:
         old = before.files if before else ()
         if gone is not None and before:
             old = before.in_months(gone).files
-        fields = written.fields if written else (before.fields if before else ())
         change = TableChange(
             mart_table(mart.name), fields, mart.partitions, files, tuple(f.path for f in old)
         )
