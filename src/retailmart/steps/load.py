@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import closing
 from dataclasses import dataclass, field
 from decimal import Decimal
 from typing import Any
@@ -397,12 +398,13 @@ class _Loader:
             f" WHERE {self._refused(checked.layout)} ORDER BY _row"
         )
         places = places_of(checked)
-        for chunk in self.engine.batches(query, _REFUSED_AT_ONCE):
-            for row, numbers in zip(*(part.to_pylist() for part in chunk.columns), strict=True):
-                line, raw = seek(places, row)
-                broken = [violations[number] for number in numbers]
-                message = "; ".join(violation.message for violation in broken)
-                yield RefusedRow(line, broken[0].column, broken[0].rule, message, raw)
+        with closing(self.engine.batches(query, _REFUSED_AT_ONCE)) as chunks:
+            for chunk in chunks:
+                for row, numbers in zip(*(part.to_pylist() for part in chunk.columns), strict=True):
+                    line, raw = seek(places, row)
+                    broken = [violations[number] for number in numbers]
+                    message = "; ".join(violation.message for violation in broken)
+                    yield RefusedRow(line, broken[0].column, broken[0].rule, message, raw)
 
 
 def _shape(checked: CheckedFile) -> CsvShape:
