@@ -1,0 +1,131 @@
+"""The command line: one short function a command; errors become exit codes here only.
+
+0 done, nothing to do included; 1 failed; 2 usage or settings; 3 a quality gate or a total failed;
+4 another run holds the project. Results go to stdout, talk goes to stderr.
+"""
+
+from __future__ import annotations
+
+import sys
+from datetime import UTC, datetime
+from io import TextIOWrapper
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from retailmart.cli import quarantine
+from retailmart.cli.common import (
+    Output,
+    OutputOption,
+    ProjectOption,
+    SetOption,
+    open_at,
+    print_json,
+    say,
+)
+from retailmart.errors import RetailmartError, SettingsError
+
+app = typer.Typer(
+    help="Turn till exports into data marts that balance to the cent.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+)
+app.add_typer(quarantine.app, name="quarantine")
+
+
+@app.command()
+def init(
+    folder: Annotated[Path, typer.Argument(metavar="DIR", help="The new project's folder.")],
+    sample: Annotated[bool, typer.Option("--sample", help="Add a small sample shop.")] = False,
+) -> None:
+    """Write a new project: settings, the retail feeds and marts, all yours to edit."""
+    from retailmart.template import write_project
+
+    write_project(folder, sample=sample)
+    say(f"Wrote {folder}. Next: cd {folder} && retailmart run")
+
+
+@app.command()
+def run(
+    project: ProjectOption = Path(),
+    as_of: Annotated[
+        str | None,
+        typer.Option("--as-of", metavar="TIME", help="Compute for this moment (UTC), default now."),
+    ] = None,
+    output: OutputOption = Output.TEXT,
+    settings: SetOption = None,
+) -> None:
+    """Bring everything that has landed into the marts, each file exactly once."""
+    from retailmart import console
+
+    moment = _moment(as_of)
+    opened = open_at(project, settings)
+    with console.watch() as watch:
+        report = opened.run(moment, watch)
+    console.summary(report)
+    if output is Output.JSON:
+        print_json(report.to_dict())
+
+
+@app.command()
+def check(project: ProjectOption = Path(), settings: SetOption = None) -> None:
+    """Read all files of the project and tell every mistake, without running anything."""
+    opened = open_at(project, settings).project
+    say(f"{len(opened.feeds)} feeds and {len(opened.marts)} marts, no mistake found")
+
+
+@app.command()
+def status(
+    project: ProjectOption = Path(), output: OutputOption = Output.TEXT, settings: SetOption = None
+) -> None:
+    """The last runs, the open batch, and files by state."""
+    with open_at(project, settings).ledger() as ledger:
+        runs, batch, files = ledger.last_runs(10), ledger.open_batch(), ledger.count_files()
+    if output is Output.JSON:
+        print_json(
+            {
+                "runs": [vars(line) for line in runs],
+                "open_batch": vars(batch) if batch else None,
+                "files": files,
+            }
+        )
+        return
+    for line in runs:
+        words = f"  {line.message}" if line.message else ""
+        print(f"run {line.run_id}  {line.started_at[:19]}  {line.state}{words}")
+    if batch:
+        print(f"open batch {batch.batch_id} ({batch.state.value}): the next run finishes it")
+    for state, count in sorted(files.items()):
+        print(f"{count:>8,} files {state}")
+    if not runs:
+        print("no run yet")
+
+
+def main() -> None:
+    """Run the command line; the one place where errors become exit codes."""
+    for stream in (sys.stdout, sys.stderr):
+        # A name that the terminal's encoding lacks is no reason to fail.
+        if isinstance(stream, TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")
+    try:
+        app()
+    except RetailmartError as error:
+        say(f"retailmart: {error}")
+        sys.exit(error.exit_code)
+    except (OSError, KeyboardInterrupt) as error:
+        say(f"retailmart: {str(error) or 'interrupted'}\n  Run again to go on: retailmart run")
+        sys.exit(1)
+
+
+def _moment(text: str | None) -> datetime | None:
+    if text is None:
+        return None
+    try:
+        moment = datetime.fromisoformat(text)
+        return moment.astimezone(UTC) if moment.tzinfo else moment.replace(tzinfo=UTC)
+    except (ValueError, OverflowError) as error:
+        raise SettingsError(
+            [f"--as-of {text}: write it as 2024-01-31 or 2024-01-31T18:30:00Z"]
+        ) from error
