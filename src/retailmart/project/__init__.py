@@ -4,26 +4,75 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from retailmart.errors import NotAProject, SettingsError
-from retailmart.project.documents import Source, did_you_mean, validate
+from retailmart.project.addresses import complete_url, veiled
+from retailmart.project.documents import Location, Source, did_you_mean, validate
+from retailmart.project.environment import Environment
 from retailmart.project.feed import Feed, read_feed
 from retailmart.project.mart import Mart, read_mart
-from retailmart.project.settings import SETTINGS_FILE, Settings, read_settings
+from retailmart.project.secrets import SecretStore
+from retailmart.project.settings import SETTINGS_FILE, Settings, overlaps, read_settings
 
-__all__ = ["Feed", "Mart", "Project", "Settings", "load_project"]
+__all__ = ["Feed", "Mart", "Project", "Settings", "load_project", "open_secrets"]
 
 
 @dataclass(frozen=True)
 class Project:
-    """A project folder's whole definition. Names in `feeds` and `marts` are unique and ordered."""
+    """A project folder's whole definition. Names in `feeds` and `marts` are unique and ordered.
+
+    `environment` is the process's with `.env` below it. Neither it nor a password is ever shown:
+    settings refer to them, and the methods here put them in place at the moment of connecting.
+    """
 
     folder: Path
     settings: Settings
     feeds: Mapping[str, Feed]
     marts: Mapping[str, Mart]
+    environment: Environment = field(repr=False, compare=False)
+    source: Source = field(repr=False, compare=False)
+    passwords: Mapping[Location, str] = field(default_factory=dict, repr=False, compare=False)
+
+    def database_url(self) -> str:
+        """The database's URL, password and all: for connecting only. SettingsError if it can't."""
+        return self._url(("database",), self.settings.database, self.secrets())
+
+    def source_url(self, name: str) -> str:
+        """A source's URL, password and all: for connecting only. SettingsError if it can't."""
+        return self._url(("sources", name), self.settings.sources[name], self.secrets())
+
+    def secrets(self) -> SecretStore:
+        """The project's encrypted store."""
+        return SecretStore(self.folder, self.environment)
+
+    def check_secrets(self) -> None:
+        """SettingsError with everything that is missing to connect. Nothing is connected to."""
+        problems: list[str] = []
+        hints: list[str] = []
+        store = self.secrets()  # one for all: its key takes a tenth of a second
+        urls = {("database",): self.settings.database} | {
+            ("sources", name): url for name, url in self.settings.sources.items()
+        }
+        for location, url in urls.items():
+            try:
+                self._url(location, url, store)
+            except SettingsError as error:
+                problems += error.problems
+                hints += [error.hint] if error.hint else []
+        if problems:
+            raise SettingsError(problems, "\n  ".join(dict.fromkeys(hints)) or None)
+
+    def _url(self, location: Location, url: str, store: SecretStore) -> str:
+        place = f"{self.source.at(location)}: {'.'.join(map(str, location))}"
+        try:
+            return complete_url(url, self.environment, store.get, self.passwords.get(location))
+        except ValueError as error:
+            raise SettingsError([f"{place}: {error}"]) from None
+        except SettingsError as error:
+            told = [f"{place}: {problem}" for problem in error.problems]
+            raise SettingsError(told, error.hint) from None
 
 
 def load_project(folder: Path, overrides: Mapping[str, object] | None = None) -> Project:
@@ -32,15 +81,14 @@ def load_project(folder: Path, overrides: Mapping[str, object] | None = None) ->
     Raises SettingsError with all mistakes of all files at once, NotAProject without a
     retailmart.yml.
     """
-    folder = folder.resolve()
-    if not (folder / SETTINGS_FILE).is_file():
-        raise NotAProject(
-            [f"{folder} holds no {SETTINGS_FILE}"],
-            "Go to your project's folder, or write one with: retailmart init DIR --sample",
-        )
+    folder = _project_folder(folder)
     problems = _misread_path(folder)
-    source = read_settings(folder, overrides or {}, problems)
+    environment = Environment.of(folder)
+    read = read_settings(folder, overrides or {}, environment, problems)
+    source = read.source if read else None
     settings = validate(Settings, source, problems) if source else None
+    if source and settings:
+        problems += overlaps(settings, source, folder)
     feed_files = sorted(folder.glob("feeds/*.y*ml"))
     mart_files = sorted(folder.glob("marts/*.sql"))
     problems += _same_names(folder, [*feed_files, *mart_files])
@@ -54,9 +102,30 @@ def load_project(folder: Path, overrides: Mapping[str, object] | None = None) ->
         problems += _unknown_balances(named_feeds, named_marts)
     if all(marts) and source and settings:
         problems += _unknown_variables(source, settings, named_marts)
-    if problems or settings is None:
-        raise SettingsError(problems)
-    return Project(folder, settings, named_feeds, named_marts)
+    if problems or settings is None or read is None:
+        raise SettingsError([veiled(problem) for problem in problems])
+    return Project(
+        folder, settings, named_feeds, named_marts, environment, read.source, read.passwords
+    )
+
+
+def open_secrets(folder: Path) -> SecretStore:
+    """The encrypted store of a project, whose settings may still be wrong.
+
+    Raises NotAProject without a retailmart.yml.
+    """
+    folder = _project_folder(folder)
+    return SecretStore(folder, Environment.of(folder))
+
+
+def _project_folder(folder: Path) -> Path:
+    folder = folder.resolve()
+    if not (folder / SETTINGS_FILE).is_file():
+        raise NotAProject(
+            [f"{folder} holds no {SETTINGS_FILE}"],
+            "Go to your project's folder, or write one with: retailmart init DIR --sample",
+        )
+    return folder
 
 
 def _misread_path(folder: Path) -> list[str]:

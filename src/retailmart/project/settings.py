@@ -2,21 +2,38 @@
 
 from __future__ import annotations
 
-import os
 import re
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from decimal import Decimal
+from itertools import combinations
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
 from pydantic import BeforeValidator, Field, field_validator
 
 from retailmart.errors import SettingsError
+from retailmart.project.addresses import (
+    checked_endpoint,
+    checked_place,
+    complete_url,
+    fill_place,
+    overlap,
+    query_password,
+    veiled,
+    without_password,
+)
 from retailmart.project.documents import Document, Location, Source, parse_value, parse_yaml
+from retailmart.project.environment import Environment
 
 SETTINGS_FILE = "retailmart.yml"
 _PREFIX = "RETAILMART__"
+_PLACES = (("landing",), ("lake",), ("archive",), ("s3", "endpoint"))
+_WHERE_TO = (
+    "write mysql://USER@HOST/DB and give the password in the environment or in .env as"
+    " MYSQL_PASSWORD, or write ${secret:NAME} in its place and store it with: retailmart secrets"
+    " set NAME"
+)
 _MEMORY = re.compile(r"\d+(\.\d+)?\s*(KB|MB|GB|TB|KiB|MiB|GiB|TiB)", re.IGNORECASE)
 
 Variable = Decimal | int | bool | str
@@ -30,17 +47,55 @@ def _exact(value: object) -> object:
 ExactVariable = Annotated[Variable, BeforeValidator(_exact)]
 
 
-class Settings(Document):
-    """Where things lie and how marts are computed. Paths are relative to the project folder."""
+class S3Settings(Document):
+    """How buckets are reached. Keys are no settings: they come from the environment."""
 
-    landing: str = Field("landing", description="Folder where files arrive.")
-    lake: str = Field("lake", description="Folder of raw, quarantine and mart tables.")
-    archive: str = Field("archive", description="Folder of processed and refused files.")
+    endpoint: str | None = Field(
+        None, description="Address of an S3-compatible store, as in http://127.0.0.1:9000."
+    )
+    region: str | None = Field(
+        None, description="The buckets' region; without it AWS_REGION, or that of the profile."
+    )
+
+    @field_validator("endpoint")
+    @classmethod
+    def _is_endpoint(cls, value: str | None) -> str | None:
+        return None if value is None else checked_endpoint(value)
+
+    @field_validator("region")
+    @classmethod
+    def _is_region(cls, value: str | None) -> str | None:
+        if value is not None and not re.fullmatch(r"[A-Za-z0-9-]+", value):
+            raise ValueError("a region is written as in eu-central-1")
+        return value
+
+
+class Settings(Document):
+    """Where things lie and how marts are computed. Paths are relative to the project folder.
+
+    A password is in none of the values: `database` and `sources` are completed by Project.
+    """
+
+    landing: str = Field(
+        "landing", description="Where files arrive: a folder, or s3://bucket/folder."
+    )
+    lake: str = Field(
+        "lake", description="Where raw, quarantine and mart tables lie: a folder, or S3."
+    )
+    archive: str = Field(
+        "archive", description="Where processed and refused files go: a folder, or S3."
+    )
     database: str = Field(
-        "sqlite:///retail.db", description="Database of the ledger and of published marts."
+        "sqlite:///retail.db",
+        description="Database of the ledger and of published marts; mysql:// takes what it leaves"
+        " out from MYSQL_HOST, MYSQL_PORT, MYSQL_DATABASE, MYSQL_USER and MYSQL_PASSWORD.",
     )
     sources: dict[str, str] = Field(
-        default_factory=dict, description="Databases that dimensions are read from, by name."
+        default_factory=dict,
+        description="Databases that dimensions are read from, by name; written like `database`.",
+    )
+    s3: S3Settings = Field(
+        default_factory=S3Settings, description="How buckets are reached, where they are used."
     )
     engine: Literal["duckdb"] = Field("duckdb", description="What parses, joins and sums.")
     memory_limit: str | None = Field(None, description="What the engine may use, as in 2GB.")
@@ -48,6 +103,11 @@ class Settings(Document):
     variables: dict[str, ExactVariable] = Field(
         default_factory=dict, description="Values that marts read with getvariable('name')."
     )
+
+    @field_validator("landing", "lake", "archive")
+    @classmethod
+    def _is_place(cls, value: str) -> str:
+        return checked_place(value)
 
     @field_validator("memory_limit")
     @classmethod
@@ -67,9 +127,21 @@ class _Given:
     any_case: bool = False
 
 
+@dataclass(frozen=True)
+class ReadSettings:
+    """Settings as all that is said about them together makes them, not validated yet.
+
+    `passwords` are those that stood in URLs of the environment or of flags: the settings show
+    `***` in their place.
+    """
+
+    source: Source
+    passwords: Mapping[Location, str] = field(repr=False)
+
+
 def read_settings(
-    folder: Path, overrides: Mapping[str, object], problems: list[str]
-) -> Source | None:
+    folder: Path, overrides: Mapping[str, object], environment: Environment, problems: list[str]
+) -> ReadSettings | None:
     """retailmart.yml with `.env`, the environment and flags laid over it, in that order."""
     source = parse_yaml(_text(folder / SETTINGS_FILE), SETTINGS_FILE, problems)
     if source is None:
@@ -79,19 +151,35 @@ def read_settings(
         return None
     data: dict[str, Any] = dict(source.data)
     origins: dict[Location, str] = {}
-    for given in (
-        *_from_environment(_read_dotenv(folder / ".env"), ".env: ", problems),
-        *_from_environment(os.environ, "", problems),
-        *_leaves(overrides, ()),
-    ):
-        _lay(data, given, origins, problems)
-    return Source(source.label, data, source.lines, origins)
+    given = [
+        value
+        for layer in reversed(environment.layers)
+        for value in _from_environment(layer.variables, layer.label, problems)
+    ]
+    for value in (*given, *_leaves(overrides, ())):
+        _lay(data, value, origins, problems)
+    if "database" not in data:
+        _lay_mysql(data, environment, origins, problems)
+    laid = Source(source.label, data, source.lines, origins)
+    passwords = _take_passwords(laid, data, problems)
+    _try_urls(laid, data, environment, passwords, problems)
+    _fill_places(laid, data, environment, problems)
+    return ReadSettings(laid, passwords)
+
+
+def overlaps(settings: Settings, source: Source, folder: Path) -> Iterator[str]:
+    """Places of which one holds the other: files archived into landing would land again."""
+    for one, other in combinations(("landing", "lake", "archive"), 2):
+        if overlap(getattr(settings, one), getattr(settings, other), folder):
+            yield (
+                f"{source.at((other,))}: {other}: is {one}, lies in it or holds it; keep them apart"
+            )
 
 
 def read_pairs(pairs: Iterable[str]) -> dict[str, object]:
     """`section.key=value` flags as nested settings; the value is read as YAML.
 
-    Raises SettingsError with all that cannot be read.
+    Raises SettingsError with all that cannot be read, and for a password in a database's URL.
     """
     nested: dict[str, Any] = {}
     origins: dict[Location, str] = {}
@@ -99,33 +187,162 @@ def read_pairs(pairs: Iterable[str]) -> dict[str, object]:
     for pair in pairs:
         key, equals, text = pair.partition("=")
         location = tuple(key.split("."))
+        shown = f"--set {key}=…" if equals and _may_hold_password(location) else f"--set {pair}"
         if not equals or not all(location):
-            problems.append(f"--set {pair}: write it as KEY=VALUE")
+            problems.append(f"{veiled(shown)}: write it as KEY=VALUE")
             continue
         try:
-            given = _Given(location, parse_value(text), f"--set {pair}")
+            given = _Given(location, _value(location, text), shown)
         except ValueError as error:
-            problems.append(f"--set {pair}: {error}")
-        else:
-            _lay(nested, given, origins, problems)
+            problems.append(veiled(f"{shown}: {error}"))
+            continue
+        looks = _may_hold_password(location) or "://" in text
+        if looks and any(map(_has_password, _texts(given.value))):
+            problems.append(
+                f"--set {key}=…: holds a password, and the list of processes shows it to everybody"
+                f" on this machine; {_WHERE_TO}"
+            )
+            continue
+        _lay(nested, given, origins, problems)
     if problems:
         raise SettingsError(problems)
     return nested
 
 
+def _has_password(text: str) -> bool:
+    return without_password(text)[1] is not None or query_password(text)
+
+
+def _texts(value: object) -> Iterator[str]:
+    """All texts in a value, however deep."""
+    if isinstance(value, str):
+        yield value
+    elif isinstance(value, Mapping):
+        for key, below in value.items():
+            yield str(key)
+            yield from _texts(below)
+    elif isinstance(value, list):
+        for below in value:
+            yield from _texts(below)
+
+
+def _may_hold_password(location: tuple[str, ...]) -> bool:
+    return location[0].lower() in ("database", "sources")
+
+
+def _value(location: tuple[str, ...], text: str) -> object:
+    """A value from outside the file, read as YAML; ValueError says what is wrong with it.
+
+    A database's URL is taken as it stands: YAML would cut a password at ` #` or stop at `: `.
+    """
+    if not _may_hold_password(location):
+        return parse_value(text)
+    whole = len(location) == 2 if location[0].lower() == "sources" else len(location) == 1
+    if whole and text and text[0] not in "'\"":
+        return text
+    try:
+        return parse_value(text)
+    except ValueError as error:
+        words = str(error).rpartition(" is no YAML value: ")[2]
+        raise ValueError(f"is no YAML value: {words}") from None
+
+
+def _lay_mysql(
+    data: dict[str, Any],
+    environment: Environment,
+    origins: dict[Location, str],
+    problems: list[str],
+) -> None:
+    """Where nobody says which database it is, the usual variables of MySQL do."""
+    name = next((name for name in ("MYSQL_HOST", "MYSQL_DATABASE") if name in environment), None)
+    if name:
+        _lay(data, _Given(("database",), "mysql://", name), origins, problems)
+
+
+def _urls(data: Mapping[str, Any]) -> Iterator[tuple[tuple[str, ...], str]]:
+    """The URLs of databases, with their locations."""
+    if isinstance(data.get("database"), str):
+        yield ("database",), data["database"]
+    sources = data.get("sources")
+    if isinstance(sources, Mapping):
+        for name, url in sources.items():
+            if isinstance(url, str):
+                yield ("sources", str(name)), url
+
+
+def _take_passwords(
+    source: Source, data: dict[str, Any], problems: list[str]
+) -> dict[Location, str]:
+    """Take the passwords out of URLs; those that stand in the file are mistakes."""
+    passwords: dict[Location, str] = {}
+    for location, url in list(_urls(data)):
+        shown, password = without_password(url)
+        in_query = query_password(url)
+        if password is None and not in_query:
+            continue
+        place, name = source.at(location), ".".join(location)
+        if not _is_from_outside(source, location):
+            problems.append(f"{place}: {name}: holds a password; {_WHERE_TO}")
+        elif in_query:
+            problems.append(
+                f"{place}: {name}: a password goes before the @, as in mysql://USER:PASSWORD@HOST/DB,"
+                " or into MYSQL_PASSWORD"
+            )
+        if in_query:
+            shown = shown.partition("?")[0]
+        if password is not None:
+            passwords[location] = password
+        _put(data, location, shown)
+    return passwords
+
+
+def _is_from_outside(source: Source, location: Location) -> bool:
+    return any(location[:length] in source.origins for length in range(1, len(location) + 1))
+
+
+def _put(data: dict[str, Any], location: tuple[str, ...], value: str) -> None:
+    place = data
+    for part in location[:-1]:
+        place[part] = dict(place[part])
+        place = place[part]
+    place[location[-1]] = value
+
+
+def _try_urls(
+    source: Source,
+    data: Mapping[str, Any],
+    environment: Environment,
+    passwords: Mapping[Location, str],
+    problems: list[str],
+) -> None:
+    """Tell what URLs refer to and nobody set. No secret is looked at."""
+    for location, url in _urls(data):
+        try:
+            complete_url(url, environment, None, passwords.get(location))
+        except ValueError as error:
+            problems.append(f"{source.at(location)}: {'.'.join(location)}: {error}")
+        except SettingsError as error:
+            problems += [f"{source.at(location)}: {problem}" for problem in error.problems]
+
+
+def _fill_places(
+    source: Source, data: dict[str, Any], environment: Environment, problems: list[str]
+) -> None:
+    for location in _PLACES:
+        above = data if len(location) == 1 else data.get(location[0])
+        text = above.get(location[-1]) if isinstance(above, Mapping) else None
+        if not isinstance(text, str):
+            continue
+        try:
+            _put(data, location, fill_place(text, environment))
+        except ValueError as error:
+            problems.append(f"{source.at(location)}: {'.'.join(location)}: {error}")
+        except SettingsError as error:
+            problems += [f"{source.at(location)}: {problem}" for problem in error.problems]
+
+
 def _text(path: Path) -> str:
     return path.read_text(encoding="utf-8-sig", errors="replace")
-
-
-def _read_dotenv(path: Path) -> dict[str, str]:
-    if not path.is_file():
-        return {}
-    from io import StringIO
-
-    from dotenv import dotenv_values  # not imported where there is no .env: start-up shows it
-
-    values = dotenv_values(stream=StringIO(_text(path)))
-    return {key: value for key, value in values.items() if value is not None}
 
 
 def _from_environment(
@@ -137,7 +354,7 @@ def _from_environment(
             continue
         location = tuple(name[len(_PREFIX) :].lower().split("__"))
         try:
-            yield _Given(location, parse_value(text), f"{label}{name}", any_case=True)
+            yield _Given(location, _value(location, text), f"{label}{name}", any_case=True)
         except ValueError as error:
             problems.append(f"{label}{name}: {error}")
 

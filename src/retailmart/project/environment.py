@@ -1,0 +1,122 @@
+"""Variables from outside the project: the process's, and `.env` below them."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from retailmart.errors import SettingsError
+
+# What is often mounted as a file. Others can be, too: NAME_FILE is looked for when NAME is asked.
+_OFTEN_FILES = (
+    "AWS_ACCESS_KEY_ID",
+    "AWS_SECRET_ACCESS_KEY",
+    "AWS_SESSION_TOKEN",
+    "MYSQL_PASSWORD",
+    "MYSQL_USER",
+    "RETAILMART_KEY",
+)
+# These end in _FILE and mean something else to the S3 client.
+_NOT_OURS = {"AWS_CONFIG_FILE", "AWS_SHARED_CREDENTIALS_FILE", "AWS_WEB_IDENTITY_TOKEN_FILE"}
+_LARGEST = 64 << 10
+
+
+@dataclass(frozen=True)
+class Layer:
+    """Variables of one origin. `label` goes before a variable's name in messages."""
+
+    label: str
+    variables: Mapping[str, str]
+
+
+class Environment(Mapping[str, str]):
+    """The variables by name. An empty one counts as not set; no value is ever shown.
+
+    Where NAME is not set but NAME_FILE is, the file it names holds the value. It is read when the
+    value is asked for, and SettingsError says that it can't be.
+    """
+
+    def __init__(self, folder: Path, layers: tuple[Layer, ...]) -> None:
+        self._folder = folder
+        self.layers = layers
+        self._read_before: dict[str, str] = {}
+
+    @classmethod
+    def of(cls, folder: Path) -> Environment:
+        """The environment of this process, over the `.env` of a project folder."""
+        return cls(
+            folder,
+            (Layer("", dict(os.environ)), Layer(".env: ", _read_dotenv(folder / ".env"))),
+        )
+
+    def __getitem__(self, name: str) -> str:
+        for layer in self.layers:
+            if value := layer.variables.get(name):
+                return value
+            pointer = f"{name}_FILE"
+            path = layer.variables.get(pointer)
+            if path and pointer not in _NOT_OURS:
+                return self._content(path, f"{layer.label}{pointer}")
+        raise KeyError(name)
+
+    def __contains__(self, name: object) -> bool:
+        return name in self._names()
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._names())
+
+    def __len__(self) -> int:
+        return len(self._names())
+
+    def __repr__(self) -> str:
+        return f"<Environment of {len(self)} variables>"
+
+    def _names(self) -> set[str]:
+        names = {name for layer in self.layers for name, text in layer.variables.items() if text}
+        return names | {name for name in _OFTEN_FILES if f"{name}_FILE" in names}
+
+    def _content(self, path: str, place: str) -> str:
+        """A file's text without its last line end. It may be a pipe, which gives its text once."""
+        if path not in self._read_before:
+            # Neither the path nor an error that holds it is told: somebody may have put the
+            # password itself there.
+            try:
+                with (self._folder / path).open("rb") as file:
+                    content = file.read(_LARGEST + 1)
+                text = content.decode("utf-8-sig")
+            except OSError as error:
+                words = f"the file it names cannot be read: {error.strerror}"
+                raise _wrong_file(place, words) from None
+            except ValueError:
+                raise _wrong_file(place, "the file it names is no text in UTF-8") from None
+            text = without_line_end(text)
+            if not text or len(content) > _LARGEST:
+                words = "the file it names is empty" if not text else "the file it names is too big"
+                raise _wrong_file(place, words)
+            self._read_before[path] = text
+        return self._read_before[path]
+
+
+def without_line_end(text: str) -> str:
+    """A text without the one line end that editors and `echo` put behind it."""
+    return text.removesuffix("\n").removesuffix("\r")
+
+
+def _wrong_file(place: str, words: str) -> SettingsError:
+    hint = f"Put the value alone into a file, and its path into {place.rpartition(' ')[2]}"
+    return SettingsError([f"{place}: {words}"], hint)
+
+
+def _read_dotenv(path: Path) -> dict[str, str]:
+    if not path.is_file():
+        return {}
+    from io import StringIO
+
+    from dotenv import dotenv_values  # not imported where there is no .env: start-up shows it
+
+    text = path.read_text(encoding="utf-8-sig", errors="replace")
+    # A `${` in a password is meant as it is written; settings have references of their own.
+    values = dotenv_values(stream=StringIO(text), interpolate=False)
+    return {key: value for key, value in values.items() if value is not None}
