@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 from retailmart import pipeline
 from retailmart.database import open_database
 from retailmart.errors import MartNotBuilt, RetailmartError
+from retailmart.house import PRIVATE, open_lake
 from retailmart.lake import Lake
 from retailmart.ledger import Ledger
 from retailmart.project import Project, load_project
@@ -42,6 +43,12 @@ class OpenProject:
         """Bring everything that has landed into the marts, exactly once. See pipeline.run."""
         return pipeline.run(self.project, as_of, watch)
 
+    def undo(
+        self, run_id: int, as_of: datetime | None = None, watch: Watch | None = None
+    ) -> RunReport:
+        """Take a run back out of raw, marts, database and archive. See pipeline.undo."""
+        return pipeline.undo(self.project, run_id, as_of, watch)
+
     def mart(self, name: str) -> duckdb.DuckDBPyRelation:
         """A mart as a DuckDB relation; `.to_arrow_table()` and `.df()` give Arrow and pandas.
 
@@ -62,12 +69,12 @@ class OpenProject:
     @property
     def lake(self) -> Lake:
         """The project's lake."""
-        return Lake(self.project.folder / self.project.settings.lake)
+        return open_lake(self.project)
 
     @contextmanager
     def ledger(self) -> Iterator[Ledger]:
         """The project's ledger, for reading."""
-        database = open_database(self.project.settings.database, self.project.folder)
+        database = open_database(self.project.database_url(), self.project.folder)
         try:
             ledger = Ledger(database)
             ledger.migrate()
@@ -82,7 +89,10 @@ class OpenProject:
         from retailmart.engines.duckdb import DuckDBEngine
 
         settings = self.project.settings
-        private = self.project.folder / ".retailmart"
-        engine = DuckDBEngine([self.lake.root], private, settings.memory_limit, settings.threads)
+        private = self.project.folder / PRIVATE
+        lake = self.lake
+        engine = DuckDBEngine(
+            [lake.place.workspace], private, settings.memory_limit, settings.threads, lake.fetch
+        )
         engine.define(name, state)
         return engine.relation(name)

@@ -53,6 +53,14 @@ class LeaseLost(ProjectBusy):
     """This run was stopped for so long that another one took over; it may write nothing more."""
 
 
+class Unavailable(RetailmartError):
+    """A database or store broke off or did not answer; the same may work a moment later."""
+
+
+class DeliveryReplaced(RetailmartError):
+    """A file of an unfinished batch is another by now: the batch is let go, the new one taken."""
+
+
 class MartNotBuilt(RetailmartError):
     """The mart is known, but no run has built it yet."""
 

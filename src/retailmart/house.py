@@ -9,24 +9,30 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field, replace
 from datetime import datetime
+from functools import cached_property
 from pathlib import Path
 
-from retailmart.database import open_database
+from retailmart.database import open_database, told
 from retailmart.engines import Engine, open_engine
-from retailmart.errors import RetailmartError, SettingsError
-from retailmart.lake import Lake
+from retailmart.errors import DeliveryReplaced, RetailmartError, SettingsError
+from retailmart.lake import Lake, place_of
 from retailmart.ledger import Ledger, claim
 from retailmart.ledger.values import Batch, LedgerFile, MartRecord
 from retailmart.project import Feed, Mart, Project
 from retailmart.project.settings import Variable
 from retailmart.report import BatchReport, RunReport, Watch
+from retailmart.steps.archive import archived_entries
 from retailmart.steps.build import build_order
 from retailmart.steps.check import CheckedFile, Refusal, check_content
 from retailmart.steps.discover import scan_again, snapshot
 from retailmart.steps.load import FileToLoad, raw_fields, raw_table
 from retailmart.steps.sources import LoadedSource, load_source, locate
-from retailmart.storage import LocalFolder
-from retailmart.tables import TableState
+from retailmart.storage import Entry, Store, open_store
+from retailmart.storage.s3 import S3Access
+from retailmart.tables import TableChange, TableState
+
+# The pipeline's own folder in a project: nothing in it is needed once no batch is open.
+PRIVATE = ".retailmart"
 
 
 @dataclass(frozen=True)
@@ -42,6 +48,19 @@ def definition_of(fingerprint: str | None) -> str | None:
     return fingerprint.partition("@")[0] if fingerprint else None
 
 
+def store_at(project: Project, place: str) -> Store:
+    """A folder or bucket that the project's settings name."""
+    s3 = project.settings.s3
+    access = S3Access(project.environment, s3.endpoint, s3.region)
+    return open_store(place, project.folder, access)
+
+
+def open_lake(project: Project) -> Lake:
+    """The project's lake, for reading."""
+    workspace = project.folder / PRIVATE / "lake"
+    return Lake(place_of(store_at(project, project.settings.lake), workspace))
+
+
 @dataclass
 class House:
     """Everything of one project that a run works with. Use `House.open`."""
@@ -49,8 +68,8 @@ class House:
     project: Project
     ledger: Ledger
     lake: Lake
-    landing: LocalFolder
-    archive: LocalFolder
+    landing: Store
+    archive: Store
     private: Path
     watch: Watch
     _stack: ExitStack
@@ -65,15 +84,15 @@ class House:
         """Open the project's stores and its database, and close them in the end."""
         settings, folder = project.settings, project.folder
         with ExitStack() as stack:
-            database = open_database(settings.database, folder)
+            database = open_database(project.database_url(), folder)
             stack.callback(database.dispose)
             yield cls(
                 project,
                 Ledger(database),
-                Lake(folder / settings.lake),
-                LocalFolder(folder / settings.landing),
-                LocalFolder(folder / settings.archive),
-                folder / ".retailmart",
+                open_lake(project),
+                store_at(project, settings.landing),
+                store_at(project, settings.archive),
+                folder / PRIVATE,
                 watch,
                 stack,
             )
@@ -85,9 +104,9 @@ class House:
 
     def expect_landing(self) -> None:
         """SettingsError where there is no landing: an empty one is no mistake, a missing one is."""
-        if not self.landing.root.is_dir():
+        if not self.landing.is_there():
             raise SettingsError(
-                [f"the landing folder {self.landing.root} is not there"],
+                [f"the landing folder {self.landing} is not there"],
                 "Create it, or correct `landing` in retailmart.yml",
             )
 
@@ -95,6 +114,7 @@ class House:
         """Take the project's lease until the house is closed."""
         lease = self._stack.enter_context(claim(self.ledger.engine, self.private / "lock"))
         self.ledger = replace(self.ledger, lease=lease)
+        self.lake = replace(self.lake, fence=lease.fence)
 
     @contextmanager
     def step(self, name: str) -> Iterator[Callable[[str], None]]:
@@ -155,9 +175,12 @@ class House:
     def engine(self, as_of: datetime) -> Engine:
         """The engine, with the marts' variables set."""
         if self._engine is None:
-            self.lake.root.mkdir(parents=True, exist_ok=True)
+            workspace = self.lake.place.workspace
+            workspace.mkdir(parents=True, exist_ok=True)
             self.scratch.mkdir(parents=True, exist_ok=True)
-            self._engine = open_engine(self.project.settings, [self.lake.root], self.private)
+            self._engine = open_engine(
+                self.project.settings, [workspace], self.private, self.lake.fetch
+            )
             self._stack.callback(self._engine.close)
         self._engine.set_variables({**self.variables(), "as_of": as_of})
         return self._engine
@@ -171,7 +194,8 @@ class House:
 
         with ExitStack() as stack:
             databases = {}
-            for name, url in self.project.settings.sources.items():
+            for name in self.project.settings.sources:
+                url = self.project.source_url(name)
                 databases[name] = open_database(url, self.project.folder, must_exist=True)
                 stack.callback(databases[name].dispose)
             offered = {name: table_names(database) for name, database in databases.items()}
@@ -209,11 +233,31 @@ class House:
         """Forget the snapshots of a batch that has ended."""
         shutil.rmtree(self.scratch, ignore_errors=True)
 
-    def sweep(self, batch: Batch, tables: Iterable[str] | None = None) -> None:
-        """Remove what attempts at a batch wrote and no commit holds; by default in all tables."""
-        for table in self._all_tables() if tables is None else tables:
+    def sweep(self, batch: Batch) -> None:
+        """Remove what attempts at a batch wrote and no commit holds."""
+        for table in self.lake.place.tables():
             for path in self.lake.orphans(table, batch.batch_id):
-                path.unlink(missing_ok=True)
+                self.lake.place.discard(table, path)
+
+    def discard(self, changes: Iterable[TableChange]) -> None:
+        """Remove the files of changes that were never decided."""
+        for change in changes:
+            for file in change.adds:
+                self.lake.place.discard(change.table, file.path)
+
+    def sweep_when_due(self) -> None:
+        """Remove what runs wrote that were stopped, outlived their batch and woke again.
+
+        Looked for after a run was killed, and once a day: no stray file gets older than that.
+        """
+        if not self.ledger.sweep_is_due():
+            return
+        decided = self.ledger.decided_fences()
+        for table in self.lake.place.tables():
+            for path in self.lake.strays(table, decided):
+                self.lake.place.discard(table, path)
+        self.lake.place.tidy()
+        self.ledger.mark_swept()
 
     def report(self, run_id: int, as_of: datetime, batches: Sequence[BatchReport]) -> RunReport:
         """What the run did."""
@@ -223,7 +267,7 @@ class House:
             batches=tuple(batches),
             waiting=self.waiting,
             seconds={name: round(took, 3) for name, took in self.seconds.items()},
-            lake=str(self.lake.root),
+            lake=str(self.lake.place),
             database=self.ledger.engine.url.render_as_string(hide_password=True),
         )
 
@@ -233,8 +277,9 @@ class House:
         """Record the run's end; a run that lost its lease can't, and need not."""
         text = json.dumps(report.to_dict(), default=str) if report else None
         try:
-            self.ledger.record_steps(run_id, None, list(self.seconds.items()))
-            self.ledger.close_run(run_id, state, message, text)
+            with told():
+                self.ledger.record_steps(run_id, None, list(self.seconds.items()))
+                self.ledger.close_run(run_id, state, message, text)
         except RetailmartError:
             if state == "done":
                 raise
@@ -255,14 +300,17 @@ class House:
 
     def _check_again(self, file: LedgerFile) -> CheckedFile:
         content = self.scratch / f"{file.sha256}.csv"
-        entry = next((e for e in self.landing.entries() if e.path == file.path), None)
-        if not content.exists() and entry is not None:
-            list(snapshot(self.landing, (entry,), self.scratch))
+        if not content.exists():
+            self._snapshot_again(file)
+        if not content.exists() and file.path in self._landed:
+            raise DeliveryReplaced(
+                f"{file.path} of the unfinished batch {file.batch_id} was delivered again"
+            )
         if not content.exists():
             raise RetailmartError(
                 f"{file.path} of the unfinished batch {file.batch_id} is gone: neither landing nor"
                 " the run's own copy has what was staged",
-                f"Put the file back into {self.landing.root} as it was, and run again",
+                f"Put the file back into {self.landing} as it was, and run again",
             )
         feed = self.project.feeds.get(str(file.feed))
         if feed is None:
@@ -279,9 +327,19 @@ class House:
             )
         return verdict
 
-    def _all_tables(self) -> list[str]:
-        return [
-            path.relative_to(self.lake.root).as_posix()
-            for path in self.lake.root.glob("*/*")
-            if path.is_dir()
-        ]
+    def _snapshot_again(self, file: LedgerFile) -> None:
+        """Take a staged file's content anew: from landing, or what an undo brings back."""
+        if (landed := self._landed.get(file.path)) is not None:
+            list(snapshot(self.landing, (landed,), self.scratch))
+            return
+        for archived in archived_entries(self.ledger, self.archive, file.sha256):
+            list(snapshot(self.archive, (archived,), self.scratch))
+            return
+
+    def forget_landed(self) -> None:
+        """List landing anew when it is asked for next."""
+        self.__dict__.pop("_landed", None)
+
+    @cached_property
+    def _landed(self) -> dict[str, Entry]:
+        return {entry.path: entry for entry in self.landing.entries()}

@@ -14,23 +14,30 @@ from deltalake import DeltaTable, write_deltalake
 from deltalake.exceptions import CommitFailedError
 
 from retailmart.errors import RetailmartError
-from retailmart.lake import Lake, file_prefix
+from retailmart.lake import Lake
+from retailmart.lake.places import LocalPlace, RemotePlace
 from retailmart.project.types import ColumnType
+from retailmart.storage import Entry
+from retailmart.storage.s3 import S3Access, S3Folder
 from retailmart.tables import DataFile, Field, TableChange, TableState
 
 _TABLE = "raw/sales"
 _FIELDS = (Field("n", ColumnType("BIGINT")), Field("_month", ColumnType("STRING")))
 
 
-@pytest.fixture
-def lake(tmp_path: Path) -> Lake:
-    """An empty lake."""
-    return Lake(tmp_path / "lake")
+@pytest.fixture(params=["local", "remote"])
+def lake(request: pytest.FixtureRequest, tmp_path: Path) -> Lake:
+    """An empty lake, on disk and in a bucket."""
+    if request.param == "local":
+        return Lake(LocalPlace(tmp_path / "lake"), fence=1)
+    server = request.getfixturevalue("s3")
+    store = S3Folder(server.bucket(), "lake", S3Access(server.environment, server.endpoint))
+    return Lake(RemotePlace(store, tmp_path / "workspace"), fence=1)
 
 
 def written(lake: Lake, batch_id: int, month: str, *numbers: int, column: str = "n") -> DataFile:
     """A data file with these numbers, written but not committed."""
-    path = f"_month={month}/{file_prefix(batch_id)}{month}.parquet"
+    path = f"_month={month}/{lake.prefix(batch_id)}{month}.parquet"
     target = lake.folder(_TABLE) / path
     target.parent.mkdir(parents=True, exist_ok=True)
     pq.write_table(pa.table({column: pa.array(numbers, pa.int64())}), target)
@@ -51,7 +58,9 @@ def state(lake: Lake) -> TableState:
 
 def numbers(lake: Lake) -> list[int]:
     """What a reader of the table's files sees."""
-    files = [str(lake.folder(_TABLE) / file.path) for file in state(lake).files]
+    table = state(lake)
+    lake.fetch(table)
+    files = [str(lake.folder(_TABLE) / file.path) for file in table.files]
     if not files:
         return []
     read = "SELECT n FROM read_parquet(?, hive_partitioning = true, union_by_name = true) ORDER BY"
@@ -61,7 +70,20 @@ def numbers(lake: Lake) -> list[int]:
 
 def entries(lake: Lake) -> int:
     """How many commits the table's log holds."""
-    return len(list((lake.folder(_TABLE) / "_delta_log").glob("*.json")))
+    return len(opened(lake).history())
+
+
+def opened(lake: Lake) -> DeltaTable:
+    """The table as any other reader opens it."""
+    place = lake.place
+    return DeltaTable(place.address(_TABLE), storage_options=dict(place.options()))
+
+
+def log_entries(lake: Lake) -> list[Entry]:
+    """The entries of a remote table's log, oldest first."""
+    assert isinstance(lake.place, RemotePlace)
+    found = lake.place.store.entries()
+    return [entry for entry in found if "_delta_log" in entry.key and entry.key.endswith(".json")]
 
 
 def test_a_repeated_commit_does_nothing(lake: Lake) -> None:
@@ -70,7 +92,7 @@ def test_a_repeated_commit_does_nothing(lake: Lake) -> None:
     version = lake.commit(first, 1)
     before = entries(lake)
     assert lake.commit(first, 1) == version
-    assert Lake(lake.root).commit(first, 1) == version
+    assert Lake(lake.place, fence=2).commit(first, 1) == version
     assert entries(lake) == before
     assert numbers(lake) == [1, 2]
 
@@ -112,7 +134,7 @@ def test_a_foreign_commit_in_between_is_an_error(
     def interrupted(handle: DeltaTable, *arguments: object, **named: object) -> None:
         monkeypatch.undo()
         rows = pa.table({"n": pa.array([9], pa.int64()), "_month": ["2024-03"]})
-        write_deltalake(str(lake.folder(_TABLE)), rows, mode="append")
+        write_deltalake(opened(lake), rows, mode="append")
         commit(handle, *arguments, **named)  # type: ignore[arg-type]
 
     monkeypatch.setattr(DeltaTable, "create_write_transaction", interrupted)
@@ -195,8 +217,36 @@ def test_orphans_are_what_no_commit_holds(lake: Lake) -> None:
     lake.commit(change(written(lake, 1, "2024-01", 1)), 1)
     lake.commit(change(written(lake, 2, "2024-01", 2)), 2)
     stray = written(lake, 2, "2024-02", 3)
-    assert lake.orphans(_TABLE, 2) == [lake.folder(_TABLE) / stray.path]
+    lake.keep(change(stray))
+    assert lake.orphans(_TABLE, 2) == [stray.path]
     assert lake.orphans(_TABLE, 1) == []
+
+
+def test_strays_are_of_attempts_that_decided_nothing(lake: Lake) -> None:
+    """A batch's files of another fence than the deciding one are told, an open batch's are not."""
+    late = replace(lake, fence=9)
+    files = {batch: written(late, batch, "2024-01", batch) for batch in (1, 2, 3)}
+    held = written(lake, 1, "2024-01", 1)
+    lake.keep(change(held, *files.values()))
+    lake.commit(change(held), 1)
+    decided = {1: 1, 2: None}
+    assert sorted(lake.strays(_TABLE, decided)) == [files[1].path, files[2].path]
+
+
+def test_two_fences_never_write_the_same_name(lake: Lake) -> None:
+    """A run that wakes late can't write over its follower's files."""
+    assert lake.prefix(1) != replace(lake, fence=2).prefix(1)
+
+
+def test_files_that_are_not_here_are_fetched(lake: Lake, tmp_path: Path) -> None:
+    """Another machine's workspace begins empty and reads the same rows."""
+    made = change(written(lake, 1, "2024-01", 1, 2))
+    lake.keep(made)
+    lake.commit(made, 1)
+    if isinstance(lake.place, RemotePlace):
+        lake = Lake(RemotePlace(lake.place.store, tmp_path / "elsewhere"))
+    lake.fetch(state(lake))
+    assert numbers(lake) == [1, 2]
 
 
 def test_a_change_survives_its_way_through_the_ledger(lake: Lake) -> None:
@@ -211,7 +261,10 @@ def test_another_reader_of_delta_tables_sees_the_same(lake: Lake) -> None:
     """Statistics and partition values are right for readers that trust them."""
     adds = (written(lake, 1, "2024-01", 1, 2), written(lake, 1, "2024-02", 3))
     lake.commit(change(*adds), 1)
-    log = sorted((lake.folder(_TABLE) / "_delta_log").glob("*.json"))[-1].read_text()
+    if isinstance(lake.place, RemotePlace):
+        log = lake.place.store.open(log_entries(lake)[-1]).read().decode()
+    else:
+        log = sorted((lake.folder(_TABLE) / "_delta_log").glob("*.json"))[-1].read_text()
     actions = [json.loads(line) for line in log.splitlines()]
     added = [action["add"] for action in actions if "add" in action]
     assert sorted(json.loads(add["stats"])["numRecords"] for add in added) == [1, 2]

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from retailmart.storage import EntryKind, LocalFolder, printable
+from retailmart.storage import Entry, EntryKind, LocalFolder, printable
 
 
 @pytest.fixture
@@ -21,6 +21,13 @@ def elsewhere(tmp_path: Path) -> Iterator[Path]:
         pytest.skip("needs /dev/shm on another file system than the tests' folder")
     with tempfile.TemporaryDirectory(dir=shared) as folder:
         yield Path(folder)
+
+
+def entry_of(folder: LocalFolder, key: str) -> Entry:
+    """The entry under a name that is there."""
+    entry = folder.entry(key)
+    assert entry is not None
+    return entry
 
 
 def landing(tmp_path: Path, name: str = "a.csv", content: bytes = b"x") -> LocalFolder:
@@ -113,7 +120,7 @@ def test_any_name_is_listed_opened_and_moved(tmp_path: Path, name: bytes) -> Non
     with folder.open(entry) as content:
         assert content.read() == b"42"
     archive = LocalFolder(tmp_path / "archive")
-    archive.move_in(folder, entry.key, f"day/{entry.path}")
+    archive.move_in(folder, entry, f"day/{entry.path}")
     assert folder.entries() == []
     assert [found.path for found in archive.entries()] == [f"day/{entry.path}"]
 
@@ -129,7 +136,7 @@ def test_a_move_on_one_disk_replaces_the_name(tmp_path: Path) -> None:
     folder = landing(tmp_path, "m/a.csv", b"content")
     inode = (folder.root / "m" / "a.csv").stat().st_ino
     archive = LocalFolder(tmp_path / "archive")
-    archive.move_in(folder, "m/a.csv", "x/y/a.csv")
+    archive.move_in(folder, entry_of(folder, "m/a.csv"), "x/y/a.csv")
     assert (archive.root / "x/y/a.csv").stat().st_ino == inode
     assert not folder.exists("m/a.csv")
 
@@ -139,7 +146,7 @@ def test_a_move_between_disks_copies_whole(tmp_path: Path, elsewhere: Path) -> N
     folder = landing(tmp_path, "a.csv", b"content" * 100_000)
     os.utime(folder.root / "a.csv", ns=(5_000_000_000, 5_000_000_000))
     archive = LocalFolder(elsewhere)
-    archive.move_in(folder, "a.csv", "day/a.csv")
+    archive.move_in(folder, entry_of(folder, "a.csv"), "day/a.csv")
     assert [entry.path for entry in archive.entries()] == ["day/a.csv"]
     assert (elsewhere / "day/a.csv").read_bytes() == b"content" * 100_000
     assert (elsewhere / "day/a.csv").stat().st_mtime_ns == 5_000_000_000
@@ -153,7 +160,7 @@ def test_a_link_between_disks_stays_a_link(tmp_path: Path, elsewhere: Path) -> N
     folder = landing(tmp_path)
     (folder.root / "link.csv").symlink_to(secret)
     archive = LocalFolder(elsewhere)
-    archive.move_in(folder, "link.csv", "link.csv")
+    archive.move_in(folder, entry_of(folder, "link.csv"), "link.csv")
     assert (elsewhere / "link.csv").is_symlink()
     assert secret.read_text() == "secret"
     assert not folder.exists("link.csv")
@@ -163,7 +170,7 @@ def test_a_pipe_moves_between_disks(tmp_path: Path, elsewhere: Path) -> None:
     """A refused pipe must not stop every later run because the archive is on another disk."""
     folder = landing(tmp_path)
     os.mkfifo(folder.root / "pipe.csv")
-    LocalFolder(elsewhere).move_in(folder, "pipe.csv", "pipe.csv")
+    LocalFolder(elsewhere).move_in(folder, entry_of(folder, "pipe.csv"), "pipe.csv")
     assert not folder.exists("pipe.csv")
 
 
@@ -186,7 +193,7 @@ def test_the_longest_names_can_be_moved_and_put(
     """A name as long as the system allows leaves no room for an ending, and needs none."""
     name = "n" * length
     folder = landing(tmp_path, name)
-    LocalFolder(elsewhere).move_in(folder, name, name)
+    LocalFolder(elsewhere).move_in(folder, entry_of(folder, name), name)
     LocalFolder(tmp_path / "other").put(name, b"1")
     assert (elsewhere / name).read_bytes() == b"x"
     assert (tmp_path / "other" / name).read_bytes() == b"1"

@@ -4,7 +4,7 @@ pipeline is written once above them, in DuckDB's SQL.
 
 from __future__ import annotations
 
-from collections.abc import Generator, Mapping, Sequence
+from collections.abc import Callable, Generator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from decimal import Decimal
@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 
     from retailmart.project.settings import Settings
 
+Fetch = Callable[[TableState], None]
 VariableValue = Decimal | int | bool | str | datetime | None
 
 
@@ -78,8 +79,13 @@ class Engine(Protocol):
         """Free what the engine holds."""
 
 
-def open_engine(settings: Settings, readable: Sequence[Path], scratch: Path) -> Engine:
-    """The engine that the settings name. It can read and write below `readable` and `scratch`."""
+def open_engine(
+    settings: Settings, readable: Sequence[Path], scratch: Path, fetch: Fetch
+) -> Engine:
+    """The engine that the settings name. It can read and write below `readable` and `scratch`.
+
+    `fetch` is called with each table before it is read: it makes the table's files readable.
+    """
     from retailmart.engines.duckdb import DuckDBEngine
 
-    return DuckDBEngine(readable, scratch, settings.memory_limit, settings.threads)
+    return DuckDBEngine(readable, scratch, settings.memory_limit, settings.threads, fetch)

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 import duckdb
 
-from retailmart.engines import CsvShape, VariableValue
+from retailmart.engines import CsvShape, Fetch, VariableValue
 from retailmart.errors import CsvBroken, GateFailed, RetailmartError
 from retailmart.project.types import ColumnType, parse_type
 from retailmart.tables import (
@@ -58,7 +58,9 @@ class DuckDBEngine:
         scratch: Path,
         memory_limit: str | None = None,
         threads: int | None = None,
+        fetch: Fetch | None = None,
     ) -> None:
+        self._fetch = fetch or (lambda _: None)
         self._connection = duckdb.connect()
         self._defined: dict[str, str] = {}
         self._variables: dict[str, VariableValue] = {}
@@ -115,6 +117,7 @@ class DuckDBEngine:
             )
             self._view(name, f"SELECT {nothing} WHERE false")
             return
+        self._fetch(table)
         types = {f.name: sql_type(f.type) for f in table.fields if f.name in table.partition_by}
         hive = ", ".join(f"{text_literal(key)}: {kind}" for key, kind in types.items())
         options = (

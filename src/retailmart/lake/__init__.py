@@ -1,24 +1,26 @@
-"""The lake: Delta tables in a folder. Engines write the files; only this room commits them."""
+"""The lake: Delta tables in a folder or bucket. Engines write files; only this room commits."""
 
 from __future__ import annotations
 
 import json
-import os
+import re
 import time
-from collections.abc import Mapping
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from urllib.parse import unquote
 
-from retailmart.errors import RetailmartError
+from retailmart.errors import RetailmartError, Unavailable
+from retailmart.lake.places import Place, place_of
 from retailmart.project.types import ColumnType
-from retailmart.storage import sync_file, sync_folder
 from retailmart.tables import DataFile, Field, TableChange, TableState
 
 if TYPE_CHECKING:
     from deltalake import DeltaTable, Schema
+
+__all__ = ["Lake", "place_of"]
 
 # One lane a table, in every commit: the app transaction that tells which batch it holds.
 _LANE = "retailmart"
@@ -31,18 +33,25 @@ _DELTA_NAMES = {
     "BOOLEAN": "boolean",
     "DOUBLE": "double",
 }
+_NAME = re.compile(r"b(\d{8})-f(\d{4,})-")
+_UNREACHABLE = ("Generic S3 error", "error sending request", "HTTP error")
 _OUR_NAMES = {delta: name for name, delta in _DELTA_NAMES.items()}
 
 
 @dataclass(frozen=True)
 class Lake:
-    """A folder of tables, each named by its path: `raw/sales`, `marts/sales_mart`."""
+    """Tables in one place, each named by its path: `raw/sales`, `marts/sales_mart`.
 
-    root: Path
+    `fence` is the writer's: a run that was stopped and wakes late can't write over the files of
+    the one that took its work over, because no two fences share a file name.
+    """
+
+    place: Place
+    fence: int = 0
 
     def folder(self, table: str) -> Path:
-        """Where a table's files lie."""
-        return self.root / table
+        """Where engines write a table's files, and read them."""
+        return self.place.workspace / table
 
     def state(self, table: str, version: int | None = None) -> TableState | None:
         """A table as it is, or was at `version`; None where it is not (any more)."""
@@ -54,63 +63,108 @@ class Lake:
         handle = self._open(table)
         return handle.version() if handle else None
 
+    def fetch(self, table: TableState) -> None:
+        """Make a table's files readable here."""
+        name = Path(table.root).relative_to(self.place.workspace).as_posix()
+        self.place.fetch(name, table.files)
+
+    def keep(self, change: TableChange) -> None:
+        """Make what an engine wrote for a change survive whatever happens to this machine."""
+        self.place.keep(change.table, [file.path for file in change.adds])
+
     def commit(self, change: TableChange, batch_id: int) -> int:
         """Apply a change exactly once for this batch; return the table's version.
 
         A repeated call sees the batch in the table's lane and does nothing. The same handle that
         looked also commits, so another commit in between is a conflict and not a double count.
         """
-        self._sync(change)
         handle = self._open(change.table) or self._create(change)
         if (handle.transaction_version(_LANE) or 0) < batch_id:
             self._apply(handle, change, batch_id)
         done = self._open(change.table)
         if done is None or (done.transaction_version(_LANE) or 0) < batch_id:
             raise RetailmartError(f"the commit of batch {batch_id} to {change.table} is not there")
-        _sync_log(self.folder(change.table))
+        self.place.keep_log(change.table)
         return int(done.version())
 
-    def orphans(self, table: str, batch_id: int) -> list[Path]:
+    def prefix(self, batch_id: int) -> str:
+        """How the names of a batch's data files begin, as this writer writes them."""
+        return f"{_batch_prefix(batch_id)}f{self.fence:04d}-"
+
+    def orphans(self, table: str, batch_id: int) -> list[str]:
         """Files that attempts at this batch wrote and no commit of the table holds."""
-        folder = self.folder(table)
         state = self.state(table)
         held = {file.path for file in state.files} if state else set()
         return [
             path
-            for path in folder.rglob(f"{file_prefix(batch_id)}*.parquet")
-            if path.relative_to(folder).as_posix() not in held
+            for path in self.place.data_files(table)
+            if path not in held and _name(path).startswith(_batch_prefix(batch_id))
         ]
 
+    def strays(self, table: str, decided: Mapping[int, int | None]) -> list[str]:
+        """Files of other attempts than the one that decided their batch (batch → fence).
+
+        Files of batches that `decided` does not name are left alone.
+        """
+        found = []
+        for path in self.place.data_files(table):
+            if (match := _NAME.match(_name(path))) is None:
+                continue
+            batch_id, fence = int(match[1]), int(match[2])
+            if batch_id in decided and decided[batch_id] != fence:
+                found.append(path)
+        return found
+
     def _open(self, table: str, version: int | None = None) -> DeltaTable | None:
-        if not (self.folder(table) / "_delta_log").is_dir():
+        if not self.place.has(table):
             return None
         from deltalake import DeltaTable
         from deltalake.exceptions import DeltaError, TableNotFoundError
 
+        with self._told():
+            try:
+                return DeltaTable(
+                    self.place.address(table),
+                    version=version,
+                    storage_options=dict(self.place.options()),
+                )
+            except TableNotFoundError:
+                return None
+            except DeltaError as error:
+                if version is not None and not _is_unreachable(error):
+                    return None  # that far back the log is gone
+                raise
+
+    @contextmanager
+    def _told(self) -> Iterator[None]:
+        """A store that can't be reached, in our words."""
+        from deltalake.exceptions import DeltaError
+
         try:
-            return DeltaTable(str(self.folder(table)), version=version)
-        except TableNotFoundError:
-            return None
-        except DeltaError:
-            if version is not None:
-                return None  # that far back the log is gone
-            raise
+            yield
+        except (OSError, DeltaError) as error:
+            if not _is_unreachable(error):
+                raise
+            words = (str(error).splitlines() or ["no answer"])[0]
+            raise Unavailable(f"{self.place}: {words}", "Run again: retailmart run") from error
 
     def _create(self, change: TableChange) -> DeltaTable:
         from deltalake import DeltaTable
         from deltalake.transaction import create_table_with_add_actions
 
-        folder = self.folder(change.table)
-        folder.mkdir(parents=True, exist_ok=True)
-        create_table_with_add_actions(
-            str(folder),
-            _schema(change.fields),
-            [],
-            mode="ignore",
-            partition_by=list(change.partition_by),
-            name=change.table,
-        )
-        return DeltaTable(str(folder))
+        self.folder(change.table).mkdir(parents=True, exist_ok=True)
+        address, options = self.place.address(change.table), dict(self.place.options())
+        with self._told():
+            create_table_with_add_actions(
+                address,
+                _schema(change.fields),
+                [],
+                mode="ignore",
+                partition_by=list(change.partition_by),
+                name=change.table,
+                storage_options=options,
+            )
+            return DeltaTable(address, storage_options=options)
 
     def _apply(self, handle: DeltaTable, change: TableChange, batch_id: int) -> None:
         from deltalake.exceptions import CommitFailedError
@@ -135,37 +189,28 @@ class Lake:
             app_transactions=[Transaction(_LANE, batch_id)],
         )
         try:
-            handle.create_write_transaction(
-                adds, mode, schema, list(change.partition_by), commit_properties=properties
-            )
-        except CommitFailedError:
+            with self._told():
+                handle.create_write_transaction(
+                    adds, mode, schema, list(change.partition_by), commit_properties=properties
+                )
+        except (CommitFailedError, Unavailable):
             # Unknown, not failed: the log may hold the commit although the answer was lost.
             again = self._open(change.table)
             if again is None or (again.transaction_version(_LANE) or 0) < batch_id:
                 raise
 
-    def _sync(self, change: TableChange) -> None:
-        folder = self.folder(change.table)
-        paths = [folder / file.path for file in change.adds if (folder / file.path).exists()]
-        with ThreadPoolExecutor(8) as pool:
-            list(pool.map(sync_file, paths))
-        for parent in {path.parent for path in paths}:
-            sync_folder(parent)
 
-
-def file_prefix(batch_id: int) -> str:
-    """How the names of a batch's data files begin."""
+def _batch_prefix(batch_id: int) -> str:
     return f"b{batch_id:08d}-"
 
 
-def _sync_log(folder: Path) -> None:
-    log = folder / "_delta_log"
-    newest = max(
-        (entry for entry in os.scandir(log) if entry.name.endswith(".json")),
-        key=lambda entry: entry.name,
-    )
-    sync_file(Path(newest.path))
-    sync_folder(log)
+def _name(path: str) -> str:
+    return path.rpartition("/")[2]
+
+
+def _is_unreachable(error: Exception) -> bool:
+    """The Delta library has no error of its own for a store that fails."""
+    return any(word in str(error) for word in _UNREACHABLE)
 
 
 def _schema(fields: tuple[Field, ...]) -> Schema:

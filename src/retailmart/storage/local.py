@@ -1,4 +1,4 @@
-"""Objects in a folder: the landing, the archive. Local disk now; one small interface for others.
+"""Objects in a folder of this machine's disk.
 
 Links are never followed and nothing but regular files is ever opened: a link in landing could
 point at any file of the machine, and reading a FIFO would wait for ever.
@@ -7,67 +7,20 @@ point at any file of the machine, and reading a FIFO would wait for ever.
 from __future__ import annotations
 
 import errno
-import hashlib
 import os
 import shutil
 import stat
 from collections.abc import Iterator
 from dataclasses import dataclass
-from enum import Enum
+from io import BytesIO
 from pathlib import Path
-from typing import BinaryIO, Protocol
+from typing import BinaryIO, ClassVar
 
-
-class EntryKind(Enum):
-    """What an entry of a folder is."""
-
-    FILE = "file"
-    LINK = "link"
-    SPECIAL = "special"
-
-
-@dataclass(frozen=True)
-class Entry:
-    """One thing that lies in a folder.
-
-    `path` is relative with forward slashes, and printable: bytes that are no UTF-8 are shown as
-    `\\xNN`. `key` is the name as the system knows it. `size` is in bytes, `mtime_ns` in ns.
-    """
-
-    path: str
-    key: str
-    kind: EntryKind
-    size: int
-    mtime_ns: int
-
-    @property
-    def version(self) -> tuple[int, int]:
-        """Changes when the content is written again."""
-        return self.size, self.mtime_ns
-
-
-class Store(Protocol):
-    """Where files lie. `path` arguments are relative, with forward slashes."""
-
-    def entries(self) -> list[Entry]: ...
-    def entry(self, key: str) -> Entry | None: ...
-    def open(self, entry: Entry) -> BinaryIO: ...
-    def exists(self, path: str) -> bool: ...
-    def move_in(self, source: LocalFolder, key: str, path: str) -> None: ...
-    def put(self, path: str, content: bytes) -> None: ...
-
+from retailmart.storage.entries import Entry, EntryKind, Store, printable
 
 # A name of its own: the target's may be as long as a name can be.
 _PARTIAL = ".retailmart.part"
-
-
-def printable(key: str) -> str:
-    """A file name as text that every database and terminal can hold; no two names look the same."""
-    raw = key.encode("utf-8", "surrogateescape")
-    try:
-        return raw.decode("utf-8")
-    except UnicodeDecodeError:
-        return f"{raw.decode('utf-8', 'backslashreplace')}~{hashlib.sha256(raw).hexdigest()[:8]}"
+_CHUNK = 1 << 20
 
 
 def sync_file(path: Path) -> None:
@@ -89,6 +42,14 @@ class LocalFolder:
     """A folder of this machine's disk."""
 
     root: Path
+    appears_whole: ClassVar[bool] = False
+
+    def __str__(self) -> str:
+        return str(self.root)
+
+    def is_there(self) -> bool:
+        """Whether the folder exists."""
+        return self.root.is_dir()
 
     def entries(self) -> list[Entry]:
         """Everything below the folder but the folders themselves, sorted by path."""
@@ -114,11 +75,16 @@ class LocalFolder:
         """Whether something lies there, a dangling link included."""
         return os.path.lexists(self.root / path)
 
-    def move_in(self, source: LocalFolder, key: str, path: str) -> None:
+    def move_in(self, source: Store, entry: Entry, path: str) -> None:
         """Move an entry of `source` to `path` here; atomic on one disk, else copied and synced."""
         target = self.root / path
         target.parent.mkdir(parents=True, exist_ok=True)
-        origin = source.root / key
+        if not isinstance(source, LocalFolder):
+            with source.open(entry) as content:
+                self._write(target, content)
+            source.remove(entry)
+            return
+        origin = source.root / entry.key
         try:
             os.rename(origin, target)
         except OSError as error:
@@ -137,21 +103,25 @@ class LocalFolder:
 
     def copy_in(self, source: Path, path: str) -> None:
         """Copy a file of this machine to `path` here, as a whole or not at all."""
-        target = self.root / path
-        target.parent.mkdir(parents=True, exist_ok=True)
-        partial = target.with_name(_PARTIAL)
-        shutil.copyfile(source, partial)
-        sync_file(partial)
-        os.rename(partial, target)
+        with source.open("rb") as content:
+            self._write(self.root / path, content)
 
     def put(self, path: str, content: bytes) -> None:
         """Write a small file as a whole or not at all."""
-        target = self.root / path
+        self._write(self.root / path, BytesIO(content))
+
+    def remove(self, entry: Entry) -> None:
+        """Take an entry away; what is gone already is no mistake."""
+        (self.root / entry.key).unlink(missing_ok=True)
+
+    def _write(self, target: Path, content: BinaryIO) -> None:
         target.parent.mkdir(parents=True, exist_ok=True)
         partial = target.with_name(_PARTIAL)
-        partial.write_bytes(content)
+        with partial.open("wb") as written:
+            shutil.copyfileobj(content, written, _CHUNK)
         sync_file(partial)
         os.rename(partial, target)
+        sync_folder(target.parent)
 
     def _walk(self, folder: Path) -> Iterator[Entry]:
         try:
@@ -175,4 +145,5 @@ class LocalFolder:
         elif stat.S_ISLNK(status.st_mode):
             kind = EntryKind.LINK
         key = path.relative_to(self.root).as_posix()
-        return Entry(printable(key), key, kind, status.st_size, status.st_mtime_ns)
+        version = f"{status.st_size}-{status.st_mtime_ns}"
+        return Entry(printable(key), key, kind, status.st_size, status.st_mtime_ns, version)

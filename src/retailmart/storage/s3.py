@@ -1,0 +1,354 @@
+"""Objects in a folder of a bucket: S3, or any store that speaks its protocol."""
+
+from __future__ import annotations
+
+import re
+import shutil
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
+from functools import cached_property
+from io import RawIOBase
+from pathlib import Path
+from tempfile import TemporaryFile
+from typing import TYPE_CHECKING, Any, BinaryIO, ClassVar, cast
+from urllib.parse import urlsplit
+
+from retailmart.errors import RetailmartError, SettingsError, Unavailable
+from retailmart.storage.entries import Entry, EntryKind, Store, printable
+
+if TYPE_CHECKING:
+    from obstore.store import S3Store
+
+# One CopyObject takes no more; what is larger goes through this machine.
+_LARGEST_COPY = 5 << 30
+_CHUNK = 8 << 20
+_CONNECT_TIMEOUT, _TIMEOUT = "5s", "60s"
+_RETRIES = 6
+_RETRY_SECONDS = 120
+_KEYS_LAST = timedelta(minutes=10)
+# A list or a deletion that is denied comes without an error class of its own.
+_DENIED = re.compile(
+    r"(<Code>|code: )(AccessDenied|InvalidAccessKeyId|SignatureDoesNotMatch|ExpiredToken)"
+    r"|40[13] (Forbidden|Unauthorized)|PermissionDenied|Unauthenticated"
+)
+_INSTALL = "Install it with: pip install 'retailmart[s3]'"
+
+
+@dataclass(frozen=True)
+class S3Access:
+    """How buckets are reached. Credentials come from `environment`, else from the usual chain.
+
+    `environment` is the process's, `.env` below it; `endpoint` is of an S3-compatible store.
+    """
+
+    environment: Mapping[str, str] = field(default_factory=dict, repr=False)
+    endpoint: str | None = None
+    region: str | None = None
+
+    @cached_property
+    def _session(self) -> Any:
+        try:
+            import botocore.session
+        except ModuleNotFoundError as error:
+            raise SettingsError(["S3 needs the s3 parts of retailmart"], _INSTALL) from error
+        session = botocore.session.Session()
+        if profile := self.environment.get("AWS_PROFILE"):
+            session.set_config_variable("profile", profile)
+        return session
+
+    def _given(self, *names: str) -> str | None:
+        return next((self.environment[name] for name in names if self.environment.get(name)), None)
+
+    def where(self) -> dict[str, str]:
+        """Region and endpoint, under the names that both of our S3 clients know."""
+        region = self.region or self._given("AWS_REGION", "AWS_DEFAULT_REGION")
+        endpoint = self.endpoint or self._given("AWS_ENDPOINT_URL_S3", "AWS_ENDPOINT_URL")
+        found = {"region": region or self._session.get_config_variable("region") or "us-east-1"}
+        if endpoint:
+            found["endpoint"] = endpoint.rstrip("/")
+            found["virtual_hosted_style_request"] = "false"
+        return found
+
+    def credentials(self) -> dict[str, str]:
+        """An access key, fresh where it expires. RetailmartError where there is none."""
+        key, secret = self._given("AWS_ACCESS_KEY_ID"), self._given("AWS_SECRET_ACCESS_KEY")
+        if key and secret:
+            found = {"access_key_id": key, "secret_access_key": secret}
+            if token := self._given("AWS_SESSION_TOKEN"):
+                found["token"] = token
+            return found
+        chain = self._chain
+        if chain is None:
+            raise SettingsError(
+                ["no credentials for S3: neither the environment, a profile nor a role has any"],
+                "Set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or AWS_PROFILE",
+            )
+        frozen = chain.get_frozen_credentials()
+        found = {"access_key_id": frozen.access_key, "secret_access_key": frozen.secret_key}
+        return found | ({"token": frozen.token} if frozen.token else {})
+
+    @cached_property
+    def _chain(self) -> Any:
+        return self._session.get_credentials()
+
+
+@dataclass(frozen=True)
+class S3Folder:
+    """What lies below a prefix of a bucket. Keys are relative to it."""
+
+    bucket: str
+    prefix: str
+    access: S3Access
+    appears_whole: ClassVar[bool] = True
+
+    @classmethod
+    def at(cls, place: str, access: S3Access) -> S3Folder:
+        """The folder that an address like `s3://bucket/folder` means."""
+        parts = urlsplit(place)
+        bucket = parts.netloc or access.environment.get("S3_BUCKET", "")
+        if not bucket:
+            raise SettingsError([f"{place} names no bucket"], "Write s3://bucket/folder")
+        return cls(bucket, parts.path.strip("/"), access)
+
+    def __str__(self) -> str:
+        return f"s3://{self.bucket}/{self.prefix}".rstrip("/")
+
+    def is_there(self) -> bool:
+        """True, or SettingsError for a missing bucket; a folder is made by its first object."""
+        self.any_below("")
+        return True
+
+    def entries(self) -> list[Entry]:
+        """Every object below the prefix, sorted by path; the empty markers of folders apart."""
+        with self._told():
+            listed = [self._entry(m) for m in self._listed(self.prefix) if m["path"] != self.prefix]
+        # A marker is listed without its slash at the end; under that name there is no object.
+        found = (entry for entry in listed if entry.size or self.exists(entry.key))
+        return sorted(found, key=lambda entry: entry.path)
+
+    def names(self, below: str) -> list[str]:
+        """The keys of every object below a folder of this one."""
+        with self._told():
+            metas = list(self._listed(self._key(below)))
+        return [self._entry(meta).key for meta in metas]
+
+    def any_below(self, path: str) -> bool:
+        """Whether a folder of this one holds anything."""
+        import obstore
+
+        with self._told():
+            stream = obstore.list(self._store, prefix=self._key(path) or None, chunk_size=1)
+            return any(len(chunk) for chunk in stream)
+
+    def entry(self, key: str) -> Entry | None:
+        """The object as it is now, or None."""
+        import obstore
+
+        with self._told():
+            try:
+                return self._entry(obstore.head(self._store, self._key(key)))
+            except FileNotFoundError:
+                return None
+
+    def open(self, entry: Entry) -> BinaryIO:
+        """Read the very version that was listed; FileNotFoundError where it is another by now."""
+        import obstore
+        from obstore.exceptions import PreconditionError
+
+        with self._told():
+            try:
+                found = obstore.get(
+                    self._store, self._key(entry.key), options={"if_match": entry.version}
+                )
+            except PreconditionError as error:
+                raise FileNotFoundError(f"{entry.path} was written again") from error
+        return cast(BinaryIO, _Reading(iter(found.stream(_CHUNK)), self._told))
+
+    def exists(self, path: str) -> bool:
+        """Whether an object has this key."""
+        return self.entry(path) is not None
+
+    def move_in(self, source: Store, entry: Entry, path: str) -> None:
+        """Move an entry of `source` to `path` here: copied whole, then taken away there.
+
+        FileNotFoundError where it was written again since it was listed: that is another delivery.
+        """
+        if isinstance(source, S3Folder) and self._reaches(source) and entry.size < _LARGEST_COPY:
+            self._copy(source, entry, path)
+        else:
+            # Whole on this machine first: what breaks off on the way must not look complete.
+            with TemporaryFile() as whole:
+                with source.open(entry) as content:
+                    shutil.copyfileobj(content, whole, _CHUNK)
+                whole.seek(0)
+                self._upload(path, whole)
+        source.remove(entry)
+
+    def copy_in(self, source: Path, path: str) -> None:
+        """Copy a file of this machine to `path` here, as a whole or not at all."""
+        with source.open("rb") as content:
+            self._upload(path, content)
+
+    def put(self, path: str, content: bytes) -> None:
+        """Write a small object."""
+        import obstore
+
+        with self._told():
+            obstore.put(self._store, self._key(path), content)
+
+    def remove(self, entry: Entry) -> None:
+        """Take an object away, unless it was written again since it was listed."""
+        import obstore
+
+        now = self.entry(entry.key)
+        if now is not None and now.version == entry.version:
+            with self._told():
+                obstore.delete(self._store, self._key(entry.key))
+
+    def discard(self, path: str) -> None:
+        """Take an object of our own away, whatever it holds."""
+        import obstore
+
+        with self._told():
+            obstore.delete(self._store, self._key(path))
+
+    def fetch(self, path: str, target: Path) -> None:
+        """Copy an object to a file of this machine, as a whole or not at all."""
+        import obstore
+
+        target.parent.mkdir(parents=True, exist_ok=True)
+        partial = target.with_name(f"{target.name}.part")
+        with self._told(), partial.open("wb") as written:
+            for chunk in obstore.get(self._store, self._key(path)).stream(_CHUNK):
+                written.write(chunk)
+        partial.rename(target)
+
+    def delta_options(self) -> dict[str, str]:
+        """What the Delta library needs to reach this folder."""
+        where, keys = self.access.where(), self.access.credentials()
+        options = {f"aws_{name}": value for name, value in (where | keys).items()}
+        if "token" in keys:
+            options["aws_session_token"] = options.pop("aws_token")
+        return options | {
+            "allow_http": str(where.get("endpoint", "").startswith("http://")).lower(),
+            "connect_timeout": _CONNECT_TIMEOUT,
+            "timeout": _TIMEOUT,
+            "max_retries": str(_RETRIES),
+            "retry_timeout": f"{_RETRY_SECONDS}s",
+        }
+
+    @cached_property
+    def _store(self) -> S3Store:
+        try:
+            from obstore.store import S3Store
+        except ModuleNotFoundError as error:
+            raise SettingsError([f"{self} needs the s3 parts of retailmart"], _INSTALL) from error
+        where = self.access.where()
+        config: dict[str, Any] = {**where}
+        if "endpoint" in where:
+            config["virtual_hosted_style_request"] = False
+        self.access.credentials()  # a missing key is told here, in our words
+        return S3Store(
+            self.bucket,
+            config=config,  # type: ignore[arg-type]
+            client_options={
+                "allow_http": where.get("endpoint", "").startswith("http://"),
+                "connect_timeout": _CONNECT_TIMEOUT,
+                "timeout": _TIMEOUT,
+            },
+            retry_config={
+                "max_retries": _RETRIES,
+                "retry_timeout": timedelta(seconds=_RETRY_SECONDS),
+            },
+            credential_provider=self._credential,  # type: ignore[arg-type]
+        )
+
+    def _credential(self) -> dict[str, Any]:
+        # Asked for again in time: what a role or a profile lends runs out.
+        return {**self.access.credentials(), "expires_at": datetime.now(UTC) + _KEYS_LAST}
+
+    def _key(self, path: str) -> str:
+        return f"{self.prefix}/{path}".strip("/")
+
+    def _listed(self, prefix: str) -> Iterator[Any]:
+        import obstore
+
+        for chunk in obstore.list(self._store, prefix=prefix or None):
+            yield from chunk
+
+    def _entry(self, meta: Any) -> Entry:
+        key = meta["path"].removeprefix(f"{self.prefix}/" if self.prefix else "")
+        moment = int(meta["last_modified"].timestamp() * 1e9)
+        return Entry(printable(key), key, EntryKind.FILE, meta["size"], moment, str(meta["e_tag"]))
+
+    def _reaches(self, other: S3Folder) -> bool:
+        return (self.bucket, self.access) == (other.bucket, other.access)
+
+    def _copy(self, source: S3Folder, entry: Entry, path: str) -> None:
+        import obstore
+
+        with self._told():
+            obstore.copy(self._store, source._key(entry.key), self._key(path))
+        now = source.entry(entry.key)
+        if now is None or now.version != entry.version:
+            raise FileNotFoundError(f"{entry.path} was written again")
+
+    def _upload(self, path: str, content: BinaryIO) -> None:
+        import obstore
+
+        with self._told():
+            obstore.put(self._store, self._key(path), content, chunk_size=_CHUNK)
+
+    @contextmanager
+    def _told(self) -> Iterator[None]:
+        """The client's errors as ours; a missing object stays FileNotFoundError."""
+        from obstore.exceptions import BaseError
+
+        try:
+            yield
+        except BaseError as error:
+            words = str(error)
+            if "<Code>NoSuchBucket</Code>" in words:
+                raise SettingsError(
+                    [f"{self}: there is no bucket {self.bucket!r}"],
+                    "Create it, or correct its name in retailmart.yml",
+                ) from error
+            if isinstance(error, FileNotFoundError):
+                raise
+            if _DENIED.search(words):
+                raise RetailmartError(
+                    f"{self}: access denied",
+                    "Check the credentials and the bucket's policy; see: retailmart doctor",
+                ) from error
+            raise Unavailable(f"{self}: {_first_line(words)}", "Run again to go on") from error
+
+
+class _Reading(RawIOBase):
+    """A stream of chunks as a file that can be read once."""
+
+    def __init__(self, chunks: Iterator[Any], told: Callable[[], Any]) -> None:
+        self._chunks = chunks
+        self._told = told
+        self._left = memoryview(b"")
+
+    def readable(self) -> bool:
+        return True
+
+    def readinto(self, target: Any) -> int:
+        while not len(self._left):
+            with self._told():
+                chunk = next(self._chunks, None)
+            if chunk is None:
+                return 0
+            self._left = memoryview(bytes(chunk))
+        count = min(len(target), len(self._left))
+        target[:count] = self._left[:count]
+        self._left = self._left[count:]
+        return count
+
+
+def _first_line(words: str) -> str:
+    """Without what a store sends behind it: its answers hold the access key's id."""
+    return (words.strip().splitlines() or ["no answer"])[0].partition("<")[0].strip(" :")
