@@ -1,0 +1,58 @@
+"""`retailmart doctor`: does everything around the project allow what runs do?"""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from retailmart.cli.common import (
+    Output,
+    OutputOption,
+    ProjectOption,
+    SetOption,
+    open_at,
+    print_json,
+    say,
+)
+
+if TYPE_CHECKING:
+    from retailmart.findings import Finding
+
+
+def doctor(
+    project: ProjectOption = Path(),
+    spark: Annotated[bool, typer.Option("--spark", help="Check Java and Spark too.")] = False,
+    timeout: Annotated[
+        float, typer.Option("--timeout", metavar="SECONDS", help="How long to wait for answers.")
+    ] = 25.0,
+    output: OutputOption = Output.TEXT,
+    settings: SetOption = None,
+) -> None:
+    """Check database, sources, stores and this machine; each finding with its cure."""
+    from retailmart.doctor import examine
+    from retailmart.findings import Level
+
+    opened, found = open_at(project, settings).project, []
+    for finding in examine(opened, spark=spark, seconds=timeout):
+        found.append(finding)
+        if output is Output.TEXT:
+            _print(finding)
+    problems = sum(finding.level is Level.PROBLEM for finding in found)
+    warnings = sum(finding.level is Level.WARNING for finding in found)
+    if output is Output.JSON:
+        findings = [asdict(finding) for finding in found]
+        print_json({"findings": findings, "problems": problems, "warnings": warnings})
+    say(f"{len(found)} checks: {problems} problems, {warnings} warnings")
+    if problems:
+        raise typer.Exit(1)
+
+
+def _print(finding: Finding) -> None:
+    from retailmart.console import visible
+
+    print(visible(f"{finding.level.value:<8} {finding.check:<28} {finding.found}"), flush=True)
+    if finding.cure:
+        print(visible(f"{'':<8} {'':<28} → {finding.cure}"), flush=True)

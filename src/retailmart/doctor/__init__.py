@@ -1,0 +1,170 @@
+"""What could keep runs from working, asked of the project's real database, stores and machine."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from retailmart.doctor.machine import examine_machine, examine_scratch
+from retailmart.doctor.spark import examine_spark
+from retailmart.errors import RetailmartError
+from retailmart.findings import Finding, ok, problem
+from retailmart.house import PRIVATE, store_at
+from retailmart.project import Project
+from retailmart.storage import LocalFolder, Store
+
+Check = Callable[[], Iterator[Finding]]
+
+
+def examine(project: Project, *, spark: bool = False, seconds: float = 25.0) -> Iterator[Finding]:
+    """Check everything runs rely on, `spark` where it is wanted; findings in a fixed order.
+
+    Nothing that exists is changed. Whatever does not answer in `seconds` is a finding too; they
+    are more than a connection is waited for, so that the reason is told and not only the silence.
+    """
+    areas: dict[str, Check] = {
+        "project": lambda: _project(project),
+        "machine": lambda: examine_machine(project.settings.memory_limit),
+        "scratch": lambda: examine_scratch(project.folder / PRIVATE),
+        "disk": lambda: _disks(project),
+        "database": lambda: _database(project),
+    }
+    for name in project.settings.sources:
+        areas[f"source {name}"] = lambda name=name: _source(project, name)  # type: ignore[misc]
+    for use in ("landing", "lake", "archive"):
+        areas[use] = lambda use=use: _store(project, use)  # type: ignore[misc]
+    areas["archive: way"] = lambda: _way(project)
+    if any(place.startswith("s3://") for place in _places(project).values()):
+        areas["S3"] = lambda: _s3(project)
+    if spark:
+        areas["spark"] = examine_spark
+    until = time.monotonic() + seconds
+    visits = [_Visit(name, check) for name, check in areas.items()]
+    for visit in visits:
+        visit.start()
+    for visit in visits:
+        yield from visit.findings(max(0.0, until - time.monotonic()), seconds)
+
+
+@dataclass
+class _Visit:
+    """One area's checks in a thread of their own: a hanging one holds up nobody."""
+
+    name: str
+    check: Check
+    _found: list[Finding] = field(default_factory=list)
+    _ended: threading.Event = field(default_factory=threading.Event)
+
+    def start(self) -> None:
+        # Not waited for at the end of the program.
+        threading.Thread(target=self._ask, daemon=True).start()
+
+    def findings(self, wait: float, patience: float) -> list[Finding]:
+        """What was found, as far as it came in time."""
+        if self._ended.wait(wait):
+            return self._found
+        cure = "See whether it is overloaded, or what stands between: firewall, proxy, VPN"
+        return [
+            *self._found,
+            problem(f"{self.name}: answer", f"none within {patience:g} s", cure),
+        ]
+
+    def _ask(self) -> None:
+        check = f"{self.name}: check"
+        try:
+            for finding in self.check():
+                self._found.append(finding)
+        except RetailmartError as error:
+            words = "; ".join(error.message.splitlines())
+            cure = error.hint or "Correct retailmart.yml, then look with: retailmart check"
+            self._found.append(problem(check, words, cure))
+        except OSError as error:
+            cure = f"See whether {error.filename or 'it'} can be read and written by this account"
+            self._found.append(problem(check, error.strerror or type(error).__name__, cure))
+        except Exception as error:
+            # Its words are unknown, a password could be in them.
+            cure = "See what a run says: retailmart run"
+            self._found.append(problem(check, f"failed with {type(error).__name__}", cure))
+        finally:
+            self._ended.set()
+
+
+def _project(project: Project) -> Iterator[Finding]:
+    words = f"{len(project.feeds)} feeds and {len(project.marts)} marts, no mistake found"
+    yield ok("project: files", words)
+
+
+def _disks(project: Project) -> Iterator[Finding]:
+    from retailmart.database.health import sqlite_file
+    from retailmart.storage.health import examine_disks
+
+    folders = {
+        name: store.root
+        for name, store in _stores(project).items()
+        if isinstance(store, LocalFolder)
+    }
+    folders["scratch"] = project.folder / PRIVATE
+    file = sqlite_file(project.database_url(), project.folder)
+    if file:
+        folders["database"] = file.parent
+    yield from examine_disks(folders)
+
+
+def _database(project: Project) -> Iterator[Finding]:
+    from retailmart.database.health import examine_target, sqlite_file
+
+    url = project.database_url()
+    file = sqlite_file(url, project.folder)
+    if file:
+        yield from _local_disk(file)
+    yield from examine_target(url, project.folder, "database")
+
+
+def _local_disk(file: Path) -> Iterator[Finding]:
+    """SQLite's log needs memory that all its users share: over a network there is none."""
+    from retailmart.storage.health import network_file_system
+
+    if kind := network_file_system(file.parent):
+        cure = "Put it on a local disk, or use MySQL: `database` in retailmart.yml"
+        found = f"{file} is on a network file system ({kind}), where SQLite can break it"
+        yield problem("database: disk", found, cure)
+
+
+def _source(project: Project, name: str) -> Iterator[Finding]:
+    from retailmart.database.health import examine_source
+
+    yield from examine_source(project.source_url(name), project.folder, f"source {name}")
+
+
+def _store(project: Project, use: str) -> Iterator[Finding]:
+    from retailmart.storage.health import Use, examine_store
+
+    yield from examine_store(store_at(project, _places(project)[use]), Use(use))
+
+
+def _way(project: Project) -> Iterator[Finding]:
+    from retailmart.storage.health import examine_move
+
+    stores = _stores(project)
+    yield examine_move(stores["landing"], stores["archive"])
+
+
+def _s3(project: Project) -> Iterator[Finding]:
+    from retailmart.storage.health import examine_s3_clock
+    from retailmart.storage.s3 import S3Folder
+
+    stores = _stores(project).values()
+    access = next(store.access for store in stores if isinstance(store, S3Folder))
+    yield examine_s3_clock(access)
+
+
+def _places(project: Project) -> dict[str, str]:
+    settings = project.settings
+    return {"landing": settings.landing, "lake": settings.lake, "archive": settings.archive}
+
+
+def _stores(project: Project) -> dict[str, Store]:
+    return {name: store_at(project, place) for name, place in _places(project).items()}

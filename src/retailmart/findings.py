@@ -1,0 +1,53 @@
+"""What a check of the project's surroundings found, and what to do about it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import StrEnum
+
+
+class Level(StrEnum):
+    """How much a finding matters. Runs may fail or lose data while there is a problem."""
+
+    OK = "ok"
+    WARNING = "warning"
+    PROBLEM = "problem"
+
+
+@dataclass(frozen=True)
+class Finding:
+    """One check's result. `check` is `place: what`; `cure` is what to type or to set."""
+
+    check: str
+    level: Level
+    found: str
+    cure: str | None = None
+
+
+def ok(check: str, found: str) -> Finding:
+    """All is well."""
+    return Finding(check, Level.OK, found)
+
+
+def warning(check: str, found: str, cure: str) -> Finding:
+    """Runs work, but slower or less safely than they could."""
+    return Finding(check, Level.WARNING, found, cure)
+
+
+def problem(check: str, found: str, cure: str) -> Finding:
+    """Runs fail, or could lose data."""
+    return Finding(check, Level.PROBLEM, found, cure)
+
+
+def clock(check: str, seconds: float, *, problem_from: float, why: str, cure: str) -> Finding:
+    """How far another clock is off; `seconds` is positive where it is ahead of this machine's."""
+    direction = "ahead of" if seconds > 0 else "behind"
+    found = f"{abs(seconds):,.1f} s {direction} this machine"
+    if abs(seconds) > problem_from:
+        return problem(check, f"{found}: {why}", cure)
+    if abs(seconds) > _TOLERATED:
+        return warning(check, found, cure)
+    return ok(check, found)
+
+
+_TOLERATED = 5.0
