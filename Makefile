@@ -1,12 +1,15 @@
 # make run    a sample shop in ./demo, run once: the shortest way to see it work
 # make test   everything that must hold, lint and types included
+# make chaos  the fault campaign: kills, power cuts, broken stores and databases (CHAOS=--small)
 # make bench  the speed figures, as ratios (BENCH=--small for a minute's version)
 
 PYTHON ?= python3
 DEMO ?= demo
 BENCH ?= --out bench/results.md
 
-.PHONY: run test lint bench lock clean
+CHAOS ?= --out docs/reliability.md
+
+.PHONY: run test lint bench chaos lock clean
 .DELETE_ON_ERROR:
 
 run: .venv/.installed
@@ -18,12 +21,15 @@ test: .venv-dev/.installed lint
 	.venv-dev/bin/pytest -n 2 --dist loadfile tests
 
 lint: .venv-dev/.installed
-	.venv-dev/bin/ruff check src tests bench
-	.venv-dev/bin/ruff format --check src tests bench
+	.venv-dev/bin/ruff check src tests bench chaos
+	.venv-dev/bin/ruff format --check src tests bench chaos
 	.venv-dev/bin/mypy
 
 bench: .venv/.installed
 	.venv/bin/python bench/run.py $(BENCH)
+
+chaos: .venv-dev/.installed
+	.venv-dev/bin/python -m chaos.campaign $(CHAOS)
 
 # What is measured and shown is installed as a user installs it: without the tools of development.
 .venv/.installed: requirements/run.txt pyproject.toml
@@ -38,13 +44,14 @@ bench: .venv/.installed
 	.venv-dev/bin/pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation -e .
 	@touch $@
 
+LOCKED = -q --universal --generate-hashes --no-header --no-annotate --no-emit-index-url \
+	--python-version 3.11 --extra build --extra s3 --extra mysql --extra secrets --extra xlsx
+
 # Versions and hashes only: where packages come from is each machine's own affair.
 lock: .venv-dev/.installed
 	.venv-dev/bin/pip install --quiet --disable-pip-version-check uv
-	.venv-dev/bin/uv pip compile -q --universal --generate-hashes --no-header --no-annotate \
-		--no-emit-index-url --python-version 3.11 --extra build pyproject.toml -o requirements/run.txt
-	.venv-dev/bin/uv pip compile -q --universal --generate-hashes --no-header --no-annotate \
-		--no-emit-index-url --python-version 3.11 --extra build --extra dev pyproject.toml \
+	.venv-dev/bin/uv pip compile $(LOCKED) pyproject.toml -o requirements/run.txt
+	.venv-dev/bin/uv pip compile $(LOCKED) --extra dev pyproject.toml \
 		-c requirements/run.txt -o requirements/dev.txt
 
 clean:

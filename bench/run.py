@@ -12,6 +12,7 @@ A measure is added in two places: what is run, in `take_figures`, and how it is 
 from __future__ import annotations
 
 import argparse
+import json
 import os
 import platform
 import shutil
@@ -19,17 +20,18 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from importlib.metadata import version
 from pathlib import Path
 from statistics import median
-from typing import Final
+from typing import IO, Final
 
 HERE: Final = Path(__file__).resolve().parent
 RETAILMART: Final = Path(sys.executable).parent / "retailmart"
+UNSAFE: Final = (sys.executable, HERE / "undurable.py")
 RUN: Final = ("run", "--as-of", "2024-01-01T00:00:00Z", "--output", "json")
 MEMORY_LIMIT: Final = {"RETAILMART__MEMORY_LIMIT": "2GB"}
 DAY_ROWS: Final = 50_000
@@ -49,6 +51,11 @@ class Plan:
     rows: int
     pairs: int
     repeats: int
+
+    @property
+    def database_rows(self) -> int:
+        """Rows published to and read from MySQL: 2 M beside 20 M."""
+        return min(2_000_000, self.rows // 5)
 
     @property
     def base_rows(self) -> int:
@@ -76,11 +83,14 @@ class Figures:
     nothing: tuple[Usage, ...]
     help: tuple[Usage, ...]
     limited: Usage
+    unsafe: tuple[Usage, ...]
+    database: Mapping[str, Mapping[str, Sequence[float]]]
 
     def all(self) -> Iterable[Usage]:
         """Every process, in the order of the report."""
         for pair in self.pairs:
             yield from pair
+        yield from self.unsafe
         yield from (*self.day_on_full, *self.day_on_base, *self.nothing, *self.help, self.limited)
 
 
@@ -145,6 +155,25 @@ def peak_memory(figures: Figures) -> Row:
     return Row("peak memory, memory_limit 2GB", f"{peak:.2f} GB", "≤ 2.5 GB", peak <= 2.5, note)
 
 
+def durability(figures: Figures) -> Row:
+    """What syncs, hashing and a safe ledger add to the full load, each side's best of its tries."""
+    ours = min(usage.wall for usage, _ in figures.pairs)
+    unsafe = min(usage.wall for usage in figures.unsafe)
+    price = ours / unsafe - 1
+    note = f"{ours:.1f} s with, {unsafe:.1f} s without; best of {len(figures.unsafe)}"
+    return Row("price of durability", f"{price:.1%}", "≤ 5 %", price <= 0.05, note)
+
+
+def publish_rows(figures: Figures) -> Row:
+    """Publishing 2 M rows into MySQL ÷ LOAD DATA LOCAL of the same rows from a ready file."""
+    return _tries("publish 2 M rows ÷ LOAD DATA LOCAL", figures.database["publish"], 1.3)
+
+
+def read_rows(figures: Figures) -> Row:
+    """Reading a table of 2 M rows from MySQL ÷ ConnectorX alone, two partitions."""
+    return _tries("read 2 M rows ÷ ConnectorX alone", figures.database["read"], 1.2)
+
+
 MEASURES: Final[tuple[Callable[[Figures], Row], ...]] = (
     full_load,
     full_load_cpu,
@@ -153,6 +182,9 @@ MEASURES: Final[tuple[Callable[[Figures], Row], ...]] = (
     nothing_to_do,
     help_text,
     peak_memory,
+    durability,
+    publish_rows,
+    read_rows,
 )
 
 
@@ -161,14 +193,20 @@ def take_figures(plan: Plan) -> Figures:
     full, base = plan.work / "full", plan.work / "base"
     _make_shop(full, plan.rows)
     _make_shop(base, plan.base_rows)
+    database = _database(plan)
     limited = _load(full, "full load, memory_limit 2GB", MEMORY_LIMIT)
-    pairs = tuple(_pair(full, number) for number in range(plan.pairs))
+    unsafe, pairs = [], []
+    for number in range(plan.pairs):
+        unsafe.append(_load(full, "full load, not durable", program=UNSAFE))
+        pairs.append(_pair(full, number))
     _load(base, "small load")
     for shop in (full, base):
         _keep(shop)
     days = [(_day(full), _day(base)) for _ in range(plan.repeats)]
     return Figures(
-        pairs=pairs,
+        pairs=tuple(pairs),
+        unsafe=tuple(unsafe),
+        database=database,
         day_on_full=tuple(on_full for on_full, _ in days),
         day_on_base=tuple(on_base for _, on_base in days),
         nothing=tuple(_run(full, "nothing to do") for _ in range(5)),
@@ -199,7 +237,22 @@ def _pair(shop: Path, number: int) -> tuple[Usage, Usage]:
     return ours, theirs
 
 
-def _load(shop: Path, name: str, environment: dict[str, str] | None = None) -> Usage:
+def _database(plan: Plan) -> Mapping[str, Mapping[str, Sequence[float]]]:
+    """What bench/database.py measured, on a server of its own."""
+    script = [sys.executable, HERE / "database.py", "--work", plan.work]
+    with tempfile.TemporaryFile() as told:
+        _process("database", [*script, "--rows", plan.database_rows], plan.work, stdout=told)
+        told.seek(0)
+        figures: Mapping[str, Mapping[str, Sequence[float]]] = json.load(told)
+    return figures
+
+
+def _load(
+    shop: Path,
+    name: str,
+    environment: dict[str, str] | None = None,
+    program: Sequence[object] = (RETAILMART,),
+) -> Usage:
     """Load all landing files into a new project."""
     project = shop / "project"
     shutil.rmtree(project, ignore_errors=True)
@@ -208,7 +261,7 @@ def _load(shop: Path, name: str, environment: dict[str, str] | None = None) -> U
     (project / "landing").mkdir(exist_ok=True)
     for path in sorted((shop / "landing").iterdir()):
         os.link(path, project / "landing" / path.name)
-    return _run(shop, name, environment)
+    return _run(shop, name, environment, program)
 
 
 def _keep(shop: Path) -> None:
@@ -233,10 +286,15 @@ def _copy_or_link(source: str, target: str) -> None:
         shutil.copy2(source, target)
 
 
-def _run(shop: Path, name: str, environment: dict[str, str] | None = None) -> Usage:
+def _run(
+    shop: Path,
+    name: str,
+    environment: dict[str, str] | None = None,
+    program: Sequence[object] = (RETAILMART,),
+) -> Usage:
     """`retailmart run`; a file left in landing means that the work was not done."""
     project = shop / "project"
-    usage = _process(name, [RETAILMART, *RUN], project, environment)
+    usage = _process(name, [*program, *RUN], project, environment)
     left = [path.name for path in (project / "landing").rglob("*.csv")]
     if left:
         raise BenchFailed(f"{name}: still in landing after the run: {', '.join(left)}")
@@ -256,7 +314,11 @@ def _compare(shop: Path) -> None:
 
 
 def _process(
-    name: str, command: Sequence[object], folder: Path, environment: dict[str, str] | None = None
+    name: str,
+    command: Sequence[object],
+    folder: Path,
+    environment: dict[str, str] | None = None,
+    stdout: IO[bytes] | None = None,
 ) -> Usage:
     """Run a process in `folder` to its end; where it fails, BenchFailed tells what it said last."""
     inherited = {
@@ -270,7 +332,7 @@ def _process(
             cwd=folder,
             env=inherited | (environment or {}),
             stdin=subprocess.DEVNULL,
-            stdout=output,
+            stdout=stdout or output,
             stderr=output,
         )
         _, status, resources = os.wait4(process.pid, 0)
@@ -297,6 +359,12 @@ def _wall(usages: Iterable[Usage]) -> float:
 
 def _ratio(measure: str, ratio: float, target: float, note: str) -> Row:
     return Row(measure, f"{ratio:.2f}", f"≤ {target:.2f}", ratio <= target, note)
+
+
+def _tries(measure: str, tries: Mapping[str, Sequence[float]], target: float) -> Row:
+    ours, theirs = median(tries["ours"]), median(tries["theirs"])
+    note = f"{ours:.2f} s ÷ {theirs:.2f} s, median of {len(tries['ours'])}"
+    return _ratio(measure, ours / theirs, target, note)
 
 
 def _seconds(measure: str, usages: Sequence[Usage], target: float) -> Row:
@@ -347,7 +415,7 @@ def main() -> int:
     parser.add_argument(
         "--small", action="store_true", help=f"{SMALL_ROWS:,} rows, once, in about a minute"
     )
-    parser.add_argument("--pairs", type=int, help="full loads of each side (2; 1 with --small)")
+    parser.add_argument("--pairs", type=int, help="full loads of each side (3; 1 with --small)")
     parser.add_argument("--repeats", type=int, help="days on each load (5; 3 with --small)")
     parser.add_argument("--work", type=Path, help="existing folder to work in (a temporary one)")
     parser.add_argument(
@@ -360,7 +428,7 @@ def main() -> int:
         plan = Plan(
             work=Path(work).resolve(),
             rows=SMALL_ROWS if options.small else options.rows,
-            pairs=options.pairs or (1 if options.small else 2),
+            pairs=options.pairs or (1 if options.small else 3),
             repeats=options.repeats or (3 if options.small else 5),
         )
         try:
