@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from retailmart import pipeline
-from retailmart.database import open_database
+from retailmart.database import open_database, told
 from retailmart.errors import MartNotBuilt, RetailmartError
 from retailmart.house import PRIVATE, open_lake
 from retailmart.lake import Lake
@@ -77,7 +77,8 @@ class OpenProject:
         database = open_database(self.project.database_url(), self.project.folder)
         try:
             ledger = Ledger(database)
-            ledger.migrate()
+            with told():
+                ledger.migrate()
             yield ledger
         finally:
             database.dispose()

@@ -37,7 +37,7 @@ def ledger(tmp_path: Path) -> Iterator[Ledger]:
 
 def new_file(path: str, sha256: str = "a", supersedes: int | None = None) -> NewFile:
     """A file to be loaded."""
-    return NewFile(path, sha256, 10, 1, FileState.ACTIVE, "sales", supersedes=supersedes)
+    return NewFile(path, sha256, 10, "1", FileState.ACTIVE, "sales", supersedes=supersedes)
 
 
 def staged(ledger: Ledger, *files: NewFile) -> Batch:

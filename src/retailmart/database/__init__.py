@@ -2,61 +2,42 @@
 
 from __future__ import annotations
 
-import sqlite3
 from pathlib import Path
-from urllib.parse import quote
 
-from sqlalchemy import Connection, Engine, create_engine, event
-from sqlalchemy.engine import URL, make_url
+from sqlalchemy import Engine
+from sqlalchemy.engine import make_url
 from sqlalchemy.exc import ArgumentError
 
-from retailmart.errors import RetailmartError, SettingsError
+from retailmart.database.told import told
+from retailmart.errors import SettingsError
 
-_KNOWN = "sqlite:///retail.db"
+__all__ = ["open_database", "told"]
+
+_KNOWN = "write it as in sqlite:///retail.db or mysql://user@host/db"
+_MYSQL = ("mysql", "mariadb")
 
 
 def open_database(url: str, folder: Path, *, must_exist: bool = False) -> Engine:
     """Connect to a database; a relative SQLite path is below `folder`.
 
-    Raises SettingsError for a URL that names no database, RetailmartError where it is missing.
+    With `must_exist` it is a source, and only read. Raises SettingsError for a URL that names no
+    database, RetailmartError where a file is missing. A server is asked for on first use.
     """
     try:
         parsed = make_url(url)
-    except ArgumentError as error:
-        raise SettingsError([f"{url!r} is no database URL; write it as in {_KNOWN}"]) from error
-    if parsed.get_backend_name() != "sqlite" or not parsed.database:
-        shown = parsed.render_as_string(hide_password=True)
-        raise SettingsError([f"{shown}: only SQLite files are supported; write it as in {_KNOWN}"])
-    path = folder / parsed.database
-    if must_exist and not path.is_file():
-        raise RetailmartError(
-            f"the source database {path} is not there",
-            "Check `sources` in retailmart.yml",
-        )
-    return _open_sqlite(path, read_only=must_exist)
+    except (ArgumentError, ValueError):
+        # A URL that cannot be taken apart is not shown: its password could be anywhere in it.
+        raise SettingsError([f"what is given is no database URL; {_KNOWN}"]) from None
+    backend, driver = parsed.get_backend_name(), parsed.drivername.partition("+")[2]
+    if backend == "sqlite" and parsed.database:
+        from retailmart.database.sqlite import open_sqlite
 
+        return open_sqlite(folder / parsed.database, must_exist=must_exist)
+    if backend in _MYSQL and driver in ("", "pymysql"):
+        from retailmart.database.mysql.opening import open_mysql
 
-def _open_sqlite(path: Path, *, read_only: bool) -> Engine:
-    if read_only:
-        query = {"mode": "ro", "uri": "true"}
-        url = URL.create("sqlite", database=f"file:{quote(str(path))}", query=query)
-    else:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        url = URL.create("sqlite", database=str(path))
-    engine = create_engine(url, connect_args={"timeout": 30})
-
-    def configure(connection: sqlite3.Connection, _record: object) -> None:
-        # The driver's own BEGIN comes late and never before DDL; ours makes all of it one unit.
-        connection.isolation_level = None
-        if not read_only:
-            connection.execute("PRAGMA journal_mode = WAL")
-            connection.execute("PRAGMA synchronous = FULL")
-            connection.execute("PRAGMA cache_size = -65536")
-
-    def begin(connection: Connection) -> None:
-        reads = read_only or connection.get_execution_options().get("retailmart_reads")
-        connection.exec_driver_sql("BEGIN" if reads else "BEGIN IMMEDIATE")
-
-    event.listen(engine, "connect", configure)
-    event.listen(engine, "begin", begin)
-    return engine
+        return open_mysql(parsed, folder, read_only=must_exist)
+    shown = parsed.set(query={}).render_as_string(hide_password=True)
+    raise SettingsError(
+        [f"{shown}: only SQLite files and MySQL or MariaDB are supported; {_KNOWN}"]
+    )

@@ -34,6 +34,10 @@ __all__ = ["Lease", "Ledger", "claim"]
 
 # The option of a connection that takes no lock; `database` begins its transactions accordingly.
 READS = "retailmart_reads"
+# A row beside the lease says when the next look for stray files is due.
+_SWEEP = "sweep"
+_SWEPT_EVERY = timedelta(days=1)
+_IDS_AT_ONCE = 1000
 _READABLE = tuple(
     state.value for state in (FileState.LOADED, FileState.DUPLICATE, FileState.SUPERSEDED)
 )
@@ -48,19 +52,18 @@ class Ledger:
     lease: Lease | None = None
 
     def migrate(self) -> None:
-        """Create or update the ledger's tables. RetailmartError where the database is none."""
+        """Create or update the ledger's tables."""
+        with self._reading() as connection:
+            if is_current(connection):
+                return
         try:
-            with self._reading() as connection:
-                if is_current(connection):
-                    return
             with self.engine.begin() as connection:
                 migrate(connection)
-        except DatabaseError as error:
-            shown = self.engine.url.render_as_string(hide_password=True)
-            raise RetailmartError(
-                f"the database {shown} cannot be used: {error.orig}",
-                "Check `database` in retailmart.yml",
-            ) from error
+        except DatabaseError:
+            # Two first runs at once: where creating a table ends a transaction, both may try.
+            with self._reading() as connection:
+                if not is_current(connection):
+                    raise
 
     def _reading(self) -> Connection:
         """A connection that only reads, and so waits for nobody who writes."""
@@ -78,11 +81,16 @@ class Ledger:
     # runs
 
     def open_run(self, as_of: datetime) -> int:
-        """Record that a run began; a run that was killed before is closed as such."""
+        """Record that a run began; a run that was killed before is closed as such.
+
+        What it left lying is looked for at once then, not only when the next look is due.
+        """
         with self.transaction() as connection:
-            connection.execute(
+            killed = connection.execute(
                 update(t.runs).where(t.runs.c.state == "running").values(state="killed")
             )
+            if killed.rowcount:
+                connection.execute(delete(t.lease).where(t.lease.c.name == _SWEEP))
             result = connection.execute(
                 insert(t.runs).values(started_at=_now(), as_of=as_of.isoformat(), state="running")
             )
@@ -101,6 +109,19 @@ class Ledger:
                     report=_pack(report) if report else None,
                 )
             )
+
+    def sweep_is_due(self) -> bool:
+        """Whether it is time to look for files that no batch holds."""
+        query = select(t.lease.c.expires_at).where(t.lease.c.name == _SWEEP)
+        with self._reading() as connection:
+            due = connection.scalar(query)
+        return due is None or due <= _now()
+
+    def mark_swept(self) -> None:
+        """They were looked for; the next look is due in a day."""
+        due = (datetime.now(UTC) + _SWEPT_EVERY).isoformat()
+        with self.transaction() as connection:
+            _put(connection, t.lease, {"name": _SWEEP}, {"fence": 0, "expires_at": due})
 
     def record_steps(
         self, run_id: int, batch_id: int | None, seconds: Sequence[tuple[str, float]]
@@ -147,8 +168,17 @@ class Ledger:
             row = connection.execute(select(t.batches).where(t.batches.c.state.in_(states))).first()
         return _batch(row) if row else None
 
-    def stage(self, run_id: int, as_of: datetime, new_files: Iterable[NewFile]) -> Batch:
-        """Make the batch: its files and their states become known in one transaction."""
+    def stage(
+        self,
+        run_id: int,
+        as_of: datetime,
+        new_files: Iterable[NewFile],
+        undoes: int | None = None,
+    ) -> Batch:
+        """Make the batch: its files and their states become known in one transaction.
+
+        `undoes` is the run whose files leave with it, if it takes one back.
+        """
         with self.transaction() as connection:
             stamp = _free_stamp(connection)
             result = connection.execute(
@@ -157,9 +187,10 @@ class Ledger:
                     as_of=as_of.isoformat(),
                     stamp=stamp,
                     state=BatchState.ACTIVE.value,
+                    undoes=undoes,
                 )
             )
-            batch = Batch(_key(result), run_id, as_of, stamp, BatchState.ACTIVE)
+            batch = Batch(_key(result), run_id, as_of, stamp, BatchState.ACTIVE, undoes)
             rows = [_file_row(batch.batch_id, file) for file in new_files]
             if rows:
                 connection.execute(insert(t.files), rows)
@@ -168,6 +199,54 @@ class Ledger:
     def files_of(self, batch_id: int) -> list[LedgerFile]:
         """All files of a batch, in the order they were staged."""
         return self._files(t.files.c.batch_id == batch_id)
+
+    def run_exists(self, run_id: int) -> bool:
+        """Whether there was such a run."""
+        with self._reading() as connection:
+            return bool(connection.scalar(select(t.runs.c.run_id).where(t.runs.c.run_id == run_id)))
+
+    def batch(self, batch_id: int) -> Batch:
+        """The batch with this key."""
+        with self._reading() as connection:
+            return _batch(
+                connection.execute(select(t.batches).where(t.batches.c.batch_id == batch_id)).one()
+            )
+
+    def batches_of_run(self, run_id: int) -> list[Batch]:
+        """What a run staged; a batch that it only finished is of the run that staged it."""
+        query = select(t.batches).where(t.batches.c.run_id == run_id).order_by(t.batches.c.batch_id)
+        with self._reading() as connection:
+            return [_batch(row) for row in connection.execute(query)]
+
+    def files_of_run(self, run_id: int) -> list[LedgerFile]:
+        """The files of the batches that a run staged."""
+        of_run = select(t.batches.c.batch_id).where(t.batches.c.run_id == run_id)
+        return self._files(t.files.c.batch_id.in_(of_run))
+
+    def deliveries(self, sha256: str) -> list[LedgerFile]:
+        """Every file that was ever delivered with this content."""
+        return self._files(t.files.c.sha256 == sha256)
+
+    def superseders(self, file_ids: Iterable[int]) -> list[LedgerFile]:
+        """The files that replaced these."""
+        return self._files(t.files.c.supersedes.in_(list(file_ids)))
+
+    def replayers(self, file_ids: Iterable[int]) -> list[LedgerFile]:
+        """The counted files that brought refused rows of these files back."""
+        of_origin = select(t.replays.c.file_id).where(
+            t.replays.c.origin_file_id.in_(list(file_ids))
+        )
+        counted = t.files.c.state == FileState.LOADED.value
+        return self._files(t.files.c.file_id.in_(of_origin) & counted)
+
+    def decided_fences(self) -> dict[int, int | None]:
+        """Of each batch, the fence of the attempt that decided it; None where it was let go."""
+        columns = t.batches.c
+        query = select(columns.batch_id, columns.fence).where(
+            columns.fence.is_not(None) | (columns.state == BatchState.ABANDONED.value)
+        )
+        with self._reading() as connection:
+            return {row.batch_id: row.fence for row in connection.execute(query)}
 
     def files_in_state(self, *states: FileState, limit: int | None = None) -> list[LedgerFile]:
         """Files in these states, newest last."""
@@ -246,7 +325,9 @@ class Ledger:
     def prepare(self, batch: Batch, changes: Mapping[str, str], outcome: Outcome) -> None:
         """Decide the batch: from here on it can only be finished. `changes` is table → JSON."""
         with self.transaction() as connection:
-            self._move(connection, batch, BatchState.PREPARED, outcome=_pack(outcome.to_json()))
+            packed = _pack(outcome.to_json())
+            fence = self.lease.fence if self.lease else None
+            self._move(connection, batch, BatchState.PREPARED, outcome=packed, fence=fence)
             rows = [
                 {"batch_id": batch.batch_id, "table_name": table, "change": _pack(change)}
                 for table, change in changes.items()
@@ -298,7 +379,10 @@ class Ledger:
                 .where(t.files.c.file_id.in_(ids))
                 .values(state=FileState.SUPERSEDED.value)
             )
+        if batch.undoes is not None:
+            _mark_undone(connection, batch)
         _write_files(connection, outcome)
+        _write_replays(connection, outcome)
         _write_balances(connection, outcome)
         for name, digest in outcome.sources.items():
             _put(connection, t.sources, {"name": name}, {"digest": digest})
@@ -341,6 +425,37 @@ class Ledger:
         with self._reading() as connection:
             return {row.name: row.digest for row in connection.execute(select(t.sources))}
 
+    # refused rows that came back
+
+    def files_among(self, file_ids: Iterable[int]) -> list[LedgerFile]:
+        """The files with these keys; those that are no file's are left out."""
+        chunks = _chunks(file_ids)
+        return [file for ids in chunks for file in self._files(t.files.c.file_id.in_(ids))]
+
+    def brought_back(self, file_ids: Iterable[int]) -> dict[tuple[int, int], LedgerFile]:
+        """The refused rows of these files that are counted now (file, line) → by which file."""
+        counted = t.files.c.state == FileState.LOADED.value
+        joined = t.replays.join(t.files, t.replays.c.file_id == t.files.c.file_id)
+        found: dict[tuple[int, int], LedgerFile] = {}
+        files: dict[int, LedgerFile] = {}
+        with self._reading() as connection:
+            for ids in _chunks(file_ids):
+                query = (
+                    select(t.replays.c.origin_file_id, t.replays.c.origin_line, t.files)
+                    .select_from(joined)
+                    .where(t.replays.c.origin_file_id.in_(ids), counted)
+                )
+                for row in connection.execute(query):
+                    file = files.setdefault(row.file_id, _file(row))
+                    found[row.origin_file_id, row.origin_line] = file
+        return found
+
+    def brings_back(self, file_id: int) -> bool:
+        """Whether the file brought refused rows of other files."""
+        query = select(t.replays.c.file_id).where(t.replays.c.file_id == file_id).limit(1)
+        with self._reading() as connection:
+            return connection.scalar(query) is not None
+
     def _files(self, condition: Any) -> list[LedgerFile]:
         query = select(t.files).where(condition).order_by(t.files.c.file_id)
         with self._reading() as connection:
@@ -362,6 +477,16 @@ class Ledger:
             )
 
 
+def _mark_undone(connection: Connection, batch: Batch) -> None:
+    of_run = select(t.batches.c.batch_id).where(t.batches.c.run_id == batch.undoes)
+    counted = (FileState.LOADED.value, FileState.DUPLICATE.value)
+    connection.execute(
+        update(t.files)
+        .where(t.files.c.batch_id.in_(of_run), t.files.c.state.in_(counted))
+        .values(state=FileState.UNDONE.value)
+    )
+
+
 def _write_files(connection: Connection, outcome: Outcome) -> None:
     months = []
     for file in outcome.files:
@@ -381,6 +506,23 @@ def _write_files(connection: Connection, outcome: Outcome) -> None:
         ]
     if months:
         connection.execute(insert(t.file_months), months)
+
+
+def _chunks(ids: Iterable[int]) -> Iterator[list[int]]:
+    """As many at once as every database takes in a list."""
+    ordered = sorted(ids)
+    for start in range(0, len(ordered), _IDS_AT_ONCE):
+        yield ordered[start : start + _IDS_AT_ONCE]
+
+
+def _write_replays(connection: Connection, outcome: Outcome) -> None:
+    rows = [
+        {"file_id": file.file_id, "origin_file_id": origin, "origin_line": line}
+        for file in outcome.files
+        for origin, line in file.origins
+    ]
+    if rows:
+        connection.execute(insert(t.replays), rows)
 
 
 def _write_balances(connection: Connection, outcome: Outcome) -> None:
@@ -428,7 +570,7 @@ def _file_row(batch_id: int, file: NewFile) -> dict[str, Any]:
         "path_hash": _hash(file.path),
         "sha256": file.sha256,
         "size": file.size,
-        "mtime_ns": file.mtime_ns,
+        "version": file.version,
         "state": file.state.value,
         "feed": file.feed,
         "folder": file.folder,
@@ -444,7 +586,7 @@ def _file(row: Any) -> LedgerFile:
         row.path,
         row.sha256,
         row.size,
-        row.mtime_ns,
+        row.version,
         FileState(row.state),
         row.feed,
         row.folder,
@@ -463,6 +605,7 @@ def _batch(row: Any) -> Batch:
         datetime.fromisoformat(row.as_of),
         row.stamp,
         BatchState(row.state),
+        row.undoes,
     )
 
 

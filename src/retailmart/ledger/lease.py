@@ -11,13 +11,13 @@ import os
 import socket
 import threading
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 from sqlalchemy import Connection, Engine, insert, select, update
-from sqlalchemy.exc import OperationalError
+from sqlalchemy.exc import DBAPIError, IntegrityError, SQLAlchemyError
 
 from retailmart.errors import LeaseLost, ProjectBusy
 from retailmart.ledger.tables import lease as lease_table
@@ -25,6 +25,8 @@ from retailmart.ledger.tables import lease as lease_table
 _NAME = "run"
 _LASTS = timedelta(seconds=60)
 _BEAT_SECONDS = 10.0
+# What MySQL says when another transaction holds the lease's row: waited in vain, or a deadlock.
+_HELD = (1205, 1213)
 
 
 @dataclass(frozen=True)
@@ -63,7 +65,7 @@ def claim(engine: Engine, lock_file: Path) -> Iterator[Lease]:
             fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError as error:
             raise _busy("a run on this machine") from error
-        lease = _take(engine, holder)
+        lease = _taken(engine, holder)
         beat = threading.Thread(target=_beat, args=(engine, lease), daemon=True)
         beat.start()
         try:
@@ -71,9 +73,21 @@ def claim(engine: Engine, lock_file: Path) -> Iterator[Lease]:
         finally:
             lease._stopped.set()
             beat.join()
-            _give_back(engine, lease)
+            with suppress(SQLAlchemyError):  # a lease that can't be given back runs out
+                _give_back(engine, lease)
     finally:
         os.close(descriptor)
+
+
+def _taken(engine: Engine, holder: str) -> Lease:
+    try:
+        return _take(engine, holder)
+    except IntegrityError as error:  # both saw no lease yet, and the other's came first
+        raise _busy("a run that was a moment faster") from error
+    except DBAPIError as error:
+        if error.orig is not None and error.orig.args[:1] in [(code,) for code in _HELD]:
+            raise _busy("a run that is writing just now") from error
+        raise
 
 
 def _take(engine: Engine, holder: str) -> Lease:
@@ -114,8 +128,10 @@ def _beat(engine: Engine, lease: Lease) -> None:
                 lease.prove(connection)
         except LeaseLost:
             return  # the next ledger write says so aloud
-        except OperationalError:
-            continue  # the run's own long transaction holds the database; it proves the lease
+        except SQLAlchemyError:
+            # The run's own long transaction holds the lease's row, and proves it; or the database
+            # is away for a moment, and the run will see for itself.
+            continue
 
 
 def _expiry() -> str:

@@ -17,7 +17,26 @@ def m001_first_tables(connection: Connection) -> None:
     tables.metadata.create_all(connection)
 
 
-MIGRATIONS: tuple[Migration, ...] = (m001_first_tables,)
+def m002_versions_undo_and_replays(connection: Connection) -> None:
+    """Files by their store's version, batches that undo a run, refused rows that came back.
+
+    A ledger that the first migration has just made has them already.
+    """
+    tables.metadata.create_all(connection)
+    columns = {column["name"] for column in inspect(connection).get_columns(tables.files.name)}
+    if "version" in columns:
+        return
+    for statement in (
+        f"ALTER TABLE {tables.files.name} ADD COLUMN version VARCHAR(150) NOT NULL DEFAULT ''",
+        f"UPDATE {tables.files.name} SET version = size || '-' || mtime_ns",
+        f"ALTER TABLE {tables.files.name} DROP COLUMN mtime_ns",
+        f"ALTER TABLE {tables.batches.name} ADD COLUMN undoes INTEGER",
+        f"ALTER TABLE {tables.batches.name} ADD COLUMN fence BIGINT",
+    ):
+        connection.exec_driver_sql(statement)
+
+
+MIGRATIONS: tuple[Migration, ...] = (m001_first_tables, m002_versions_undo_and_replays)
 
 
 def is_current(connection: Connection) -> bool:

@@ -14,11 +14,12 @@ from sqlalchemy import (
     Table,
     Text,
 )
-from sqlalchemy.dialects.mysql import LONGBLOB
+from sqlalchemy.dialects.mysql import LONGBLOB, LONGTEXT
 
 metadata = MetaData()
 
 Blob = LargeBinary().with_variant(LONGBLOB(), "mysql", "mariadb")
+Long = Text().with_variant(LONGTEXT(), "mysql", "mariadb")
 Serial = BigInteger().with_variant(Integer(), "sqlite")
 
 migrations = Table(
@@ -45,7 +46,7 @@ runs = Table(
     Column("finished_at", String(32)),
     Column("as_of", String(32), nullable=False),
     Column("state", String(20), nullable=False),
-    Column("message", Text),
+    Column("message", Long),
     Column("report", Blob),
 )
 
@@ -69,6 +70,8 @@ batches = Table(
     Column("stamp", String(15), nullable=False, unique=True),
     Column("state", String(20), nullable=False),
     Column("outcome", Blob),
+    Column("undoes", Serial),
+    Column("fence", BigInteger),
 )
 
 # Paths and contents are looked up by hash: a path may be longer than an index entry can be.
@@ -81,11 +84,11 @@ files = Table(
     Column("path_hash", String(64), nullable=False),
     Column("sha256", String(64), nullable=False),
     Column("size", BigInteger, nullable=False),
-    Column("mtime_ns", BigInteger, nullable=False),
+    Column("version", String(150), nullable=False),
     Column("state", String(20), nullable=False),
     Column("feed", String(100)),
     Column("folder", String(50)),
-    Column("message", Text),
+    Column("message", Long),
     Column("supersedes", Serial),
     Column("records", BigInteger),
     Column("loaded", BigInteger),
@@ -93,6 +96,16 @@ files = Table(
     Index("retailmart_files_by_path", "path_hash", "state"),
     Index("retailmart_files_by_content", "sha256", "state"),
     Index("retailmart_files_by_batch", "batch_id"),
+)
+
+# Refused rows that came back repaired: which row of which file the replaying file brought again.
+replays = Table(
+    "retailmart_replays",
+    metadata,
+    Column("file_id", Serial, ForeignKey(files.c.file_id), primary_key=True),
+    Column("origin_file_id", Serial, primary_key=True),
+    Column("origin_line", BigInteger, primary_key=True),
+    Index("retailmart_replays_by_origin", "origin_file_id"),
 )
 
 file_months = Table(
@@ -137,3 +150,9 @@ sources = Table(
     Column("name", String(100), primary_key=True),
     Column("digest", String(64), nullable=False),
 )
+
+# Whatever the database's own default: names and paths in all letters, compared byte by byte.
+for _table in metadata.tables.values():
+    _table.dialect_options["mysql"].update(
+        engine="InnoDB", charset="utf8mb4", collate="utf8mb4_bin", row_format="DYNAMIC"
+    )

@@ -19,6 +19,7 @@ class FileState(Enum):
     DUPLICATE = "duplicate"
     REFUSED = "refused"
     SUPERSEDED = "superseded"
+    UNDONE = "undone"
     RELEASED = "released"
 
 
@@ -57,12 +58,15 @@ MonthTotals = Mapping[str, Totals]
 
 @dataclass(frozen=True)
 class NewFile:
-    """A file as it is staged. `sha256` is of its unpacked content, sizes are in bytes."""
+    """A file as it is staged. `sha256` is of its unpacked content, `size` of the file in bytes.
+
+    `version` is the store's word for this very content under this name.
+    """
 
     path: str
     sha256: str
     size: int
-    mtime_ns: int
+    version: str
     state: FileState
     feed: str | None = None
     folder: str | None = None
@@ -79,7 +83,7 @@ class LedgerFile:
     path: str
     sha256: str
     size: int
-    mtime_ns: int
+    version: str
     state: FileState
     feed: str | None
     folder: str | None
@@ -92,18 +96,25 @@ class LedgerFile:
 
 @dataclass(frozen=True)
 class Batch:
-    """A set of files that enters all tables together. `stamp` names its archive folder."""
+    """A set of files that enters all tables together. `stamp` names its archive folder.
+
+    `undoes` is the run whose files leave with this batch, if it takes one back.
+    """
 
     batch_id: int
     run_id: int
     as_of: datetime
     stamp: str
     state: BatchState
+    undoes: int | None = None
 
 
 @dataclass(frozen=True)
 class FileOutcome:
-    """What came of one loaded file; records = loaded + quarantined."""
+    """What came of one loaded file; records = loaded + quarantined.
+
+    `origins` are the refused rows that it brought back: the file and line each came from.
+    """
 
     file_id: int
     records: int
@@ -111,6 +122,7 @@ class FileOutcome:
     quarantined: int
     warned: Mapping[str, int] = field(default_factory=dict)
     months: MonthTotals = field(default_factory=dict)
+    origins: tuple[tuple[int, int], ...] = ()
 
 
 @dataclass(frozen=True)
@@ -138,7 +150,13 @@ class Outcome:
         plain = json.loads(text)
         return cls(
             files=tuple(
-                FileOutcome(**{**file, "months": _months(file["months"])})
+                FileOutcome(
+                    **{
+                        **file,
+                        "months": _months(file["months"]),
+                        "origins": tuple((at[0], at[1]) for at in file.get("origins", ())),
+                    }
+                )
                 for file in plain["files"]
             ),
             balances={table: _months(months) for table, months in plain["balances"].items()},

@@ -2,24 +2,40 @@
 
 from __future__ import annotations
 
-from contextlib import closing, suppress
-from dataclasses import dataclass
+from collections.abc import Callable, Generator, Sequence
+from contextlib import suppress
+from dataclasses import dataclass, field
 from decimal import Decimal
+from functools import partial
 from typing import TYPE_CHECKING
 
-from retailmart.database.target import Target, as_bound
+from retailmart.database.beside import Beside
+from retailmart.database.target import Target
 from retailmart.engines import Engine
 from retailmart.errors import GateFailed, KeyClash
 from retailmart.lake import Lake
-from retailmart.ledger.values import MartRecord
+from retailmart.ledger import READS, Ledger
+from retailmart.ledger.values import Batch, MartRecord
 from retailmart.project.mart import Mart
 from retailmart.steps.build import mart_table
 from retailmart.tables import TableState, quoted
 
 if TYPE_CHECKING:
+    import pyarrow as pa
     from sqlalchemy import Connection
 
 _CHUNK = 50_000
+# The ledger's word for what was published, said in the transaction that publishes it.
+Seal = Callable[["Connection", Sequence[MartRecord]], None]
+
+
+@dataclass(frozen=True)
+class Wanted:
+    """A mart that is to be published: by which definition, and what the database shows of it."""
+
+    mart: Mart
+    definition: str
+    shown: MartRecord
 
 
 @dataclass(frozen=True)
@@ -31,43 +47,138 @@ class Published:
     changed: int
 
 
-def publish(
-    engine: Engine,
-    lake: Lake,
-    mart: Mart,
-    fingerprint: str,
-    shown: MartRecord,
-    connection: Connection,
-) -> Published | None:
-    """Publish one mart inside the caller's transaction; None where there is nothing new to show.
+class _Astray(Exception):
+    """A table that is not cut by months holds what it should not: it must be replaced whole."""
 
-    Only rows that differ between the two versions travel. Whatever then does not add up (somebody
-    else wrote to the table) is replaced by months, and must add up then: else GateFailed.
+    def __init__(self, mart: str) -> None:
+        super().__init__(mart)
+        self.mart = mart
+
+
+def publish(
+    ledger: Ledger,
+    lake: Lake,
+    engine: Callable[[], Engine],
+    batch: Batch,
+    wanted: Sequence[Wanted],
+    seal: Seal,
+    tell: Callable[[str], None],
+) -> list[Published]:
+    """Publish marts and let the ledger say so, all in one step; what shows the newest is left out.
+
+    Only rows that differ between two versions travel, within the ledger's transaction. A table
+    that is replaced whole (it is new, or defined anew) is loaded beside and shown by a rename when
+    all else is proven: readers see the old rows or the new ones. What does not add up (somebody
+    else wrote to a table) is replaced by months or whole, and must add up then: else GateFailed.
     """
+    anew: set[str] = set()
+    while True:
+        try:
+            return _attempt(ledger, lake, engine, batch, wanted, seal, tell, anew)
+        except _Astray as found:
+            anew.add(found.mart)
+
+
+def _attempt(
+    ledger: Ledger,
+    lake: Lake,
+    engine: Callable[[], Engine],
+    batch: Batch,
+    wanted: Sequence[Wanted],
+    seal: Seal,
+    tell: Callable[[str], None],
+    anew: set[str],
+) -> list[Published]:
+    with Beside(ledger.engine, ledger.lease.fence if ledger.lease else 0) as beside:
+        with ledger.engine.execution_options(**{READS: True}).connect() as connection:
+            found = (_plan(connection, lake, batch, one, anew) for one in wanted)
+            plans = [plan for plan in found if plan is not None]
+        for plan in plans:
+            if plan.whole:
+                tell(plan.target.name)
+                beside.load(plan.target, plan.mark, partial(plan.fill, engine()))
+        with ledger.transaction() as connection:
+            beside.join(connection)
+            for plan in plans:
+                if not plan.whole:
+                    tell(plan.target.name)
+                    plan.apply(engine(), connection)
+            seal(connection, [plan.record for plan in plans])
+            # Last of all: from here on nothing but the ledger's COMMIT can fail, and the mark
+            # tells the next run that the table shows this batch already.
+            beside.show()
+    return [Published(plan.record, plan.rows, plan.changed) for plan in plans]
+
+
+@dataclass
+class _Plan:
+    """What is to be done for one mart. `old` is the version its table shows, if it is known.
+
+    `there` tells that the table shows `new` already: it was renamed by a run whose COMMIT got lost.
+    """
+
+    target: Target
+    record: MartRecord
+    mark: str
+    new: TableState
+    old: TableState | None
+    whole: bool
+    there: bool
+    changed: int = field(default=0, init=False)
+
+    @property
+    def rows(self) -> int:
+        """How many rows the mart has."""
+        return sum(file.rows for file in self.new.files)
+
+    def fill(self, engine: Engine, target: Target, connection: Connection) -> None:
+        """Load the whole mart into a table that stands empty, and prove it."""
+        change = _Change(engine, target, self.new, None)
+        self.changed = change.insert_all(connection)
+        self._expect(change, connection)
+
+    def apply(self, engine: Engine, connection: Connection) -> None:
+        """Bring the table from the version it shows to the newest, and prove it."""
+        change = _Change(engine, self.target, self.new, None if self.there else self.old)
+        agrees = False
+        with suppress(KeyClash):  # somebody else has put rows there: they are replaced below
+            self.changed = 0 if self.there else change.apply(connection)
+            agrees = change.problem(connection) is None
+        if agrees:
+            return
+        if change.months is None:
+            raise _Astray(self.record.name)
+        self.target.clear(connection, change.months)
+        self.changed += change.insert_all(connection)
+        self._expect(change, connection)
+
+    def _expect(self, change: _Change, connection: Connection) -> None:
+        if problem := change.problem(connection):
+            raise GateFailed(
+                f"published table {self.record.published_as}: {problem}; nothing was published"
+            )
+
+
+def _plan(
+    connection: Connection, lake: Lake, batch: Batch, wanted: Wanted, anew: set[str]
+) -> _Plan | None:
+    """None where the database shows the newest version."""
+    mart, shown, definition = wanted.mart, wanted.shown, wanted.definition
     version = lake.version(mart_table(mart.name))
     new = lake.state(mart_table(mart.name), version) if version is not None else None
     if version is None or new is None or mart.publish_as is None:
         return None
     target = Target(mart.publish_as, new.fields, mart.key, mart.month)
-    record = MartRecord(mart.name, fingerprint, mart.publish_as, version, fingerprint)
-    same = (shown.published_as, shown.published_fingerprint) == (mart.publish_as, fingerprint)
+    record = MartRecord(mart.name, definition, mart.publish_as, version, definition)
+    mark = f"retailmart: batch {batch.batch_id}, version {version}, {definition[:16]}"
+    same = (shown.published_as, shown.published_fingerprint) == (mart.publish_as, definition)
     old = lake.state(mart_table(mart.name), shown.published_version) if same else None
-    rewrite = old is None or not target.exists_as_defined(connection)
-    if not rewrite and shown.published_version == version:
+    untouched = mart.name not in anew and target.exists_as_defined(connection)
+    if untouched and old and shown.published_version == version:
         return None
-    change = _Change(engine, target, new, None if rewrite else old)
-    if rewrite:
-        target.recreate(connection)
-    changed, agrees = 0, False
-    with suppress(KeyClash):  # somebody else has put rows there: they are replaced below
-        changed = change.apply(connection)
-        agrees = change.problem(connection) is None
-    if not agrees:
-        target.clear(connection, change.months)
-        changed += change.insert_all(connection)
-        if problem := change.problem(connection):
-            raise GateFailed(f"published table {mart.publish_as}: {problem}; nothing was published")
-    return Published(record, sum(file.rows for file in new.files), changed)
+    there = untouched and target.mark(connection) == mark
+    whole = not there and (old is None or not untouched)
+    return _Plan(target, record, mark, new, old, whole, there)
 
 
 class _Change:
@@ -94,12 +205,8 @@ class _Change:
             return self._insert(connection, self.arrived, "_arrived")
         self.engine.define("_arrived", self.arrived)
         self.engine.define("_left", self.left)
-        keys = [field for field in self.target.fields if field.name in self.target.key]
-        keys.sort(key=lambda field: self.target.key.index(field.name))
-        bound = ", ".join(as_bound(field) for field in keys)
-        gone = f"SELECT {bound} FROM (FROM _left EXCEPT ALL FROM _arrived)"
-        with closing(self.engine.batches(gone, _CHUNK)) as keys_gone:
-            deleted = self.target.delete_keys(connection, keys_gone)
+        gone = partial(self._read, "(FROM _left EXCEPT ALL FROM _arrived)")
+        deleted = self.target.delete_keys(connection, gone)
         return deleted + self._insert_from(connection, "(FROM _arrived EXCEPT ALL FROM _left)")
 
     def insert_all(self, connection: Connection) -> int:
@@ -125,9 +232,9 @@ class _Change:
         return self._insert_from(connection, view)
 
     def _insert_from(self, connection: Connection, source: str) -> int:
-        """Rows go in by key order: the table only ever grows at its end."""
-        bound = ", ".join(as_bound(field) for field in self.target.fields)
+        return self.target.insert(connection, partial(self._read, source))
+
+    def _read(self, source: str, columns: str) -> Generator[pa.RecordBatch, None, None]:
+        """Rows in key order: the table only ever grows at its end."""
         keys = ", ".join(f"_s.{quoted(name)}" for name in self.target.key)
-        query = f"SELECT {bound} FROM {source} AS _s ORDER BY {keys}"
-        with closing(self.engine.batches(query, _CHUNK)) as rows:
-            return self.target.insert(connection, rows)
+        return self.engine.batches(f"SELECT {columns} FROM {source} AS _s ORDER BY {keys}", _CHUNK)

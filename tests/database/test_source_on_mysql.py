@@ -1,0 +1,307 @@
+"""The shop's tables in MySQL: both readers give the same rows, whatever the type."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from datetime import UTC, date, datetime, timedelta
+from decimal import Decimal
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pytest
+from sqlalchemy import Engine
+
+from retailmart.database import open_database
+from retailmart.database.mysql import reading
+from retailmart.database.mysql.opening import address_of
+from retailmart.database.source import SourceTable, read_table, table_names
+from retailmart.errors import RetailmartError
+from tests.services.mariadb import Database
+
+READERS = ("fast", "driver")
+
+
+@pytest.fixture(params=READERS)
+def source(
+    request: pytest.FixtureRequest,
+    database: Database,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> Iterator[Engine]:
+    """An empty source, read by ConnectorX alone or by the driver alone."""
+    if request.param == "driver":
+        monkeypatch.setattr(reading, "_read_fast", lambda *_: None)
+    else:
+        monkeypatch.setattr(reading, "read_by_driver", _no_driver)
+    engine = open_database(database.url, tmp_path, must_exist=True)
+    yield engine
+    engine.dispose()
+
+
+@pytest.fixture
+def either(database: Database, tmp_path: Path) -> Iterator[Engine]:
+    """An empty source, read as a project reads it."""
+    engine = open_database(database.url, tmp_path, must_exist=True)
+    yield engine
+    engine.dispose()
+
+
+def _no_driver(*_: object) -> pa.Table:
+    raise AssertionError("ConnectorX did not read this")
+
+
+def filled(database: Database, engine: Engine, kind: str, *values: str) -> SourceTable:
+    """A table of one column of this type, its values given as SQL, as it is read."""
+    rows = ", ".join(f"({n}, {value})" for n, value in enumerate(values))
+    database.execute(
+        "SET SESSION sql_mode = ''",
+        f"CREATE TABLE t (id INT PRIMARY KEY, v {kind})",
+        *([f"INSERT INTO t VALUES {rows}"] if rows else ()),
+    )
+    return read_table(engine, "t")
+
+
+def insert(database: Database, statement: str, rows: Sequence[tuple[Any, ...]]) -> None:
+    """Many rows, committed."""
+    with database.connect(autocommit=True) as connection, connection.cursor() as cursor:
+        cursor.executemany(statement, rows)
+
+
+TYPES: list[tuple[str, pa.DataType, list[tuple[str, object]]]] = [
+    ("TINYINT", pa.int32(), [("-128", -128), ("127", 127)]),
+    ("TINYINT(1)", pa.int32(), [("1", 1), ("0", 0), ("5", 5)]),
+    ("BOOLEAN", pa.int32(), [("TRUE", 1)]),
+    ("TINYINT UNSIGNED", pa.int32(), [("255", 255)]),
+    ("SMALLINT", pa.int32(), [("-32768", -32768)]),
+    ("MEDIUMINT UNSIGNED", pa.int32(), [("16777215", 16777215)]),
+    ("INT", pa.int32(), [("-2147483648", -(2**31)), ("2147483647", 2**31 - 1)]),
+    ("INT UNSIGNED", pa.int64(), [("4294967295", 2**32 - 1)]),
+    ("BIGINT", pa.int64(), [("-9223372036854775808", -(2**63))]),
+    ("BIGINT UNSIGNED", pa.int64(), [("9223372036854775807", 2**63 - 1)]),
+    ("INT ZEROFILL", pa.int64(), [("7", 7)]),
+    ("YEAR", pa.int32(), [("2024", 2024), ("0", 0)]),
+    ("BIT(1)", pa.int64(), [("b'1'", 1), ("b'0'", 0)]),
+    ("BIT(17)", pa.int64(), [("b'10000000000000001'", 65537)]),
+    ("FLOAT", pa.float64(), [("0.5", 0.5), ("0.1", 0.10000000149011612)]),
+    ("DOUBLE", pa.float64(), [("0.1", 0.1), ("-1e300", -1e300), ("1e-5", 1e-5)]),
+    ("DECIMAL(12,2)", pa.decimal128(12, 2), [("-9999999999.99", Decimal("-9999999999.99"))]),
+    ("DECIMAL(18,0)", pa.decimal128(18, 0), [("999999999999999999", Decimal(10**18 - 1))]),
+    ("DECIMAL(18,18)", pa.decimal128(18, 18), [("0.000000000000000001", Decimal("1e-18"))]),
+    ("DECIMAL(19,2)", pa.decimal128(19, 2), [("-0.01", Decimal("-0.01"))]),
+    (
+        "DECIMAL(38,10)",
+        pa.decimal128(38, 10),
+        [("1234567890123456789012345678.0123456789",) * 2],
+    ),
+    ("DECIMAL(30,20)", pa.decimal128(30, 20), [("-1234567890.01234567890123456789",) * 2]),
+    ("DECIMAL(65,4)", pa.decimal128(38, 4), [("12345678901234567890.1234",) * 2]),
+    ("DATE", pa.date32(), [("'2024-02-29'", date(2024, 2, 29)), ("'0001-01-01'", date(1, 1, 1))]),
+    (
+        "DATETIME",
+        pa.timestamp("us", tz="UTC"),
+        [("'9999-12-31 23:59:59'", datetime(9999, 12, 31, 23, 59, 59, tzinfo=UTC))],
+    ),
+    (
+        "DATETIME(6)",
+        pa.timestamp("us", tz="UTC"),
+        [("'2024-02-29 10:00:00.000001'", datetime(2024, 2, 29, 10, 0, 0, 1, UTC))],
+    ),
+    (
+        "TIMESTAMP(3) NULL",
+        pa.timestamp("us", tz="UTC"),
+        [("FROM_UNIXTIME(1.5)", datetime(1970, 1, 1, 0, 0, 1, 500_000, UTC))],
+    ),
+    ("TIME", pa.string(), [("'12:30:00'", "12:30:00"), ("'-838:59:59'", "-838:59:59")]),
+    ("TIME(3)", pa.string(), [("'-120:30:15.5'", "-120:30:15.500")]),
+    ("CHAR(5)", pa.string(), [("'ab'", "ab"), ("''", "")]),
+    ("VARCHAR(20)", pa.string(), [("'₦ 😀'", "₦ 😀"), ("' a '", " a "), ("'%s'", "%s")]),
+    ("VARCHAR(20) CHARACTER SET latin1", pa.string(), [("'café'", "café")]),
+    ("LONGTEXT", pa.string(), [("REPEAT('ab\\n', 30000)", "ab\n" * 30_000)]),
+    ("ENUM('a','b''c')", pa.string(), [("'b''c'", "b'c")]),
+    ("SET('a','b')", pa.string(), [("'a,b'", "a,b"), ("''", "")]),
+    ("JSON", pa.string(), [("'{\"a\": [1, null]}'", '{"a": [1, null]}')]),
+    ("BINARY(4)", pa.string(), [("x'6162'", "ab\0\0")]),
+    ("BLOB", pa.string(), [("x'636166c3a9'", "café")]),
+    ("VARBINARY(9)", pa.string(), [("x'636166e900ff'", "caf\\xe9\0\\xff")]),
+]
+
+
+@pytest.mark.parametrize(("kind", "arrow", "values"), TYPES, ids=[kind for kind, *_ in TYPES])
+def test_every_type_is_kept(
+    database: Database,
+    source: Engine,
+    kind: str,
+    arrow: pa.DataType,
+    values: list[tuple[str, object]],
+) -> None:
+    """Each value is what was stored, NULL stays NULL, and the type is that of the column."""
+    table = filled(database, source, kind, "NULL", *(given for given, _ in values), "NULL")
+    assert table.rows.schema.field("v").type == arrow
+    found = table.rows.column("v").to_pylist()
+    wanted = [Decimal(v) if arrow != pa.string() and type(v) is str else v for _, v in values]
+    assert found == [None, *wanted, None]
+
+
+@pytest.mark.parametrize("kind", [kind for kind, *_ in TYPES])
+def test_both_readers_agree(database: Database, either: Engine, kind: str) -> None:
+    """The same rows have the same digest, whichever reader brought them."""
+    values = next(values for name, _, values in TYPES if name == kind)
+    fast = filled(database, either, kind, "NULL", *(given for given, _ in values))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(reading, "_read_fast", lambda *_: None)
+        slow = read_table(either, "t")
+    assert slow.rows.equals(fast.rows)
+    assert slow.digest == fast.digest
+
+
+@pytest.mark.parametrize("kind", ["INT", "DECIMAL(12,2)", "VARCHAR(9)", "DATE", "BLOB", "TIME"])
+def test_a_table_without_rows_keeps_its_types(
+    database: Database, source: Engine, kind: str
+) -> None:
+    """An empty table is a table."""
+    table = filled(database, source, kind)
+    assert table.rows.num_rows == 0
+    assert table.rows.schema == read_table(source, "t").rows.schema
+
+
+@pytest.mark.parametrize(
+    ("kind", "value", "shown"),
+    [
+        ("DATE", "'0000-00-00'", "0000-00-00"),
+        ("DATE", "'2024-00-00'", "2024-00-00"),
+        ("DATETIME", "'0000-00-00 00:00:00'", "0000-00-00"),
+        ("BIGINT UNSIGNED", "18446744073709551615", ""),
+        ("DECIMAL(65,30)", "12345678901234567890123456789012345.5", ""),
+    ],
+)
+def test_a_value_that_fits_no_type_is_told(
+    database: Database, source: Engine, kind: str, value: str, shown: str
+) -> None:
+    """A zero date or a number that is too large names table and column, and is never bent."""
+    with pytest.raises(RetailmartError, match="source table 't', column 'v'") as caught:
+        filled(database, source, kind, "NULL", value)
+    assert shown in caught.value.message
+
+
+def test_a_type_that_tables_do_not_hold_is_told(database: Database, source: Engine) -> None:
+    """A point on the map is no column of a mart; the error names column and way out."""
+    with pytest.raises(RetailmartError, match="column 'v' is of type point") as caught:
+        filled(database, source, "POINT")
+    assert "view" in str(caught.value)
+
+
+def test_partitions_meet_without_a_gap(
+    database: Database, either: Engine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A table read in parts is whole, in key order, and has the digest of one read in one piece."""
+    database.execute(
+        "CREATE TABLE t (id BIGINT PRIMARY KEY, m DECIMAL(12,2), s VARCHAR(20))",
+        "INSERT INTO t VALUES (-9000000, NULL, NULL), (90000000, 0, '')",
+    )
+    rows = [(n * 7 - 300_000, n / 100, f"s{n}") for n in range(70_000)]
+    insert(database, "INSERT INTO t VALUES (%s, %s, %s)", rows)
+    database.execute("ANALYZE TABLE t")
+    parts: list[int] = []
+    ranges = reading._ranges
+
+    def counted(*given: Any) -> list[str]:
+        found = ranges(*given)
+        parts.append(len(found))
+        return found
+
+    monkeypatch.setattr(reading, "_ranges", counted)
+    table = read_table(either, "t")
+    monkeypatch.setattr(reading, "_ranges", lambda *_: [""])
+    whole = read_table(either, "t")
+    assert parts == [2]
+    assert table.digest == whole.digest
+    ids = table.rows.column("id").to_pylist()
+    assert ids == sorted(ids)
+    assert (len(ids), ids[0], ids[-1]) == (70_002, -9_000_000, 90_000_000)
+
+
+@pytest.mark.parametrize(
+    "key", ["a, b", "b, a", "d", "m", "s"], ids=["whole", "text first", "date", "decimal", "text"]
+)
+def test_rows_come_in_key_order(database: Database, either: Engine, key: str) -> None:
+    """In the server's order of the key's own values, not of their texts, by both readers."""
+    database.execute(
+        "CREATE TABLE t (a INT, b VARCHAR(9), d DATE, m DECIMAL(12,2), s VARCHAR(9),"
+        f" PRIMARY KEY ({key}))",
+    )
+    start = date(2020, 1, 1)
+    rows = [(n, str(n % 7), start + timedelta(n), n - 40, f"x{n}") for n in range(99)]
+    insert(database, "INSERT INTO t VALUES (%s, %s, %s, %s, %s)", rows)
+    fast = read_table(either, "t")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(reading, "_read_fast", lambda *_: None)
+        slow = read_table(either, "t")
+    assert fast.digest == slow.digest
+    if key == "m":
+        values = fast.rows.column("m").to_pylist()
+        assert values == sorted(values)
+
+
+def test_a_table_without_key_is_in_a_fixed_order(database: Database, source: Engine) -> None:
+    """Neither the order of insertion nor the server's letter case decides."""
+    rows = ["(2, 'b')", "(1, NULL)", "(1, 'a')", "(1, 'A')", "(2, 'b')"]
+    database.execute(
+        "CREATE TABLE t (n INT, s VARCHAR(9))", f"INSERT INTO t VALUES {', '.join(rows)}"
+    )
+    first = read_table(source, "t")
+    database.execute("TRUNCATE t", f"INSERT INTO t VALUES {', '.join(rows[::-1])}")
+    assert read_table(source, "t").digest == first.digest
+    assert first.rows.num_rows == 5
+
+
+NAMES = ['or"der', "back`tick", "select", "a b", "per%cent", "%s", "co:lon", "größe ₦", "a\\b"]
+
+
+@pytest.mark.parametrize("name", [*NAMES, "x`; DROP TABLE t; --"])
+def test_any_name_is_quoted(database: Database, source: Engine, name: str) -> None:
+    """Quotes, backticks, blanks and placeholders in table and column names are names."""
+    quoted = "`" + name.replace("`", "``") + "`"
+    database.execute(
+        f"CREATE TABLE {quoted} ({quoted} INT PRIMARY KEY)", f"INSERT INTO {quoted} VALUES (7)"
+    )
+    assert name in table_names(source)
+    assert read_table(source, name).rows.to_pylist() == [{name: 7}]
+
+
+def test_views_are_offered_too(database: Database, source: Engine) -> None:
+    """A source's views are tables to us."""
+    database.execute(
+        "CREATE TABLE t (id INT PRIMARY KEY, m DECIMAL(12,2))",
+        "INSERT INTO t VALUES (1, 1.50), (2, 0.25)",
+        "CREATE VIEW v AS SELECT SUM(m) AS total FROM t",
+    )
+    assert table_names(source) == {"t", "v"}
+    assert read_table(source, "v").rows.to_pylist() == [{"total": Decimal("1.75")}]
+
+
+def test_a_missing_table_is_named(source: Engine) -> None:
+    """A table that went away between listing and reading is told by name."""
+    with pytest.raises(RetailmartError, match="the source has no table 'gone' any more"):
+        read_table(source, "gone")
+
+
+def test_a_source_is_only_read(database: Database, either: Engine) -> None:
+    """The session itself refuses to write into the shop's own database."""
+    database.execute("CREATE TABLE t (id INT)")
+    with either.connect() as connection, pytest.raises(Exception, match=r"(?i)read.only"):
+        connection.exec_driver_sql("INSERT INTO t VALUES (1)")
+
+
+@pytest.mark.parametrize("password", ["p@ss/w:rd", "₦ %41?#&=+", "'\"`\\$"])
+def test_any_password_opens_the_source(mariadb: Any, tmp_path: Path, password: str) -> None:
+    """Both readers take it, and no error shows it."""
+    database = mariadb.database(password=password)
+    database.execute("CREATE TABLE t (id INT PRIMARY KEY)", "INSERT INTO t VALUES (1)")
+    engine = open_database(database.url, tmp_path, must_exist=True)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(reading, "read_by_driver", _no_driver)
+        assert read_table(engine, "t").rows.num_rows == 1
+    assert password not in f"{engine!r}{engine.url}{address_of(engine)!r}"
+    engine.dispose()
+    database.drop()
