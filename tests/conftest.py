@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sqlite3
 from collections.abc import Iterable
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -14,6 +13,9 @@ import pytest
 import retailmart
 from retailmart.report import RunReport
 from retailmart.template import write_project
+from tests.backends import Backend, LocalBackend, RemoteBackend, shop_tables
+
+pytest_plugins = ["tests.services.fixtures"]
 
 AS_OF = datetime(2024, 4, 1, tzinfo=UTC)
 HEADER = "customer_id,store_id,product_name,sales_date,sales_person_id,price,quantity,total_cost"
@@ -24,13 +26,17 @@ class Shop:
     """A project with two stores (1, 2), four salespeople (1, 2 in store 1) and customers 1 to 9."""
 
     folder: Path
+    stands_on: Backend | None = None
+
+    @property
+    def backend(self) -> Backend:
+        """Where its files and tables are: in its own folder, unless told otherwise."""
+        return self.stands_on or LocalBackend(self.folder)
 
     def drop(self, name: str, content: str | bytes) -> Path:
-        """Put a file into landing."""
-        path = self.folder / "landing" / name
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_bytes(content.encode() if isinstance(content, str) else content)
-        return path
+        """Put a file into landing; where that is a folder, the path is the file's."""
+        self.backend.drop(name, content.encode() if isinstance(content, str) else content)
+        return self.folder / "landing" / name
 
     def sales(self, name: str, rows: Iterable[str], header: str = HEADER) -> Path:
         """Put a sales file with these lines into landing."""
@@ -58,13 +64,11 @@ class Shop:
 
     def published(self, table: str, columns: str = "*") -> list[tuple[Any, ...]]:
         """The rows of a published table, sorted."""
-        with sqlite3.connect(self.folder / "retail.db") as connection:
-            return sorted(connection.execute(f"SELECT {columns} FROM {table}").fetchall())
+        return sorted(self.backend.query(f"SELECT {columns} FROM {table}"))
 
     def archived(self) -> list[str]:
         """Everything below the archive, relative."""
-        root = self.folder / "archive"
-        return sorted(p.relative_to(root).as_posix() for p in root.rglob("*") if not p.is_dir())
+        return sorted(self.backend.archived())
 
 
 def sale(
@@ -80,32 +84,28 @@ def sale(
     return f"{customer},{store},tea,{day},{person},{price},{quantity},{total or price}"
 
 
+def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
+    """A test marked `every_backend` runs once on each."""
+    if "backend" in metafunc.fixturenames:
+        everywhere = metafunc.definition.get_closest_marker("every_backend")
+        names = ("local", "remote") if everywhere else ("local",)
+        metafunc.parametrize("backend", names, indirect=True)
+
+
 @pytest.fixture
-def shop(tmp_path: Path) -> Shop:
+def backend(request: pytest.FixtureRequest, tmp_path: Path) -> Backend:
+    """What the shop stands on; the servers are started when a test first asks for them."""
+    if request.param == "local":
+        return LocalBackend(tmp_path / "shop")
+    mariadb, s3 = request.getfixturevalue("mariadb"), request.getfixturevalue("s3")
+    return RemoteBackend(s3.look(s3.bucket()), mariadb.database(), mariadb.database())
+
+
+@pytest.fixture
+def shop(tmp_path: Path, backend: Backend) -> Shop:
     """A new project of a small shop, nothing landed."""
     folder = tmp_path / "shop"
     write_project(folder, sample=False)
-    with sqlite3.connect(folder / "shop.db") as connection:
-        connection.executescript(_SHOP)
-    return Shop(folder)
-
-
-_SHOP = """
-CREATE TABLE customer (customer_id INTEGER PRIMARY KEY, first_name TEXT, last_name TEXT,
-    address TEXT, pincode TEXT, phone_number TEXT, customer_joining_date DATE);
-CREATE TABLE store (id INTEGER PRIMARY KEY, address TEXT, store_pincode TEXT,
-    store_manager_name TEXT, store_opening_date DATE, reviews TEXT);
-CREATE TABLE sales_team (id INTEGER PRIMARY KEY, first_name TEXT, last_name TEXT,
-    manager_id INTEGER, is_manager CHAR(1), address TEXT, pincode TEXT, joining_date DATE);
-CREATE TABLE product (id INTEGER PRIMARY KEY, name TEXT, current_price DECIMAL(12,2),
-    old_price DECIMAL(12,2), created_date DATE, updated_date DATE, expiry_date DATE);
-WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < 9)
-INSERT INTO customer SELECT i, 'First' || i, 'Last' || i, i || ' Road', '60000' || i, '90000' || i,
-    '2020-01-01' FROM n;
-INSERT INTO store VALUES (1, 'High Street', '600001', 'Meera', '2019-01-01', ''),
-    (2, 'Low Street', '600002', 'Ravi', '2019-01-01', '');
-INSERT INTO sales_team VALUES (1, 'Anu', 'A', 10, 'N', '1 Lane', '600001', '2020-01-01'),
-    (2, 'Bala', 'B', 10, 'N', '2 Lane', '600001', '2020-01-01'),
-    (3, 'Chitra', 'C', 11, 'N', '3 Lane', '600002', '2020-01-01'),
-    (4, 'Dev', 'D', 11, 'Y', '4 Lane', '600002', '2020-01-01');
-"""
+    backend.settle(folder)
+    backend.execute_in_shop(*shop_tables())
+    return Shop(folder, backend)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -14,7 +15,7 @@ from pathlib import Path
 import pytest
 from sqlalchemy import Engine
 
-from retailmart import LeaseLost, ProjectBusy
+from retailmart import LeaseLost, ProjectBusy, RetailmartError
 from retailmart.database import open_database
 from retailmart.ledger import Ledger, claim
 from tests.conftest import AS_OF, Shop, sale
@@ -111,6 +112,49 @@ def test_a_killed_holder_is_followed_at_once(shop: Shop) -> None:
     assert len(shop.mart("customer_mart")) == 1
 
 
+def test_a_file_of_an_unfinished_batch_that_was_sent_again(shop: Shop) -> None:
+    """What was staged was never loaded and is no more: the batch is let go, the new file counts."""
+    shop.sales("sales_a.csv", [sale()])
+    with held(shop) as first:
+        first.kill()
+    shutil.rmtree(shop.folder / ".retailmart" / "scratch")
+    shop.sales("sales_a.csv", [sale(2), sale(3)])
+    report = shop.run()
+    assert [row[0] for row in shop.mart("customer_mart", "customer_id")] == [2, 3]
+    assert [batch.recovered for batch in report.batches] == [False]
+
+
+def test_a_file_of_an_unfinished_batch_that_is_gone_is_asked_for(shop: Shop) -> None:
+    """Nothing is dropped in silence: put back, it is loaded."""
+    path = shop.sales("sales_a.csv", [sale()])
+    with held(shop) as first:
+        first.kill()
+    shutil.rmtree(shop.folder / ".retailmart" / "scratch")
+    path.rename(shop.folder / "kept.csv")
+    with pytest.raises(RetailmartError, match=r"sales_a\.csv of the unfinished batch 1 is gone"):
+        shop.run()
+    (shop.folder / "kept.csv").rename(path)
+    shop.run()
+    assert len(shop.mart("customer_mart")) == 1
+
+
+def test_what_a_late_waker_left_is_swept(shop: Shop) -> None:
+    """Files of another attempt than the deciding one go with the day's look; others stay."""
+    shop.sales("sales_a.csv", [sale()])
+    shop.run()
+    raw = shop.folder / "lake" / "raw" / "sales" / "_month=2024-01"
+    stray, foreign = raw / "b00000001-f0009-0001.parquet", raw / "mine.parquet"
+    for path in (stray, foreign):
+        path.write_bytes(b"x")
+    shop.run()
+    assert stray.exists(), "the day's look was taken already"
+    shop.backend.execute("DELETE FROM retailmart_lease WHERE name = 'sweep'")
+    shop.run()
+    assert not stray.exists()
+    assert foreign.exists()
+    assert len(shop.mart("customer_mart")) == 1
+
+
 @pytest.fixture
 def ledger(shop: Shop) -> Ledger:
     """The shop's ledger, its tables made."""
@@ -148,7 +192,9 @@ def test_an_expired_lease_is_taken_over(shop: Shop, ledger: Ledger) -> None:
     shop.sales("sales_a.csv", [sale()])
     shop.run()
     with ledger.engine.connect() as connection:
-        row = connection.exec_driver_sql("SELECT holder, fence FROM retailmart_lease").one()
+        row = connection.exec_driver_sql(
+            "SELECT holder, fence FROM retailmart_lease WHERE name = 'run'"
+        ).one()
     assert tuple(row) == (None, 8)
     ledger.engine.dispose()
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sqlite3
 from datetime import UTC, datetime
 from decimal import Decimal
 from pathlib import Path
@@ -12,6 +11,8 @@ import pytest
 from retailmart.errors import GateFailed
 from retailmart.report import Difference
 from tests.conftest import AS_OF, HEADER, Shop, sale
+
+pytestmark = pytest.mark.every_backend
 
 _MONEY = {"customer_mart": "total_cost", "sales_mart": "total_cost"}
 _MONTHLY = {"customer_monthly_purchase": "monthly_total", "sales_team_incentive": "total_sales"}
@@ -72,7 +73,7 @@ def everything(shop: Shop) -> dict[str, object]:
     for mart in project.marts.values():
         if mart.publish_as:
             seen[f"published {mart.publish_as}"] = shop.published(mart.publish_as)
-    seen["landing"] = sorted(p.name for p in (shop.folder / "landing").rglob("*"))
+    seen["landing"] = shop.backend.landed()
     return seen
 
 
@@ -529,13 +530,13 @@ def test_a_source_column_of_another_type_keeps_history(shop: Shop) -> None:
     """The shop's database turns a text column into numbers; row marts keep their old months."""
     shop.sales("sales_a.csv", [sale()])
     shop.run()
-    with sqlite3.connect(shop.folder / "shop.db") as connection:
-        connection.executescript(
-            "CREATE TABLE c2 (customer_id INTEGER PRIMARY KEY, first_name TEXT, last_name TEXT,"
-            " address TEXT, pincode INTEGER, phone_number TEXT, customer_joining_date DATE);"
-            "INSERT INTO c2 SELECT * FROM customer; DROP TABLE customer;"
-            "ALTER TABLE c2 RENAME TO customer"
-        )
+    shop.backend.execute_in_shop(
+        "CREATE TABLE c2 (customer_id INTEGER PRIMARY KEY, first_name TEXT, last_name TEXT,"
+        " address TEXT, pincode INTEGER, phone_number TEXT, customer_joining_date DATE)",
+        "INSERT INTO c2 SELECT * FROM customer",
+        "DROP TABLE customer",
+        "ALTER TABLE c2 RENAME TO customer",
+    )
     shop.sales("sales_b.csv", [sale(2, day="2024-02-01")])
     shop.run()
     shop.sales("sales_c.csv", [sale(3)])
@@ -623,8 +624,7 @@ def test_a_mart_with_broken_sql_fails_and_works_once_corrected(shop: Shop) -> No
 
 def by_hand(shop: Shop, statement: str) -> None:
     """Somebody writes to the database."""
-    with sqlite3.connect(shop.folder / "retail.db") as connection:
-        connection.execute(statement)
+    shop.backend.execute(statement)
 
 
 @pytest.mark.parametrize(

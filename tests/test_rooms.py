@@ -16,15 +16,16 @@ ROOT = Path(retailmart.__file__).parent
 FLOORS = (
     {"__main__"},
     {"cli"},
-    {"console", "template"},
+    {"console", "template", "doctor"},
     {"door"},
     {"pipeline"},
     {"house"},
     {"steps"},
+    {"sheets"},
     {"engines", "lake", "ledger", "database", "storage"},
     {"tables"},
     {"project"},
-    {"report", "errors"},
+    {"report", "errors", "findings"},
 )
 ROOMS = {room: floor for floor, rooms in enumerate(FLOORS) for room in rooms}
 HEAVY = {
@@ -38,8 +39,15 @@ HEAVY = {
     "yaml": {"project"},
     "pydantic": {"project"},
     "dotenv": {"project"},
+    "cryptography": {"project"},
+    "keyring": {"project"},
+    "obstore": {"storage"},
+    "botocore": {"storage"},
+    "pymysql": {"database"},
+    "connectorx": {"database"},
+    "openpyxl": {"sheets"},
 }
-VALUES = {"tables", "errors", "report"}
+VALUES = {"tables", "errors", "report", "findings"}
 
 
 @dataclass(frozen=True)

@@ -123,6 +123,8 @@ def _counts(report: RunReport) -> Table:
     for name, value in told:
         table.add_row(name, f"{value:,}")
     for batch in report.batches:
+        if batch.undoes is not None:
+            table.add_row("undone", f"run {batch.undoes}")
         if batch.recovered:
             table.add_row("recovered", f"batch {batch.batch_id} of a run that was cut off")
         for gap in batch.unmatched:
@@ -130,7 +132,8 @@ def _counts(report: RunReport) -> Table:
             table.add_row(f"unknown {gap.column}", words)
         for line in batch.differences:
             words = f"{line.rows:+,} rows, {line.amount:+,}"
-            table.add_row(_cell(f"corrected {line.path}"), words)
+            what = "corrected" if batch.undoes is None else "taken back"
+            table.add_row(_cell(f"{what} {line.path}"), words)
         shown = batch.balance[-_MONTHS_SHOWN:]
         if len(shown) < len(batch.balance):
             table.add_row("balance", f"{len(batch.balance) - len(shown)} earlier months, all equal")

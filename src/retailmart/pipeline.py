@@ -12,11 +12,13 @@ A batch moves through states, each reached in one ledger transaction:
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from datetime import UTC, datetime
 
+from retailmart.database import told
 from retailmart.engines import Engine
-from retailmart.errors import GateFailed
+from retailmart.errors import DeliveryReplaced, GateFailed, LeaseLost, Unavailable
 from retailmart.house import House, definition_of
 from retailmart.ledger.values import (
     Batch,
@@ -28,16 +30,23 @@ from retailmart.ledger.values import (
 )
 from retailmart.project import Project
 from retailmart.report import BatchReport, MartLine, RunReport, Silent, Watch
-from retailmart.steps.archive import archive
+from retailmart.steps.archive import archive, take_out
 from retailmart.steps.build import Inputs, build
 from retailmart.steps.discover import discover, snapshot
 from retailmart.steps.load import LoadedFeed, load
 from retailmart.steps.outcome import Prepared, batch_report, count_unmatched, differences
-from retailmart.steps.publish import publish
+from retailmart.steps.publish import Wanted, publish
 from retailmart.steps.reconcile import reconcile
 from retailmart.steps.sources import LoadedSource
 from retailmart.steps.stage import judge
+from retailmart.steps.undo import bring_back, plan_undo, taken_back
 from retailmart.tables import TableChange
+
+# Seconds to wait before each new try; what is not back by then is a matter for people.
+_PAUSES = (0.2, 1.0, 3.0, 8.0, 20.0)
+
+
+TakeIn = Callable[[House, int, datetime], Batch | None]
 
 
 def run(project: Project, as_of: datetime | None = None, watch: Watch | None = None) -> RunReport:
@@ -46,15 +55,36 @@ def run(project: Project, as_of: datetime | None = None, watch: Watch | None = N
     `as_of` (UTC, default now) is the moment the marts are computed for; an unfinished batch keeps
     its own. Raises GateFailed, ProjectBusy, SettingsError or RetailmartError.
     """
+    return _run(project, as_of, watch, take_in)
+
+
+def undo(
+    project: Project, run_id: int, as_of: datetime | None = None, watch: Watch | None = None
+) -> RunReport:
+    """Take a run back out of raw, marts, database and archive: a batch that only takes away.
+
+    RetailmartError says why it can't be done; nothing has changed then.
+    """
+    return _run(
+        project, as_of, watch, lambda house, by, moment: take_back(house, by, moment, run_id)
+    )
+
+
+def _run(
+    project: Project, as_of: datetime | None, watch: Watch | None, intake: TakeIn
+) -> RunReport:
     moment = (as_of or datetime.now(UTC)).astimezone(UTC)
     with House.open(project, watch or Silent()) as house:
         house.expect_landing()
-        with house.step("claim"):
-            house.ledger.migrate()
-            house.claim()
-        run_id = house.ledger.open_run(moment)
+        with told():
+            with house.step("claim"):
+                house.ledger.migrate()
+                house.claim()
+            run_id = house.ledger.open_run(moment)
         try:
-            report = house.report(run_id, moment, list(_batches(house, run_id, moment)))
+            batches = list(_despite_faults(house, run_id, moment, intake))
+            house.sweep_when_due()
+            report = house.report(run_id, moment, batches)
         except BaseException as error:
             house.close_run(run_id, "failed", str(error) or type(error).__name__)
             raise
@@ -62,12 +92,33 @@ def run(project: Project, as_of: datetime | None = None, watch: Watch | None = N
         return report
 
 
-def _batches(house: House, run_id: int, as_of: datetime) -> Iterator[BatchReport]:
+def _despite_faults(
+    house: House, run_id: int, as_of: datetime, intake: TakeIn
+) -> Iterator[BatchReport]:
+    """What breaks off is taken up again where the ledger says it stands, as after a crash."""
+    for pause in (*_PAUSES, None):
+        try:
+            with told():
+                yield from _batches(house, run_id, as_of, intake)
+            return
+        except Unavailable as error:
+            if pause is None:
+                raise
+            house.watch.note("retry", f"in {pause:.0f} s: {error.message}")
+            house.forget_landed()
+            time.sleep(pause)
+
+
+def _batches(house: House, run_id: int, as_of: datetime, intake: TakeIn) -> Iterator[BatchReport]:
     with house.step("recover"):
         unfinished = house.ledger.open_batch()
     if unfinished:
-        yield finish(house, unfinished, recovered=True)
-    if batch := take_in(house, run_id, as_of):
+        try:
+            yield finish(house, unfinished, recovered=True)
+        except DeliveryReplaced as error:
+            house.watch.note("recover", error.message)
+            _let_go(house, unfinished)
+    if batch := intake(house, run_id, as_of):
         yield finish(house, batch)
 
 
@@ -87,6 +138,18 @@ def take_in(house: House, run_id: int, as_of: datetime) -> Batch | None:
         return house.ledger.stage(run_id, as_of, [verdict.file for verdict in verdicts])
 
 
+def take_back(house: House, run_id: int, as_of: datetime, undone: int) -> Batch | None:
+    """Stage a batch with which the files of a run leave, and what they had replaced returns."""
+    with house.step("discover"):
+        plan = plan_undo(house.ledger, undone)
+    if plan is None:
+        return None
+    with house.step("snapshot"):
+        back = bring_back(house.ledger, house.archive, plan.returning, house.scratch)
+    with house.step("stage"):
+        return house.ledger.stage(run_id, as_of, back, undoes=undone)
+
+
 def finish(house: House, batch: Batch, *, recovered: bool = False) -> BatchReport:
     """Move a batch from wherever it stands to done."""
     if batch.state is BatchState.ACTIVE:
@@ -104,6 +167,8 @@ def finish(house: House, batch: Batch, *, recovered: bool = False) -> BatchRepor
     with house.step("archive"):
         files = house.ledger.files_of(batch.batch_id)
         archive(house.landing, house.archive, house.scratch, batch, files)
+        if batch.undoes is not None:
+            take_out(house.archive, house.ledger, batch.undoes)
         if recovered:
             house.sweep(batch)
         house.clear_scratch()
@@ -120,21 +185,32 @@ def prepare(house: House, batch: Batch) -> None:
     try:
         prepared = _load_build_reconcile(house, batch, staged)
     except GateFailed:
-        house.sweep(batch)  # first: an abandoned batch is never looked at again
-        house.ledger.abandon(batch)
-        house.clear_scratch()
+        _let_go(house, batch)
         raise
     changes = {
         change.table: change.to_json()
         for change in prepared.changes()
         if change.adds or change.removes or house.lake.state(change.table) is None
     }
-    house.ledger.prepare(batch, changes, prepared.outcome(house.fingerprints(batch.as_of)))
+    with house.step("keep"):
+        for change in prepared.changes():
+            house.lake.keep(change)
+    try:
+        house.ledger.prepare(batch, changes, prepared.outcome(house.fingerprints(batch.as_of)))
+    except LeaseLost:
+        house.discard(prepared.changes())  # our fence is in their names: nobody else needs them
+        raise
+
+
+def _let_go(house: House, batch: Batch) -> None:
+    house.sweep(batch)  # first: an abandoned batch is never looked at again
+    house.ledger.abandon(batch)
+    house.clear_scratch()
 
 
 def _load_build_reconcile(house: House, batch: Batch, staged: Sequence[LedgerFile]) -> Prepared:
     stale = house.stale_marts(batch.as_of)
-    leaving = _leaving(house, staged)
+    leaving = _leaving(house, batch, staged)
     active = [file for file in staged if file.state is FileState.ACTIVE]
     if not active and not leaving and not stale:
         return Prepared()
@@ -153,17 +229,27 @@ def _load_build_reconcile(house: House, batch: Batch, staged: Sequence[LedgerFil
         proven = reconcile(engine, house.ledger, feeds, loaded, leaving, built)
         unmatched = count_unmatched(engine, loaded, inputs.dimensions)
         changed = differences(house.ledger, loaded, staged)
+        changed += taken_back(house.ledger, _undone(house, batch))
     return Prepared(loaded, sources, built, proven, unmatched, changed)
 
 
-def _leaving(house: House, staged: Sequence[LedgerFile]) -> dict[str, list[LedgerFile]]:
-    """The superseded files, whose rows leave with this batch, by feed."""
+def _leaving(
+    house: House, batch: Batch, staged: Sequence[LedgerFile]
+) -> dict[str, list[LedgerFile]]:
+    """The superseded and undone files, whose rows leave with this batch, by feed."""
+    gone = [house.ledger.file(file.supersedes) for file in staged if file.supersedes is not None]
+    gone += _undone(house, batch)
     leaving: dict[str, list[LedgerFile]] = {}
-    for file in staged:
-        if file.supersedes is not None:
-            old = house.ledger.file(file.supersedes)
-            leaving.setdefault(str(old.feed), []).append(old)
+    for old in gone:
+        leaving.setdefault(str(old.feed), []).append(old)
     return leaving
+
+
+def _undone(house: House, batch: Batch) -> list[LedgerFile]:
+    if batch.undoes is None:
+        return []
+    of_run = house.ledger.files_of_run(batch.undoes)
+    return [file for file in of_run if file.state is FileState.LOADED]
 
 
 def _load(
@@ -202,22 +288,26 @@ def _inputs(house: House, loaded: Sequence[LoadedFeed], sources: Sequence[Loaded
 def publish_all(house: House, batch: Batch, outcome: Outcome) -> list[MartLine]:
     """Publish all marts and let the ledger say so, in one transaction."""
     known, today = house.ledger.marts(), house.fingerprints(batch.as_of)
-    lines: list[MartLine] = []
-    records: list[MartRecord] = []
-    with house.ledger.transaction() as connection:
-        for mart in house.project.marts.values():
-            shown = known.get(mart.name, MartRecord(mart.name))
-            built = definition_of(outcome.marts.get(mart.name, shown.fingerprint))
-            definition = definition_of(today[mart.name])
-            if mart.publish_as is None or definition is None or built != definition:
-                continue  # not built yet, or not by today's definition: a batch of its own does it
-            house.watch.note("publish", mart.publish_as)
-            engine = house.engine(batch.as_of)
-            done = publish(engine, house.lake, mart, definition, shown, connection)
-            if done:
-                records.append(done.record)
-                lines.append(
-                    MartLine(mart.name, done.rows, None, mart.publish_as, done.rows, done.changed)
-                )
-        house.ledger.mark_published(connection, batch, outcome, records)
-    return lines
+    wanted = []
+    for mart in house.project.marts.values():
+        shown = known.get(mart.name, MartRecord(mart.name))
+        built = definition_of(outcome.marts.get(mart.name, shown.fingerprint))
+        definition = definition_of(today[mart.name])
+        if mart.publish_as is None or definition is None or built != definition:
+            continue  # not built yet, or not by today's definition: a batch of its own does it
+        wanted.append(Wanted(mart, definition, shown))
+    published = publish(
+        house.ledger,
+        house.lake,
+        lambda: house.engine(batch.as_of),
+        batch,
+        wanted,
+        lambda connection, done: house.ledger.mark_published(connection, batch, outcome, done),
+        lambda table: house.watch.note("publish", table),
+    )
+    return [
+        MartLine(
+            done.record.name, done.rows, None, done.record.published_as, done.rows, done.changed
+        )
+        for done in published
+    ]

@@ -66,11 +66,12 @@ class MartLine:
 
 @dataclass(frozen=True)
 class BatchReport:
-    """What one batch did."""
+    """What one batch did. `undoes` is the run that it took back, if it did."""
 
     batch_id: int
     recovered: bool
     archived_to: str
+    undoes: int | None = None
     files: tuple[FileLine, ...] = ()
     differences: tuple[Difference, ...] = ()
     unmatched: tuple[Unmatched, ...] = ()
@@ -115,7 +116,9 @@ class RunReport:
         plain["files"] = {
             state: self.count(state) for state in ("loaded", "duplicate", "refused", "superseded")
         }
-        plain["files"]["superseded"] = sum(len(batch.differences) for batch in self.batches)
+        plain["files"]["superseded"] = sum(
+            len(batch.differences) for batch in self.batches if batch.undoes is None
+        )
         plain["rows"] = {
             "read": self.rows("records"),
             "loaded": self.rows("loaded"),

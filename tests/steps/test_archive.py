@@ -39,7 +39,7 @@ class Place:
             path,
             sha256,
             seen.st_size,
-            seen.st_mtime_ns,
+            f"{seen.st_size}-{seen.st_mtime_ns}",
             state,
             None if refused else "sales",
             "bad_schema" if refused else None,

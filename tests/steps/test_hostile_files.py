@@ -11,7 +11,6 @@ import io
 import json
 import os
 import re
-import sqlite3
 import threading
 import unicodedata
 from collections import Counter
@@ -29,6 +28,7 @@ from hypothesis import strategies as st
 
 from retailmart.engines.duckdb import DuckDBEngine
 from retailmart.lake import Lake
+from retailmart.lake.places import LocalPlace
 from retailmart.ledger.values import FileState, LedgerFile
 from retailmart.project import Feed, load_project
 from retailmart.report import FileLine, RunReport
@@ -38,7 +38,8 @@ from retailmart.steps.quarantine import quarantine_table
 from retailmart.steps.scan import Scan
 from retailmart.storage import printable
 from retailmart.template import write_project
-from tests.conftest import _SHOP, AS_OF, HEADER, Shop, sale
+from tests.backends import LocalBackend, shop_tables
+from tests.conftest import AS_OF, HEADER, Shop, sale
 
 MEGABYTE = 1 << 20
 COLUMNS = HEADER.split(",")
@@ -518,8 +519,7 @@ class Aftermath:
 def new_shop(folder: Path) -> Shop:
     """A shop for several tests, whose sales files need not be named so."""
     write_project(folder, sample=False)
-    with sqlite3.connect(folder / "shop.db") as connection:
-        connection.executescript(_SHOP)
+    LocalBackend(folder).execute_in_shop(*shop_tables())
     feed = folder / "feeds" / "sales.yml"
     patterns = '["sales*.csv", "*s_*.csv", "*s_*.csv.gz"]'
     feed.write_text(re.sub(r"files: .*", f"files: {patterns}", feed.read_text()))
@@ -787,7 +787,7 @@ class Bench:
 
 def ledger_file(n: int, batch: int) -> LedgerFile:
     state = FileState.ACTIVE
-    return LedgerFile(n, batch, f"{n}.csv", "", 0, 0, state, "sales", None, None, None)
+    return LedgerFile(n, batch, f"{n}.csv", "", 0, "", state, "sales", None, None, None)
 
 
 def is_unloadable(content: bytes) -> bool:
@@ -810,9 +810,9 @@ def bench(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Bench]:
     write_project(folder, sample=False)
     scratch = folder / "scratch"
     scratch.mkdir()
-    lake = Lake(folder / "lake")
-    lake.root.mkdir()
-    engine = DuckDBEngine([lake.root], scratch, threads=1)
+    lake = Lake(LocalPlace(folder / "lake"))
+    lake.place.workspace.mkdir()
+    engine = DuckDBEngine([lake.place.workspace], scratch, threads=1)
     engine.set_variables({"as_of": AS_OF})
     feed = load_project(folder).feeds["sales"]
     yield Bench(engine, lake, feed, scratch, iter(range(1, 1_000_000)))

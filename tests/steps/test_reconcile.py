@@ -2,19 +2,17 @@
 
 from __future__ import annotations
 
-import sqlite3
-from contextlib import closing
-
 import pytest
 
 from retailmart import GateFailed
 from tests.conftest import Shop, sale
 
+pytestmark = pytest.mark.every_backend
 
-def script(shop: Shop, statements: str) -> None:
-    """Statements in the ledger's database."""
-    with closing(sqlite3.connect(shop.folder / "retail.db")) as connection:
-        connection.executescript(statements)
+
+def script(shop: Shop, statement: str) -> None:
+    """A statement in the ledger's database."""
+    shop.backend.execute(statement)
 
 
 def edit_mart(shop: Shop, name: str, old: str, new: str) -> None:
@@ -51,7 +49,7 @@ def test_a_number_that_is_off_by_the_least_stops_the_run(
         shop.run()
     assert shop.published("customer_monthly_purchase") == shown
     assert len(shop.mart("customer_mart")) == 1
-    assert (shop.folder / "landing" / "sales_b.csv").exists()
+    assert "sales_b.csv" in shop.backend.landed()
 
 
 def test_all_marts_that_are_off_are_named_at_once(shop: Shop) -> None:

@@ -14,7 +14,7 @@ from typing import Annotated
 
 import typer
 
-from retailmart.cli import quarantine
+from retailmart.cli import quarantine, secrets
 from retailmart.cli.common import (
     Output,
     OutputOption,
@@ -24,6 +24,7 @@ from retailmart.cli.common import (
     print_json,
     say,
 )
+from retailmart.cli.doctor import doctor
 from retailmart.errors import RetailmartError, SettingsError
 
 app = typer.Typer(
@@ -33,6 +34,8 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
 )
 app.add_typer(quarantine.app, name="quarantine")
+app.command()(doctor)
+app.add_typer(secrets.app, name="secrets")
 
 
 @app.command()
@@ -70,9 +73,28 @@ def run(
 
 
 @app.command()
+def undo(
+    run_id: Annotated[int, typer.Argument(metavar="RUN", help="Its number, as status lists it.")],
+    project: ProjectOption = Path(),
+    output: OutputOption = Output.TEXT,
+    settings: SetOption = None,
+) -> None:
+    """Take a run back out of raw, marts, database and archive, or say why that can't be."""
+    from retailmart import console
+
+    opened = open_at(project, settings)
+    with console.watch() as watch:
+        report = opened.undo(run_id, None, watch)
+    console.summary(report)
+    if output is Output.JSON:
+        print_json(report.to_dict())
+
+
+@app.command()
 def check(project: ProjectOption = Path(), settings: SetOption = None) -> None:
     """Read all files of the project and tell every mistake, without running anything."""
     opened = open_at(project, settings).project
+    opened.check_secrets()
     say(f"{len(opened.feeds)} feeds and {len(opened.marts)} marts, no mistake found")
 
 

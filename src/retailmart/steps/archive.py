@@ -2,19 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+import hashlib
+from collections.abc import Iterable, Iterator
 from pathlib import Path, PurePosixPath
+from typing import BinaryIO
 
+from retailmart.ledger import Ledger
 from retailmart.ledger.values import Batch, FileState, LedgerFile
-from retailmart.storage import Entry, LocalFolder
+from retailmart.storage import Entry, EntryKind, Store
 
 _LONGEST_NAME = 255  # bytes, on every file system in use
 _REASON = ".reason.txt"
+_CHUNK = 1 << 20
 
 
 def archive(
-    landing: LocalFolder,
-    archived: LocalFolder,
+    landing: Store,
+    archived: Store,
     scratch: Path,
     batch: Batch,
     files: Iterable[LedgerFile],
@@ -36,9 +40,26 @@ def archive_path(batch: Batch, file: LedgerFile) -> str:
     return f"error_files/{file.folder}/{file.path}"
 
 
+def archived_entries(ledger: Ledger, archived: Store, sha256: str) -> Iterator[Entry]:
+    """Where processed files of this content lie in the archive."""
+    for file in ledger.deliveries(sha256):
+        entry = archived.entry(archive_path(ledger.batch(file.batch_id), file))
+        if entry is not None and file.state is not FileState.REFUSED:
+            yield entry
+
+
+def take_out(archived: Store, ledger: Ledger, run_id: int) -> None:
+    """Move the files of a run that was undone from the archive's processed/ to its undone/."""
+    for file in ledger.files_of_run(run_id):
+        path = archive_path(ledger.batch(file.batch_id), file)
+        entry = archived.entry(path)
+        if file.state is FileState.UNDONE and entry is not None:
+            archived.move_in(archived, entry, path.replace("processed/", "undone/", 1))
+
+
 def _archive_one(
-    landing: LocalFolder,
-    archived: LocalFolder,
+    landing: Store,
+    archived: Store,
     scratch: Path,
     batch: Batch,
     file: LedgerFile,
@@ -46,19 +67,57 @@ def _archive_one(
 ) -> None:
     path = archive_path(batch, file)
     other = _beside(path, batch)
-    snapshot = scratch / f"{file.sha256}.csv"
-    unchanged = entry is not None and entry.version == (file.size, file.mtime_ns)
-    if unchanged and entry is not None:
-        # A refused file of the same name may lie there already; both are kept.
-        path = other if archived.exists(path) else path
-        archived.move_in(landing, entry.key, path)
+    snapshot: Path | None = scratch / f"{file.sha256}.csv"
+    if entry is not None and entry.version == file.version:
+        path = _free_path(landing, archived, entry, path, other)
+        if _move(landing, archived, entry, path):
+            snapshot = None
     elif archived.exists(other):
         path = other
-    elif snapshot.exists() and not archived.exists(path):
+    if snapshot and snapshot.exists() and not archived.exists(path):
         archived.copy_in(snapshot, path)  # a duplicate may need the same snapshot
     if file.state is FileState.REFUSED and file.message:
         words = f"{file.path} {file.message}\n"
         archived.put(_reason(path), words.encode("utf-8", "backslashreplace"))
+
+
+def _free_path(landing: Store, archived: Store, entry: Entry, path: str, other: str) -> str:
+    """Where a landed file goes: a refused file of its name may lie there, and both are kept.
+
+    A move that was cut off between its copy and its end has left the very content there.
+    """
+    for taken in (other, path):
+        if archived.exists(taken) and _same(landing, entry, archived, taken):
+            return taken
+    return other if archived.exists(path) else path
+
+
+def _move(landing: Store, archived: Store, entry: Entry, path: str) -> bool:
+    """Whether the file was moved; not when it was written again in this moment."""
+    if archived.exists(path):
+        landing.remove(entry)
+        return True
+    try:
+        archived.move_in(landing, entry, path)
+    except FileNotFoundError:
+        return False
+    return True
+
+
+def _same(landing: Store, entry: Entry, archived: Store, path: str) -> bool:
+    there = archived.entry(path)
+    kinds = {entry.kind, there.kind if there else None}
+    if there is None or kinds != {EntryKind.FILE} or there.size != entry.size:
+        return False
+    with landing.open(entry) as one, archived.open(there) as two:
+        return _digest(one) == _digest(two)
+
+
+def _digest(content: BinaryIO) -> bytes:
+    digest = hashlib.sha256()
+    while chunk := content.read(_CHUNK):
+        digest.update(chunk)
+    return digest.digest()
 
 
 def _beside(path: str, batch: Batch) -> str:

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 from retailmart.engines import Engine
 from retailmart.errors import RetailmartError, SettingsError
-from retailmart.lake import Lake, file_prefix
+from retailmart.lake import Lake
 from retailmart.project.mart import Mart, Refresh
 from retailmart.steps.load import LoadedFeed
 from retailmart.tables import DataFile, Field, TableChange, TableState
@@ -127,7 +127,7 @@ class _Builder:
     def _build_full(self, fields: tuple[Field, ...]) -> BuiltMart:
         for name in self.reads - self.inputs.dimensions.keys():
             self.engine.define(name, self._table(name))
-        files = self._write(f"{file_prefix(self.batch_id)}0001", None)
+        files = self._write(f"{self.lake.prefix(self.batch_id)}0001", None)
         return self._built(fields, files, None, None)
 
     def _build_months(self, fields: tuple[Field, ...], *, anew: bool) -> BuiltMart:
@@ -137,7 +137,7 @@ class _Builder:
         for number, month in enumerate(sorted(months), 1):
             for name in self.reads - self.inputs.dimensions.keys():
                 self.engine.define(name, self._part(name, month, append and not anew))
-            files += self._write(f"{file_prefix(self.batch_id)}{number:04d}", month)
+            files += self._write(f"{self.lake.prefix(self.batch_id)}{number:04d}", month)
         gone = self._months_replaced() if append else months
         return self._built(fields, tuple(files), months, None if anew else gone)
 

@@ -59,6 +59,7 @@ def discover(landing: Store) -> Landed:
     half = {entry.path for entry in entries if entry.path.lower().endswith(_HALF_UPLOADED)}
     newest = time.time_ns() - int(_GROWING_SECONDS * 1e9)
     young = [e for e in entries if e.mtime_ns > newest and e.kind is EntryKind.FILE]
+    young = [] if landing.appears_whole else young
     if young:
         time.sleep(_SECOND_LOOK_SECONDS)
     for entry in young:
@@ -134,7 +135,7 @@ def _unpacked(source: BinaryIO, entry: Entry) -> Iterator[bytes]:
 
 def _unread(entry: Entry, refusal: str) -> Snapshot:
     """Its identity is the entry's own: the content is not ours to read."""
-    said = f"{entry.kind.value}:{entry.path}:{entry.size}:{entry.mtime_ns}"
+    said = f"{entry.kind.value}:{entry.path}:{entry.version}"
     return Snapshot(entry, hashlib.sha256(said.encode()).hexdigest(), None, Scan(), refusal)
 
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Protocol
 
 from retailmart.engines import Engine
 from retailmart.errors import SettingsError
-from retailmart.lake import Lake, file_prefix
+from retailmart.lake import Lake
 from retailmart.project.documents import did_you_mean
 from retailmart.steps.load import raw_table
 from retailmart.tables import TableChange, TableState, quoted
@@ -75,7 +75,7 @@ def load_source(
     engine.define_rows(view, table.rows)
     root = lake.folder(raw_table(name))
     query = f"SELECT * FROM {quoted(view)}"
-    written = engine.write(query, root, f"{file_prefix(batch_id)}0001", (), None)
+    written = engine.write(query, root, f"{lake.prefix(batch_id)}0001", (), None)
     removes = tuple(file.path for file in before.files) if before else ()
     change = TableChange(raw_table(name), written.fields, (), written.files, removes)
     return LoadedSource(name, change.applied_to(str(root), before), table.digest, change)
