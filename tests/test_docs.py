@@ -7,13 +7,17 @@ import re
 import shlex
 import subprocess
 import sys
+from decimal import Decimal
 from pathlib import Path
 
 import pytest
 
 from retailmart.project import load_project
 from retailmart.template.sample import write_sample
-from tests.conftest import Shop, sale
+from tests.backends import shop_tables
+from tests.conftest import HEADER, Shop, sale
+from tests.services.mariadb import DatabaseServer
+from tests.services.s3 import S3Server
 
 ROOT = Path(__file__).parent.parent
 
@@ -76,6 +80,54 @@ def test_commands_about_running_work(tmp_path: Path) -> None:
     for line in commands("docs/running.md"):
         done = call(line, tmp_path / "shop")
         assert done.returncode == 0, f"{line}: {done.stderr}"
+
+
+def test_the_page_on_mysql_and_s3_followed_word_for_word(
+    tmp_path: Path, mariadb: DatabaseServer, s3: S3Server, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its SQL, settings, `.env` and commands make marts; only hosts and keys are this machine's."""
+    mariadb.require_ours("makes databases and accounts of its own")
+    page = "docs/mysql-s3.md"
+    with mariadb.admin() as connection, connection.cursor() as cursor:
+        cursor.execute("CREATE DATABASE shop CHARACTER SET utf8mb4")
+        cursor.execute("USE shop")
+        for statement in shop_tables():
+            cursor.execute(statement)
+        (sql,) = blocks(page, "sql")
+        for statement in filter(None, map(str.strip, sql.split(";"))):
+            cursor.execute(statement)
+    typed = commands(page)
+    assert typed[:1] == ["retailmart init retail"]
+    assert call(typed[0], tmp_path).returncode == 0
+    folder = tmp_path / "retail"
+    replaced = ("landing:", "lake:", "archive:", "database:", "sources:")
+    settings = (folder / "retailmart.yml").read_text().splitlines()
+    kept = [line for line in settings if not line.startswith(replaced)]
+    (places,) = blocks(page, "yaml")
+    (folder / "retailmart.yml").write_text("\n".join(kept) + "\n" + places)
+    (variables,) = blocks(page, "ini")
+    (folder / ".env").write_text(variables)
+    here = {**s3.environment, "S3_BUCKET": s3.bucket(), "AWS_ENDPOINT_URL": s3.endpoint}
+    here |= {"MYSQL_HOST": mariadb.host, "MYSQL_PORT": str(mariadb.port)}
+    for name, value in here.items():
+        monkeypatch.setenv(name, value)
+    tills = s3.look(here["S3_BUCKET"])
+    tills.put("to_process/sales_1.csv", "\n".join([HEADER, sale(), sale(2), ""]))
+    for line in typed[1:]:
+        if line.startswith("retailmart undo"):
+            tills.put("to_process/day/sales_2.csv", "\n".join([HEADER, sale(3), ""]))
+            assert call("retailmart run", folder).returncode == 0
+            line = "retailmart undo 2"  # noqa: PLW2901 the page's run is a later one
+        done = call(line, folder)
+        assert done.returncode == 0, f"{line}: {done.stderr}"
+    with mariadb.admin() as connection, connection.cursor() as cursor:
+        cursor.execute("SELECT count(*), sum(monthly_total) FROM retail.customer_monthly_purchase")
+        assert cursor.fetchall() == ((2, Decimal("20.00")),)
+        cursor.execute("DROP DATABASE retail")
+        cursor.execute("DROP DATABASE shop")
+        cursor.execute("DROP USER mart")
+    assert [key.split("/")[1] for key in tills.keys("archive/")] == ["processed", "undone"]
+    assert tills.keys("to_process/") == []
 
 
 def test_the_feed_of_the_docs_is_a_feed(shop: Shop) -> None:
