@@ -24,7 +24,7 @@ from retailmart.report import BatchReport, RunReport, Watch
 from retailmart.steps.archive import archived_entries
 from retailmart.steps.build import build_order
 from retailmart.steps.check import CheckedFile, Refusal, check_content
-from retailmart.steps.discover import scan_again, snapshot
+from retailmart.steps.discover import is_whole, scan_again, snapshot
 from retailmart.steps.load import FileToLoad, raw_fields, raw_table
 from retailmart.steps.sources import LoadedSource, load_source, locate
 from retailmart.storage import Entry, Store, open_store
@@ -300,7 +300,8 @@ class House:
 
     def _check_again(self, file: LedgerFile) -> CheckedFile:
         content = self.scratch / f"{file.sha256}.csv"
-        if not content.exists():
+        if not is_whole(content, file.sha256):  # a power cut may have left a part of it
+            content.unlink(missing_ok=True)
             self._snapshot_again(file)
         if not content.exists() and file.path in self._landed:
             raise DeliveryReplaced(

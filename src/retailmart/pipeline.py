@@ -37,6 +37,7 @@ from retailmart.steps.load import LoadedFeed, load
 from retailmart.steps.outcome import Prepared, batch_report, count_unmatched, differences
 from retailmart.steps.publish import Wanted, publish
 from retailmart.steps.reconcile import reconcile
+from retailmart.steps.replay import resolve
 from retailmart.steps.sources import LoadedSource
 from retailmart.steps.stage import judge
 from retailmart.steps.undo import bring_back, plan_undo, taken_back
@@ -269,6 +270,7 @@ def _load(
             old.file_id: house.ledger.months_of_files([old.file_id])
             for old in leaving.get(feed.name, ())
         }
+        files = resolve(engine, house.lake, house.ledger, feed, files, list(months))
         loaded.append(load(engine, house.lake, feed, files, months, batch.batch_id))
     return loaded
 

@@ -78,6 +78,7 @@ class Lake:
         A repeated call sees the batch in the table's lane and does nothing. The same handle that
         looked also commits, so another commit in between is a conflict and not a double count.
         """
+        self.place.mend_log(change.table)
         handle = self._open(change.table) or self._create(change)
         if (handle.transaction_version(_LANE) or 0) < batch_id:
             self._apply(handle, change, batch_id)
@@ -164,6 +165,7 @@ class Lake:
                 name=change.table,
                 storage_options=options,
             )
+            self.place.keep_log(change.table)
             return DeltaTable(address, storage_options=options)
 
     def _apply(self, handle: DeltaTable, change: TableChange, batch_id: int) -> None:

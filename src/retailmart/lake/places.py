@@ -5,6 +5,7 @@ Engines read and write local files only; a place brings them here and takes them
 
 from __future__ import annotations
 
+import json
 import os
 from collections.abc import Iterable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
@@ -52,6 +53,9 @@ class Place(Protocol):
 
     def keep_log(self, table: str) -> None:
         """Make the table's newest log entry survive."""
+
+    def mend_log(self, table: str) -> None:
+        """Take away newest log entries that a power cut has torn; nothing relies on them yet."""
 
     def data_files(self, table: str) -> Iterator[str]:
         """The paths of all Parquet files of a table, committed or not."""
@@ -106,6 +110,15 @@ class LocalPlace:
         for folder in (log, *_parents([log], self.root)):
             sync_folder(folder)
 
+    def mend_log(self, table: str) -> None:
+        # The Delta library gives an entry its name before its content is on the disk.
+        log = self.root / table / _LOG
+        for entry in sorted(log.glob("*.json"), reverse=True):
+            if _is_whole(entry):
+                return
+            entry.unlink()
+            sync_folder(log)
+
     def data_files(self, table: str) -> Iterator[str]:
         folder = self.root / table
         for path in folder.rglob("*.parquet"):
@@ -157,6 +170,9 @@ class RemotePlace:
     def keep_log(self, table: str) -> None:
         """The store has it for good once it answered."""
 
+    def mend_log(self, table: str) -> None:
+        """An object is there as a whole or not at all."""
+
     def data_files(self, table: str) -> Iterator[str]:
         for name in self.store.names(table):
             path = name.removeprefix(f"{table}/")
@@ -192,6 +208,14 @@ def place_of(store: Store, workspace: Path) -> Place:
     if isinstance(store, LocalFolder):
         return LocalPlace(store.root)
     return RemotePlace(cast("S3Folder", store), workspace)
+
+
+def _is_whole(entry: Path) -> bool:
+    lines = entry.read_bytes().splitlines()
+    try:
+        return bool([json.loads(line) for line in lines])
+    except ValueError:
+        return False
 
 
 def _is_here(path: Path, size: int) -> bool:

@@ -9,6 +9,7 @@ from typing import BinaryIO
 
 from retailmart.ledger import Ledger
 from retailmart.ledger.values import Batch, FileState, LedgerFile
+from retailmart.steps.discover import is_whole
 from retailmart.storage import Entry, EntryKind, Store
 
 _LONGEST_NAME = 255  # bytes, on every file system in use
@@ -74,7 +75,7 @@ def _archive_one(
             snapshot = None
     elif archived.exists(other):
         path = other
-    if snapshot and snapshot.exists() and not archived.exists(path):
+    if snapshot and not archived.exists(path) and is_whole(snapshot, file.sha256):
         archived.copy_in(snapshot, path)  # a duplicate may need the same snapshot
     if file.state is FileState.REFUSED and file.message:
         words = f"{file.path} {file.message}\n"

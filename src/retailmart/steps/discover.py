@@ -148,5 +148,13 @@ def scan_again(content: Path) -> Scan:
     return scan
 
 
+def is_whole(content: Path, sha256: str) -> bool:
+    """Whether a snapshot of an earlier run is there as it was taken."""
+    if not content.exists():
+        return False
+    with content.open("rb") as source:
+        return hashlib.file_digest(source, "sha256").hexdigest() == sha256
+
+
 def _is_hidden(path: str) -> bool:
     return any(part.startswith(".") for part in path.split("/"))
