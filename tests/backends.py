@@ -7,6 +7,7 @@ from collections.abc import Iterable
 from contextlib import closing
 from dataclasses import dataclass
 from datetime import date
+from decimal import Decimal
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -37,7 +38,7 @@ class Backend(Protocol):
         """Somebody writes to the database of the ledger and the published tables."""
 
     def query(self, statement: str) -> list[tuple[Any, ...]]:
-        """Rows of that database; dates as text."""
+        """Rows of that database; dates as text, decimals as numbers."""
 
     def execute_in_shop(self, *statements: str) -> None:
         """Somebody writes to the shop's own database."""
@@ -140,6 +141,9 @@ def _address(database: Database, password: str) -> str:
 
 
 def _plain(value: Any) -> Any:
+    """As SQLite shows it: dates as text, decimals as the number they look like."""
+    if isinstance(value, Decimal):
+        return float(value)
     return value.isoformat() if isinstance(value, date) else value
 
 

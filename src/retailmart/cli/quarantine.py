@@ -1,7 +1,11 @@
-"""`retailmart quarantine`: look at refused rows."""
+"""`retailmart quarantine`: look at refused rows, take them out to be repaired, bring them back."""
 
 from __future__ import annotations
 
+from collections import Counter
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -14,89 +18,255 @@ from retailmart.cli.common import (
     SetOption,
     open_at,
     print_json,
+    say,
 )
 from retailmart.errors import RetailmartError
 
 if TYPE_CHECKING:
     from retailmart.door import OpenProject
+    from retailmart.ledger import Ledger
+    from retailmart.ledger.values import LedgerFile
+    from retailmart.project.feed import Feed
+    from retailmart.steps.quarantine import Item, Quarantine
 
-app = typer.Typer(help="Look at refused rows.", no_args_is_help=True)
+app = typer.Typer(
+    help="Look at refused rows; export them to be repaired, and replay them.", no_args_is_help=True
+)
+AllOption = Annotated[bool, typer.Option("--all", help="Closed rows too, with what closed them.")]
+FileArgument = Annotated[
+    str, typer.Argument(metavar="FILE", help="Its path below landing, or name.")
+]
 
 
 @app.command("list")
 def quarantine_list(
-    project: ProjectOption = Path(), output: OutputOption = Output.TEXT, settings: SetOption = None
+    project: ProjectOption = Path(),
+    show_all: AllOption = False,
+    output: OutputOption = Output.TEXT,
+    settings: SetOption = None,
 ) -> None:
-    """Files with refused rows, and refused files."""
+    """Files with refused rows that are open, and refused files not delivered well since."""
     from retailmart.console import visible
-    from retailmart.ledger.values import FileState
 
-    opened = open_at(project, settings)
+    with _opened(project, settings) as desk:
+        counts: Counter[tuple[str, ...]] = Counter()
+        closed = 0
+        for feed in desk.opened.project.feeds:
+            for item in desk.quarantine(feed).items(texts=False):
+                closed += not item.needs_work
+                if item.needs_work or show_all:
+                    counts[item.file, item.row.rule, *_fate(item, show_all)] += 1
+        refused = list(desk.refused_files())
+    names = ("file", "rule", "state", "by")
     lines = [
-        {"file": file, "rule": rule, "rows": rows}
-        for feed in opened.project.feeds
-        for file, rule, rows in _refused_counts(opened, feed)
+        {**dict(zip(names, key, strict=False)), "rows": rows}
+        for key, rows in sorted(counts.items())
     ]
-    with opened.ledger() as ledger:
-        refused = ledger.files_in_state(FileState.REFUSED)
     if output is Output.JSON:
         files = [{"file": file.path, "message": file.message} for file in refused]
-        print_json({"rows": lines, "files": files})
+        print_json({"rows": lines, "files": files, "closed": closed})
         return
     for line in lines:
-        print(visible(f"{line['rows']:>8,} rows  {line['rule']}  {line['file']}"))
+        fate = _told(line.get("state"), line.get("by"))
+        print(visible(f"{line['rows']:>8,} rows  {line['rule']}  {line['file']}{fate}"))
     for file in refused:
         print(visible(f"    file refused  {file.path} {file.message}"))
     if not lines and not refused:
-        print("no refused rows or files")
+        print(f"no refused rows or files{' are open' if closed else ''}")
+    _say_closed(closed, show_all)
 
 
 @app.command("show")
 def quarantine_show(
-    file: Annotated[str, typer.Argument(metavar="FILE", help="Its path below landing, or name.")],
+    file: FileArgument,
+    project: ProjectOption = Path(),
+    show_all: AllOption = False,
+    output: OutputOption = Output.TEXT,
+    settings: SetOption = None,
+) -> None:
+    """The open refused rows of a file, with line, reason and raw text; or why it was refused."""
+    from retailmart.console import visible
+
+    with _opened(project, settings) as desk:
+        found, counted = desk.delivered(file)
+        items = list(desk.items_of(counted)) if counted else []
+    shown = [item for item in items if item.needs_work or show_all]
+    closed = sum(not item.needs_work for item in items)
+    if output is Output.JSON:
+        rows = [_as_json(item) for item in shown]
+        print_json({"file": found.path, "message": found.message, "rows": rows, "closed": closed})
+        return
+    if found.message:
+        print(visible(f"{found.path} {found.message}"))
+    for item in shown:
+        fate = _told(*_fate(item, show_all)) if show_all else ""
+        row = item.row
+        print(visible(f"line {row.line}: {row.message}{fate}\n    {row.raw}"))
+    if not shown and not found.message:
+        print(visible(f"{found.path} has no refused rows{' that are open' if closed else ''}"))
+    _say_closed(closed, show_all)
+
+
+@app.command("export")
+def quarantine_export(
+    to: Annotated[Path, typer.Option("--to", metavar="SHEET", help="A new .xlsx or .csv file.")],
+    file: Annotated[
+        str | None, typer.Argument(metavar="FILE", help="One file's rows; default all.")
+    ] = None,
+    feed: Annotated[
+        str | None, typer.Option("--feed", metavar="NAME", help="Where there are several feeds.")
+    ] = None,
+    project: ProjectOption = Path(),
+    settings: SetOption = None,
+) -> None:
+    """Write open refused rows as a sheet to repair, with the reason of each."""
+    from retailmart.steps.replay import export
+
+    with _opened(project, settings) as desk:
+        counted = desk.delivered(file)[1] if file else None
+        if file and counted is None:
+            raise RetailmartError(
+                f"no delivery of {file} is counted, so none of its rows can be brought back",
+                f"See why: retailmart quarantine show {file}",
+            )
+        chosen = desk.feed(counted.feed if counted else feed)
+        quarantine = desk.quarantine(chosen.name)
+        file_id = counted.file_id if counted else None
+        count = export(to, chosen, lambda: quarantine.items(file_id))
+    if count:
+        say(
+            f"Wrote {count:,} rows to {to}. Repair them there, keep the column _origin, and then:"
+            f" retailmart quarantine replay {to}"
+        )
+    else:
+        say("No refused row is open, so nothing was written.")
+
+
+@app.command("replay")
+def quarantine_replay(
+    sheet: Annotated[Path, typer.Argument(metavar="SHEET", help="What was exported, repaired.")],
     project: ProjectOption = Path(),
     output: OutputOption = Output.TEXT,
     settings: SetOption = None,
 ) -> None:
-    """The refused rows of a file, with line, reason and raw text; or why the file was refused."""
-    from retailmart.console import visible
+    """Put repaired rows into landing; the next run counts each of them once."""
+    from retailmart.house import store_at
+    from retailmart.sheets import read_sheet
+    from retailmart.steps.check import ORIGIN
+    from retailmart.steps.replay import drop_repaired, origins_in
 
+    with _opened(project, settings) as desk:
+        defined = desk.opened.project
+        feeds = list(defined.feeds.values())
+        found = read_sheet(sheet, ORIGIN, [feed.encoding for feed in feeds])
+        feed = desk.feed_of(origins_in(found))
+        landing = store_at(defined, defined.settings.landing)
+        items = desk.quarantine(feed.name).items(texts=False)
+        dropped = drop_repaired(landing, feeds, feed, found, items)
+    if output is Output.JSON:
+        print_json(vars(dropped))
+    left = (
+        f" {dropped.left_out:,} rows are not filled in and stay open." if dropped.left_out else ""
+    )
+    say(f"Put {dropped.rows:,} rows into landing as {dropped.path}.{left} Next: retailmart run")
+
+
+@dataclass(frozen=True)
+class _Desk:
+    """An open project with its ledger, as these commands look at it."""
+
+    opened: OpenProject
+    ledger: Ledger
+
+    def quarantine(self, feed: str) -> Quarantine:
+        from retailmart.steps.quarantine import Quarantine
+
+        return Quarantine(self.opened.quarantine(feed), self.ledger)
+
+    def delivered(self, name: str) -> tuple[LedgerFile, LedgerFile | None]:
+        """The newest delivery under a name, and the file that counts for it now."""
+        newest = self.ledger.find_file(name)
+        if newest is None:
+            raise RetailmartError(
+                f"no file {name!r} was ever delivered", "List them with: retailmart quarantine list"
+            )
+        standing = self.ledger.standing(newest.path)
+        return newest, self.ledger.counted_by_content(standing.sha256) if standing else None
+
+    def items_of(self, file: LedgerFile) -> Iterator[Item]:
+        yield from self.quarantine(str(file.feed)).items(file.file_id)
+
+    def refused_files(self) -> Iterator[LedgerFile]:
+        """Refused files under whose name nothing that could be read has come since."""
+        from retailmart.ledger.values import FileState
+
+        for file in self.ledger.files_in_state(FileState.REFUSED):
+            standing = self.ledger.standing(file.path)
+            if standing is None or standing.file_id < file.file_id:
+                yield file
+
+    def feed(self, name: str | None) -> Feed:
+        """The feed of this name; without one, the only feed there is."""
+        feeds = self.opened.project.feeds
+        if name is not None and name in feeds:
+            return feeds[name]
+        known = ", ".join(feeds)
+        if name is not None:
+            raise RetailmartError(f"there is no feed {name!r}", f"Feeds are: {known}")
+        if len(feeds) != 1:
+            raise RetailmartError("a sheet holds the rows of one feed", f"Add --feed: {known}")
+        return next(iter(feeds.values()))
+
+    def feed_of(self, file_ids: set[int]) -> Feed:
+        """The one feed of all these files."""
+        names = {str(file.feed) for file in self.ledger.files_among(file_ids)}
+        if len(names) > 1:
+            raise RetailmartError(
+                f"the sheet holds rows of several feeds: {', '.join(sorted(names))}",
+                "Replay the rows of one feed at a time",
+            )
+        if not names:
+            raise RetailmartError(
+                "no row of the sheet has an _origin as it was exported",
+                "Export anew: retailmart quarantine export",
+            )
+        return self.feed(names.pop())
+
+
+@contextmanager
+def _opened(project: Path, settings: list[str] | None) -> Iterator[_Desk]:
     opened = open_at(project, settings)
     with opened.ledger() as ledger:
-        found = ledger.find_file(file)
-    if found is None:
-        raise RetailmartError(
-            f"no file {file!r} was ever delivered", "List them with: retailmart quarantine list"
-        )
-    rows = _refused_rows(opened, found.feed, found.file_id)
-    if output is Output.JSON:
-        print_json({"file": found.path, "message": found.message, "rows": rows})
-        return
-    if found.message:
-        print(visible(f"{found.path} {found.message}"))
-    for row in rows:
-        print(visible(f"line {row['line']}: {row['message']}\n    {row['raw']}"))
-    if not rows and not found.message:
-        print(visible(f"{found.path} has no refused rows"))
+        yield _Desk(opened, ledger)
 
 
-def _refused_counts(opened: OpenProject, feed: str) -> list[tuple[Any, ...]]:
-    refused = opened.quarantine(feed)
-    if refused is None:
-        return []
-    return (
-        refused.aggregate("file, rule, count(*) AS n", "file, rule").order("file, rule").fetchall()
-    )
+def _fate(item: Item, show_all: bool) -> tuple[str, ...]:
+    return (item.state.value, item.by or "") if show_all else ()
 
 
-def _refused_rows(opened: OpenProject, feed: str | None, file_id: int) -> list[dict[str, Any]]:
-    refused = opened.quarantine(feed) if feed else None
-    if refused is None:
-        return []
-    columns = ("line", "column", "rule", "message", "raw")
-    rows = (
-        refused.filter(f"file_id = {file_id:d}")
-        .order("line")
-        .project(", ".join(f'"{name}"' for name in columns))
-    )
-    return [dict(zip(columns, row, strict=True)) for row in rows.fetchall()]
+def _told(state: object = None, by: object = None) -> str:
+    """What became of a row, where that is asked for."""
+    return {
+        "closed": f"  (closed: counted from {by})",
+        "replaced": f"  (replaced: refused again in {by})",
+        "left": "  (left with its file)",
+    }.get(str(state), "")
+
+
+def _say_closed(closed: int, show_all: bool) -> None:
+    if closed and not show_all:
+        print(f"{closed:>8,} rows closed; see them with --all")
+
+
+def _as_json(item: Item) -> dict[str, Any]:
+    row = item.row
+    return {
+        "line": row.line,
+        "column": row.column,
+        "rule": row.rule,
+        "message": row.message,
+        "raw": row.raw,
+        "origin": f"{item.origin[0]}#{item.origin[1]}" if item.origin else None,
+        "state": item.state.value,
+        "by": item.by,
+    }

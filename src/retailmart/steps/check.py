@@ -5,13 +5,14 @@ from __future__ import annotations
 import codecs
 import csv
 import mmap
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import Enum
 from pathlib import Path
 
 from retailmart.project.documents import did_you_mean
 from retailmart.project.feed import Feed
+from retailmart.sheets import armed
 from retailmart.steps.discover import Snapshot
 from retailmart.steps.records import (
     Flaw,
@@ -32,20 +33,35 @@ class ErrorFolder(Enum):
     UNKNOWN = "unknown"
 
 
+# The columns of an exported sheet that are no data; `_origin` makes a file one that brings refused
+# rows back.
+ORIGIN = "_origin"
+NO_DATA = (ORIGIN, "_file", "_line", "_rule", "_message", "_raw")
+
+
 @dataclass(frozen=True)
 class Layout:
-    """Which feed column, or which extra name, stands in each position of a file."""
+    """Which feed column, or which extra name, stands in each position of a file.
+
+    `is_replay` tells that one of them is `_origin`: the file brings refused rows back.
+    """
 
     columns: tuple[str, ...]
+    is_replay: bool = False
 
 
 @dataclass(frozen=True)
 class FlawedRecord:
-    """A record that cannot be a row, with where it stands."""
+    """A record that cannot be a row, with where it stands.
+
+    `cells` are its columns' texts where it can be cut, `origin` is where a replayed one came from.
+    """
 
     line: int
     raw: str
     flaw: Flaw
+    cells: Mapping[str, str] | None = None
+    origin: str | None = None
 
 
 @dataclass(frozen=True)
@@ -176,15 +192,14 @@ def read_header(header: Record, feed: Feed) -> Layout | Refusal:
     flaw = flaw_of(header, len(header.cells))
     if flaw:
         return Refusal(ErrorFolder.BAD_SCHEMA, f"its header is broken: {flaw.message}")
-    known = {
-        _folded(name): column.name
-        for column in feed.columns
-        for name in (column.name, *column.aliases)
-    }
+    known = known_names(feed)
+    is_replay = any(folded(cell) == ORIGIN for cell in header.cells) and ORIGIN not in known
+    if is_replay:
+        known |= {name: name for name in NO_DATA if name not in known}
     names: list[str] = []
-    for position, cell in enumerate(header.cells, 1):
-        folded = _folded(cell)
-        names.append(known.get(folded) or cell.strip() or f"unnamed_{position}")
+    for position, delivered in enumerate(header.cells, 1):
+        cell = armed(delivered) if is_replay else delivered
+        names.append(known.get(folded(cell)) or cell.strip() or f"unnamed_{position}")
     # First, because a file without a header may have equal values in its first row.
     missing = [c.name for c in feed.columns if c.mandatory and c.name not in names]
     if missing:
@@ -193,7 +208,16 @@ def read_header(header: Record, feed: Feed) -> Layout | Refusal:
     if twice:
         listed = ", ".join(sorted(twice))
         return Refusal(ErrorFolder.BAD_SCHEMA, f"its header names {listed} more than once")
-    return Layout(tuple(names))
+    return Layout(tuple(names), is_replay)
+
+
+def known_names(feed: Feed) -> dict[str, str]:
+    """The feed's columns by all names that a header may give them, folded."""
+    return {
+        folded(name): column.name
+        for column in feed.columns
+        for name in (column.name, *column.aliases)
+    }
 
 
 def _missing(missing: Sequence[str], names: Sequence[str], feed: Feed, header: Record) -> str:
@@ -206,7 +230,8 @@ def _missing(missing: Sequence[str], names: Sequence[str], feed: Feed, header: R
     return message + (hint if "mean" in hint else "")
 
 
-def _folded(name: str) -> str:
+def folded(name: str) -> str:
+    """A name of a header without what senders vary: letter case and padding."""
     return " ".join(name.strip().casefold().split())
 
 

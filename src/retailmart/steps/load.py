@@ -10,18 +10,22 @@ from typing import Any
 
 from retailmart.engines import CsvShape, Engine
 from retailmart.errors import CsvBroken, GateFailed
-from retailmart.lake import Lake, file_prefix
+from retailmart.lake import Lake
 from retailmart.ledger.values import FileOutcome, LedgerFile, Totals
 from retailmart.project.feed import Action, Column, Feed
 from retailmart.project.types import ColumnType
 from retailmart.steps.casts import attempt, expected, typed
-from retailmart.steps.check import CheckedFile, Layout, Refusal, clean
+from retailmart.steps.check import ORIGIN, CheckedFile, Layout, Refusal, clean
 from retailmart.steps.quarantine import (
+    FURTHER,
     REFUSED_FIELDS,
+    Origin,
     RefusedRow,
     in_chunks,
     places_of,
     quarantine_table,
+    read_origin,
+    refused_columns,
     seek,
     to_arrow,
 )
@@ -91,6 +95,7 @@ def load(
 ) -> LoadedFeed:
     """Load a feed's files. `superseded` maps the file ids that leave → their months.
 
+    Files that bring refused rows back come as `replay.resolve` gives them.
     Raises GateFailed where a `fail` rule is broken or a file's records do not add up.
     """
     loader = _Loader(engine, lake, feed, batch_id)
@@ -107,7 +112,8 @@ def load(
     change = TableChange(raw_table(feed.name), raw_fields(feed), _partitions(feed), adds, removes)
     after = change.applied_to(str(lake.folder(change.table)), before)
     sums = loader.sums(after.only(adds))
-    outcomes, quarantined = loader.outcomes(checked, sums)
+    brought = loader.brought_back(checked, after.only(adds))
+    outcomes, quarantined = loader.outcomes(checked, sums, brought)
     months = _totals_by(sums, lambda row: row.month)
     return LoadedFeed(feed, change, before, after, replaced, outcomes, quarantined, months)
 
@@ -136,7 +142,7 @@ def raw_fields(feed: Feed) -> tuple[Field, ...]:
     fields = [Field(column.name, column.type) for column in feed.columns]
     if feed.extra_columns:
         fields.append(Field(feed.extra_columns, ColumnType("STRING")))
-    fields.append(Field(FILE_ID, ColumnType("INT")))
+    fields += [Field(FILE_ID, ColumnType("INT")), Field(ORIGIN, ColumnType("STRING"))]
     if feed.month:
         fields.append(Field(MONTH, ColumnType("STRING")))
     return tuple(fields)
@@ -224,8 +230,32 @@ class _Loader:
             for file_id, month, count, amount, *broken in rows
         ]
 
+    def brought_back(
+        self, files: Mapping[int, FileToLoad], added: TableState
+    ) -> dict[int, list[Origin]]:
+        """The origins of the rows that files brought back, read from the written files."""
+        replays = [n for n, item in files.items() if item.checked.layout.is_replay]
+        origins: dict[int, list[Origin]] = {}
+        if not replays:
+            return origins
+        seen: set[Origin] = set()
+        self.engine.define("_added", added)
+        ids = ", ".join(map(str, replays))
+        for file_id, text in self.engine.rows(
+            f"SELECT {FILE_ID}, {ORIGIN} FROM _added WHERE {FILE_ID} IN ({ids}) ORDER BY ALL"
+        ):
+            origin = read_origin(str(text))
+            if origin is None or origin in seen:
+                raise GateFailed(f"{files[file_id].file.path} would count the row {text} twice")
+            seen.add(origin)
+            origins.setdefault(file_id, []).append(origin)
+        return origins
+
     def outcomes(
-        self, files: Mapping[int, FileToLoad], sums: Sequence[_Sum]
+        self,
+        files: Mapping[int, FileToLoad],
+        sums: Sequence[_Sum],
+        brought: Mapping[int, Sequence[Origin]],
     ) -> tuple[tuple[FileOutcome, ...], TableChange | None]:
         """Account for every record of every file, and write the refused rows."""
         by_file: dict[int, list[_Sum]] = {file_id: [] for file_id in files}
@@ -239,13 +269,25 @@ class _Loader:
             refused = item.checked.records - loaded
             if refused:
                 adds += self._write_refused(item, refused)
-            outcomes.append(self._outcome(item, loaded, by_file[file_id]))
-        change = None
-        if adds:
-            change = TableChange(quarantine_table(self.feed.name), REFUSED_FIELDS, (), tuple(adds))
-        return tuple(outcomes), change
+            origins = tuple(brought.get(file_id, ()))
+            outcomes.append(self._outcome(item, loaded, by_file[file_id], origins))
+        return tuple(outcomes), self._quarantined(adds) if adds else None
 
-    def _outcome(self, item: FileToLoad, loaded: int, parts: Sequence[_Sum]) -> FileOutcome:
+    def _quarantined(self, adds: Sequence[DataFile]) -> TableChange:
+        """The change of the quarantine table; one of other columns is written anew."""
+        table = quarantine_table(self.feed.name)
+        before = self.lake.state(table)
+        if before is None or before.fields == REFUSED_FIELDS or not before.files:
+            return TableChange(table, REFUSED_FIELDS, (), tuple(adds))
+        self.engine.define("_quarantined", before)
+        columns = refused_columns([field.name for field in before.fields])
+        kept = self._to_quarantine(f"SELECT {columns} FROM _quarantined")
+        gone = tuple(file.path for file in before.files)
+        return TableChange(table, REFUSED_FIELDS, (), (*kept.files, *adds), gone)
+
+    def _outcome(
+        self, item: FileToLoad, loaded: int, parts: Sequence[_Sum], origins: tuple[Origin, ...]
+    ) -> FileOutcome:
         told = self.feed.rules_that(Action.WARN, Action.FAIL)
         broken = {rule.name: sum(part.broken[n] for part in parts) for n, rule in enumerate(told)}
         for rule in self.feed.rules_that(Action.FAIL):
@@ -262,6 +304,7 @@ class _Loader:
             quarantined=item.checked.records - loaded,
             warned={name: count for name, count in broken.items() if count},
             months=_totals_by(parts, lambda part: part.month) if self.feed.month else {},
+            origins=origins,
         )
 
     def _write(self, group: Sequence[FileToLoad]) -> Written:
@@ -284,7 +327,7 @@ class _Loader:
     def _to_lake(self, query: str) -> Written:
         self._writes += 1
         root = self.lake.folder(raw_table(self.feed.name))
-        prefix = f"{file_prefix(self.batch_id)}{self._writes:04d}"
+        prefix = f"{self.lake.prefix(self.batch_id)}{self._writes:04d}"
         types = ", ".join(
             f"CAST({quoted(f.name)} AS {f.type}) AS {quoted(f.name)}" for f in raw_fields(self.feed)
         )
@@ -300,7 +343,7 @@ class _Loader:
         names = [quoted(column.name) for column in feed.columns]
         if feed.extra_columns:
             names.append(quoted(feed.extra_columns))
-        names.append(FILE_ID)
+        names += [FILE_ID, ORIGIN]
         source, refused = self._typed(relation, layout), self._refused(layout)
         if not feed.month:
             return f"SELECT {', '.join(names)} FROM {source} WHERE NOT ({refused})"
@@ -314,7 +357,7 @@ class _Loader:
         texts = [f"{_text_of(column, layout)} AS _t{n}" for n, column in columns]
         tried = [f"{attempt(_text_of(c, layout), c.type)} AS _a{n}" for n, c in columns]
         parts = [f"{typed(f'_t{n}', f'_a{n}', c.type)} AS {quoted(c.name)}" for n, c in columns]
-        extra = f", {self._extras(layout)} AS _extra"
+        extra = f", {self._extras(layout)} AS _extra, {_origin(layout)} AS {ORIGIN}"
         if self.feed.extra_columns:
             parts.append(f"_extra AS {quoted(self.feed.extra_columns)}")
         inner = f"SELECT * EXCLUDE ({_cells(layout)}), {', '.join(texts + tried)}{extra}"
@@ -323,6 +366,8 @@ class _Loader:
         return f"({outer} FROM ({inner} FROM {relation}))"
 
     def _extras(self, layout: Layout) -> str:
+        if layout.is_replay:
+            return f"nullif(c{layout.columns.index(FURTHER)}, '')"
         known = {column.name for column in self.feed.columns}
         pairs = [
             f"{text_literal(name)}, c{position}"
@@ -365,16 +410,12 @@ class _Loader:
         """Write a file's refused rows with their place and raw text; they must be all of them."""
         written: list[DataFile] = []
         count = 0
-        root = self.lake.folder(quarantine_table(self.feed.name))
         for rows in in_chunks(self._refused_rows(item), _REFUSED_AT_ONCE):
             count += len(rows)
-            self._writes += 1
             self.engine.define_rows(
                 "_refused", to_arrow(rows, self.batch_id, item.file.file_id, item.file.path)
             )
-            prefix = f"{file_prefix(self.batch_id)}{self._writes:04d}"
-            part = self.engine.write("SELECT * FROM _refused", root, prefix, (), None)
-            written += part.files
+            written += self._to_quarantine("SELECT * FROM _refused").files
         if count != expected_count:
             raise GateFailed(
                 f"{item.file.path}: {item.checked.records} records, but"
@@ -382,10 +423,29 @@ class _Loader:
             )
         return written
 
+    def _to_quarantine(self, query: str) -> Written:
+        self._writes += 1
+        root = self.lake.folder(quarantine_table(self.feed.name))
+        prefix = f"{self.lake.prefix(self.batch_id)}{self._writes:04d}"
+        types = ", ".join(
+            f"CAST({quoted(f.name)} AS {f.type}) AS {quoted(f.name)}" for f in REFUSED_FIELDS
+        )
+        return self.engine.write(f"SELECT {types} FROM ({query})", root, prefix, (), None)
+
     def _refused_rows(self, item: FileToLoad) -> Iterator[RefusedRow]:
         checked = item.checked
         for flawed in checked.flawed:
-            yield RefusedRow(flawed.line, None, flawed.flaw.rule, flawed.flaw.message, flawed.raw)
+            flaw = flawed.flaw
+            column = ORIGIN if flaw.rule == "replay" else None
+            yield RefusedRow(
+                flawed.line,
+                column,
+                flaw.rule,
+                flaw.message,
+                flawed.raw,
+                flawed.cells,
+                flawed.origin,
+            )
         violations = self._violations(checked.layout)
         relation = self.engine.numbered_csv(checked.readable, _shape(checked))
         flags = ", ".join(
@@ -401,15 +461,28 @@ class _Loader:
         with closing(self.engine.batches(query, _REFUSED_AT_ONCE)) as chunks:
             for chunk in chunks:
                 for row, numbers in zip(*(part.to_pylist() for part in chunk.columns), strict=True):
-                    line, raw = seek(places, row)
+                    place = seek(places, row)
                     broken = [violations[number] for number in numbers]
                     message = "; ".join(violation.message for violation in broken)
-                    yield RefusedRow(line, broken[0].column, broken[0].rule, message, raw)
+                    first = broken[0]
+                    yield RefusedRow(
+                        place.record.line,
+                        first.column,
+                        first.rule,
+                        message,
+                        place.raw,
+                        place.cells,
+                        place.origin,
+                    )
 
 
 def _shape(checked: CheckedFile) -> CsvShape:
     delimiter = "," if checked.cleaned else checked.feed.delimiter
     return CsvShape(len(checked.layout.columns), delimiter, checked.quoted, checked.cleaned)
+
+
+def _origin(layout: Layout) -> str:
+    return f"c{layout.columns.index(ORIGIN)}" if layout.is_replay else "NULL::VARCHAR"
 
 
 def _text_of(column: Column, layout: Layout) -> str:

@@ -133,6 +133,7 @@ def batch_report(
         batch_id=batch.batch_id,
         recovered=recovered,
         archived_to=f"processed/{batch.stamp}",
+        undoes=batch.undoes,
         files=tuple(
             FileLine(
                 path=file.path,

@@ -1,19 +1,39 @@
-"""Refused rows on their way into quarantine: what is kept of each, and where it stood."""
+"""Refused rows: what is kept of each, where it stood, and whether it is still open.
+
+A row is told by the file and line it was refused in first, its origin. It may come back repaired
+and be refused again: all its rows in quarantine then have one origin, and at most one is open.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
-from typing import TYPE_CHECKING
+import csv
+import json
+import re
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from enum import Enum
+from typing import TYPE_CHECKING, Any
 
 from retailmart.errors import GateFailed
+from retailmart.ledger import Ledger
+from retailmart.ledger.values import FileState
 from retailmart.project.types import ColumnType
-from retailmart.steps.check import CheckedFile
-from retailmart.steps.records import flaw_of, readable, records
-from retailmart.tables import Field
+from retailmart.steps.check import ORIGIN, CheckedFile
+from retailmart.steps.records import Record, readable, records
+from retailmart.tables import Field, quoted
 
 if TYPE_CHECKING:
+    import duckdb
     import pyarrow as pa
+
+# The key of the file and the line in it.
+Origin = tuple[int, int]
+# What is kept as the origin of a replayed row that does not tell which row it is.
+ASTRAY = ""
+# In a replayed file as it is read: the further columns as one JSON object.
+FURTHER = "_further"
+_ORIGIN_TEXT = re.compile(r"([0-9]{1,18})#([0-9]{1,18})", re.ASCII)
+_AT_ONCE = 10_000
 
 
 def quarantine_table(feed: str) -> str:
@@ -21,15 +41,32 @@ def quarantine_table(feed: str) -> str:
     return f"quarantine/{feed}"
 
 
+def origin_text(origin: Origin) -> str:
+    """`17#42` for line 42 of file 17. With a colon, spreadsheets would take it for a time."""
+    return f"{origin[0]}#{origin[1]}"
+
+
+def read_origin(text: str) -> Origin | None:
+    """The origin that a text is, if it is one."""
+    found = _ORIGIN_TEXT.fullmatch(text.strip())
+    return (int(found[1]), int(found[2])) if found else None
+
+
 @dataclass(frozen=True)
 class RefusedRow:
-    """A row that is kept out: its line from 1, what is wrong where, and its text as delivered."""
+    """A row that is kept out: its line from 1, what is wrong where, and its text as delivered.
+
+    `cells` are its columns' texts, None where it cannot be cut. `origin` is None for a row that was
+    never refused before, ASTRAY for a replayed one of which nobody knows.
+    """
 
     line: int
     column: str | None
     rule: str
     message: str
     raw: str
+    cells: Mapping[str, str] | None = None
+    origin: str | None = None
 
 
 _TEXT, _NUMBER = ColumnType("STRING"), ColumnType("BIGINT")
@@ -42,7 +79,17 @@ REFUSED_FIELDS = (
     Field("rule", _TEXT),
     Field("message", _TEXT),
     Field("raw", _TEXT),
+    Field("cells", _TEXT),
+    Field("origin", _TEXT),
 )
+
+
+def refused_columns(found: Collection[str]) -> str:
+    """The columns of REFUSED_FIELDS in SQL, of a table that may be older and lack some."""
+    return ", ".join(
+        quoted(kept.name) if kept.name in found else f"NULL AS {quoted(kept.name)}"
+        for kept in REFUSED_FIELDS
+    )
 
 
 def to_arrow(rows: Sequence[RefusedRow], batch_id: int, file_id: int, path: str) -> pa.Table:
@@ -60,26 +107,73 @@ def to_arrow(rows: Sequence[RefusedRow], batch_id: int, file_id: int, path: str)
             "rule": pa.array([row.rule for row in rows], pa.string()),
             "message": pa.array([row.message for row in rows], pa.string()),
             "raw": pa.array([row.raw for row in rows], pa.string()),
+            "cells": pa.array([_object(row.cells) for row in rows], pa.string()),
+            "origin": pa.array([row.origin for row in rows], pa.string()),
         }
     )
 
 
-def places_of(checked: CheckedFile) -> Iterator[tuple[int, int, str]]:
-    """Row number from 1, line and raw text of each record that `readable` holds."""
-    number = 0
+def _object(cells: Mapping[str, str] | None) -> str | None:
+    return None if cells is None else json.dumps(cells, ensure_ascii=False, separators=(",", ":"))
+
+
+@dataclass(frozen=True)
+class Place:
+    """Where a record that `readable` holds stands in the delivery, and what it says."""
+
+    row: int
+    record: Record
+    names: Sequence[str]
+    read: Sequence[str]
+
+    @property
+    def raw(self) -> str:
+        """Its text as delivered."""
+        return readable(self.record.raw)
+
+    @property
+    def cells(self) -> dict[str, str]:
+        """Its columns' texts."""
+        cells = dict(zip(self.names, self.read, strict=True))
+        cells.pop(ORIGIN, None)
+        further = cells.pop(FURTHER, "")
+        return {**cells, **(json.loads(further) if further else {})}
+
+    @property
+    def origin(self) -> str | None:
+        """Where a replayed row came from first."""
+        return self.read[self.names.index(ORIGIN)] if ORIGIN in self.names else None
+
+
+def places_of(checked: CheckedFile) -> Iterator[Place]:
+    """The places of the records that `readable` holds, in order."""
+    apart = {flawed.line for flawed in checked.flawed}
+    names = checked.layout.columns
     reader = records(checked.delivered, checked.feed)
     next(reader)
-    for record in reader:
-        if flaw_of(record, len(checked.layout.columns)) is None:
-            number += 1
-            yield number, record.line, readable(record.raw)
+    kept = (record for record in reader if record.line not in apart)
+    if not checked.layout.is_replay:
+        for number, record in enumerate(kept, 1):
+            yield Place(number, record, names, record.cells)
+        return
+    with checked.readable.open(encoding="utf-8", newline="") as text:
+        read = csv.reader(text)
+        next(read)
+        kept = (record for record in kept if not is_blank(record))
+        for number, (record, cells) in enumerate(zip(kept, read, strict=True), 1):
+            yield Place(number, record, names, cells)
 
 
-def seek(places: Iterator[tuple[int, int, str]], row: int) -> tuple[int, str]:
-    """Go on to a row of `places_of`; its line and raw text. Rows are asked for in order."""
-    for number, line, raw in places:
-        if number == row:
-            return line, raw
+def is_blank(record: Record) -> bool:
+    """Whether a record says nothing: a spreadsheet's blank lines are full of commas."""
+    return not any(cell.strip() for cell in record.cells)
+
+
+def seek(places: Iterator[Place], row: int) -> Place:
+    """Go on to a row of `places_of`. Rows are asked for in order."""
+    for place in places:
+        if place.row == row:
+            return place
     raise GateFailed(f"row {row} of a file is not to be found again; it changed while it was read")
 
 
@@ -93,3 +187,110 @@ def in_chunks(rows: Iterable[RefusedRow], size: int) -> Iterator[list[RefusedRow
             chunk = []
     if chunk:
         yield chunk
+
+
+def counted_among(ledger: Ledger, file_ids: Iterable[int]) -> frozenset[int]:
+    """Those of the files whose rows are counted now."""
+    files = ledger.files_among(file_ids)
+    return frozenset(file.file_id for file in files if file.state is FileState.LOADED)
+
+
+class ItemState(Enum):
+    """What has become of a refused row.
+
+    open: it can be repaired and replayed. astray: a replayed row that told no origin; its file can
+    be corrected. closed: it is counted, `by` a replayed file. replaced: refused again in `by`.
+    left: its file does not count any more.
+    """
+
+    OPEN = "open"
+    ASTRAY = "astray"
+    CLOSED = "closed"
+    REPLACED = "replaced"
+    LEFT = "left"
+
+
+@dataclass(frozen=True)
+class Item:
+    """A refused row as people see it. `origin` is None for a row astray."""
+
+    file_id: int
+    file: str
+    row: RefusedRow
+    origin: Origin | None
+    state: ItemState
+    by: str | None = None
+
+    @property
+    def needs_work(self) -> bool:
+        """Whether somebody has to do something about it."""
+        return self.state in (ItemState.OPEN, ItemState.ASTRAY)
+
+
+@dataclass
+class Quarantine:
+    """A feed's refused rows, with what the ledger says of their files.
+
+    `refused` is the feed's quarantine table, None where it has none.
+    """
+
+    refused: duckdb.DuckDBPyRelation | None
+    ledger: Ledger
+    _counted: frozenset[int] = frozenset()
+    _brought: Mapping[Origin, str] = field(default_factory=dict)
+    _newest: Mapping[Origin, tuple[int, int, str]] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        if self.refused is None:
+            return
+        self.refused = self.refused.project(refused_columns(self.refused.columns))
+        again = self.refused.filter("origin <> ''").project("file_id, line, file, origin")
+        rows = [(*row[:3], read_origin(row[3])) for row in again.fetchall()]
+        ids = {row[0] for row in self.refused.aggregate("file_id", "file_id").fetchall()}
+        ids |= {origin[0] for *_, origin in rows if origin}
+        self._counted = counted_among(self.ledger, ids)
+        self._brought = {
+            origin: file.path for origin, file in self.ledger.brought_back(ids).items()
+        }
+        newest: dict[Origin, tuple[int, int, str]] = {}
+        for file_id, line, path, origin in rows:
+            if origin and file_id in self._counted:
+                newest[origin] = max(newest.get(origin, (0, 0, "")), (file_id, line, path))
+        self._newest = newest
+
+    def items(self, file_id: int | None = None, *, texts: bool = True) -> Iterator[Item]:
+        """The refused rows, of one file or all, in the files' order; `texts` are raw and cells."""
+        if self.refused is None:
+            return
+        found = self.refused
+        if file_id is not None:
+            found = found.filter(f"file_id = {file_id:d}")
+        text = "raw, cells" if texts else "'' AS raw, NULL AS cells"
+        found = found.order("file_id, line").project(
+            f'file_id, file, line, "column", rule, message, {text}, origin'
+        )
+        for batch in found.to_arrow_reader(_AT_ONCE):
+            for row in zip(*(part.to_pylist() for part in batch.columns), strict=True):
+                yield self._item(*row)
+
+    def _item(self, file_id: int, file: str, *row: Any) -> Item:
+        line, column, rule, message, raw, cells, said = row
+        refused = RefusedRow(
+            line, column, rule, message, raw, json.loads(cells) if cells else None, said
+        )
+        if said == ASTRAY:
+            state = ItemState.ASTRAY if file_id in self._counted else ItemState.LEFT
+            return Item(file_id, file, refused, None, state)
+        origin = (file_id, line) if said is None else read_origin(said)
+        state, by = self._state(file_id, line, origin or (file_id, line))
+        return Item(file_id, file, refused, origin, state, by)
+
+    def _state(self, file_id: int, line: int, origin: Origin) -> tuple[ItemState, str | None]:
+        if not {file_id, origin[0]} <= self._counted:
+            return ItemState.LEFT, None
+        if by := self._brought.get(origin):
+            return ItemState.CLOSED, by
+        newest = self._newest.get(origin)
+        if newest and newest[:2] != (file_id, line):
+            return ItemState.REPLACED, newest[2]
+        return ItemState.OPEN, None

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 from retailmart.ledger import Ledger
-from retailmart.ledger.values import FileState, NewFile
+from retailmart.ledger.values import FileState, LedgerFile, NewFile
 from retailmart.project.feed import Feed
-from retailmart.steps.check import CheckedFile, Refusal, check
+from retailmart.steps.check import CheckedFile, ErrorFolder, Refusal, check
 from retailmart.steps.discover import Snapshot
+from retailmart.steps.replay import origins_named
 
 
 @dataclass(frozen=True)
@@ -28,8 +29,13 @@ def judge(ledger: Ledger, snapshots: Sequence[Snapshot], feeds: Iterable[Feed]) 
     """
     known_feeds = tuple(feeds)
     checks = [(shot, check(shot, known_feeds)) for shot in snapshots]
-    arrived = {s.entry.path: s.sha256 for s, checked in checks if isinstance(checked, CheckedFile)}
-    leaving = _leaving(ledger, arrived)
+    while True:
+        arrived = {shot.entry.path: shot.sha256 for shot, found in checks if _is_good(found)}
+        leaving = _leaving(ledger, arrived)
+        refused = dict(_not_to_be_replaced(ledger, checks, leaving))
+        if not refused:
+            break  # each turn refuses one file more at least, for which others may stay
+        checks = [(shot, refused.get(shot.entry.path, found)) for shot, found in checks]
     taken: dict[str, str] = {}
     verdicts = []
     for shot, checked in checks:
@@ -45,6 +51,48 @@ def judge(ledger: Ledger, snapshots: Sequence[Snapshot], feeds: Iterable[Feed]) 
         taken[shot.sha256] = path
         verdicts.append(Verdict(_accepted(shot, checked.feed, supersedes), checked))
     return verdicts
+
+
+def _is_good(found: CheckedFile | Refusal) -> bool:
+    return isinstance(found, CheckedFile)
+
+
+def _not_to_be_replaced(
+    ledger: Ledger,
+    checks: Iterable[tuple[Snapshot, CheckedFile | Refusal]],
+    leaving: Mapping[str, int],
+) -> Iterator[tuple[str, Refusal]]:
+    """The files for which rows would leave that must not, by path.
+
+    Where a file's refused rows came back repaired, its correction would count them once more. And
+    a repaired sheet is no new version of the file whose rows it brings back.
+    """
+    gone = set(leaving.values())
+    for shot, found in checks:
+        path = shot.entry.path
+        if path not in leaving or isinstance(found, Refusal):
+            continue
+        old = ledger.file(leaving[path])
+        holders = [file for file in ledger.replayers([old.file_id]) if file.file_id not in gone]
+        if holders:
+            told = ", ".join(_with_undo(ledger, file) for file in holders)
+            words = f"replaces a file whose refused rows are counted through {told}"
+            yield path, Refusal(ErrorFolder.BAD_SCHEMA, f"{words}; then deliver it again")
+        elif found.layout.is_replay and _is_ordinary(ledger, old, found):
+            words = "brings refused rows back under the name of a delivery, which would leave"
+            yield path, Refusal(ErrorFolder.BAD_SCHEMA, f"{words}; deliver it under another name")
+
+
+def _with_undo(ledger: Ledger, file: LedgerFile) -> str:
+    run = ledger.batch(file.batch_id).run_id
+    return f"{file.path} (take that back first: retailmart undo {run})"
+
+
+def _is_ordinary(ledger: Ledger, old: LedgerFile, replay: CheckedFile) -> bool:
+    """Whether a counted file is no older version of this file that brings refused rows back."""
+    if any(file_id == old.file_id for file_id, _ in origins_named(replay)):
+        return True
+    return bool(old.loaded) and not ledger.brings_back(old.file_id)
 
 
 def _leaving(ledger: Ledger, arrived: Mapping[str, str]) -> dict[str, int]:
@@ -92,7 +140,7 @@ def _new(
         path=entry.path,
         sha256=shot.sha256,
         size=entry.size,
-        mtime_ns=entry.mtime_ns,
+        version=entry.version,
         state=state,
         feed=feed,
         folder=folder,

@@ -1,0 +1,449 @@
+"""Refused rows on their way out to people and back: exported, repaired, replayed, counted once."""
+
+from __future__ import annotations
+
+import csv
+import hashlib
+import io
+import json
+import os.path
+import re
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path, PurePosixPath
+
+from retailmart.engines import Engine
+from retailmart.errors import RetailmartError
+from retailmart.lake import Lake
+from retailmart.ledger import Ledger
+from retailmart.ledger.values import LedgerFile
+from retailmart.project.feed import Feed
+from retailmart.sheets import (
+    CellError,
+    Sheet,
+    SheetRow,
+    armed,
+    defused,
+    is_holdable,
+    is_workbook,
+    seen,
+    text_of,
+    write_sheet,
+)
+from retailmart.steps.check import (
+    NO_DATA,
+    ORIGIN,
+    CheckedFile,
+    FlawedRecord,
+    Layout,
+    folded,
+    known_names,
+)
+from retailmart.steps.load import FileToLoad
+from retailmart.steps.quarantine import (
+    ASTRAY,
+    FURTHER,
+    Item,
+    ItemState,
+    Origin,
+    counted_among,
+    is_blank,
+    origin_text,
+    quarantine_table,
+    read_origin,
+    refused_columns,
+)
+from retailmart.steps.records import Flaw, Record, flaw_of, readable, records
+from retailmart.storage import Store
+
+_TOLD_AT_ONCE = 10
+
+
+# in a run
+
+
+def origins_named(checked: CheckedFile) -> set[Origin]:
+    """The origins that a file's rows name, whether or not there are such rows."""
+    place = checked.layout.columns.index(ORIGIN)
+    reader = records(checked.delivered, checked.feed)
+    next(reader)
+    named = (read_origin(record.cells[place]) for record in reader if len(record.cells) > place)
+    return {origin for origin in named if origin}
+
+
+def resolve(
+    engine: Engine,
+    lake: Lake,
+    ledger: Ledger,
+    feed: Feed,
+    files: Sequence[FileToLoad],
+    leaving: Collection[int],
+) -> list[FileToLoad]:
+    """A feed's files, those that bring refused rows back rewritten for `load`.
+
+    A row whose origin is unknown, counted already, or of one of the files `leaving` with this
+    batch is set apart; it will be quarantined. The answer is the same whenever a batch is repeated.
+    """
+    named: set[Origin] = set()
+    for item in files:
+        if item.checked.layout.is_replay:
+            named |= origins_named(item.checked)
+    gate = _Gate(engine, lake, ledger, feed, named, leaving)
+    return [
+        FileToLoad(item.file, _resolved(item, gate)) if item.checked.layout.is_replay else item
+        for item in files
+    ]
+
+
+@dataclass(frozen=True)
+class _Known:
+    """A row in quarantine: its origin, None where it is astray, and its further columns."""
+
+    origin: Origin | None
+    further: frozenset[str]
+
+
+@dataclass(frozen=True)
+class _Claim:
+    """What is known of a replayed row; with a flaw, it must not be loaded."""
+
+    origin: Origin | None
+    further: frozenset[str] = frozenset()
+    flaw: Flaw | None = None
+
+
+class _Gate:
+    """Which refused rows may come back in this batch, each of them once."""
+
+    def __init__(
+        self,
+        engine: Engine,
+        lake: Lake,
+        ledger: Ledger,
+        feed: Feed,
+        named: Collection[Origin],
+        leaving: Collection[int],
+    ) -> None:
+        self.feed = feed
+        self.known = dict(_known(engine, lake, feed, named)) if named else {}
+        origins = {known.origin for known in self.known.values() if known.origin}
+        ids = {origin[0] for origin in origins}
+        self.counted = counted_among(ledger, ids) - set(leaving)
+        self.brought = {
+            origin: file.path
+            for origin, file in ledger.brought_back(ids).items()
+            if file.file_id not in leaving
+        }
+        self.taken: dict[Origin, str] = {}
+
+    def claim(self, said: str, file: LedgerFile, line: int) -> _Claim:
+        """Let a row in, or say why not. The first that claims an origin has it."""
+        if not said.strip():
+            return _refused(
+                "_origin is empty: a repaired row keeps its own, and a new row goes into a file"
+                " without that column"
+            )
+        given = read_origin(said)
+        known = self.known.get(given) if given else None
+        if known is None or known.origin is None:
+            return _refused(f"there is no refused row {said.strip()} in feed {self.feed.name}")
+        origin = known.origin
+        words = None
+        if origin[0] not in self.counted:
+            words = "its file was delivered anew or taken back since"
+        elif path := self.brought.get(origin):
+            words = f"it is counted already, from {path}"
+        elif place := self.taken.get(origin):
+            words = f"it came already in {place}"
+        if words:
+            return replace(
+                _refused(f"{origin_text(origin)} is not counted: {words}"), origin=origin
+            )
+        self.taken[origin] = f"line {line} of {file.path}"
+        return _Claim(origin, known.further)
+
+
+def _refused(words: str) -> _Claim:
+    return _Claim(None, flaw=Flaw("replay", words))
+
+
+def _known(
+    engine: Engine, lake: Lake, feed: Feed, named: Collection[Origin]
+) -> Iterator[tuple[Origin, _Known]]:
+    """What is in quarantine of the files named, by file and line."""
+    state = lake.state(quarantine_table(feed.name))
+    if state is None:
+        return
+    engine.define("_quarantined", state)
+    columns = refused_columns([field.name for field in state.fields])
+    ids = ", ".join(str(file_id) for file_id in sorted({origin[0] for origin in named}))
+    sets: dict[frozenset[str], frozenset[str]] = {}
+    for file_id, line, said, keys in engine.rows(
+        "SELECT file_id, line, origin, json_keys(CAST(cells AS VARCHAR))"
+        f" FROM (SELECT {columns} FROM _quarantined) WHERE file_id IN ({ids})"
+    ):
+        own = (file_id, line)
+        origin = own if said is None else read_origin(said)
+        further = frozenset(keys or ())
+        yield own, _Known(origin, sets.setdefault(further, further))
+
+
+def _resolved(item: FileToLoad, gate: _Gate) -> CheckedFile:
+    """Write a replayed file anew: the feed's columns, the further ones as JSON, the origin."""
+    checked = item.checked
+    feed, names = checked.feed, checked.layout.columns
+    own = {column.name for column in feed.columns}
+    data = {name: place for place, name in enumerate(names) if name in own}
+    others = [p for p, name in enumerate(names) if name not in own and name not in NO_DATA]
+    layout = Layout((*data, FURTHER, ORIGIN), is_replay=True)
+    target = checked.delivered.with_suffix(".replay.csv")
+    flawed: list[FlawedRecord] = []
+    count = 0
+    reader = records(checked.delivered, feed)
+    next(reader)
+    with target.open("w", encoding="utf-8", newline="") as rewritten:
+        writer = csv.writer(rewritten, quoting=csv.QUOTE_ALL, lineterminator="\n")
+        writer.writerow(f"c{n}" for n in range(len(layout.columns)))
+        for record in (record for record in reader if not is_blank(record)):
+            count += 1
+            if flaw := flaw_of(record, len(names)):
+                raw = readable(record.raw)
+                flawed.append(FlawedRecord(record.line, raw, flaw, origin=ASTRAY))
+                continue
+            claim = gate.claim(record.cells[names.index(ORIGIN)], item.file, record.line)
+            cells = {name: armed(record.cells[place]) for name, place in data.items()}
+            further = {names[p]: armed(record.cells[p]) for p in others}
+            # The sheet has the columns of all its rows: an empty cell may be none of this row's.
+            further = {n: text for n, text in further.items() if text or n in claim.further}
+            origin = origin_text(claim.origin) if claim.origin else ASTRAY
+            if claim.flaw:
+                flawed.append(_set_apart(record, claim.flaw, {**cells, **further}, origin))
+                continue
+            told = json.dumps(further, ensure_ascii=False, separators=(",", ":"))
+            writer.writerow([*cells.values(), told if further else "", origin])
+    return CheckedFile(feed, checked.delivered, target, layout, True, count, True, tuple(flawed))
+
+
+def _set_apart(record: Record, flaw: Flaw, cells: Mapping[str, str], origin: str) -> FlawedRecord:
+    return FlawedRecord(record.line, readable(record.raw), flaw, cells, origin)
+
+
+# out to people
+
+
+def export(path: Path, feed: Feed, items: Callable[[], Iterable[Item]]) -> int:
+    """Write the open rows among `items` as a sheet to repair; how many there are.
+
+    The sheet's columns are the feed's and all further ones of these rows. A CSV speaks as the
+    feed's own files do, so that it can be dropped into landing as it is. No file without a row.
+    """
+    cells_of = _CellsFor(path, feed)
+    columns = {column.name: None for column in feed.columns}
+    count = 0
+    for item, _ in _open(items()):
+        count += 1
+        columns |= dict.fromkeys(cells_of(item) or ())
+    if not count:
+        return 0
+
+    def rows() -> Iterator[Sequence[str]]:
+        yield [*NO_DATA[:-1], *map(defused, columns), NO_DATA[-1]]
+        for item, origin in _open(items()):
+            row, cells = item.row, cells_of(item)
+            told = (item.file, str(row.line), row.rule, row.message)
+            yield [
+                origin_text(origin),
+                *(defused(seen(text)) for text in told),
+                *(defused((cells or {}).get(name, "")) for name in columns),
+                "" if cells else defused(seen(row.raw)),
+            ]
+
+    return write_sheet(path, rows(), delimiter=feed.delimiter, encoding=feed.encoding)
+
+
+def _open(items: Iterable[Item]) -> Iterator[tuple[Item, Origin]]:
+    for item in items:
+        if item.state is ItemState.OPEN and item.origin is not None:
+            yield item, item.origin
+
+
+class _CellsFor:
+    """Cuts a refused row for a sheet; None where a sheet would not give it back as it was."""
+
+    def __init__(self, path: Path, feed: Feed) -> None:
+        self.path = path
+        self.known = known_names(feed)
+        self.encoding = "utf-8" if is_workbook(path) else feed.encoding
+
+    def __call__(self, item: Item) -> dict[str, str] | None:
+        delivered = item.row.cells or {}
+        cells = {self.known.get(folded(name), name): text for name, text in delivered.items()}
+        if len(cells) < len(delivered) or any(folded(name) in NO_DATA for name in cells):
+            return None  # the feed's definition has changed, or a sender has names like ours
+        texts = (*cells, *cells.values())
+        return cells if all(map(self._holds, texts)) and cells else None
+
+    def _holds(self, text: str) -> bool:
+        if not is_holdable(text, self.path):
+            return False
+        try:
+            return text.isascii() or bool(text.encode(self.encoding))
+        except UnicodeError:
+            return False
+
+
+# back from people
+
+
+@dataclass(frozen=True)
+class Dropped:
+    """A repaired sheet in landing: its path there, its rows, and how many rows were left out."""
+
+    feed: str
+    path: str
+    rows: int
+    left_out: int
+
+
+def origins_in(sheet: Sheet) -> set[int]:
+    """The keys of the files that a sheet's rows came from."""
+    place = _place_of_origin(sheet)
+    found = (read_origin(text_of(row.cells[place])) for row in sheet.rows)
+    return {origin[0] for origin in found if origin}
+
+
+def drop_repaired(
+    landing: Store, feeds: Sequence[Feed], feed: Feed, sheet: Sheet, items: Iterable[Item]
+) -> Dropped:
+    """Put a repaired sheet into landing as a file of its feed, as a whole or not at all.
+
+    `items` are the feed's refused rows. Rows without a single cell filled in are left out.
+    RetailmartError tells every row that can't come back.
+    """
+    place = _place_of_origin(sheet)
+    known = {item.origin: item for item in _latest(items)}
+    kept: list[tuple[SheetRow, Item]] = []
+    problems: list[str] = []
+    first: dict[Origin, int] = {}
+    left_out = 0
+    data = [p for p, name in enumerate(sheet.columns) if folded(name) not in NO_DATA]
+    for row in sheet.rows:
+        if all(_is_empty(cell) for p, cell in enumerate(row.cells) if p in (place, *data)):
+            continue
+        said = text_of(row.cells[place])
+        origin = read_origin(said)
+        item = known.get(origin) if origin else None
+        words = _unfit(row, said, item, len(sheet.columns), sheet.columns)
+        if origin and item and not words and origin in first:
+            words = f"{said} stands in row {first[origin]} already"
+        if words:
+            problems.append(f"row {row.number}: {words}")
+        elif all(_is_empty(row.cells[p]) for p in data):
+            left_out += 1
+        elif origin and item:
+            first[origin] = row.number
+            kept.append((row, item))
+    if problems:
+        more = len(problems) - _TOLD_AT_ONCE
+        shown = [*problems[:_TOLD_AT_ONCE], *([f"and {more:,} rows more"] if more > 0 else [])]
+        raise RetailmartError(
+            "nothing was replayed:\n  " + "\n  ".join(shown),
+            "Correct or remove these rows, or export anew: retailmart quarantine export",
+        )
+    if not kept:
+        raise RetailmartError(
+            "no row of the sheet is filled in", "Write what each row should say into its columns"
+        )
+    content = _as_delivered(feed, sheet, place, data, [row for row, _ in kept])
+    path = _landing_path(feeds, feed, content, [item.file for _, item in kept])
+    landing.put(path, content)
+    return Dropped(feed.name, path, len(kept), left_out)
+
+
+def _place_of_origin(sheet: Sheet) -> int:
+    return [folded(name) for name in sheet.columns].index(ORIGIN)
+
+
+def _latest(items: Iterable[Item]) -> Iterator[Item]:
+    """Items with an origin, the open one of each origin last."""
+    told = [item for item in items if item.origin is not None]
+    yield from sorted(told, key=lambda item: item.state is ItemState.OPEN)
+
+
+def _is_empty(cell: object) -> bool:
+    return cell is None or (isinstance(cell, str) and not cell.strip())
+
+
+def _unfit(
+    row: SheetRow, said: str, item: Item | None, width: int, columns: Sequence[str]
+) -> str | None:
+    """Why a row can't come back."""
+    if not said.strip():
+        return "_origin is empty; a new row goes into a file without that column"
+    if item is None:
+        return f"there is no refused row {said}"
+    if item.state is ItemState.CLOSED:
+        return f"{said} is counted already, from {item.by}"
+    if item.state is not ItemState.OPEN:
+        return f"{said} left: its file was delivered anew or taken back since"
+    if len(row.cells) > width:
+        return f"it has {len(row.cells)} values, the header {width}"
+    for name, cell in zip(columns, row.cells, strict=True):
+        if isinstance(cell, CellError):
+            return f"{name} shows {cell}; write what it should say"
+    return None
+
+
+def _as_delivered(
+    feed: Feed, sheet: Sheet, place: int, data: Sequence[int], rows: Iterable[SheetRow]
+) -> bytes:
+    """The sheet as a CSV of its feed: the origin and the data, cells still defused."""
+    moments = {column.name for column in feed.columns if column.type.name == "TIMESTAMP"}
+    known = known_names(feed)
+    is_moment = {p: known.get(folded(sheet.columns[p])) in moments for p in data}
+    text = io.StringIO(newline="")
+    writer = csv.writer(text, delimiter=feed.delimiter, lineterminator="\n")
+    writer.writerow([ORIGIN, *(sheet.columns[p] for p in data)])
+    for row in rows:
+        cells = [text_of(row.cells[p], is_moment=is_moment[p]) for p in data]
+        try:
+            "".join(cells).encode(feed.encoding)
+        except UnicodeEncodeError as error:
+            raise RetailmartError(
+                f"row {row.number}: {error.object[error.start : error.end]!r} can't be written"
+                f" in {feed.encoding}, as which files of feed {feed.name} are read",
+                "Write it in other letters",
+            ) from error
+        writer.writerow([text_of(row.cells[place]).strip(), *cells])
+    return text.getvalue().encode(feed.encoding)
+
+
+def _landing_path(feeds: Sequence[Feed], feed: Feed, content: bytes, origins: Sequence[str]) -> str:
+    """A new name that the feed claims, in the folder that all origins share."""
+    word = f"replay_{hashlib.sha256(content).hexdigest()[:12]}"
+    folder = os.path.commonpath([str(PurePosixPath(path).parent) for path in origins])
+    for name in _names(feed, word):
+        path = str(PurePosixPath(folder, name))
+        if not any(part.startswith(".") for part in PurePosixPath(path).parts) and (
+            next((other for other in feeds if other.claims(path)), None) == feed
+        ):
+            return path
+    raise RetailmartError(
+        f"feed {feed.name} claims no new name for these rows in landing's folder {folder or '.'}",
+        f"Replay the rows of one folder at a time, or add a pattern such as"
+        f" {feed.name}_replay*.csv to `files` in feeds/{feed.name}.yml",
+    )
+
+
+def _names(feed: Feed, word: str) -> Iterator[str]:
+    """Names that the feed's patterns may mean; a pattern of one name has room in a new folder."""
+    for pattern in feed.files:
+        name = pattern.rsplit("/", 1)[-1]
+        # One character of a set or of any; the word stands for the first star.
+        name = re.sub(r"\[([^!\]][^\]]*)\]", lambda found: found[1][0], name).replace("?", "x")
+        first, star, rest = name.partition("*")
+        joint = "_" if first[-1:].isalnum() else ""
+        made = f"{first}{joint}{word}{rest.replace('*', '')}" if star else f"{word}/{name}"
+        for ending in ("", ".csv"):
+            if f"{made}{ending}".lower().endswith(".csv"):
+                yield f"{made}{ending}"

@@ -1,0 +1,366 @@
+"""Refused rows on the command line: listed, exported, repaired by people, replayed."""
+
+from __future__ import annotations
+
+import csv
+import json
+import re
+import shlex
+import subprocess
+import sys
+from collections.abc import Callable
+from datetime import date
+from pathlib import Path
+from typing import Any
+
+import openpyxl
+import pytest
+
+from retailmart.cli import main
+from tests.conftest import HEADER, Shop, sale
+from tests.test_docs import call, commands
+
+BAD = sale(2, day="2024-02-31", price="5.00")
+Called = Callable[..., subprocess.CompletedProcess[str]]
+
+
+@pytest.fixture
+def retailmart(
+    shop: Shop, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> Called:
+    """The command line, in the shop's folder."""
+    monkeypatch.chdir(shop.folder)
+
+    def called(*words: str | Path) -> subprocess.CompletedProcess[str]:
+        monkeypatch.setattr(sys, "argv", ["retailmart", *map(str, words)])
+        capsys.readouterr()
+        code: object = 0
+        try:
+            main()
+        except SystemExit as done:
+            code = done.code or 0
+        assert isinstance(code, int)
+        return subprocess.CompletedProcess(words, code, *capsys.readouterr())
+
+    return called
+
+
+@pytest.fixture
+def refused(shop: Shop) -> Shop:
+    """A shop with two open rows, in lines 3 and 4 of a file in a folder."""
+    shop.sales("north/sales_1.csv", [sale(), BAD, "1,1,tea"])
+    shop.run()
+    return shop
+
+
+def told(result: subprocess.CompletedProcess[str]) -> Any:
+    """The JSON that a command printed."""
+    assert result.returncode == 0, result.stderr
+    return json.loads(result.stdout)
+
+
+def repair(path: Path, **cells: str) -> None:
+    """Write the same into columns of all rows of a sheet, as people would with Excel."""
+    if path.suffix == ".csv":
+        with path.open(encoding="utf-8-sig", newline="") as text:
+            rows = [{**row, **cells} for row in csv.DictReader(text)]
+        with path.open("w", encoding="utf-8", newline="") as text:
+            writer = csv.DictWriter(text, rows[0])
+            writer.writeheader()
+            writer.writerows(rows)
+        return
+    book = openpyxl.load_workbook(path)
+    header, *lines = book.worksheets[0].iter_rows()
+    names = [cell.value for cell in header]
+    for line in lines:
+        for name, value in cells.items():
+            line[names.index(name)].value = value
+    book.save(path)
+
+
+ALL_CELLS = dict(zip(HEADER.split(","), sale(2, price="5.00").split(","), strict=True))
+
+
+@pytest.mark.parametrize("name", ["out.csv", "out.xlsx"])
+def test_from_list_to_closed(refused: Shop, retailmart: Called, name: str) -> None:
+    """Listed, exported, repaired and replayed: counted, closed, and said so all along."""
+    assert told(retailmart("quarantine", "list", "-o", "json"))["rows"] == [
+        {"file": "north/sales_1.csv", "rule": "columns", "rows": 1},
+        {"file": "north/sales_1.csv", "rule": "type", "rows": 1},
+    ]
+    wrote = retailmart("quarantine", "export", "--to", name)
+    assert wrote.returncode == 0, wrote.stderr
+    assert f"Wrote 2 rows to {name}" in wrote.stderr
+    repair(refused.folder / name, **ALL_CELLS)
+    back = retailmart("quarantine", "replay", name)
+    assert back.returncode == 0, back.stderr
+    assert re.search(r"Put 2 rows into landing as north/sales_replay_\w{12}\.csv\.", back.stderr)
+    assert "Next: retailmart run" in back.stderr
+    report = refused.run()
+    assert (report.rows("loaded"), report.rows("quarantined")) == (2, 0)
+    assert [row[0] for row in refused.mart("customer_mart", "total_cost")] == [5, 5, 10]
+    after = told(retailmart("quarantine", "list", "-o", "json"))
+    assert after == {"rows": [], "files": [], "closed": 2}
+    text = retailmart("quarantine", "list").stdout
+    assert text == "no refused rows or files are open\n       2 rows closed; see them with --all\n"
+
+
+def test_all_shows_what_brought_a_row_back(refused: Shop, retailmart: Called) -> None:
+    """Closed rows are listed and shown with the file that they are counted from."""
+    retailmart("quarantine", "export", "--to", "out.csv")
+    repair(refused.folder / "out.csv", **ALL_CELLS)
+    path = told(retailmart("quarantine", "replay", "out.csv", "-o", "json"))["path"]
+    refused.run()
+    listed = retailmart("quarantine", "list", "--all").stdout
+    assert f"1 rows  type  north/sales_1.csv  (closed: counted from {path})" in listed
+    shown = retailmart("quarantine", "show", "sales_1.csv", "--all").stdout
+    why = "sales_date should be a date such as 2024-01-31"
+    assert f"line 3: {why}  (closed: counted from {path})\n    {BAD}\n" in shown
+    rows = told(retailmart("quarantine", "show", "sales_1.csv", "--all", "-o", "json"))["rows"]
+    assert [(row["origin"], row["state"], row["by"]) for row in rows] == [
+        ("1#3", "closed", path),
+        ("1#4", "closed", path),
+    ]
+    plain = retailmart("quarantine", "show", "sales_1.csv").stdout
+    assert plain == (
+        "north/sales_1.csv has no refused rows that are open\n"
+        "       2 rows closed; see them with --all\n"
+    )
+
+
+def test_one_files_rows_are_exported(refused: Shop, retailmart: Called) -> None:
+    """A file is named by its path or name; the rows of others stay out."""
+    refused.sales("sales_2.csv", [BAD])
+    refused.run()
+    assert (
+        "Wrote 1 rows" in retailmart("quarantine", "export", "sales_2.csv", "--to", "a.csv").stderr
+    )
+    assert "sales_2.csv" in (refused.folder / "a.csv").read_text(encoding="utf-8-sig")
+    whole = retailmart("quarantine", "export", "--feed", "sales", "--to", "b.csv")
+    assert "Wrote 3 rows" in whole.stderr
+
+
+def test_a_delivery_that_is_refused_does_not_hide_the_open_rows(
+    refused: Shop, retailmart: Called
+) -> None:
+    """The rows of the version that still counts are shown beside the newest one's reason."""
+    refused.drop("north/sales_1.csv", "a,b\n1,2\n")
+    refused.run()
+    shown = retailmart("quarantine", "show", "sales_1.csv").stdout
+    assert shown.startswith("north/sales_1.csv lacks the columns")
+    assert "line 3: " in shown
+    wrote = retailmart("quarantine", "export", "sales_1.csv", "--to", "a.csv")
+    assert "Wrote 2 rows" in wrote.stderr
+
+
+def test_a_refused_file_is_listed_until_it_comes_well(shop: Shop, retailmart: Called) -> None:
+    """A later good delivery under its name settles it."""
+    shop.drop("sales_1.csv", "a,b\n1,2\n")
+    shop.run()
+    assert len(told(retailmart("quarantine", "list", "-o", "json"))["files"]) == 1
+    shop.sales("sales_1.csv", [sale()])
+    shop.run()
+    assert told(retailmart("quarantine", "list", "-o", "json"))["files"] == []
+
+
+def test_nothing_open_writes_nothing(shop: Shop, retailmart: Called) -> None:
+    """No empty sheet is left about."""
+    shop.sales("sales_1.csv", [sale()])
+    shop.run()
+    result = retailmart("quarantine", "export", "--to", "out.csv")
+    assert (result.returncode, "nothing was written" in result.stderr) == (0, True)
+    assert not (shop.folder / "out.csv").exists()
+
+
+def test_rows_that_are_not_filled_in_stay_open(refused: Shop, retailmart: Called) -> None:
+    """A row of raw text alone is left out of the replay, and said so."""
+    retailmart("quarantine", "export", "--to", "out.csv")
+    text = (refused.folder / "out.csv").read_text(encoding="utf-8-sig")
+    (refused.folder / "out.csv").write_text(text.replace("2024-02-31", "2024-02-28"))
+    back = retailmart("quarantine", "replay", "out.csv")
+    assert "Put 1 rows into landing" in back.stderr
+    assert "1 rows are not filled in and stay open." in back.stderr
+    refused.run()
+    listed = told(retailmart("quarantine", "list", "-o", "json"))
+    assert [line["rule"] for line in listed["rows"]] == ["columns"]
+
+
+def test_what_excel_typed_is_what_a_till_writes(refused: Shop, retailmart: Called) -> None:
+    """Numbers and dates of cells that people formatted otherwise are read as they are shown."""
+    retailmart("quarantine", "export", "--to", "out.xlsx")
+    book = openpyxl.load_workbook(refused.folder / "out.xlsx")
+    header, *lines = book.worksheets[0].iter_rows()
+    names = [cell.value for cell in header]
+    typed = {**ALL_CELLS, "price": 12.1, "quantity": 1, "total_cost": 12.100000000000001}
+    for line in lines:
+        for name, value in typed.items():
+            cell = line[names.index(name)]
+            cell.number_format = "General"
+            cell.value = value
+        day = line[names.index("sales_date")]
+        day.number_format = "dd.mm.yyyy"
+        day.value = date(2024, 2, 28)
+    book.save(refused.folder / "out.xlsx")
+    retailmart("quarantine", "replay", "out.xlsx")
+    report = refused.run()
+    assert (report.rows("loaded"), report.rows("quarantined")) == (2, 0)
+    assert {str(row[0]) for row in refused.mart("customer_mart", "total_cost")} == {
+        "10.00",
+        "12.10",
+    }
+
+
+def test_a_sheet_replayed_twice_is_refused_the_second_time(
+    refused: Shop, retailmart: Called
+) -> None:
+    """Before the next run it changes nothing; after it, all its rows are told to be counted."""
+    retailmart("quarantine", "export", "--to", "out.csv")
+    repair(refused.folder / "out.csv", **ALL_CELLS)
+    first = told(retailmart("quarantine", "replay", "out.csv", "-o", "json"))
+    assert told(retailmart("quarantine", "replay", "out.csv", "-o", "json")) == first
+    assert refused.run().rows("loaded") == 2
+    again = retailmart("quarantine", "replay", "out.csv")
+    assert again.returncode == 1
+    assert f"row 2: 1#3 is counted already, from {first['path']}" in again.stderr
+    assert refused.run().nothing_to_do
+
+
+@pytest.mark.parametrize(
+    ("rows", "words"),
+    [
+        (["1#3,{0}", "1#3,{0}"], "row 3: 1#3 stands in row 2 already"),
+        (["1#3,{0}", "1#2,{0}"], "row 3: there is no refused row 1#2"),
+        (["1#3,{0}", "17:42,{0}"], "row 3: there is no refused row 17:42"),
+        (["1#3,{0}", ",{0}"], "row 3: _origin is empty"),
+        (["1#3,{0},more"], "row 2: it has 10 values, the header 9"),
+        (["x,{0}"], "no row of the sheet has an _origin as it was exported"),
+        (["1#3"], "no row of the sheet is filled in"),
+        ([], "no row of the sheet has an _origin"),
+    ],
+)
+def test_a_sheet_with_a_mistake_is_not_replayed_at_all(
+    refused: Shop, retailmart: Called, rows: list[str], words: str
+) -> None:
+    """Every mistake is told with its row, and nothing gets into landing."""
+    lines = [f"_origin,{HEADER}", *(row.format(sale()) for row in rows)]
+    (refused.folder / "out.csv").write_text("\n".join(lines) + "\n")
+    result = retailmart("quarantine", "replay", "out.csv")
+    assert (result.returncode, result.stdout) == (1, "")
+    assert words in result.stderr
+    assert [p for p in (refused.folder / "landing").rglob("*") if p.is_file()] == []
+
+
+def test_many_mistakes_are_cut_short(refused: Shop, retailmart: Called) -> None:
+    """Ten rows are told, the others are counted."""
+    lines = [f"_origin,{HEADER}", f"1#3,{sale()}", *[f"1#{n},{sale()}" for n in range(100, 125)]]
+    (refused.folder / "out.csv").write_text("\n".join(lines) + "\n")
+    result = retailmart("quarantine", "replay", "out.csv")
+    assert result.stderr.count("there is no refused row") == 10
+    assert "and 15 rows more" in result.stderr
+
+
+def test_what_the_feeds_encoding_lacks_is_told(refused: Shop, retailmart: Called) -> None:
+    """A letter that the feed's files can't hold is told with its row."""
+    feed = refused.folder / "feeds" / "sales.yml"
+    words = feed.read_text(encoding="utf-8")
+    feed.write_text(f"encoding: cp1252\n{words}", encoding="utf-8")
+    line = sale().replace("tea", "₦")
+    (refused.folder / "out.csv").write_text(f"_origin,{HEADER}\n1#3,{line}\n", encoding="utf-8")
+    result = retailmart("quarantine", "replay", "out.csv")
+    assert result.returncode == 1
+    assert "row 2: '₦' can't be written in cp1252" in result.stderr
+
+
+def test_an_error_of_a_formula_is_told(refused: Shop, retailmart: Called) -> None:
+    """#REF! is no value of anything; but a till's own text #N/A comes back."""
+    retailmart("quarantine", "export", "--to", "out.xlsx")
+    repair(refused.folder / "out.xlsx", **ALL_CELLS)
+    repair(refused.folder / "out.xlsx", product_name="#REF!")
+    result = retailmart("quarantine", "replay", "out.xlsx")
+    assert result.returncode == 1
+    assert "row 2: product_name shows #REF!; write what it should say" in result.stderr
+
+
+@pytest.mark.parametrize(
+    ("patterns", "paths", "expected"),
+    [
+        ("[sales*.csv]", ["sales_1.csv"], r"sales_replay_\w+\.csv"),
+        ("[sales*.csv]", ["n/a/sales_1.csv", "n/b/sales_2.csv"], r"n/sales_replay_\w+\.csv"),
+        ("['sales_??.csv*', '*.txt']", ["sales_12.csv"], r"sales_xx\.csv_replay_\w+\.csv"),
+        ("[sales.csv]", ["sales.csv"], r"replay_\w+/sales\.csv"),
+        ("['sales_[0-9]*']", ["sales_1.csv"], r"sales_0_replay_\w+\.csv"),
+        ("['north/sales*.csv']", ["north/sales_1.csv"], r"north/sales_replay_\w+\.csv"),
+    ],
+)
+def test_the_name_in_landing_is_one_that_the_feed_claims(
+    shop: Shop, retailmart: Called, patterns: str, paths: list[str], expected: str
+) -> None:
+    """It is new, in the folder of the rows' files, and made from the feed's own patterns."""
+    feed = shop.folder / "feeds" / "sales.yml"
+    feed.write_text(re.sub(r"files: .*", f"files: {patterns}", feed.read_text(encoding="utf-8")))
+    for n, path in enumerate(paths):
+        shop.sales(path, [sale(n), BAD])
+    shop.run()
+    retailmart("quarantine", "export", "--to", "out.csv")
+    repair(shop.folder / "out.csv", **ALL_CELLS)
+    path = told(retailmart("quarantine", "replay", "out.csv", "-o", "json"))["path"]
+    assert re.fullmatch(expected, path)
+    assert shop.run().rows("loaded") == len(paths)
+
+
+def test_where_no_name_is_claimed_the_way_out_is_told(shop: Shop, retailmart: Called) -> None:
+    """A pattern of one path leaves no room for another file."""
+    feed = shop.folder / "feeds" / "sales.yml"
+    words = re.sub(r"files: .*", "files: [north/sales.csv]", feed.read_text(encoding="utf-8"))
+    feed.write_text(words, encoding="utf-8")
+    shop.sales("north/sales.csv", [sale(), BAD])
+    shop.run()
+    retailmart("quarantine", "export", "--to", "out.csv")
+    repair(shop.folder / "out.csv", **ALL_CELLS)
+    result = retailmart("quarantine", "replay", "out.csv")
+    assert result.returncode == 1
+    assert "add a pattern such as sales_replay*.csv to `files` in feeds/sales.yml" in result.stderr
+
+
+def test_several_feeds_are_told_apart(refused: Shop, retailmart: Called) -> None:
+    """A sheet is of one feed: export asks which, replay finds out."""
+    feed = "files: [things*.csv]\ncolumns: {a: {type: INT, mandatory: true}, b: STRING}\n"
+    (refused.folder / "feeds" / "things.yml").write_text(feed)
+    refused.drop("things_1.csv", "a,b\ntwo,y\n")
+    refused.run()
+    result = retailmart("quarantine", "export", "--to", "out.csv")
+    assert result.returncode == 1
+    assert "Add --feed: sales, things" in result.stderr
+    assert (
+        "no feed 'thing'"
+        in retailmart("quarantine", "export", "--feed", "thing", "--to", "out.csv").stderr
+    )
+    retailmart("quarantine", "export", "--feed", "things", "--to", "out.csv")
+    repair(refused.folder / "out.csv", a="2")
+    assert told(retailmart("quarantine", "replay", "out.csv", "-o", "json"))["feed"] == "things"
+    (refused.folder / "mix.csv").write_text("_origin,a\n1#3,1\n2#2,1\n")
+    mixed = retailmart("quarantine", "replay", "mix.csv")
+    assert "rows of several feeds: sales, things" in mixed.stderr
+
+
+def test_a_sheet_in_the_way_is_not_overwritten(refused: Shop, retailmart: Called) -> None:
+    """Yesterday's half repaired sheet is somebody's work."""
+    (refused.folder / "out.csv").write_text("work")
+    result = retailmart("quarantine", "export", "--to", "out.csv")
+    assert result.returncode == 1
+    assert "is there already" in result.stderr
+
+
+def test_the_page_on_refused_rows_works_as_told(tmp_path: Path) -> None:
+    """Every command of docs/quarantine.md, in its order; before the replay people repair."""
+    assert call("retailmart init shop --sample", tmp_path).returncode == 0
+    shop = tmp_path / "shop"
+    assert call("retailmart run --as-of 2024-04-01", shop).returncode == 0
+    good = dict(zip(HEADER.split(","), sale().split(","), strict=True))
+    for line in commands("docs/quarantine.md"):
+        if "replay" in line:
+            repair(shop / shlex.split(line)[-1], **good)
+        done = call(line, shop)
+        assert done.returncode == 0, f"{line}: {done.stderr}"
+    assert "closed: counted from sales_replay_" in done.stdout
+    assert "mandatory  sales_2024-01-01.csv  (closed: " in done.stdout
