@@ -14,7 +14,7 @@ from pathlib import Path
 
 from retailmart.database import open_database, told
 from retailmart.engines import Engine, open_engine
-from retailmart.errors import DeliveryReplaced, RetailmartError, SettingsError
+from retailmart.errors import DeliveryReplaced, LeaseLost, RetailmartError, SettingsError
 from retailmart.lake import Lake, place_of
 from retailmart.ledger import Ledger, claim
 from retailmart.ledger.values import Batch, LedgerFile, MartRecord
@@ -280,8 +280,9 @@ class House:
             with told():
                 self.ledger.record_steps(run_id, None, list(self.seconds.items()))
                 self.ledger.close_run(run_id, state, message, text)
-        except RetailmartError:
-            if state == "done":
+        except RetailmartError as lost:
+            # Whatever a run stumbled over that had lost its lease: that it lost it is the reason.
+            if state == "done" or isinstance(lost, LeaseLost):
                 raise
 
     def _wanted_tables(self, plan: Plan) -> list[tuple[str, str]]:

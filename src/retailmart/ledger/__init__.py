@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import time
 import zlib
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -36,6 +37,8 @@ __all__ = ["Lease", "Ledger", "claim"]
 READS = "retailmart_reads"
 # A row beside the lease says when the next look for stray files is due.
 _SWEEP = "sweep"
+# Seconds between looks at tables that another first run is making.
+_PAUSES = (0.1, 0.3, 1.0, 3.0)
 _SWEPT_EVERY = timedelta(days=1)
 _IDS_AT_ONCE = 1000
 _READABLE = tuple(
@@ -53,17 +56,20 @@ class Ledger:
 
     def migrate(self) -> None:
         """Create or update the ledger's tables."""
-        with self._reading() as connection:
-            if is_current(connection):
+        for pause in (*_PAUSES, None):
+            try:
+                with self._reading() as connection:
+                    if is_current(connection):
+                        return
+                with self.engine.begin() as connection:
+                    migrate(connection)
                 return
-        try:
-            with self.engine.begin() as connection:
-                migrate(connection)
-        except DatabaseError:
-            # Two first runs at once: where creating a table ends a transaction, both may try.
-            with self._reading() as connection:
-                if not is_current(connection):
+            except DatabaseError:
+                # First runs at once: where creating a table ends a transaction, each meets what
+                # the others have half made, and each step may be taken again.
+                if pause is None:
                     raise
+                time.sleep(pause)
 
     def _reading(self) -> Connection:
         """A connection that only reads, and so waits for nobody who writes."""

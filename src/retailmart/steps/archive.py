@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterable, Iterator
+from contextlib import suppress
 from pathlib import Path, PurePosixPath
 from typing import BinaryIO
 
@@ -68,14 +69,16 @@ def _archive_one(
 ) -> None:
     path = archive_path(batch, file)
     other = _beside(path, batch)
-    snapshot: Path | None = scratch / f"{file.sha256}.csv"
+    moved = False
     if entry is not None and entry.version == file.version:
-        path = _free_path(landing, archived, entry, path, other)
-        if _move(landing, archived, entry, path):
-            snapshot = None
+        with suppress(FileNotFoundError):  # written again, or moved by a run that took over
+            path = _free_path(landing, archived, entry, path, other)
+            _move(landing, archived, entry, path)
+            moved = True
     elif archived.exists(other):
         path = other
-    if snapshot and not archived.exists(path) and is_whole(snapshot, file.sha256):
+    snapshot = scratch / f"{file.sha256}.csv"
+    if not moved and not archived.exists(path) and is_whole(snapshot, file.sha256):
         archived.copy_in(snapshot, path)  # a duplicate may need the same snapshot
     if file.state is FileState.REFUSED and file.message:
         words = f"{file.path} {file.message}\n"
@@ -87,22 +90,20 @@ def _free_path(landing: Store, archived: Store, entry: Entry, path: str, other: 
 
     A move that was cut off between its copy and its end has left the very content there.
     """
-    for taken in (other, path):
-        if archived.exists(taken) and _same(landing, entry, archived, taken):
-            return taken
-    return other if archived.exists(path) else path
+    # Each place is looked at once: between two looks another run may have moved the very file.
+    if archived.exists(other) and _same(landing, entry, archived, other):
+        return other
+    if not archived.exists(path) or _same(landing, entry, archived, path):
+        return path
+    return other
 
 
-def _move(landing: Store, archived: Store, entry: Entry, path: str) -> bool:
-    """Whether the file was moved; not when it was written again in this moment."""
+def _move(landing: Store, archived: Store, entry: Entry, path: str) -> None:
+    """Move the file; FileNotFoundError where it was written again in this moment."""
     if archived.exists(path):
         landing.remove(entry)
-        return True
-    try:
+    else:
         archived.move_in(landing, entry, path)
-    except FileNotFoundError:
-        return False
-    return True
 
 
 def _same(landing: Store, entry: Entry, archived: Store, path: str) -> bool:
