@@ -158,7 +158,9 @@ def finish(house: House, batch: Batch, *, recovered: bool = False) -> BatchRepor
     outcome, changes = house.ledger.prepared(batch)
     if batch.state in (BatchState.ACTIVE, BatchState.PREPARED):
         with house.step("commit"):
-            for change in changes.values():
+            for table, change in changes.items():
+                if recovered:
+                    house.lake.mend(table)
                 house.lake.commit(TableChange.from_json(change), batch.batch_id)
             house.ledger.mark_committed(batch)
     published: list[MartLine] = []

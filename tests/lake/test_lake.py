@@ -20,6 +20,8 @@ from retailmart.project.types import ColumnType
 from retailmart.storage import Entry
 from retailmart.storage.s3 import S3Access, S3Folder
 from retailmart.tables import DataFile, Field, TableChange, TableState
+from tests.services.proxy import S3Faults
+from tests.services.s3 import S3Server
 
 _TABLE = "raw/sales"
 _FIELDS = (Field("n", ColumnType("BIGINT")), Field("_month", ColumnType("STRING")))
@@ -270,3 +272,57 @@ def test_another_reader_of_delta_tables_sees_the_same(lake: Lake) -> None:
     assert sorted(json.loads(add["stats"])["numRecords"] for add in added) == [1, 2]
     assert {add["partitionValues"]["_month"] for add in added} == {"2024-01", "2024-02"}
     assert {action["txn"]["version"] for action in actions if "txn" in action} == {1}
+
+
+def torn(path: Path) -> None:
+    """What a power cut leaves of a file: its name, and part of its content."""
+    path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
+
+
+def test_a_torn_log_entry_is_mended(tmp_path: Path) -> None:
+    """The commit that nobody relies on yet is made once more; the earlier ones stay."""
+    lake = Lake(LocalPlace(tmp_path), fence=1)
+    lake.commit(change(written(lake, 1, "2024-01", 1)), 1)
+    second = change(written(lake, 2, "2024-02", 2))
+    version = lake.commit(second, 2)
+    torn(lake.folder(_TABLE) / "_delta_log" / f"{version:020d}.json")
+    later = Lake(LocalPlace(tmp_path), fence=2)
+    later.mend(_TABLE)
+    assert numbers(later) == [1]
+    later.commit(second, 2)
+    assert numbers(later) == [1, 2]
+
+
+@pytest.mark.parametrize("name", ["*.checkpoint.parquet", "_last_checkpoint"])
+def test_a_torn_checkpoint_is_mended(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    """The log's entries say all that the checkpoint said."""
+    monkeypatch.setattr("retailmart.lake._CHECKPOINT_EVERY", 2)
+    lake = Lake(LocalPlace(tmp_path), fence=1)
+    for batch in (1, 2):
+        lake.commit(change(written(lake, batch, "2024-01", batch)), batch)
+    (found,) = (lake.folder(_TABLE) / "_delta_log").glob(name)
+    torn(found)
+    later = Lake(LocalPlace(tmp_path), fence=2)
+    later.mend(_TABLE)
+    assert numbers(later) == [1, 2]
+
+
+def test_the_way_to_a_table_does_not_grow_with_its_history(
+    s3: S3Server, s3_faults: S3Faults, tmp_path: Path
+) -> None:
+    """A table of many commits is opened with few requests, and looked at again with fewer."""
+    store = S3Folder(s3.bucket(), "lake", S3Access(s3.environment, s3_faults.endpoint))
+    lake = Lake(RemotePlace(store, tmp_path), fence=1)
+    for batch in range(1, 50):
+        lake.commit(change(), batch)
+    later = Lake(RemotePlace(store, tmp_path), fence=2)
+    before = sum(s3_faults.counts.values())
+    later.state(_TABLE)
+    opened_with = sum(s3_faults.counts.values()) - before
+    for _ in range(5):
+        later.state(_TABLE)
+    looked_with = (sum(s3_faults.counts.values()) - before - opened_with) / 5
+    assert 0 < opened_with <= 30
+    assert 0 < looked_with <= 3

@@ -7,7 +7,7 @@ import re
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from urllib.parse import unquote
@@ -24,6 +24,8 @@ __all__ = ["Lake", "place_of"]
 
 # One lane a table, in every commit: the app transaction that tells which batch it holds.
 _LANE = "retailmart"
+# A table is opened from its last checkpoint and the entries since: in a bucket, a request each.
+_CHECKPOINT_EVERY = 10
 _DELTA_NAMES = {
     "INT": "integer",
     "BIGINT": "long",
@@ -48,6 +50,9 @@ class Lake:
 
     place: Place
     fence: int = 0
+    # A table that was opened once is read on from where it was: a bucket is asked for new log
+    # entries only.
+    _opened: dict[str, DeltaTable] = field(default_factory=dict, compare=False, repr=False)
 
     def folder(self, table: str) -> Path:
         """Where engines write a table's files, and read them."""
@@ -78,15 +83,22 @@ class Lake:
         A repeated call sees the batch in the table's lane and does nothing. The same handle that
         looked also commits, so another commit in between is a conflict and not a double count.
         """
-        self.place.mend_log(change.table)
         handle = self._open(change.table) or self._create(change)
         if (handle.transaction_version(_LANE) or 0) < batch_id:
             self._apply(handle, change, batch_id)
         done = self._open(change.table)
         if done is None or (done.transaction_version(_LANE) or 0) < batch_id:
             raise RetailmartError(f"the commit of batch {batch_id} to {change.table} is not there")
-        self.place.keep_log(change.table)
+        self.place.keep_log(change.table, done.version())
         return int(done.version())
+
+    def mend(self, table: str) -> None:
+        """Make a table readable whose last commit a power cut has torn, before it is looked at.
+
+        Nothing relies on such a commit yet: the batch is still to be finished.
+        """
+        self._opened.pop(table, None)
+        self.place.mend_log(table)
 
     def prefix(self, batch_id: int) -> str:
         """How the names of a batch's data files begin, as this writer writes them."""
@@ -117,8 +129,19 @@ class Lake:
         return found
 
     def _open(self, table: str, version: int | None = None) -> DeltaTable | None:
+        if version is None and (known := self._opened.pop(table, None)) is not None:
+            with self._told():
+                known.update_incremental()
+            self._opened[table] = known  # not where that failed
+            return known
         if not self.place.has(table):
             return None
+        handle = self._open_anew(table, version)
+        if handle is not None and version is None:
+            self._opened[table] = handle
+        return handle
+
+    def _open_anew(self, table: str, version: int | None) -> DeltaTable | None:
         from deltalake import DeltaTable
         from deltalake.exceptions import DeltaError, TableNotFoundError
 
@@ -164,11 +187,14 @@ class Lake:
                 partition_by=list(change.partition_by),
                 name=change.table,
                 storage_options=options,
+                configuration={"delta.checkpointInterval": str(_CHECKPOINT_EVERY)},
             )
-            self.place.keep_log(change.table)
-            return DeltaTable(address, storage_options=options)
+            handle = DeltaTable(address, storage_options=options)
+        self.place.keep_log(change.table, 0)
+        return handle
 
     def _apply(self, handle: DeltaTable, change: TableChange, batch_id: int) -> None:
+        from deltalake import PostCommitHookProperties
         from deltalake.exceptions import CommitFailedError
         from deltalake.transaction import CommitProperties, RemoveAction, Transaction
 
@@ -193,10 +219,17 @@ class Lake:
         try:
             with self._told():
                 handle.create_write_transaction(
-                    adds, mode, schema, list(change.partition_by), commit_properties=properties
+                    adds,
+                    mode,
+                    schema,
+                    list(change.partition_by),
+                    commit_properties=properties,
+                    # Old entries stay: where a power cut tears a checkpoint, they are needed.
+                    post_commithook_properties=PostCommitHookProperties(cleanup_expired_logs=False),
                 )
         except (CommitFailedError, Unavailable):
             # Unknown, not failed: the log may hold the commit although the answer was lost.
+            self._opened.pop(change.table, None)
             again = self._open(change.table)
             if again is None or (again.transaction_version(_LANE) or 0) < batch_id:
                 raise

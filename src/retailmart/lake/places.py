@@ -6,7 +6,6 @@ Engines read and write local files only; a place brings them here and takes them
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Iterable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -22,6 +21,7 @@ if TYPE_CHECKING:
 
 _AT_ONCE = 8
 _LOG = "_delta_log"
+_LAST_CHECKPOINT = "_last_checkpoint"
 
 
 class Place(Protocol):
@@ -51,11 +51,11 @@ class Place(Protocol):
     def keep(self, table: str, paths: Iterable[str]) -> None:
         """Make data files that an engine wrote survive this machine's next power cut."""
 
-    def keep_log(self, table: str) -> None:
-        """Make the table's newest log entry survive."""
+    def keep_log(self, table: str, version: int) -> None:
+        """Make a log entry survive, and what the Delta library wrote behind it."""
 
     def mend_log(self, table: str) -> None:
-        """Take away newest log entries that a power cut has torn; nothing relies on them yet."""
+        """Take away what a power cut has torn of the log; nothing relies on it yet."""
 
     def data_files(self, table: str) -> Iterator[str]:
         """The paths of all Parquet files of a table, committed or not."""
@@ -103,20 +103,28 @@ class LocalPlace:
             list(pool.map(sync_file, files))
             list(pool.map(sync_folder, _parents(files, self.root)))
 
-    def keep_log(self, table: str) -> None:
+    def keep_log(self, table: str, version: int) -> None:
         log = self.root / table / _LOG
-        entries = (entry for entry in os.scandir(log) if entry.name.endswith(".json"))
-        sync_file(Path(max(entries, key=lambda entry: entry.name).path))
+        sync_file(log / f"{version:020d}.json")
+        if (checkpoint := log / f"{version:020d}.checkpoint.parquet").exists():
+            sync_file(checkpoint)
+            sync_file(log / _LAST_CHECKPOINT)
         for folder in (log, *_parents([log], self.root)):
             sync_folder(folder)
 
     def mend_log(self, table: str) -> None:
-        # The Delta library gives an entry its name before its content is on the disk.
+        # The Delta library gives a file its name before its content is on the disk.
         log = self.root / table / _LOG
         for entry in sorted(log.glob("*.json"), reverse=True):
             if _is_whole(entry):
-                return
+                break
             entry.unlink()
+        for checkpoint in sorted(log.glob("*.checkpoint.parquet"), reverse=True):
+            if _is_readable(checkpoint) and _is_whole(log / _LAST_CHECKPOINT):
+                break
+            checkpoint.unlink()
+            (log / _LAST_CHECKPOINT).unlink(missing_ok=True)
+        if log.is_dir():
             sync_folder(log)
 
     def data_files(self, table: str) -> Iterator[str]:
@@ -167,7 +175,7 @@ class RemotePlace:
         with ThreadPoolExecutor(_AT_ONCE) as pool:
             list(pool.map(partial(self._send, table), paths))
 
-    def keep_log(self, table: str) -> None:
+    def keep_log(self, table: str, version: int) -> None:
         """The store has it for good once it answered."""
 
     def mend_log(self, table: str) -> None:
@@ -211,10 +219,20 @@ def place_of(store: Store, workspace: Path) -> Place:
 
 
 def _is_whole(entry: Path) -> bool:
-    lines = entry.read_bytes().splitlines()
+    """Whether every line of a log entry is JSON."""
     try:
-        return bool([json.loads(line) for line in lines])
-    except ValueError:
+        return bool([json.loads(line) for line in entry.read_bytes().splitlines()])
+    except (ValueError, FileNotFoundError):
+        return False
+
+
+def _is_readable(checkpoint: Path) -> bool:
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    try:
+        return bool(pq.read_table(checkpoint).num_rows)
+    except (pa.ArrowException, OSError):
         return False
 
 
