@@ -44,6 +44,7 @@ REPORT = RunReport(
     as_of=datetime(2024, 4, 1, 9, 30, tzinfo=UTC),
     batches=(BATCH,),
     waiting=("late.csv",),
+    unreachable=(),
     seconds={"load": 1.25, "build": 2.0},
     lake="/shop/lake",
     database="sqlite:////shop/retail.db",

@@ -25,7 +25,7 @@ class PlainWatch:
     def began(self, step: str) -> None: ...
 
     def note(self, step: str, words: str) -> None:
-        print(f"{step}: {words}", file=sys.stderr, flush=True)
+        print(f"{step}: {_cell(words)}", file=sys.stderr, flush=True)
 
     def ended(self, step: str, seconds: float) -> None:
         print(f"{step}: {seconds:.2f} s", file=sys.stderr, flush=True)
@@ -93,6 +93,9 @@ def summary(report: RunReport) -> None:
         console.print(_cell(f"published  {report.database}"), soft_wrap=True)
     for path in report.waiting:
         console.print(_cell(f"waiting    {path} is still being uploaded"), soft_wrap=True)
+    for path in report.unreachable:
+        words = f"left       {path} has a name that can't be asked for; rename it"
+        console.print(_cell(words), soft_wrap=True)
 
 
 def _console() -> Console:

@@ -74,6 +74,7 @@ class House:
     watch: Watch
     _stack: ExitStack
     waiting: tuple[str, ...] = ()
+    unreachable: tuple[str, ...] = ()
     checked: dict[str, CheckedFile] = field(default_factory=dict)
     seconds: dict[str, float] = field(default_factory=dict)
     _engine: Engine | None = None
@@ -266,6 +267,7 @@ class House:
             as_of=as_of,
             batches=tuple(batches),
             waiting=self.waiting,
+            unreachable=self.unreachable,
             seconds={name: round(took, 3) for name, took in self.seconds.items()},
             lake=str(self.lake.place),
             database=self.ledger.engine.url.render_as_string(hide_password=True),
@@ -306,25 +308,25 @@ class House:
             self._snapshot_again(file)
         if not content.exists() and file.path in self._landed:
             raise DeliveryReplaced(
-                f"{file.path} of the unfinished batch {file.batch_id} was delivered again"
+                f"{file.shown} of the unfinished batch {file.batch_id} was delivered again"
             )
         if not content.exists():
             raise RetailmartError(
-                f"{file.path} of the unfinished batch {file.batch_id} is gone: neither landing nor"
+                f"{file.shown} of the unfinished batch {file.batch_id} is gone: neither landing nor"
                 " the run's own copy has what was staged",
                 f"Put the file back into {self.landing} as it was, and run again",
             )
         feed = self.project.feeds.get(str(file.feed))
         if feed is None:
             raise RetailmartError(
-                f"{file.path} of the unfinished batch {file.batch_id} is of feed {file.feed!r},"
+                f"{file.shown} of the unfinished batch {file.batch_id} is of feed {file.feed!r},"
                 " which the project no longer has",
                 f"Put feeds/{file.feed}.yml back and run again",
             )
         verdict = check_content(content, scan_again(content), feed)
         if isinstance(verdict, Refusal):
             raise RetailmartError(
-                f"{file.path} of the unfinished batch {file.batch_id} {verdict.message}",
+                f"{file.shown} of the unfinished batch {file.batch_id} {verdict.message}",
                 f"It was good when it was staged: undo the change to feeds/{feed.name}.yml",
             )
         return verdict

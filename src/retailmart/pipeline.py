@@ -127,7 +127,7 @@ def take_in(house: House, run_id: int, as_of: datetime) -> Batch | None:
     """Discover, snapshot, check and stage what has landed; None when there is nothing to do."""
     with house.step("discover"):
         landed = discover(house.landing)
-        house.waiting = landed.waiting
+        house.waiting, house.unreachable = landed.waiting, landed.unreachable
     if not landed.ready and not house.has_stale_marts(as_of):
         return None
     with house.step("snapshot"):

@@ -87,6 +87,7 @@ class RunReport:
     as_of: datetime
     batches: tuple[BatchReport, ...]
     waiting: tuple[str, ...]
+    unreachable: tuple[str, ...]
     seconds: Mapping[str, float]
     lake: str
     database: str

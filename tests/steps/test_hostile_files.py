@@ -80,7 +80,7 @@ def judge(content: bytes) -> Judgement:
         if not cells:
             continue
         if header is None:
-            header = [known(name) for name in cells]
+            header = [known(name, place) for place, name in enumerate(cells, 1)]
             continue
         row = typed_row(header, cells, raw)
         # A line more joins the record only where a quote was left open.
@@ -92,9 +92,9 @@ def judge(content: bytes) -> Judgement:
     return judged
 
 
-def known(name: str) -> str:
+def known(name: str, place: int) -> str:
     plain = name.strip().lower()
-    return plain if plain in COLUMNS else name.strip()
+    return plain if plain in COLUMNS else name.strip() or f"unnamed_{place}"
 
 
 def typed_row(header: Sequence[str], cells: Sequence[str], raw: str) -> tuple[object, ...] | None:
@@ -797,7 +797,7 @@ def is_unloadable(content: bytes) -> bool:
     reader = csv.reader(lines)
     header: list[str] = next((cells for cells in reader if cells), [])
     raw = "".join(lines[: reader.line_num])
-    names = [known(name) for name in header]
+    names = [known(name, place) for place, name in enumerate(header, 1)]
     odd = "\0" in raw or any("\udc80" <= character <= "\udcff" for character in raw)
     whole_header = set(COLUMNS) <= set(names) and len(set(names)) == len(names)
     return odd or not whole_header or not any(reader) or content[:3] in (b"\xff\xfe", b"\xfe\xff")

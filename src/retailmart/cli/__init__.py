@@ -103,6 +103,8 @@ def status(
     project: ProjectOption = Path(), output: OutputOption = Output.TEXT, settings: SetOption = None
 ) -> None:
     """The last runs, the open batch, and files by state."""
+    from retailmart.console import visible
+
     with open_at(project, settings).ledger() as ledger:
         runs, batch, files = ledger.last_runs(10), ledger.open_batch(), ledger.count_files()
     if output is Output.JSON:
@@ -115,7 +117,7 @@ def status(
         )
         return
     for line in runs:
-        words = f"  {line.message}" if line.message else ""
+        words = visible(f"  {line.message.splitlines()[0]}") if line.message else ""
         print(f"run {line.run_id}  {line.started_at[:19]}  {line.state}{words}")
     if batch:
         print(f"open batch {batch.batch_id} ({batch.state.value}): the next run finishes it")

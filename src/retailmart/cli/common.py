@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import sys
 from datetime import datetime
 from enum import Enum, StrEnum
@@ -43,12 +44,16 @@ def open_at(project: Path, settings: list[str] | None) -> OpenProject:
 def print_json(value: Any) -> None:
     """One JSON text on stdout."""
     unicode = sys.stdout.encoding.lower().startswith("utf")
-    print(json.dumps(value, default=_plain, ensure_ascii=not unicode))
+    text = json.dumps(value, default=_plain, ensure_ascii=not unicode)
+    # JSON leaves these as they are, and a terminal obeys some of them.
+    print(re.sub(r"[\x7f-\x9f]", lambda found: f"\\u{ord(found[0]):04x}", text))
 
 
 def say(words: str) -> None:
     """Talk, on stderr."""
-    print(words, file=sys.stderr)
+    from retailmart.console import visible
+
+    print(visible(words), file=sys.stderr)
 
 
 def _plain(value: Any) -> Any:

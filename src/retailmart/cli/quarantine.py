@@ -68,9 +68,10 @@ def quarantine_list(
         return
     for line in lines:
         fate = _told(line.get("state"), line.get("by"))
-        print(visible(f"{line['rows']:>8,} rows  {line['rule']}  {line['file']}{fate}"))
+        told = f"{line['rows']:>8,} rows  {line['rule']}  {line['file']}{fate}"
+        print(visible(told.replace("\n", "\\n")))
     for file in refused:
-        print(visible(f"    file refused  {file.path} {file.message}"))
+        print(visible(f"    file refused  {file.path} {file.message}".replace("\n", "\\n")))
     if not lines and not refused:
         print(f"no refused rows or files{' are open' if closed else ''}")
     _say_closed(closed, show_all)

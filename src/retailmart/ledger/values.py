@@ -93,6 +93,11 @@ class LedgerFile:
     loaded: int | None = None
     quarantined: int | None = None
 
+    @property
+    def shown(self) -> str:
+        """The path in a message: a line end in it must not look like the end of the message."""
+        return "".join(c if c.isprintable() else repr(c)[1:-1] for c in self.path)
+
 
 @dataclass(frozen=True)
 class Batch:

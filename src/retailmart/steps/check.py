@@ -5,7 +5,7 @@ from __future__ import annotations
 import codecs
 import csv
 import mmap
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from enum import Enum
 from pathlib import Path
@@ -14,8 +14,8 @@ from retailmart.project.documents import did_you_mean
 from retailmart.project.feed import Feed
 from retailmart.sheets import armed
 from retailmart.steps.discover import Snapshot
+from retailmart.steps.flawed import FlawedRecord, FlawedRecords, FlawedWriter
 from retailmart.steps.records import (
-    Flaw,
     Record,
     UnclosedQuote,
     flaw_of,
@@ -51,20 +51,6 @@ class Layout:
 
 
 @dataclass(frozen=True)
-class FlawedRecord:
-    """A record that cannot be a row, with where it stands.
-
-    `cells` are its columns' texts where it can be cut, `origin` is where a replayed one came from.
-    """
-
-    line: int
-    raw: str
-    flaw: Flaw
-    cells: Mapping[str, str] | None = None
-    origin: str | None = None
-
-
-@dataclass(frozen=True)
 class Refusal:
     """A file that is not loaded, where it goes and why, in words for people."""
 
@@ -87,7 +73,7 @@ class CheckedFile:
     quoted: bool
     records: int
     cleaned: bool = False
-    flawed: tuple[FlawedRecord, ...] = field(default=(), repr=False)
+    flawed: FlawedRecords = field(default_factory=FlawedRecords)
 
 
 _MAGIC = {
@@ -238,19 +224,19 @@ def folded(name: str) -> str:
 def clean(content: Path, feed: Feed, layout: Layout) -> CheckedFile | Refusal:
     """Write an odd file anew: UTF-8, all cells quoted, one record a row, flawed records apart."""
     target = content.with_suffix(".clean.csv")
-    flawed: list[FlawedRecord] = []
+    flawed = FlawedWriter(content.with_suffix(".flawed"))
     count = 0
     try:
         reader = records(content, feed)
         next(reader)
-        with target.open("w", encoding="utf-8", newline="") as clean_file:
+        with target.open("w", encoding="utf-8", newline="") as clean_file, flawed:
             writer = csv.writer(clean_file, quoting=csv.QUOTE_ALL, lineterminator="\n")
             # Delivered names may hold line ends, and one line is what the engine skips.
             writer.writerow(f"c{n}" for n in range(len(layout.columns)))
             for record in reader:
                 count += 1
                 if flaw := flaw_of(record, len(layout.columns)):
-                    flawed.append(FlawedRecord(record.line, readable(record.raw), flaw))
+                    flawed.add(FlawedRecord(record.line, readable(record.raw), flaw))
                 else:
                     writer.writerow(record.cells)
     except UnclosedQuote as error:
@@ -259,4 +245,4 @@ def clean(content: Path, feed: Feed, layout: Layout) -> CheckedFile | Refusal:
         )
     except (UnicodeError, csv.Error) as error:
         return Refusal(ErrorFolder.BAD_SCHEMA, f"cannot be read as {feed.encoding} text: {error}")
-    return CheckedFile(feed, content, target, layout, True, count, True, tuple(flawed))
+    return CheckedFile(feed, content, target, layout, True, count, True, flawed.records)

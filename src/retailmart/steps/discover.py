@@ -44,19 +44,25 @@ class Snapshot:
 
 @dataclass(frozen=True)
 class Landed:
-    """What lies in landing: files that can be read now, and paths left for a later run."""
+    """What lies in landing: files that can be read now, and paths left for a later run.
+
+    `unreachable` are objects whose names can't be asked for.
+    """
 
     ready: tuple[Entry, ...]
     waiting: tuple[str, ...]
+    unreachable: tuple[str, ...] = ()
 
 
 def discover(landing: Store) -> Landed:
-    """List landing; half uploads stay where they are, to be found by a later run.
+    """List landing; half uploads and what can't be asked for stay where they are, and are told.
 
     A file written in the last two seconds gets a second look and waits if it has grown.
     """
-    entries = [entry for entry in landing.entries() if not _is_hidden(entry.path)]
-    half = {entry.path for entry in entries if entry.path.lower().endswith(_HALF_UPLOADED)}
+    everything = landing.entries()
+    odd = {entry.path for entry in everything if entry.kind is EntryKind.UNREACHABLE}
+    entries = [entry for entry in everything if not _is_hidden(entry.path)]
+    half = {entry.path for entry in entries if entry.path.lower().endswith(_HALF_UPLOADED)} - odd
     newest = time.time_ns() - int(_GROWING_SECONDS * 1e9)
     young = [e for e in entries if e.mtime_ns > newest and e.kind is EntryKind.FILE]
     young = [] if landing.appears_whole else young
@@ -66,8 +72,8 @@ def discover(landing: Store) -> Landed:
         now = landing.entry(entry.key)
         if now is None or now.version != entry.version:
             half.add(entry.path)
-    ready = tuple(entry for entry in entries if entry.path not in half)
-    return Landed(ready, tuple(sorted(half)))
+    ready = tuple(entry for entry in entries if entry.path not in half | odd)
+    return Landed(ready, tuple(sorted(half)), tuple(sorted(odd)))
 
 
 def snapshot(landing: Store, entries: tuple[Entry, ...], scratch: Path) -> Iterator[Snapshot]:

@@ -193,7 +193,7 @@ class _Loader:
                 raise
         cleaned = clean(item.checked.delivered, self.feed, item.checked.layout)
         if isinstance(cleaned, Refusal):
-            raise GateFailed(f"{item.file.path} {cleaned.message}")
+            raise GateFailed(f"{item.file.shown} {cleaned.message}")
         self._cleaned[item.file.file_id] = cleaned
         return self._write([FileToLoad(item.file, cleaned)])
 
@@ -293,7 +293,7 @@ class _Loader:
         for rule in self.feed.rules_that(Action.FAIL):
             if broken[rule.name]:
                 raise GateFailed(
-                    f"{item.file.path}: {broken[rule.name]} rows break rule {rule.name!r}:"
+                    f"{item.file.shown}: {broken[rule.name]} rows break rule {rule.name!r}:"
                     f" {rule.message}",
                     f"Correct the file, or change the rule in feeds/{self.feed.name}.yml",
                 )
@@ -418,7 +418,7 @@ class _Loader:
             written += self._to_quarantine("SELECT * FROM _refused").files
         if count != expected_count:
             raise GateFailed(
-                f"{item.file.path}: {item.checked.records} records, but"
+                f"{item.file.shown}: {item.checked.records} records, but"
                 f" {item.checked.records - expected_count} loaded and {count} quarantined"
             )
         return written

@@ -147,11 +147,10 @@ class Place:
 
 def places_of(checked: CheckedFile) -> Iterator[Place]:
     """The places of the records that `readable` holds, in order."""
-    apart = {flawed.line for flawed in checked.flawed}
     names = checked.layout.columns
     reader = records(checked.delivered, checked.feed)
     next(reader)
-    kept = (record for record in reader if record.line not in apart)
+    kept = _without(reader, (flawed.line for flawed in checked.flawed))
     if not checked.layout.is_replay:
         for number, record in enumerate(kept, 1):
             yield Place(number, record, names, record.cells)
@@ -162,6 +161,16 @@ def places_of(checked: CheckedFile) -> Iterator[Place]:
         kept = (record for record in kept if not is_blank(record))
         for number, (record, cells) in enumerate(zip(kept, read, strict=True), 1):
             yield Place(number, record, names, cells)
+
+
+def _without(reader: Iterator[Record], apart: Iterator[int]) -> Iterator[Record]:
+    """The records but those in these lines; both come in order."""
+    next_apart = next(apart, None)
+    for record in reader:
+        if record.line == next_apart:
+            next_apart = next(apart, None)
+        else:
+            yield record
 
 
 def is_blank(record: Record) -> bool:

@@ -10,13 +10,14 @@ import csv
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass
+from io import StringIO
 from pathlib import Path
 from typing import TextIO
 
 from retailmart.project.feed import Feed
 from retailmart.steps.scan import LONGEST_RECORD
 
-_SWALLOWED = 64 << 20
+_SWALLOWED = 16 << 20
 _WIDEST = 2 * LONGEST_RECORD
 _UNDECODED = re.compile("[\udc80-\udcff]")
 
@@ -43,7 +44,7 @@ class Flaw:
 
 
 class UnclosedQuote(Exception):
-    """A quote that is not closed for 64 MB swallows the file; its record begins in `line`."""
+    """A quote that is not closed for 16 MB swallows the file; its record begins in `line`."""
 
     def __init__(self, line: int) -> None:
         super().__init__(line)
@@ -53,35 +54,39 @@ class UnclosedQuote(Exception):
 def records(path: Path, feed: Feed) -> Iterator[Record]:
     """All records but blank lines, the header's first. Undecodable bytes come as surrogates.
 
-    Raises UnclosedQuote when one record grows past 64 MB, UnicodeError for text that is not of
+    Raises UnclosedQuote when one record grows past 16 MB, UnicodeError for text that is not of
     the feed's encoding at all (as UTF-16 cut in the middle).
     """
     csv.field_size_limit(_SWALLOWED * 2)
     encoding = "utf-8-sig" if feed.encoding in ("utf-8", "utf8") else feed.encoding
-    tape: list[str] = []
+    # One text, not a list: millions of short lines would take thirty times their size.
+    tape = StringIO(newline="")
+    taken = 0
     start = 1
     ended = False
     with path.open(encoding=encoding, errors="surrogateescape", newline="") as text:
 
         def lines() -> Iterator[str]:
-            nonlocal ended
+            nonlocal ended, taken
             size = 0
             for line in _bounded(text, feed.delimiter):
-                size = size + len(line) if tape else len(line)
+                size = size + len(line) if taken else len(line)
                 if size > _SWALLOWED:
                     raise UnclosedQuote(start)
-                tape.append(line)
+                tape.write(line)
+                taken += 1
                 yield line
             ended = True
 
         for cells in csv.reader(lines(), delimiter=feed.delimiter):
-            raw = "".join(tape)
-            taken = len(tape)
-            tape.clear()
+            raw = tape.getvalue()
+            tape.seek(0)
+            tape.truncate()
             if cells:
                 # The csv module asks for a line more only where a quote is open.
                 yield Record(start, raw.rstrip("\r\n"), tuple(cells), ended)
             start += taken
+            taken = 0
 
 
 def flaw_of(record: Record, columns: int) -> Flaw | None:

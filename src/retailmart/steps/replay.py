@@ -34,11 +34,11 @@ from retailmart.steps.check import (
     NO_DATA,
     ORIGIN,
     CheckedFile,
-    FlawedRecord,
     Layout,
     folded,
     known_names,
 )
+from retailmart.steps.flawed import FlawedRecord, FlawedWriter
 from retailmart.steps.load import FileToLoad
 from retailmart.steps.quarantine import (
     ASTRAY,
@@ -197,18 +197,18 @@ def _resolved(item: FileToLoad, gate: _Gate) -> CheckedFile:
     others = [p for p, name in enumerate(names) if name not in own and name not in NO_DATA]
     layout = Layout((*data, FURTHER, ORIGIN), is_replay=True)
     target = checked.delivered.with_suffix(".replay.csv")
-    flawed: list[FlawedRecord] = []
+    flawed = FlawedWriter(checked.delivered.with_suffix(".replay.flawed"))
     count = 0
     reader = records(checked.delivered, feed)
     next(reader)
-    with target.open("w", encoding="utf-8", newline="") as rewritten:
+    with target.open("w", encoding="utf-8", newline="") as rewritten, flawed:
         writer = csv.writer(rewritten, quoting=csv.QUOTE_ALL, lineterminator="\n")
         writer.writerow(f"c{n}" for n in range(len(layout.columns)))
         for record in (record for record in reader if not is_blank(record)):
             count += 1
             if flaw := flaw_of(record, len(names)):
                 raw = readable(record.raw)
-                flawed.append(FlawedRecord(record.line, raw, flaw, origin=ASTRAY))
+                flawed.add(FlawedRecord(record.line, raw, flaw, origin=ASTRAY))
                 continue
             claim = gate.claim(record.cells[names.index(ORIGIN)], item.file, record.line)
             cells = {name: armed(record.cells[place]) for name, place in data.items()}
@@ -217,11 +217,11 @@ def _resolved(item: FileToLoad, gate: _Gate) -> CheckedFile:
             further = {n: text for n, text in further.items() if text or n in claim.further}
             origin = origin_text(claim.origin) if claim.origin else ASTRAY
             if claim.flaw:
-                flawed.append(_set_apart(record, claim.flaw, {**cells, **further}, origin))
+                flawed.add(_set_apart(record, claim.flaw, {**cells, **further}, origin))
                 continue
             told = json.dumps(further, ensure_ascii=False, separators=(",", ":"))
             writer.writerow([*cells.values(), told if further else "", origin])
-    return CheckedFile(feed, checked.delivered, target, layout, True, count, True, tuple(flawed))
+    return CheckedFile(feed, checked.delivered, target, layout, True, count, True, flawed.records)
 
 
 def _set_apart(record: Record, flaw: Flaw, cells: Mapping[str, str], origin: str) -> FlawedRecord:

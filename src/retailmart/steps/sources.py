@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol
@@ -24,6 +25,11 @@ class SourceRows(Protocol):
     def rows(self) -> pa.Table: ...
     @property
     def digest(self) -> str: ...
+
+
+# A source's table becomes a folder: nothing may lead elsewhere, and the lake's library takes `%41`
+# for A.
+_FOLDER_NAME = re.compile(r"(?!\.)[^\x00-\x1f\x7f-\x9f/\\%]{1,100}")
 
 
 @dataclass(frozen=True)
@@ -52,6 +58,11 @@ def locate(
         if source is None:
             hint = did_you_mean(table, names)
             problems.append(f"{place}: {table!r} is no feed, mart or table of a source{hint}")
+        elif not _FOLDER_NAME.fullmatch(table):
+            problems.append(
+                f"{place}: the table {table!r} cannot be a folder of the lake by this name; make a"
+                " view of it under a plain one"
+            )
         else:
             found[table] = source
     if problems:

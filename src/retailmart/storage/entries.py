@@ -15,6 +15,8 @@ class EntryKind(Enum):
     FILE = "file"
     LINK = "link"
     SPECIAL = "special"
+    # It is there, but has a name that it can't be asked for by.
+    UNREACHABLE = "unreachable"
 
 
 @dataclass(frozen=True)

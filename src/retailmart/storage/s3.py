@@ -28,11 +28,14 @@ _CONNECT_TIMEOUT, _TIMEOUT = "5s", "60s"
 _RETRIES = 6
 _RETRY_SECONDS = 120
 _KEYS_LAST = timedelta(minutes=10)
-# A list or a deletion that is denied comes without an error class of its own.
-_DENIED = re.compile(
-    r"(<Code>|code: )(AccessDenied|InvalidAccessKeyId|SignatureDoesNotMatch|ExpiredToken)"
-    r"|40[13] (Forbidden|Unauthorized)|PermissionDenied|Unauthenticated"
+# What a store's answer says, in whatever wrapping the client hands it out.
+_CODE = re.compile(r"<Code>(\w+)</Code>|code: (\w+)|\b(40[13]) (?:Forbidden|Unauthorized)")
+_DENIED = frozenset(
+    ("AccessDenied", "InvalidAccessKeyId", "SignatureDoesNotMatch", "ExpiredToken", "401", "403")
 )
+# What a key can't hold to be asked for: it would be taken for another.
+_ODD = re.compile(r"(^|/)(\.{0,2}(/|$))|[\x00-\x1f\x7f]")
+_AGAIN = "Run again to go on"
 _INSTALL = "Install it with: pip install 'retailmart[s3]'"
 
 
@@ -60,6 +63,27 @@ class S3Access:
 
     def _given(self, *names: str) -> str | None:
         return next((self.environment[name] for name in names if self.environment.get(name)), None)
+
+    @cached_property
+    def client(self) -> Any:
+        """A client that lists every key there is; the other one stops at an odd one."""
+        import botocore.config
+
+        where, keys = self.where(), self.credentials()
+        return self._session.create_client(
+            "s3",
+            region_name=where["region"],
+            endpoint_url=where.get("endpoint"),
+            aws_access_key_id=keys["access_key_id"],
+            aws_secret_access_key=keys["secret_access_key"],
+            aws_session_token=keys.get("token"),
+            config=botocore.config.Config(
+                connect_timeout=float(_CONNECT_TIMEOUT.removesuffix("s")),
+                read_timeout=float(_TIMEOUT.removesuffix("s")),
+                retries={"total_max_attempts": _RETRIES + 1, "mode": "standard"},
+                s3={"addressing_style": "path" if "endpoint" in where else "auto"},
+            ),
+        )
 
     def where(self) -> dict[str, str]:
         """Region and endpoint, under the names that both of our S3 clients know."""
@@ -117,15 +141,25 @@ class S3Folder:
 
     def is_there(self) -> bool:
         """True, or SettingsError for a missing bucket; a folder is made by its first object."""
-        self.any_below("")
+        with self._told():
+            self.access.client.list_objects_v2(Bucket=self.bucket, MaxKeys=1)
         return True
 
     def entries(self) -> list[Entry]:
         """Every object below the prefix, sorted by path; the empty markers of folders apart."""
+        pages = self.access.client.get_paginator("list_objects_v2")
+        below = f"{self.prefix}/" if self.prefix else ""
+        found = []
         with self._told():
-            listed = [self._entry(m) for m in self._listed(self.prefix) if m["path"] != self.prefix]
-        # A marker is listed without its slash at the end; under that name there is no object.
-        found = (entry for entry in listed if entry.size or self.exists(entry.key))
+            for page in pages.paginate(Bucket=self.bucket, Prefix=below):
+                for listed in page.get("Contents", ()):
+                    key = listed["Key"].removeprefix(below)
+                    if listed["Size"] or (key and not key.endswith("/")):
+                        moment = int(listed["LastModified"].timestamp() * 1e9)
+                        kind = EntryKind.UNREACHABLE if _ODD.search(key) else EntryKind.FILE
+                        found.append(
+                            Entry(printable(key), key, kind, listed["Size"], moment, listed["ETag"])
+                        )
         return sorted(found, key=lambda entry: entry.path)
 
     def names(self, below: str) -> list[str]:
@@ -304,25 +338,34 @@ class S3Folder:
     @contextmanager
     def _told(self) -> Iterator[None]:
         """The client's errors as ours; a missing object stays FileNotFoundError."""
+        from botocore.exceptions import BotoCoreError, ClientError
         from obstore.exceptions import BaseError
 
         try:
             yield
+        except ClientError as error:
+            raise self._refused(str(error.response["Error"].get("Code")), str(error)) from error
+        except BotoCoreError as error:
+            raise Unavailable(f"{self}: {_first_line(str(error))}", _AGAIN) from error
         except BaseError as error:
             words = str(error)
-            if "<Code>NoSuchBucket</Code>" in words:
-                raise SettingsError(
-                    [f"{self}: there is no bucket {self.bucket!r}"],
-                    "Create it, or correct its name in retailmart.yml",
-                ) from error
-            if isinstance(error, FileNotFoundError):
+            if isinstance(error, FileNotFoundError) and "NoSuchBucket" not in words:
                 raise
-            if _DENIED.search(words):
-                raise RetailmartError(
-                    f"{self}: access denied",
-                    "Check the credentials and the bucket's policy; see: retailmart doctor",
-                ) from error
-            raise Unavailable(f"{self}: {_first_line(words)}", "Run again to go on") from error
+            found = _CODE.search(words)
+            raise self._refused(found[found.lastindex or 0] if found else "", words) from error
+
+    def _refused(self, code: str, words: str) -> RetailmartError:
+        if code == "NoSuchBucket":
+            return SettingsError(
+                [f"{self}: there is no bucket {self.bucket!r}"],
+                "Create it, or correct its name in retailmart.yml",
+            )
+        if code in _DENIED:
+            return RetailmartError(
+                f"{self}: access denied",
+                "Check the credentials and the bucket's policy; see: retailmart doctor",
+            )
+        return Unavailable(f"{self}: {_first_line(words)}", _AGAIN)
 
 
 class _Reading(RawIOBase):

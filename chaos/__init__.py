@@ -1,0 +1,1 @@
+"""The fault campaign: `make chaos`. One module a scenario, each repeatable by its seed."""

@@ -1,0 +1,468 @@
+"""Everything that can happen to a database in the middle of a run, and what its readers see of it.
+
+A run is stopped at one exact packet to the server; then the server is killed, the way to it is cut,
+somebody else locks what the run needs next; and the run goes on. One clean run later all must be
+as judged. All the while a reader looks at the published tables.
+"""
+
+from __future__ import annotations
+
+import random
+import shutil
+import signal
+import threading
+import time
+import traceback
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from tests.backends import shop_tables
+from tests.judge import COLUMNS, PUBLISHED, expected_marts, in_cents
+from tests.services.mariadb import Database, MariaDB
+from tests.services.proxy import TcpProxy
+
+from chaos.crowd import mysql_setting
+from chaos.result import Result, Tell
+from chaos.stores import (
+    AS_OF,
+    HEADER,
+    Child,
+    Deliveries,
+    Forge,
+    Patches,
+    Tally,
+    TookTooLong,
+    dishonest,
+    drop_local,
+    files_below,
+    new_project,
+    unnamed_files,
+    wrong_in_archive,
+    wrong_in_ledger,
+    wrong_when_published,
+)
+
+_MARTS = ("customer_mart", *PUBLISHED)
+_CASES_A_SHOP = 8
+_LANES = 2
+_BOUND = 90.0
+_WAITS = (
+    "SET SESSION sql_mode = 'STRICT_ALL_TABLES', time_zone = '+00:00',"
+    " innodb_lock_wait_timeout = 1, lock_wait_timeout = 2"
+)
+_IMPATIENT: Patches = {
+    "retailmart.database.mysql.opening._SESSION": _WAITS,
+    "retailmart.database.mysql.opening._NUMBERS": {
+        "connect_timeout": 2,
+        "read_timeout": 3,
+        "write_timeout": 3,
+    },
+    "retailmart.database.mysql.infile._PACKET": 64,
+    "retailmart.pipeline._PAUSES": (0.1, 0.3, 1.0, 2.0),
+}
+_READ_ONLY_CURE = "takes no writes"
+_FULL_CURE = "Make room"
+
+
+@dataclass
+class _Shop:
+    """A project on a server of its own, reached through a proxy."""
+
+    seed: int
+    folder: Path
+    server: MariaDB
+    proxy: TcpProxy
+    database: Database
+    source: Database
+    forge: Forge
+    tally: Tally
+    chance: random.Random
+    deliveries: Deliveries
+    packets: int = 60
+
+    @property
+    def expected(self) -> dict[str, Counter[tuple[Any, ...]]]:
+        """What the published tables must show of all that was sent."""
+        marts = expected_marts(self.deliveries.standing(), self.folder / "shop.db", AS_OF)
+        return {name: in_cents(name, marts[name].elements()) for name in PUBLISHED}
+
+    def start(self, **more: Any) -> Child:
+        """A run."""
+        return self.forge.start("run", self.folder, patches=_IMPATIENT, **more)
+
+    def restart(self) -> None:
+        """Bring the server back, however it went."""
+        self.server.ensure()
+
+
+# what happens while the run stands still
+
+
+def _kill(shop: _Shop, child: Child) -> None:
+    shop.server.kill()
+    shop.restart()
+    child.signal(signal.SIGCONT)
+
+
+def _kill_and_stay_away(shop: _Shop, child: Child) -> None:
+    shop.server.kill()
+    child.signal(signal.SIGCONT)
+    time.sleep(0.5)
+    shop.restart()
+
+
+def _restart(shop: _Shop, child: Child) -> None:
+    shop.server.restart()
+    child.signal(signal.SIGCONT)
+
+
+def _cut(shop: _Shop, child: Child) -> None:
+    shop.proxy.cut()
+    child.signal(signal.SIGCONT)
+
+
+def _lose_reply(shop: _Shop, child: Child) -> None:
+    trap = shop.proxy.drop_after_request(rb"(?s).")
+    child.signal(signal.SIGCONT)
+    if not trap.wait(10):
+        raise TookTooLong("no request came whose reply could be lost")
+
+
+def _hang(shop: _Shop, child: Child) -> None:
+    shop.proxy.hang()
+    child.signal(signal.SIGCONT)
+    time.sleep(4)
+    shop.proxy.resume()
+
+
+def _lock_for_long(shop: _Shop, child: Child) -> None:
+    """Somebody holds what the run needs next for longer than it waits."""
+    with shop.database.connect() as other, other.cursor() as cursor:
+        cursor.execute("SELECT * FROM retailmart_batches FOR UPDATE")
+        child.signal(signal.SIGCONT)
+        time.sleep(2.2)
+        other.rollback()
+
+
+def _deadlock(shop: _Shop, child: Child) -> None:
+    """Somebody with more to lose holds what the run needs next, and wants what the run holds."""
+    with shop.database.connect() as other, other.cursor() as cursor:
+        cursor.execute("CREATE TABLE IF NOT EXISTS junk (n INT) ENGINE=InnoDB")
+        cursor.execute("INSERT INTO junk SELECT seq FROM seq_1_to_20000")
+        cursor.execute("SELECT * FROM retailmart_batches FOR UPDATE")
+        wanted = threading.Thread(
+            target=cursor.execute,
+            args=("SELECT * FROM retailmart_lease WHERE name = 'run' FOR UPDATE",),
+        )
+        wanted.start()
+        _until_waiting(shop.database)
+        child.signal(signal.SIGCONT)
+        wanted.join()
+        other.rollback()
+
+
+def _until_waiting(database: Database) -> None:
+    until = time.monotonic() + 5
+    while time.monotonic() < until:
+        found = database.server.ask(
+            "SELECT count(*) FROM information_schema.innodb_trx WHERE trx_state = 'LOCK WAIT'"
+        )
+        if found[0][0]:
+            return
+        time.sleep(0.01)
+    raise TookTooLong("nobody waits for a lock")
+
+
+def _read_only(shop: _Shop, child: Child) -> None:
+    with shop.server.setting(read_only=1):
+        child.signal(signal.SIGCONT)
+        code = child.wait(_BOUND)
+    if code and _READ_ONLY_CURE not in child.said():
+        said = child.said()[-600:]
+        shop.tally.found(shop.seed, f"unreadable: no cure for a read-only server: {said}")
+
+
+@dataclass(frozen=True)
+class _Case:
+    """What happens, and where the run stands still then: at the n-th packet or effect so named."""
+
+    name: str
+    fault: Callable[[_Shop, Child], None]
+    stop: str = "send "
+    most: int | None = None  # how many such places a run has; None: as many as packets
+
+
+_CASES = (
+    _Case("server killed", _kill),
+    _Case("server killed before a commit", _kill, "send COMMIT", 12),
+    _Case("server killed after a commit was sent", _kill, "sent COMMIT", 12),
+    _Case("lost COMMIT reply", _lose_reply, "send COMMIT", 12),
+    _Case("LOAD DATA cut off", _cut, "send more of LOAD DATA", 4),
+    _Case("deadlock", _deadlock, "before mark_published", 1),
+    _Case("lock wait timeout", _lock_for_long, "before mark_published", 1),
+    _Case("connection reset", _cut),
+    _Case("read-only server", _read_only),
+    _Case("reply lost", _lose_reply),
+    _Case("server restarted", _restart),
+    _Case("server killed while the rename is on its way", _kill, "sent RENAME TABLE", 1),
+    _Case("server killed between rename and commit", _kill, "after mark_published", 1),
+    _Case("server away for a while", _kill_and_stay_away),
+    _Case("connection reset before the rename", _cut, "send RENAME TABLE", 1),
+    _Case("server killed in LOAD DATA", _kill, "send more of LOAD DATA", 4),
+    _Case("server hangs", _hang),
+    _Case("connection reset in publish", _cut, "before publish", 1),
+    _Case("connection reset in commit", _cut, "before lake commit", 3),
+    _Case("connection reset in archive", _cut, "before move", 1),
+    _Case("lost COMMIT reply, anew", _lose_reply, "send COMMIT", 12),
+)
+# These rewrite a table whole, as a new definition does.
+_ANEW = ("rename", "anew", "LOAD DATA")
+
+
+def run(seed: int, size: int, work: Path, tell: Tell) -> list[Result]:
+    """`size` faults on shops of eight, and a full disk."""
+    work.mkdir(parents=True, exist_ok=True)
+    began = time.monotonic()
+    tally = Tally()
+    lanes = min(_LANES, -(-size // _CASES_A_SHOP))
+    with Forge(work / "forge") as forge, ThreadPoolExecutor(lanes) as pool:
+
+        def lane(number: int) -> None:
+            with _server(work / f"server{number}") as server:
+                for first in range(number * _CASES_A_SHOP, size, lanes * _CASES_A_SHOP):
+                    few = min(_CASES_A_SHOP, size - first)
+                    _one_shop(seed, first, few, work / f"shop{first}", server, forge, tally)
+                    done = tally.tries["faults injected"]
+                    tell(f"database faults: {done} of {size}, {dict(tally.faults)}")
+
+        list(pool.map(lane, range(lanes)))
+        result = tally.result("a database that fails", f"{seed}", began)
+        return [result, full_disk(seed, work / "full", forge)]
+
+
+@contextmanager
+def _server(folder: Path, options: Sequence[str] = ()) -> Iterator[MariaDB]:
+    server = MariaDB(folder, tls=False, options=options)
+    try:
+        server.start()
+        yield server
+    finally:
+        server.close()
+
+
+@contextmanager
+def _shop(seed: int, folder: Path, server: MariaDB, forge: Forge, tally: Tally) -> Iterator[_Shop]:
+    with TcpProxy(server.port) as proxy:
+        database, source = server.database(), server.database()
+        source.execute(*shop_tables())
+        ours, theirs = database.at(proxy.port), source.at(proxy.port)
+        settings = {
+            "database": mysql_setting(ours, "RETAIL"),
+            "sources": f"{{shop: '{mysql_setting(theirs, 'SHOP')}'}}",
+        }
+        secrets = {"RETAIL": database.password, "SHOP": source.password}
+        new_project(folder, settings, secrets, _MARTS)
+        deliveries = Deliveries(folder.with_name(f"{folder.name}_sent"), seed)
+        chance = random.Random(seed)
+        yield _Shop(seed, folder, server, proxy, database, source, forge, tally, chance, deliveries)
+        server.ensure()
+        database.drop()
+        source.drop()
+
+
+def _one_shop(
+    seed: int, first: int, few: int, folder: Path, server: MariaDB, forge: Forge, tally: Tally
+) -> None:
+    own = seed + first
+    try:
+        with _shop(own, folder, server, forge, tally) as shop, _Reader(shop) as reader:
+            for number in range(first, first + few):
+                _one_case(shop, reader, _CASES[number % len(_CASES)], number)
+            _check_all(shop)
+        shutil.rmtree(folder)
+    except BaseException:
+        tally.found(own, f"unreadable: {traceback.format_exc()}")
+
+
+def _one_case(shop: _Shop, reader: _Reader, case: _Case, number: int) -> None:
+    """Deliver, run into the fault, run once more, and compare."""
+    drop_local(shop.folder, shop.deliveries.next(shop.chance.choice([2, 3, 4])))
+    if any(word in case.name for word in _ANEW):
+        path = shop.folder / "marts" / "customer_monthly_purchase.sql"
+        path.write_text(path.read_text().rstrip() + f"\n-- seen {number}\n")
+    reader.expects(shop.expected)
+    nth = shop.chance.randint(1, case.most or shop.packets)
+    child = shop.start(stop=(case.stop, nth))
+    try:
+        if child.stopped(_BOUND):
+            case.fault(shop, child)
+            shop.tally.tried("faults injected")
+            shop.tally.tried(case.name)
+        code = child.wait(_BOUND)
+    except TookTooLong as error:
+        shop.tally.found(shop.seed, f"late: {case.name} at {case.stop}{nth}: {error}")
+        code = 0
+    finally:
+        shop.proxy.resume()
+        shop.restart()
+    shop.tally.tried("runs ended by the fault" if code else "runs that went on by themselves")
+    what = f"{case.name} at {case.stop!r} {nth}"
+    if code and (problem := dishonest(child.said(), code, "database", "source")):
+        shop.tally.found(shop.seed, f"{problem} ({what})")
+    again = shop.start()
+    if again.wait(_BOUND):
+        shop.tally.found(
+            shop.seed, f"unreadable: the clean run after {what} failed: {again.said()[-1_500:]}"
+        )
+    found = [
+        *wrong_in_ledger(shop.database.query, shop.deliveries.sent),
+        *wrong_when_published(
+            shop.database.query, shop.deliveries.standing(), shop.folder / "shop.db"
+        ),
+        *shop.forge.judge(shop.folder, shop.deliveries.standing()),
+        *_left_over(shop),
+    ]
+    shop.tally.found(shop.seed, *(f"{problem} ({what})" for problem in found))
+
+
+def _left_over(shop: _Shop) -> Iterator[str]:
+    tables = [str(row[0]) for row in shop.database.query("SHOW TABLES")]
+    if left := [n for n in tables if n.startswith(("retailmart_new_", "retailmart_old_"))]:
+        yield f"orphans: tables are left over: {left}"
+
+
+def _check_all(shop: _Shop) -> None:
+    """Archive and lake, when all cases of a shop are through and a sweep has been made."""
+    shop.database.execute("DELETE FROM retailmart_lease WHERE name = 'sweep'")
+    shop.start().wait(_BOUND)
+    landed, archive = files_below(shop.folder / "landing"), files_below(shop.folder / "archive")
+    shop.tally.found(shop.seed, *wrong_in_archive(list(landed), archive, shop.deliveries.sent))
+    lake = files_below(shop.folder / "lake")
+    if orphans := unnamed_files(lake, lake.__getitem__):
+        shop.tally.found(shop.seed, f"orphans: no commit names {len(orphans)}: {orphans[:3]}")
+
+
+class _Reader:
+    """Looks at the published tables all the time: each shows a whole version, and no older one."""
+
+    def __init__(self, shop: _Shop) -> None:
+        self._shop = shop
+        self._versions: dict[str, list[Counter[tuple[Any, ...]]]] = {name: [] for name in PUBLISHED}
+        self._seen = dict.fromkeys(PUBLISHED, -1)
+        self._ends = threading.Event()
+        self._thread = threading.Thread(target=self._look, name="reader")
+        self._lock = threading.Lock()
+
+    def __enter__(self) -> _Reader:
+        self._thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._ends.set()
+        self._thread.join()
+
+    def expects(self, marts: Mapping[str, Counter[tuple[Any, ...]]]) -> None:
+        """From now on this version may be shown too."""
+        with self._lock:
+            for name, rows in marts.items():
+                self._versions[name].append(rows)
+
+    def _look(self) -> None:
+        import pymysql
+
+        while not self._ends.is_set():
+            try:
+                with self._shop.database.connect(autocommit=True, read_timeout=5) as connection:
+                    while not self._ends.wait(0.003):
+                        for name in PUBLISHED:
+                            self._see(connection, name)
+            except (pymysql.err.MySQLError, OSError):
+                self._ends.wait(0.05)  # the server is away
+
+    def _see(self, connection: Any, name: str) -> None:
+        import pymysql
+
+        columns = ", ".join(f"`{column}`" for column in COLUMNS[name])
+        with connection.cursor() as cursor:
+            try:
+                cursor.execute(f"SELECT {columns} FROM {name}")
+            except pymysql.err.ProgrammingError as error:
+                if error.args[0] == 1146 and self._seen[name] < 0:
+                    return  # it was never published
+                self._shop.tally.found(self._shop.seed, f"differs: a reader of {name}: {error}")
+                return
+            rows = in_cents(name, cursor.fetchall())
+        self._shop.tally.tried("looks of a reader")
+        with self._lock:
+            versions, seen = self._versions[name], self._seen[name]
+            for number in range(max(seen, 0), len(versions)):
+                if versions[number] == rows:
+                    self._seen[name] = number
+                    return
+            older = rows in versions
+        known = "an older version" if older else "no whole version"
+        self._shop.tally.found(
+            self._shop.seed, f"differs: a reader saw {known} of {name}: {rows.total()} rows"
+        )
+
+
+def full_disk(seed: int, work: Path, forge: Forge) -> Result:
+    """The server's files may not grow on; the run says so, and once they may, all goes in."""
+    began = time.monotonic()
+    tally = Tally()
+    small = ("--innodb-file-per-table=0", "--innodb-data-file-path=ibdata1:12M:autoextend:max:16M")
+    large = ("--innodb-file-per-table=0", "--innodb-data-file-path=ibdata1:12M:autoextend:max:200M")
+    with (
+        _server(work, small) as server,
+        _shop(seed, work / "shop", server, forge, tally) as shop,
+    ):
+        drop_local(shop.folder, shop.deliveries.next(3))
+        if shop.start().wait(_BOUND):
+            tally.found(seed, "unreadable: the first run failed")
+        _fill(shop.database)
+        drop_local(shop.folder, [*shop.deliveries.next(2), _many(shop)])
+        child = shop.start()
+        code, said = child.wait(_BOUND), child.said()
+        tally.tried("runs on a full disk")
+        if code == 0:
+            tally.found(seed, "unreadable: the disk was not full")
+        elif _FULL_CURE not in said:
+            tally.found(seed, f"unreadable: no cure for a full disk: {said[-800:]}")
+        if problem := dishonest(said, code, "database"):
+            tally.found(seed, problem)
+        server._options = large
+        server.restart()
+        child = shop.start()
+        if child.wait(_BOUND):
+            tally.found(seed, f"unreadable: no run with room again: {child.said()[-1_500:]}")
+        standing = shop.deliveries.standing()
+        query = shop.database.query
+        tally.found(seed, *wrong_in_ledger(query, shop.deliveries.sent))
+        tally.found(seed, *wrong_when_published(query, standing, shop.folder / "shop.db"))
+        tally.found(seed, *forge.judge(shop.folder, standing))
+    return tally.result("a database whose disk is full", str(seed), began)
+
+
+def _fill(database: Database) -> None:
+    """Write until nothing more fits, then leave."""
+    import pymysql
+
+    database.execute("CREATE TABLE junk (n INT PRIMARY KEY, t CHAR(250)) ENGINE=InnoDB")
+    for start in range(0, 1_000_000, 100):
+        rows = f"SELECT seq, repeat('x', 250) FROM seq_{start}_to_{start + 99}"
+        try:
+            database.execute(f"INSERT INTO junk {rows}")
+        except pymysql.err.OperationalError:
+            return
+    raise AssertionError("the server took 250 MB where 16 MB were allowed")
+
+
+def _many(shop: _Shop) -> tuple[str, bytes]:
+    """A file of so many customers that what is published of it does not fit."""
+    rows = [f"{n},1,tea,2024-02-03,1,10.00,1,10.00" for n in range(100, 20_100)]
+    return shop.deliveries.add("sales_many.csv", ("\n".join([HEADER, *rows]) + "\n").encode())

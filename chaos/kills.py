@@ -1,0 +1,367 @@
+"""Kill sweep: a run killed at any of its outside effects, then run once more, ends as if never
+killed: nothing lost, nothing doubled, nothing unreadable, every number as in an undisturbed run.
+
+The effects are found by watching a run; it is then killed before or after one of them, or some
+milliseconds into it, some twice in a row. A seed makes the files, the days and the kills.
+"""
+
+from __future__ import annotations
+
+import random
+import time
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+
+from chaos.drops import Drops, Files, counting
+from chaos.effects import kind_of
+from chaos.forge import RUN, ChildFailed, Forge, Step, undo
+from chaos.pictures import FAULTS as DIFFERENCES
+from chaos.pictures import Picture, compare
+from chaos.result import Result, Tell
+from chaos.sites import LocalSite, RemoteSite, Site
+
+FAULTS = (*DIFFERENCES, "blind")
+KILLS_A_DAY = 20
+_DAYS = 5
+_FORGES = 2
+_REMOTE_SHARE = 10  # a run on S3 and MySQL takes that much longer
+_NOTES = 20
+_MORE = (0, 2, 1, 3, 0)
+# Where a kind of effect that every run has is not seen, the watch is blind.
+_EVERYWHERE = (
+    *(
+        f"{when} {what}"
+        for when in ("before", "after")
+        for what in (
+            "COPY",
+            "parquet.write_table",
+            "delta.create_write_transaction",
+            "sql INSERT INTO",
+            "sql UPDATE retailmart_batches",
+            "sql.do_commit",
+            "os.rename",
+            "os.unlink",
+            "os.mkdir",
+        )
+    ),
+    "open .retailmart",
+)
+_HERE = ("before os.fsync lake", "after os.fsync lake.json", "after os.rename landing")
+_FAR_AWAY = (
+    "before store.put",
+    "after store.put",
+    "after store.copy",
+    "after store.delete",
+    "before sql LOAD DATA",
+    "after sql LOAD DATA",
+)
+# What is compared where the disturbed shop had other batches than the undisturbed one.
+_TABLES = ("raw", "marts", "published", "orphans", "left lying", "landing")
+
+
+@dataclass(frozen=True)
+class Kill:
+    """Where to kill: at which effect, and how many seconds into it."""
+
+    effect: int
+    delay: float = 0
+
+
+@dataclass(frozen=True)
+class Day:
+    """A shop right before the run that is to be killed, and how it ends when it is not.
+
+    `recoveries` are ways to go on after a kill; `meanwhile` lands between the kill and the next
+    run. `wrong` is what the judge says against the end.
+    """
+
+    name: str
+    seed: int
+    site: Site
+    steps: tuple[Step, ...] = (RUN,)
+    recoveries: tuple[tuple[Step, ...], ...] = ((RUN,),)
+    meanwhile: Files = field(default_factory=dict)
+    only: tuple[str, ...] | None = None
+    effects: tuple[str, ...] = ()
+    end: Picture = field(default_factory=dict)
+    wrong: tuple[str, ...] = ()
+
+    def __str__(self) -> str:
+        return f"seed {self.seed}, {self.name}"
+
+
+@dataclass
+class Tally:
+    """What was tried and what went wrong."""
+
+    tries: Counter[str] = field(default_factory=Counter)
+    faults: Counter[str] = field(default_factory=Counter)
+    found: set[str] = field(default_factory=set)
+    hit: set[str] = field(default_factory=set)
+    notes: list[str] = field(default_factory=list)
+
+    def wrong(self, faults: Counter[str], words: str) -> None:
+        """Count what went wrong."""
+        self.faults += faults
+        self.notes.append(words)
+
+
+def run(seed: int, size: int, work: Path, tell: Tell) -> list[Result]:
+    """`size` kills on files and SQLite, a tenth of that on S3 and MySQL."""
+    return [
+        sweep_local(seed, size, work / "local", tell),
+        sweep_remote(seed, max(1, size // _REMOTE_SHARE), work / "remote", tell),
+    ]
+
+
+def sweep_local(seed: int, size: int, work: Path, tell: Tell) -> Result:
+    """The sweep over projects in folders of this machine."""
+
+    def new(number: int, folder: Path) -> Site:
+        return LocalSite.new(folder)
+
+    kinds = (*_EVERYWHERE, *_HERE)
+    return _sweep("kill sweep, files and SQLite", seed, size, work, tell, new, kinds, _FORGES)
+
+
+def sweep_remote(
+    seed: int,
+    size: int,
+    work: Path,
+    tell: Tell,
+    *,
+    forges: int = _FORGES,
+    only: str | None = None,
+) -> Result:
+    """The sweep over projects in S3 and MySQL, with servers of its own; `only` one day of each."""
+    from tests.services.mariadb import open_server
+    from tests.services.s3 import S3Server
+
+    work.mkdir(parents=True, exist_ok=True)
+    with ExitStack() as stack:
+        server = open_server(work / "mariadb")
+        stack.callback(server.close)
+        stores = []
+        for number in range(forges):
+            folder = work / f"s3_{number}"
+            folder.mkdir()
+            stores.append(S3Server(folder))
+            stores[-1].start()
+            stack.callback(stores[-1].close)
+
+        def new(number: int, folder: Path) -> Site:
+            return RemoteSite.new(folder, server, stores[number])
+
+        kinds = (*_EVERYWHERE, *_FAR_AWAY)
+        return _sweep("kill sweep, S3 and MySQL", seed, size, work, tell, new, kinds, forges, only)
+
+
+def _sweep(
+    name: str,
+    seed: int,
+    size: int,
+    work: Path,
+    tell: Tell,
+    new: Callable[[int, Path], Site],
+    kinds: Sequence[str],
+    count: int,
+    only: str | None = None,
+) -> Result:
+    """Two forges work side by side, each through days of its own, until there were `size` kills."""
+    started = time.monotonic()
+    tally = Tally()
+    with _forges(work, count) as forges, ThreadPoolExecutor(count) as pool:
+        shop_db = LocalSite.new(work / "judge").folder / "shop.db"
+        workers = []
+        for number, forge in enumerate(forges):
+            share = size // count + (number < size % count)
+            worker = Worker(number, forge, work / f"forge{number}", new, shop_db, tally, tell, only)
+            workers.append(
+                pool.submit(worker.work, range(seed + number, seed + 10**6, count), share)
+            )
+        last = max(worker.result() for worker in workers)
+    tries = {**tally.tries, "kinds of effects": len(tally.found), "kinds killed at": len(tally.hit)}
+    for kind in kinds:
+        if not any(seen.startswith(kind) for seen in tally.found):
+            tally.wrong(Counter(blind=1), f"no effect like {kind!r} was seen")
+    missed = sorted(tally.found - tally.hit)
+    tell(f"{name}: not killed at {len(missed)} kinds: {missed[:10]}")
+    return Result(
+        name,
+        tries,
+        {fault: tally.faults[fault] for fault in FAULTS},
+        f"{seed}..{last}",
+        time.monotonic() - started,
+        tuple(tally.notes[:_NOTES]),
+    )
+
+
+@contextmanager
+def _forges(work: Path, count: int) -> Iterator[list[Forge]]:
+    forges = [Forge(work / f"answers{number}") for number in range(count)]
+    try:
+        yield forges
+    finally:
+        for forge in forges:
+            forge.close()
+
+
+@dataclass(frozen=True)
+class Worker:
+    """One forge and the shops it disturbs."""
+
+    number: int
+    forge: Forge
+    folder: Path
+    new: Callable[[int, Path], Site]
+    shop_db: Path
+    tally: Tally
+    tell: Tell
+    only: str | None = None
+
+    def work(self, seeds: Iterable[int], kills: int) -> int:
+        """Kill as often as asked, through the days of one seed after the other; the last seed."""
+        killed, seed = 0, 0
+        for seed in seeds:
+            for day in self.days(seed):
+                self.tally.tries["days"] += 1
+                for words in day.wrong:
+                    self.tally.wrong(Counter({words.split()[0]: 1}), f"{day}, undisturbed: {words}")
+                a_day = min(KILLS_A_DAY, -(-kills // _DAYS)) if self.only is None else KILLS_A_DAY
+                wanted = min(a_day, kills - killed)
+                for number, plan in enumerate(plans(day, wanted, self.tally.hit)):
+                    if wanted > 0:
+                        died = self.disturb(day, f"kill{number}", plan)
+                        wanted, killed = wanted - died, killed + died
+                self.tell(f"forge {self.number}: {day}: {killed} of {kills} kills")
+                if killed >= kills:
+                    return seed
+        return seed
+
+    def days(self, seed: int) -> Iterator[Day]:
+        """The days of one seed's shop, each told how it ends undisturbed."""
+        root = self.folder / str(seed)
+        root.mkdir(parents=True)
+        drops = Drops(seed)
+        site = self.new(self.number, root / "shop")
+        site.drop(drops.first_day())
+        yield from self._ended(Day("first load", seed, site), drops)
+
+        meant = sorted(drops.standing)[0]
+        later = Drops(seed, dict(drops.standing))
+        again = Day("delivered again after the kill", seed, site, only=_TABLES)
+        yield from self._ended(replace(again, meanwhile=later.correction(meant)), later)
+
+        first = site.copy("loaded")
+        self.forge.order(first.folder, RUN)
+        replayed = Drops(seed, dict(drops.standing))
+        back = first.copy("repaired")
+        sheet = root / "sheet.csv"
+        self.forge.order(back.folder, ("export", str(sheet)))
+        back.drop(replayed.repaired(sheet.read_bytes()))
+        yield from self._ended(Day("replayed rows", seed, back), replayed)
+
+        before = Drops(seed, dict(drops.standing))
+        second = first.copy("later")
+        second.drop(drops.later_day())
+        yield from self._ended(Day("later day", seed, second), drops)
+
+        both = second.copy("both")
+        self.forge.order(both.folder, RUN)
+        taken = undo(2)
+        ways = ((taken,), (RUN, taken))
+        yield from self._ended(Day("undo", seed, both, (taken,), ways), before)
+        for used in (site, first, back, second, both):
+            used.remove()
+
+    def _ended(self, day: Day, drops: Drops) -> Iterator[Day]:
+        """The day, with its effects, its undisturbed end, and what the judge says of that."""
+        if self.only not in (None, day.name):
+            return
+        try:
+            yield self._told_end(day, drops)
+        except ChildFailed as error:
+            words = f"{day}, undisturbed: {str(error).strip()[-400:]}"
+            self.tally.wrong(Counter(unreadable=1), words)
+
+    def _told_end(self, day: Day, drops: Drops) -> Day:
+        counted = day.site.copy("counted")
+        effects = self.forge.order(counted.folder, *day.steps, watched=True).effects
+        counted.remove()
+        undisturbed = day.site.copy("undisturbed")
+        self.forge.order(undisturbed.folder, *day.steps)
+        if day.meanwhile:
+            undisturbed.drop(day.meanwhile)
+            self.forge.order(undisturbed.folder, RUN)
+        files = counting(drops.standing, self.folder / f"judged_{day.seed}_{day.name}")
+        judged = ("judge", str(files), str(self.shop_db))
+        ended = self.forge.order(undisturbed.folder, judged, picture=True)
+        undisturbed.remove()
+        self.tally.found |= {kind_of(effect) for effect in effects}
+        self.tally.tries["effects found"] += len(effects)
+        assert ended.picture is not None
+        wrong = [*ended.told[0]]
+        wrong += [
+            f"differs {k}: {ended.picture[k]}"
+            for k in ("orphans", "left lying")
+            if ended.picture[k]
+        ]
+        return replace(day, effects=effects, end=ended.picture, wrong=tuple(wrong))
+
+    def disturb(self, day: Day, name: str, plan: Sequence[Kill]) -> int:
+        """Kill and kill again, go on, and compare with the undisturbed end; how often it died."""
+        site = day.site.copy(name)
+        died = []
+        way = day.recoveries[plan[0].effect % len(day.recoveries)]
+        try:
+            for steps, kill in zip((day.steps, *[way] * len(plan)), plan, strict=False):
+                ended = self.forge.order(site.folder, *steps, kill_at=kill.effect, delay=kill.delay)
+                if ended.killed:
+                    died.append(f"{ended.last_effect} +{kill.delay * 1000:.0f} ms")
+                    self.tally.hit.add(kind_of(ended.last_effect))
+            site.drop(day.meanwhile)
+            found = self.forge.order(site.folder, *way, picture=True).picture
+            assert found is not None
+            differs = compare(day.end, found, only=day.only)
+            if differs:
+                told = f"{day}, killed at {' then '.join(died)}: {differs.words}"
+                self.tally.wrong(differs.faults, told)
+        except ChildFailed as error:
+            last = str(error).strip()[-400:]
+            self.tally.wrong(
+                Counter(unreadable=1), f"{day}, killed at {' then '.join(died)}: {last}"
+            )
+        finally:
+            site.remove()
+        self.tally.tries["kills"] += len(died)
+        return len(died)
+
+
+def plans(day: Day, count: int, hit: Iterable[str]) -> Iterator[list[Kill]]:
+    """Kills at kinds of effects never hit before, then spread over all effects.
+
+    A third strikes some milliseconds into the effect; some are followed by one or two more in the
+    runs that recover.
+    """
+    chance = random.Random(f"{day.seed} {day.name}")
+    last = len(day.effects) - 1
+    kinds: dict[str, list[int]] = {}
+    for number, effect in enumerate(day.effects):
+        kinds.setdefault(kind_of(effect), []).append(number)
+    fresh = [kind for kind in kinds if kind not in set(hit)]
+    chance.shuffle(fresh)
+    points = [chance.choice(kinds[kind]) for kind in fresh[: count * 2 // 3]]
+    rest = count - len(points)
+    evenly = [int((n + chance.random()) * last / rest) for n in range(rest)]
+    # Every other one by kind: half of all effects are syncs of folders.
+    for number, point in enumerate(evenly):
+        points.append(point if number % 2 else chance.choice(kinds[chance.choice([*kinds])]))
+    for number, point in enumerate(points):
+        delay = chance.choice([0, 0, 0.001 + chance.random() / 100]) if number >= len(fresh) else 0
+        # A run that recovers has less to do: early kills hit more often.
+        more = (Kill(int(last * chance.random() ** 2)) for _ in range(_MORE[number % len(_MORE)]))
+        yield [Kill(point, delay), *more]

@@ -1,0 +1,50 @@
+"""Four runs at once on one inbox, stopped, woken late and killed: each file counts once."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from chaos.crowd import four_machines, late_wakers, one_folder
+from chaos.stores import Forge
+
+_FILES = int(os.environ.get("RETAILMART_TEST_CROWD_FILES", "12"))
+_LATE = 2
+
+
+@pytest.fixture
+def forge(tmp_path: Path) -> Iterator[Forge]:
+    """A process that forks runs."""
+    with Forge(tmp_path / "forge") as forge:
+        yield forge
+
+
+def test_four_runs_in_one_folder_count_each_file_once(tmp_path: Path, forge: Forge) -> None:
+    """The lock on a file keeps them apart, whoever is stopped or killed."""
+    result = one_folder(5, _FILES, tmp_path / "work", forge, lambda _: None)
+    assert not result.notes
+    assert not any(result.faults.values())
+    assert result.tries["files"] == _FILES
+    assert result.tries["stops"]
+    assert result.tries["runs told to wait"]
+
+
+def test_four_machines_count_each_file_once(tmp_path: Path, forge: Forge) -> None:
+    """They share a bucket and a ledger; only the lease keeps them apart."""
+    result = four_machines(5, _FILES, tmp_path / "work", forge, lambda _: None)
+    assert not result.notes
+    assert not any(result.faults.values())
+    assert result.tries["files"] == _FILES
+    assert result.tries["stops"]
+    assert result.tries["runs told to wait"]
+    assert result.tries["ledger writes"]
+
+
+def test_a_holder_that_wakes_late_writes_nothing_more(tmp_path: Path, forge: Forge) -> None:
+    """Stopped while it writes, or once all is decided, it ends with exit code 4."""
+    result = late_wakers(5, _LATE, tmp_path / "work", forge, lambda _: None)
+    assert not result.notes
+    assert not any(result.faults.values())
+    assert result.tries["holders woken late, one by one"] == _LATE

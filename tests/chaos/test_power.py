@@ -1,0 +1,24 @@
+"""What a run said is done is there after the power went."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+
+from chaos import power
+
+_CUTS = int(os.environ.get("RETAILMART_TEST_CUTS", "6"))
+_SEED = 20240401
+
+
+def test_what_is_done_survives_power_cuts(tmp_path: Path) -> None:
+    """Nothing acknowledged is lost, and one more run ends well; without syncs, losses are seen."""
+    if reason := power.why_not(tmp_path):
+        pytest.skip(reason)
+    result = power.run(_SEED, _CUTS, tmp_path / "power", print)
+    if any(result.faults.values()):
+        pytest.fail("\n".join([str(result.faults), *result.notes]), pytrace=False)
+    assert result.tries["cuts"] == _CUTS
+    assert result.tries["cuts without syncs"] >= 2
