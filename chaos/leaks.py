@@ -134,6 +134,7 @@ class ProcessWatch:
     def __init__(self, finder: Finder) -> None:
         self._finder = finder
         self._ended = threading.Event()
+        self._lock = threading.Lock()
         self._seen: set[str] = set()
         self._known: dict[Path, bytes] = {}
         self._thread = threading.Thread(target=self._watch, daemon=True)
@@ -142,18 +143,20 @@ class ProcessWatch:
     @property
     def seen(self) -> set[str]:
         """The roles of canaries that a command line held since this was asked last."""
-        seen, self._seen = self._seen, set()
+        with self._lock:
+            seen, self._seen = self._seen, set()
         return seen
 
     def look(self) -> None:
         """Look once."""
-        self.looks += 1
-        for path in Path("/proc").glob("[0-9]*/cmdline"):
-            with suppress(OSError):  # the process has ended
-                content = path.read_bytes()
-                if self._known.get(path) != content:  # a new process, or another program in it
-                    self._known[path] = content
-                    self._seen |= self._finder.find(content, "command lines")
+        with self._lock:
+            self.looks += 1
+            for path in Path("/proc").glob("[0-9]*/cmdline"):
+                with suppress(OSError):  # the process has ended
+                    content = path.read_bytes()
+                    if self._known.get(path) != content:  # a new process, or another program in it
+                        self._known[path] = content
+                        self._seen |= self._finder.find(content, "command lines")
 
     def __enter__(self) -> ProcessWatch:
         self._thread.start()

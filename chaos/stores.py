@@ -652,8 +652,8 @@ class Tally:
 # Hanging is cut short by the client's own limits; the campaign makes them, and its pauses, short.
 # Uploads go in parts from 1 KB on, which the server is told to take.
 _IMPATIENT: Patches = {
-    "retailmart.storage.s3._CONNECT_TIMEOUT": "1s",
-    "retailmart.storage.s3._TIMEOUT": "1500ms",
+    "retailmart.storage.s3._CONNECT_SECONDS": 1.0,
+    "retailmart.storage.s3._SECONDS": 1.5,
     "retailmart.storage.s3._RETRY_SECONDS": 10,
     "retailmart.storage.s3._CHUNK": 1024,
     "retailmart.pipeline._PAUSES": (0.05, 0.2, 0.5),

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 # One CopyObject takes no more; what is larger goes through this machine.
 _LARGEST_COPY = 5 << 30
 _CHUNK = 8 << 20
-_CONNECT_TIMEOUT, _TIMEOUT = "5s", "60s"
+_CONNECT_SECONDS, _SECONDS = 5.0, 60.0
 _RETRIES = 6
 _RETRY_SECONDS = 120
 _KEYS_LAST = timedelta(minutes=10)
@@ -78,8 +78,8 @@ class S3Access:
             aws_secret_access_key=keys["secret_access_key"],
             aws_session_token=keys.get("token"),
             config=botocore.config.Config(
-                connect_timeout=float(_CONNECT_TIMEOUT.removesuffix("s")),
-                read_timeout=float(_TIMEOUT.removesuffix("s")),
+                connect_timeout=_CONNECT_SECONDS,
+                read_timeout=_SECONDS,
                 retries={"total_max_attempts": _RETRIES + 1, "mode": "standard"},
                 s3={"addressing_style": "path" if "endpoint" in where else "auto"},
             ),
@@ -267,8 +267,8 @@ class S3Folder:
             options["aws_session_token"] = options.pop("aws_token")
         return options | {
             "allow_http": str(where.get("endpoint", "").startswith("http://")).lower(),
-            "connect_timeout": _CONNECT_TIMEOUT,
-            "timeout": _TIMEOUT,
+            "connect_timeout": _milliseconds(_CONNECT_SECONDS),
+            "timeout": _milliseconds(_SECONDS),
             "max_retries": str(_RETRIES),
             "retry_timeout": f"{_RETRY_SECONDS}s",
         }
@@ -289,8 +289,8 @@ class S3Folder:
             config=config,  # type: ignore[arg-type]
             client_options={
                 "allow_http": where.get("endpoint", "").startswith("http://"),
-                "connect_timeout": _CONNECT_TIMEOUT,
-                "timeout": _TIMEOUT,
+                "connect_timeout": _milliseconds(_CONNECT_SECONDS),
+                "timeout": _milliseconds(_SECONDS),
             },
             retry_config={
                 "max_retries": _RETRIES,
@@ -390,6 +390,10 @@ class _Reading(RawIOBase):
         target[:count] = self._left[:count]
         self._left = self._left[count:]
         return count
+
+
+def _milliseconds(seconds: float) -> str:
+    return f"{round(seconds * 1000)}ms"
 
 
 def _first_line(words: str) -> str:
