@@ -339,13 +339,14 @@ class S3Folder:
     def _told(self) -> Iterator[None]:
         """The client's errors as ours; a missing object stays FileNotFoundError."""
         from botocore.exceptions import BotoCoreError, ClientError
+        from botocore.parsers import ResponseParserError  # an answer that was cut short
         from obstore.exceptions import BaseError
 
         try:
             yield
         except ClientError as error:
             raise self._refused(str(error.response["Error"].get("Code")), str(error)) from error
-        except BotoCoreError as error:
+        except (BotoCoreError, ResponseParserError) as error:
             raise Unavailable(f"{self}: {_first_line(str(error))}", _AGAIN) from error
         except BaseError as error:
             words = str(error)
