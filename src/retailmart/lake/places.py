@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from retailmart.storage.s3 import S3Folder
 
 _AT_ONCE = 8
+_KEPT_HERE = 4 << 30
 _LOG = "_delta_log"
 _LAST_CHECKPOINT = "_last_checkpoint"
 
@@ -206,9 +207,6 @@ class RemotePlace:
 
     def _send(self, table: str, path: str) -> None:
         self.store.copy_in(self.workspace / table / path, f"{table}/{path}")
-
-
-_KEPT_HERE = 4 << 30
 
 
 def place_of(store: Store, workspace: Path) -> Place:

@@ -64,8 +64,11 @@ def discover(landing: Store) -> Landed:
     entries = [entry for entry in everything if not _is_hidden(entry.path)]
     half = {entry.path for entry in entries if entry.path.lower().endswith(_HALF_UPLOADED)} - odd
     newest = time.time_ns() - int(_GROWING_SECONDS * 1e9)
-    young = [e for e in entries if e.mtime_ns > newest and e.kind is EntryKind.FILE]
-    young = [] if landing.appears_whole else young
+    young = [
+        entry
+        for entry in entries
+        if entry.mtime_ns > newest and entry.kind is EntryKind.FILE and not landing.appears_whole
+    ]
     if young:
         time.sleep(_SECOND_LOOK_SECONDS)
     for entry in young:

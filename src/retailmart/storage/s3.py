@@ -266,9 +266,8 @@ class S3Folder:
         if "token" in keys:
             options["aws_session_token"] = options.pop("aws_token")
         return options | {
-            "allow_http": str(where.get("endpoint", "").startswith("http://")).lower(),
-            "connect_timeout": _milliseconds(_CONNECT_SECONDS),
-            "timeout": _milliseconds(_SECONDS),
+            **_limits(),
+            "allow_http": str(_is_plain(where)).lower(),
             "max_retries": str(_RETRIES),
             "retry_timeout": f"{_RETRY_SECONDS}s",
         }
@@ -280,18 +279,11 @@ class S3Folder:
         except ModuleNotFoundError as error:
             raise SettingsError([f"{self} needs the s3 parts of retailmart"], _INSTALL) from error
         where = self.access.where()
-        config: dict[str, Any] = {**where}
-        if "endpoint" in where:
-            config["virtual_hosted_style_request"] = False
         self.access.credentials()  # a missing key is told here, in our words
         return S3Store(
             self.bucket,
-            config=config,  # type: ignore[arg-type]
-            client_options={
-                "allow_http": where.get("endpoint", "").startswith("http://"),
-                "connect_timeout": _milliseconds(_CONNECT_SECONDS),
-                "timeout": _milliseconds(_SECONDS),
-            },
+            config=where,  # type: ignore[arg-type]
+            client_options={"allow_http": _is_plain(where), **_limits()},  # type: ignore[arg-type]
             retry_config={
                 "max_retries": _RETRIES,
                 "retry_timeout": timedelta(seconds=_RETRY_SECONDS),
@@ -393,8 +385,16 @@ class _Reading(RawIOBase):
         return count
 
 
-def _milliseconds(seconds: float) -> str:
-    return f"{round(seconds * 1000)}ms"
+def _is_plain(where: Mapping[str, str]) -> bool:
+    return where.get("endpoint", "").startswith("http://")
+
+
+def _limits() -> dict[str, str]:
+    """How long a request may take, under the names that both clients know."""
+    return {
+        "connect_timeout": f"{round(_CONNECT_SECONDS * 1000)}ms",
+        "timeout": f"{round(_SECONDS * 1000)}ms",
+    }
 
 
 def _first_line(words: str) -> str:
