@@ -21,7 +21,7 @@ from retailmart.ledger.values import Batch, LedgerFile, MartRecord
 from retailmart.project import Feed, Mart, Project
 from retailmart.project.settings import Variable
 from retailmart.report import BatchReport, RunReport, Watch
-from retailmart.steps.archive import archived_entries
+from retailmart.steps.archive import snapshot_archived
 from retailmart.steps.build import build_order
 from retailmart.steps.check import CheckedFile, Refusal, check_content
 from retailmart.steps.discover import is_whole, scan_again, snapshot
@@ -335,10 +335,8 @@ class House:
         """Take a staged file's content anew: from landing, or what an undo brings back."""
         if (landed := self._landed.get(file.path)) is not None:
             list(snapshot(self.landing, (landed,), self.scratch))
-            return
-        for archived in archived_entries(self.ledger, self.archive, file.sha256):
-            list(snapshot(self.archive, (archived,), self.scratch))
-            return
+        else:
+            snapshot_archived(self.ledger, self.archive, file.sha256, self.scratch)
 
     def forget_landed(self) -> None:
         """List landing anew when it is asked for next."""

@@ -10,7 +10,7 @@ from typing import BinaryIO
 
 from retailmart.ledger import Ledger
 from retailmart.ledger.values import Batch, FileState, LedgerFile
-from retailmart.steps.discover import is_whole
+from retailmart.steps.discover import is_whole, snapshot
 from retailmart.storage import Entry, EntryKind, Store
 
 _LONGEST_NAME = 255  # bytes, on every file system in use
@@ -42,7 +42,16 @@ def archive_path(batch: Batch, file: LedgerFile) -> str:
     return f"error_files/{file.folder}/{file.path}"
 
 
-def archived_entries(ledger: Ledger, archived: Store, sha256: str) -> Iterator[Entry]:
+def snapshot_archived(ledger: Ledger, archived: Store, sha256: str, scratch: Path) -> bool:
+    """Take a snapshot of this content from the archive; whether a processed file there has it."""
+    return any(
+        shot.sha256 == sha256
+        for entry in _archived_entries(ledger, archived, sha256)
+        for shot in snapshot(archived, (entry,), scratch)
+    )
+
+
+def _archived_entries(ledger: Ledger, archived: Store, sha256: str) -> Iterator[Entry]:
     """Where processed files of this content lie in the archive."""
     for file in ledger.deliveries(sha256):
         entry = archived.entry(archive_path(ledger.batch(file.batch_id), file))

@@ -11,8 +11,7 @@ from retailmart.errors import RetailmartError
 from retailmart.ledger import Ledger
 from retailmart.ledger.values import FileState, LedgerFile, NewFile
 from retailmart.report import Difference
-from retailmart.steps.archive import archived_entries
-from retailmart.steps.discover import snapshot
+from retailmart.steps.archive import snapshot_archived
 from retailmart.storage import Store
 
 _COUNTED = (FileState.LOADED, FileState.DUPLICATE)
@@ -70,21 +69,13 @@ def bring_back(
     """
     staged = []
     for file in files:
-        if not _is_back(ledger, archived, file, scratch):
+        if not snapshot_archived(ledger, archived, file.sha256, scratch):
             raise RetailmartError(
                 f"the version of {file.path} that comes back is no longer in {archived}",
                 f"Put it back there under processed/{ledger.batch(file.batch_id).stamp}/",
             )
         staged.append(NewFile(file.path, file.sha256, file.size, "", FileState.ACTIVE, file.feed))
     return staged
-
-
-def _is_back(ledger: Ledger, archived: Store, file: LedgerFile, scratch: Path) -> bool:
-    for entry in archived_entries(ledger, archived, file.sha256):
-        for shot in snapshot(archived, (entry,), scratch):
-            if shot.sha256 == file.sha256:
-                return True
-    return False
 
 
 def _replaced_since(ledger: Ledger, files: Iterable[LedgerFile]) -> list[str]:
