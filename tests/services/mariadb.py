@@ -18,8 +18,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 from urllib.parse import quote, unquote, urlsplit
 
-import pytest
-
 from tests.services.process import (
     HOST,
     NotStarted,
@@ -171,6 +169,8 @@ class DatabaseServer:
     def require_ours(self, need: str) -> None:
         """Skip a test that must not be run against somebody's server."""
         if not self.is_ours:
+            import pytest
+
             pytest.skip(f"this test {need}, and {GIVEN} names a server that is not ours")
 
     def ensure(self) -> None:
@@ -323,7 +323,7 @@ class MariaDB(DatabaseServer):
             check=False,
         )
         if made.returncode:
-            pytest.fail(f"mariadb-install-db failed:\n{made.stdout}{made.stderr}", pytrace=False)
+            _fail(f"mariadb-install-db failed:\n{made.stdout}{made.stderr}")
         self._start_file.write_text(
             f"CREATE USER IF NOT EXISTS {_ADMIN}@'{HOST}' IDENTIFIED BY '{self._password}';\n"
             f"GRANT ALL PRIVILEGES ON *.* TO {_ADMIN}@'{HOST}' WITH GRANT OPTION;\n"
@@ -369,9 +369,7 @@ class GivenServer(DatabaseServer):
     def __init__(self, url: str) -> None:
         parts = urlsplit(url)
         if parts.scheme != "mysql" or not parts.hostname or not parts.username:
-            pytest.fail(
-                f"{GIVEN} is not of the form mysql://user:password@host:port/name", pytrace=False
-            )
+            _fail(f"{GIVEN} is not of the form mysql://user:password@host:port/name")
         super().__init__(
             parts.hostname,
             parts.port or 3306,
@@ -514,11 +512,10 @@ def _programs() -> tuple[str, str]:
 
 
 def _missing() -> NoReturn:
-    pytest.fail(
+    _fail(
         "These tests need MariaDB's server and found no mariadbd. Install it (Debian, Ubuntu: "
         f"apt-get install mariadb-server), or set {GIVEN}=mysql://user:password@host:port/name "
-        "to an account that may create databases.",
-        pytrace=False,
+        "to an account that may create databases."
     )
 
 
@@ -544,4 +541,10 @@ def _apt_install(package: str) -> None:
             done = subprocess.run(command, env=quiet, capture_output=True, text=True, check=False)
             if done.returncode:
                 said = (done.stdout + done.stderr)[-2_000:]
-                pytest.fail(f"{' '.join(command)} failed:\n{said}", pytrace=False)
+                _fail(f"{' '.join(command)} failed:\n{said}")
+
+
+def _fail(words: str) -> NoReturn:
+    import pytest  # here: the bench starts a server too, where nothing of the tests is installed
+
+    pytest.fail(words, pytrace=False)
