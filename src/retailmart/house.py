@@ -323,7 +323,7 @@ class House:
                 " which the project no longer has",
                 f"Put feeds/{file.feed}.yml back and run again",
             )
-        verdict = check_content(content, scan_again(content), feed)
+        verdict = check_content(content, scan_again(content), feed, file.path)
         if isinstance(verdict, Refusal):
             raise RetailmartError(
                 f"{file.shown} of the unfinished batch {file.batch_id} {verdict.message}",

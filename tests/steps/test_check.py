@@ -135,7 +135,7 @@ def checked(folder: Path, content: bytes, feed: Feed) -> CheckedFile | Refusal:
     path.write_bytes(content)
     scan = Scan()
     scan.feed(content)
-    return check_content(path, scan, feed)
+    return check_content(path, scan, feed, path.name)
 
 
 @pytest.mark.parametrize(

@@ -782,7 +782,7 @@ class Bench:
         # Small chunks put their seams everywhere.
         for start in range(0, len(content), 97):
             scan.feed(content[start : start + 97])
-        return check_content(path, scan, self.feed)
+        return check_content(path, scan, self.feed, path.name)
 
 
 def ledger_file(n: int, batch: int) -> LedgerFile:

@@ -10,7 +10,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
-from typing import Any
+from typing import Any, TypeVar
 
 from sqlalchemy import Connection, Engine, delete, func, insert, select, update
 from sqlalchemy.exc import DatabaseError
@@ -44,6 +44,7 @@ _IDS_AT_ONCE = 1000
 _READABLE = tuple(
     state.value for state in (FileState.LOADED, FileState.DUPLICATE, FileState.SUPERSEDED)
 )
+_Value = TypeVar("_Value", int, str)
 _OPEN = (BatchState.ACTIVE, BatchState.PREPARED, BatchState.COMMITTED, BatchState.PUBLISHED)
 
 
@@ -282,6 +283,19 @@ class Ledger:
         found = self._files((t.files.c.path_hash == _hash(path)) & known)
         return found[-1] if found else None
 
+    def readable_at(self, paths: Iterable[str]) -> list[LedgerFile]:
+        """Every delivery under these paths that could be read, oldest first."""
+        return self._readable(t.files.c.path_hash, map(_hash, paths))
+
+    def readable_of(self, contents: Iterable[str]) -> list[LedgerFile]:
+        """Every delivery with these contents (SHA-256) that could be read, oldest first."""
+        return self._readable(t.files.c.sha256, contents)
+
+    def _readable(self, column: Any, values: Iterable[str]) -> list[LedgerFile]:
+        known = t.files.c.state.in_(_READABLE)
+        found = [file for some in _chunks(values) for file in self._files(column.in_(some) & known)]
+        return sorted(found, key=lambda file: file.file_id)
+
     def names_of(self, sha256: str) -> set[str]:
         """The paths that stand for this content now."""
         known = t.files.c.state.in_(_READABLE)
@@ -514,9 +528,9 @@ def _write_files(connection: Connection, outcome: Outcome) -> None:
         connection.execute(insert(t.file_months), months)
 
 
-def _chunks(ids: Iterable[int]) -> Iterator[list[int]]:
+def _chunks(values: Iterable[_Value]) -> Iterator[list[_Value]]:
     """As many at once as every database takes in a list."""
-    ordered = sorted(ids)
+    ordered = sorted(values)
     for start in range(0, len(ordered), _IDS_AT_ONCE):
         yield ordered[start : start + _IDS_AT_ONCE]
 

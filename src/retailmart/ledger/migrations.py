@@ -36,7 +36,21 @@ def m002_versions_undo_and_replays(connection: Connection) -> None:
         connection.exec_driver_sql(statement)
 
 
-MIGRATIONS: tuple[Migration, ...] = (m001_first_tables, m002_versions_undo_and_replays)
+def m003_sources_that_move_and_schemas(connection: Connection) -> None:
+    """Source tables with a cursor, by their source's version; the history of columns."""
+    tables.metadata.create_all(connection)
+    columns = {column["name"] for column in inspect(connection).get_columns(tables.sources.name)}
+    if "version" in columns:
+        return
+    for column in ("definition VARCHAR(64)", "version VARCHAR(200)", "cursor_at TEXT"):
+        connection.exec_driver_sql(f"ALTER TABLE {tables.sources.name} ADD COLUMN {column}")
+
+
+MIGRATIONS: tuple[Migration, ...] = (
+    m001_first_tables,
+    m002_versions_undo_and_replays,
+    m003_sources_that_move_and_schemas,
+)
 
 
 def is_current(connection: Connection) -> bool:

@@ -149,6 +149,20 @@ sources = Table(
     metadata,
     Column("name", String(100), primary_key=True),
     Column("digest", String(64), nullable=False),
+    Column("definition", String(64)),
+    Column("version", String(200)),
+    Column("cursor_at", Text),
+)
+
+# The columns of each raw table, as they were from a batch on, and what made them so.
+schemas = Table(
+    "retailmart_schemas",
+    metadata,
+    Column("table_name", String(150), primary_key=True),
+    Column("batch_id", Serial, ForeignKey(batches.c.batch_id), primary_key=True),
+    Column("changed_at", String(32), nullable=False),
+    Column("fields", Long, nullable=False),
+    Column("causes", Long, nullable=False),
 )
 
 # Whatever the database's own default: names and paths in all letters, compared byte by byte.

@@ -46,6 +46,25 @@ class ColumnDocument(Document):
     references: str | None = Field(
         None, description="table.column it should be found in; counted, never refused."
     )
+    pattern: str | None = Field(
+        None, description="Regular expression: where all of a text fits, its first group counts."
+    )
+    folder: int | None = Field(
+        None, ge=1, description="The value is a folder's name; 1 is the first one below landing."
+    )
+
+    @field_validator("pattern")
+    @classmethod
+    def _has_group(cls, value: str | None) -> str | None:
+        if value is None:
+            return None
+        try:
+            groups = re.compile(value).groups
+        except re.error as error:
+            raise ValueError(f"{value!r} is no regular expression: {error}") from error
+        if groups != 1:
+            raise ValueError(f"{value!r} needs one group in (parentheses): what counts of a text")
+        return value
 
     @field_validator("type")
     @classmethod
@@ -98,6 +117,9 @@ class FeedDocument(Document):
             BeforeValidator(_as_column, json_schema_input_type=str | ColumnDocument),
         ],
     ]
+    nulls: list[str] = Field(
+        default_factory=list, description="Texts that mean no value, except in STRING columns."
+    )
     extra_columns: str | None = Field(
         None, description="Column that takes all further columns as one JSON object."
     )
@@ -124,13 +146,19 @@ class FeedDocument(Document):
 
 @dataclass(frozen=True)
 class Column:
-    """A column of a feed's raw table."""
+    """A column of a feed's raw table.
+
+    `pattern` cuts the value out of the text; `folder` says that the value is a folder's name in
+    the file's path, counted from 1 at landing.
+    """
 
     name: str
     type: ColumnType
     mandatory: bool
     aliases: tuple[str, ...]
     references: tuple[str, str] | None
+    pattern: str | None = None
+    folder: int | None = None
 
 
 @dataclass(frozen=True)
@@ -157,6 +185,16 @@ class Feed:
     month: str | None
     balance: str | None
     rules: tuple[Rule, ...]
+    nulls: tuple[str, ...] = ()
+
+    def from_path(self, path: str) -> tuple[tuple[str, str], ...]:
+        """The columns that a file's path gives, and their values; those it lacks are left out."""
+        folders = path.split("/")[:-1]
+        return tuple(
+            (column.name, folders[column.folder - 1])
+            for column in self.columns
+            if column.folder is not None and column.folder <= len(folders)
+        )
 
     def claims(self, path: str) -> bool:
         """Whether a file at `path` below landing is of this feed; letter case does not matter.
@@ -308,6 +346,7 @@ def _feed(name: str, document: FeedDocument) -> Feed:
         month=document.month,
         balance=document.balance,
         rules=tuple(_rule(rule, document.columns) for rule in document.rules),
+        nulls=tuple(document.nulls),
     )
 
 
@@ -317,7 +356,13 @@ def _column(name: str, document: ColumnDocument) -> Column:
         table, _, column = document.references.partition(".")
         references = (table, column)
     return Column(
-        name, parse_type(document.type), document.mandatory, tuple(document.aliases), references
+        name,
+        parse_type(document.type),
+        document.mandatory,
+        tuple(document.aliases),
+        references,
+        document.pattern,
+        document.folder,
     )
 
 

@@ -6,7 +6,7 @@ import codecs
 import csv
 import mmap
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from enum import Enum
 from pathlib import Path
 
@@ -44,10 +44,16 @@ class Layout:
     """Which feed column, or which extra name, stands in each position of a file.
 
     `is_replay` tells that one of them is `_origin`: the file brings refused rows back.
+    `from_path` are columns that the file's path gives, and their values.
     """
 
     columns: tuple[str, ...]
     is_replay: bool = False
+    from_path: tuple[tuple[str, str], ...] = ()
+
+    def gives(self, column: str) -> bool:
+        """Whether the file says anything of a column."""
+        return column in self.columns or any(name == column for name, _ in self.from_path)
 
 
 @dataclass(frozen=True)
@@ -106,11 +112,19 @@ def check(snapshot: Snapshot, feeds: Iterable[Feed]) -> CheckedFile | Refusal:
         return Refusal(
             ErrorFolder.UNKNOWN, "fits no feed; add its name to `files` of one in feeds/"
         )
-    return check_content(snapshot.content, snapshot.scan, feed)
+    return check_content(snapshot.content, snapshot.scan, feed, path)
 
 
-def check_content(content: Path, scan: Scan, feed: Feed) -> CheckedFile | Refusal:
-    """Check what is in a file that `feed` claims; `scan` is what its bytes told."""
+def check_content(content: Path, scan: Scan, feed: Feed, path: str) -> CheckedFile | Refusal:
+    """Check a file at `path` below landing that `feed` claims; `scan` is what its bytes told."""
+    from_path = feed.from_path(path)
+    for column in feed.columns:
+        if column.folder is not None and column.name not in dict(from_path):
+            return Refusal(
+                ErrorFolder.BAD_SCHEMA,
+                f"lies in no folder that tells its {column.name}: put it into one of landing's"
+                f" folders, as feeds/{feed.name}.yml says",
+            )
     if _is_utf16(scan.head) and "16" not in feed.encoding:
         return Refusal(
             ErrorFolder.BAD_SCHEMA,
@@ -133,6 +147,7 @@ def check_content(content: Path, scan: Scan, feed: Feed) -> CheckedFile | Refusa
     layout = read_header(first, feed)
     if isinstance(layout, Refusal):
         return layout
+    layout = replace(layout, from_path=from_path)
     if _is_regular(content, scan, feed, first) and _has_more(reader):
         count = scan.lines - 1
         checked = CheckedFile(feed, content, content, layout, scan.quotes > 0, count)
@@ -187,7 +202,8 @@ def read_header(header: Record, feed: Feed) -> Layout | Refusal:
         cell = armed(delivered) if is_replay else delivered
         names.append(known.get(folded(cell)) or cell.strip() or f"unnamed_{position}")
     # First, because a file without a header may have equal values in its first row.
-    missing = [c.name for c in feed.columns if c.mandatory and c.name not in names]
+    asked = (column for column in feed.columns if column.folder is None)
+    missing = [column.name for column in asked if column.mandatory and column.name not in names]
     if missing:
         return Refusal(ErrorFolder.BAD_SCHEMA, _missing(missing, names, feed, header))
     twice = {name for name in names if names.count(name) > 1}
@@ -202,6 +218,7 @@ def known_names(feed: Feed) -> dict[str, str]:
     return {
         folded(name): column.name
         for column in feed.columns
+        if column.folder is None
         for name in (column.name, *column.aliases)
     }
 

@@ -354,8 +354,9 @@ class _Loader:
     def _typed(self, relation: str, layout: Layout) -> str:
         """A relation of typed columns, the texts they came from beside them (`_t0`, `_t1`, …)."""
         columns = list(enumerate(self.feed.columns))
-        texts = [f"{_text_of(column, layout)} AS _t{n}" for n, column in columns]
-        tried = [f"{attempt(_text_of(c, layout), c.type)} AS _a{n}" for n, c in columns]
+        said = [self._text(column, layout) for column in self.feed.columns]
+        texts = [f"{said[n]} AS _t{n}" for n, _ in columns]
+        tried = [f"{attempt(said[n], column.type)} AS _a{n}" for n, column in columns]
         parts = [f"{typed(f'_t{n}', f'_a{n}', c.type)} AS {quoted(c.name)}" for n, c in columns]
         extra = f", {self._extras(layout)} AS _extra, {_origin(layout)} AS {ORIGIN}"
         if self.feed.extra_columns:
@@ -364,6 +365,23 @@ class _Loader:
         tries = ", ".join(f"_a{n}" for n, _ in columns)
         outer = f"SELECT * EXCLUDE ({tries}, _extra), {', '.join(parts)}"
         return f"({outer} FROM ({inner} FROM {relation}))"
+
+    def _text(self, column: Column, layout: Layout) -> str:
+        """What a cell says: without what stands for nothing, and cut out of its text."""
+        from_path = dict(layout.from_path)
+        if column.name in from_path:
+            return text_literal(from_path[column.name])
+        if column.name not in layout.columns:
+            return "NULL::VARCHAR"
+        text = f"c{layout.columns.index(column.name)}"
+        if self.feed.nulls and column.type.name != "STRING":
+            nulls = ", ".join(map(text_literal, self.feed.nulls))
+            text = f"CASE WHEN trim({text}) NOT IN ({nulls}) THEN {text} END"
+        if column.pattern is not None:
+            pattern = text_literal(column.pattern)
+            cut = f"regexp_extract({text}, {pattern}, 1)"
+            text = f"CASE WHEN regexp_full_match({text}, {pattern}) THEN {cut} ELSE {text} END"
+        return text
 
     def _extras(self, layout: Layout) -> str:
         if layout.is_replay:
@@ -385,7 +403,7 @@ class _Loader:
                 empty = f"coalesce(trim({text}), '') = ''"
                 message = f"{column.name} is empty"
                 violations.append(_Violation(column.name, "mandatory", message, empty))
-            if column.type.name != "STRING" and column.name in layout.columns:
+            if column.type.name != "STRING" and layout.gives(column.name):
                 wrong = f"{name} IS NULL AND trim({text}) <> ''"
                 message = f"{column.name} should be {expected(column.type)}"
                 violations.append(_Violation(column.name, "type", message, wrong))
@@ -400,7 +418,7 @@ class _Loader:
         for number, column in enumerate(self.feed.columns):
             if column.mandatory:
                 parts.append(f"{quoted(column.name)} IS NULL")
-            elif column.type.name != "STRING" and column.name in layout.columns:
+            elif column.type.name != "STRING" and layout.gives(column.name):
                 parts.append(f"({quoted(column.name)} IS NULL AND trim(_t{number}) <> '')")
         for rule in self.feed.rules_that(Action.QUARANTINE):
             parts.append(f"coalesce(NOT ({rule.condition}), false)")
@@ -483,12 +501,6 @@ def _shape(checked: CheckedFile) -> CsvShape:
 
 def _origin(layout: Layout) -> str:
     return f"c{layout.columns.index(ORIGIN)}" if layout.is_replay else "NULL::VARCHAR"
-
-
-def _text_of(column: Column, layout: Layout) -> str:
-    if column.name not in layout.columns:
-        return "NULL::VARCHAR"
-    return f"c{layout.columns.index(column.name)}"
 
 
 def _cells(layout: Layout) -> str:

@@ -195,7 +195,7 @@ def _resolved(item: FileToLoad, gate: _Gate) -> CheckedFile:
     own = {column.name for column in feed.columns}
     data = {name: place for place, name in enumerate(names) if name in own}
     others = [p for p, name in enumerate(names) if name not in own and name not in NO_DATA]
-    layout = Layout((*data, FURTHER, ORIGIN), is_replay=True)
+    layout = Layout((*data, FURTHER, ORIGIN), True, checked.layout.from_path)
     target = checked.delivered.with_suffix(".replay.csv")
     flawed = FlawedWriter(checked.delivered.with_suffix(".replay.flawed"))
     count = 0

@@ -25,36 +25,88 @@ def judge(ledger: Ledger, snapshots: Sequence[Snapshot], feeds: Iterable[Feed]) 
     """Judge all files of a batch together, in the order given.
 
     A name stands for the newest content that was delivered under it and could be read. A content is
-    counted once, however many names stand for it, and leaves when no name does any more.
+    counted once, however many names stand for it, and leaves when no name does any more. Where
+    folders tell a column, each folder has contents of its own.
     """
     known_feeds = tuple(feeds)
     checks = [(shot, check(shot, known_feeds)) for shot in snapshots]
+    known = _Known.of(ledger, [shot for shot, found in checks if isinstance(found, CheckedFile)])
     while True:
-        arrived = {shot.entry.path: shot.sha256 for shot, found in checks if _is_good(found)}
-        leaving = _leaving(ledger, arrived)
+        arrived = {
+            shot.entry.path: _Arrival(shot.sha256, found.feed)
+            for shot, found in checks
+            if isinstance(found, CheckedFile)
+        }
+        leaving = _leaving(known, arrived)
         refused = dict(_not_to_be_replaced(ledger, checks, leaving))
         if not refused:
             break  # each turn refuses one file more at least, for which others may stay
         checks = [(shot, refused.get(shot.entry.path, found)) for shot, found in checks]
-    taken: dict[str, str] = {}
+    taken: dict[object, str] = {}
     verdicts = []
     for shot, checked in checks:
         if isinstance(checked, Refusal):
             verdicts.append(Verdict(_refused(shot, checked)))
             continue
         path, supersedes = shot.entry.path, leaving.get(shot.entry.path)
-        counted = ledger.counted_by_content(shot.sha256)
-        twin = counted.path if counted else taken.get(shot.sha256)
+        counted = known.counted(shot.sha256, checked.feed, path)
+        identity = (shot.sha256, checked.feed.from_path(path))
+        twin = counted.path if counted else taken.get(identity)
         if twin is not None:
             verdicts.append(Verdict(_duplicate(shot, checked.feed, twin, supersedes)))
             continue
-        taken[shot.sha256] = path
+        taken[identity] = path
         verdicts.append(Verdict(_accepted(shot, checked.feed, supersedes), checked))
     return verdicts
 
 
-def _is_good(found: CheckedFile | Refusal) -> bool:
-    return isinstance(found, CheckedFile)
+@dataclass(frozen=True)
+class _Arrival:
+    """What a path of this batch stands for from now on."""
+
+    sha256: str
+    feed: Feed
+
+
+@dataclass(frozen=True)
+class _Known:
+    """What the ledger knows of the names and contents of a batch, asked for in one go.
+
+    `standing` is the newest readable file of each path, `of_content` all readable files.
+    """
+
+    standing: Mapping[str, LedgerFile]
+    of_content: Mapping[str, Sequence[LedgerFile]]
+
+    @classmethod
+    def of(cls, ledger: Ledger, shots: Sequence[Snapshot]) -> _Known:
+        """Ask for all that can matter: the names, their contents, and those contents' names."""
+        standing = {f.path: f for f in ledger.readable_at(shot.entry.path for shot in shots)}
+        contents = {shot.sha256 for shot in shots} | {f.sha256 for f in standing.values()}
+        of_content: dict[str, list[LedgerFile]] = {}
+        for file in ledger.readable_of(contents):
+            of_content.setdefault(file.sha256, []).append(file)
+        others = {f.path for files in of_content.values() for f in files} - standing.keys()
+        return cls(standing | {f.path: f for f in ledger.readable_at(others)}, of_content)
+
+    def counted(self, sha256: str, feed: Feed, path: str) -> LedgerFile | None:
+        """The file with this content whose rows are counted now, as those of `path` would be."""
+        found = (
+            file
+            for file in self.of_content.get(sha256, ())
+            if file.state is FileState.LOADED and feed.from_path(file.path) == feed.from_path(path)
+        )
+        return max(found, key=lambda file: file.file_id, default=None)
+
+    def names(self, sha256: str, feed: Feed, path: str) -> set[str]:
+        """The paths that stand for this content now, as `path` does."""
+        paths = {file.path for file in self.of_content.get(sha256, ())}
+        return {
+            other
+            for other in paths
+            if self.standing[other].sha256 == sha256
+            and feed.from_path(other) == feed.from_path(path)
+        }
 
 
 def _not_to_be_replaced(
@@ -95,21 +147,24 @@ def _is_ordinary(ledger: Ledger, old: LedgerFile, replay: CheckedFile) -> bool:
     return bool(old.loaded) and not ledger.brings_back(old.file_id)
 
 
-def _leaving(ledger: Ledger, arrived: Mapping[str, str]) -> dict[str, int]:
-    """The counted files that no name stands for once `arrived` (path → content) is here.
+def _leaving(known: _Known, arrived: Mapping[str, _Arrival]) -> dict[str, int]:
+    """The counted files that no name stands for once `arrived` is here.
 
     Maps the path whose new content makes the last name change → the file whose rows leave.
     """
     leaving: dict[str, int] = {}
-    for path, content in arrived.items():
-        before = ledger.standing(path)
-        if before is None or before.sha256 == content:
+    gone: set[int] = set()
+    coming = {(new.sha256, new.feed.from_path(path)) for path, new in arrived.items()}
+    for path, new in arrived.items():
+        before = known.standing.get(path)
+        if before is None or before.sha256 == new.sha256:
             continue
-        others = ledger.names_of(before.sha256) - arrived.keys()
-        counted = ledger.counted_by_content(before.sha256)
-        stays = others or before.sha256 in arrived.values() or counted is None
-        if counted and not stays and counted.file_id not in leaving.values():
+        others = known.names(before.sha256, new.feed, path) - arrived.keys()
+        counted = known.counted(before.sha256, new.feed, path)
+        stays = others or (before.sha256, new.feed.from_path(path)) in coming
+        if counted and not stays and counted.file_id not in gone:
             leaving[path] = counted.file_id
+            gone.add(counted.file_id)
     return leaving
 
 

@@ -98,7 +98,8 @@ def _needed_since(
         if file.state is FileState.LOADED:
             for name in sorted(ledger.names_of(file.sha256)):
                 standing = ledger.standing(name)
-                if standing is not None and standing.file_id not in own:
+                through = standing is not None and standing.state is FileState.DUPLICATE
+                if standing is not None and through and standing.file_id not in own:
                     run = ledger.batch(standing.batch_id).run_id
                     reasons.append(
                         f"{name} of run {run} is counted through {file.path}; undo that first"
