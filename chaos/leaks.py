@@ -399,7 +399,7 @@ def _odd_urls(canary: Canary) -> list[str]:
         f"mysql://u:{encoded}@127.0.0.1:1/db", f"mysql://u@h/db?password={word}",
         f"mysql://u@127.0.0.1:1/db?passwd={word}&x=1", f"mysql://u:{word}@h/db?unknown=1",
         f"mysql://{word}@127.0.0.1:1/db", f"mysql://:{word}@127.0.0.1:1/db",
-        f"sqlite:///no/such/folder/x.db?key={word}",
+        f"sqlite:////dev/null/x.db?key={word}",
         f"mysql://u:{word} @h/db", f"mysql://u:{word}\t@127.0.0.1:1/db",
         f"mysql://u:${{secret:{word} x}}@h/db", f"mysql://u:{word}@127.0.0.1:1/",
         f"//u:{word}@h/db",

@@ -213,9 +213,9 @@ def test_a_server_without_tls_is_refused_where_tls_is_due(
 
 
 def test_a_refused_password_is_told_without_it(database: Database, tmp_path: Path) -> None:
-    """With the account, and what to look at."""
+    """With where it came from and what to look at, and without the account's name."""
     url = database.url.replace(database.password, _CANARY)
-    with pytest.raises(RetailmartError, match="Access denied for user") as caught:
+    with pytest.raises(RetailmartError, match="Access denied for this account") as caught:
         ask(url, tmp_path)
     assert "Check user and password" in str(caught.value)
     assert _CANARY not in "".join(traceback.format_exception(caught.value))

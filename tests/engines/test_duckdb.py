@@ -190,6 +190,16 @@ def test_any_text_can_be_a_partition(engine: DuckDBEngine, lake: Path, month: st
     assert [value for (value,) in found] == texts
 
 
+@pytest.mark.parametrize("month", ["2024-01", None])
+def test_a_value_too_long_for_a_folder_is_told(
+    engine: DuckDBEngine, lake: Path, month: str | None
+) -> None:
+    """No file system takes it, so its user hears of it instead of seeing a traceback."""
+    query = f"SELECT 1 AS n, '2024-01' AS m, '{'x' * 300}' AS k"
+    with pytest.raises(RetailmartError, match="too long"):
+        engine.write(query, lake / "t", "b1-", ("m", "k"), month)
+
+
 def test_rows_without_month_are_left_out(engine: DuckDBEngine, lake: Path) -> None:
     """Rows that lie in no month are counted and are in no file."""
     query = (

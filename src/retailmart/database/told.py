@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import sqlite3
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -70,6 +71,7 @@ _CERTIFICATE = (
     "Name the certificate authority in the URL, as in ?ssl_ca=ca.pem; the server's certificate must"
     " be for the host the URL names"
 )
+_ACCOUNT = re.compile(r"(?:for|to) user '.*'@('[^']*')", re.DOTALL)
 _SQLITE_PASSING = ("database is locked", "database table is locked", "disk I/O error")
 
 
@@ -102,9 +104,12 @@ def error_code(error: BaseException | None) -> int | None:
 
 
 def words(error: BaseException) -> str:
-    """What the server said, without the number."""
+    """What the server said, without the number.
+
+    An account's name is not repeated: a secret may have been given in its place.
+    """
     if error_code(error) is not None and len(error.args) > 1:
-        return str(error.args[1])
+        return _ACCOUNT.sub(r"for this account at \1", str(error.args[1]))
     return str(error) or type(error).__name__
 
 

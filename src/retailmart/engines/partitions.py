@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 from collections import deque
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -14,6 +15,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
+from retailmart.errors import RetailmartError
 from retailmart.project.types import ColumnType
 from retailmart.tables import DataFile, Statistic
 
@@ -90,7 +92,7 @@ def _write(
     parts = [f"{key}={_NULL_FOLDER if v is None else quote(v, safe=' ')}" for key, v in partition]
     relative = Path(*parts, name)
     path = folder / relative
-    path.parent.mkdir(parents=True, exist_ok=True)
+    _make_folder(path.parent, partition)
     written: list[Any] = []
     pq.write_table(rows, path, compression="zstd", compression_level=1, metadata_collector=written)
     lowest, highest, nulls = _statistics(written[0], kinds)
@@ -103,6 +105,19 @@ def _write(
         maximum=highest,
         nulls=nulls,
     )
+
+
+def _make_folder(folder: Path, partition: Partition) -> None:
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        if error.errno != errno.ENAMETOOLONG:
+            raise
+        column, value = max(partition, key=lambda item: len(quote(item[1] or "")))
+        raise RetailmartError(
+            f"{column} {(value or '')[:40]!r}… is too long for the name of a partition's folder",
+            "Partition by a column of short values, such as a key",
+        ) from error
 
 
 def _statistics(
