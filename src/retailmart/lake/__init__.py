@@ -61,7 +61,10 @@ class Lake:
     def state(self, table: str, version: int | None = None) -> TableState | None:
         """A table as it is, or was at `version`; None where it is not (any more)."""
         handle = self._open(table, version)
-        return _state(handle, self.folder(table)) if handle else None
+        if handle is None:
+            return None
+        with self._told():
+            return _state(handle, self.folder(table))
 
     def version(self, table: str) -> int | None:
         """The number of the table's last commit."""
@@ -84,10 +87,10 @@ class Lake:
         looked also commits, so another commit in between is a conflict and not a double count.
         """
         handle = self._open(change.table) or self._create(change)
-        if (handle.transaction_version(_LANE) or 0) < batch_id:
+        if not self._holds(handle, batch_id):
             self._apply(handle, change, batch_id)
         done = self._open(change.table)
-        if done is None or (done.transaction_version(_LANE) or 0) < batch_id:
+        if done is None or not self._holds(done, batch_id):
             raise RetailmartError(f"the commit of batch {batch_id} to {change.table} is not there")
         self.place.keep_log(change.table, done.version())
         return int(done.version())
@@ -159,6 +162,11 @@ class Lake:
                     return None  # that far back the log is gone
                 raise
 
+    def _holds(self, handle: DeltaTable, batch_id: int) -> bool:
+        """Whether a table's lane tells that this batch is in it."""
+        with self._told():
+            return (handle.transaction_version(_LANE) or 0) >= batch_id
+
     @contextmanager
     def _told(self) -> Iterator[None]:
         """A store that can't be reached, in our words."""
@@ -201,7 +209,8 @@ class Lake:
         schema = _schema(change.fields)
         now = int(time.time() * 1000)
         adds: list[Any] = [_add_action(file, now) for file in change.adds]
-        known = _state(handle, self.folder(change.table))
+        with self._told():
+            known = _state(handle, self.folder(change.table))
         gone = set(change.removes)
         going = [file for file in known.files if file.path in gone]
         mode = "append"
@@ -231,7 +240,7 @@ class Lake:
             # Unknown, not failed: the log may hold the commit although the answer was lost.
             self._opened.pop(change.table, None)
             again = self._open(change.table)
-            if again is None or (again.transaction_version(_LANE) or 0) < batch_id:
+            if again is None or not self._holds(again, batch_id):
                 raise
 
 

@@ -342,7 +342,7 @@ class S3Folder:
             raise Unavailable(f"{self}: {_first_line(str(error))}", _AGAIN) from error
         except BaseError as error:
             words = str(error)
-            if isinstance(error, FileNotFoundError) and "NoSuchBucket" not in words:
+            if isinstance(error, FileNotFoundError) and not _OTHER_MISSING.search(words):
                 raise
             found = _CODE.search(words)
             raise self._refused(found[found.lastindex or 0] if found else "", words) from error
@@ -383,6 +383,11 @@ class _Reading(RawIOBase):
         target[:count] = self._left[:count]
         self._left = self._left[count:]
         return count
+
+
+# Not the object is missing: the bucket is, or the parts of an upload, as where the answer to their
+# completion was lost and it was asked for again.
+_OTHER_MISSING = re.compile("NoSuchBucket|NoSuchUpload")
 
 
 def _is_plain(where: Mapping[str, str]) -> bool:
