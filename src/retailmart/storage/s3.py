@@ -340,7 +340,7 @@ class S3Folder:
             raise self._refused(str(error.response["Error"].get("Code")), str(error)) from error
         except (BotoCoreError, ResponseParserError) as error:
             raise Unavailable(f"{self}: {_first_line(str(error))}", _AGAIN) from error
-        except BaseError as error:
+        except (BaseError, FileNotFoundError) as error:
             words = str(error)
             if isinstance(error, FileNotFoundError) and not _OTHER_MISSING.search(words):
                 raise
