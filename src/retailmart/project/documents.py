@@ -191,12 +191,12 @@ def _fields_at(model: type[BaseModel], location: Sequence[str | int]) -> set[str
     annotation: Any = model
     for part in location:
         if isinstance(annotation, type) and issubclass(annotation, BaseModel):
-            found = annotation.model_fields.get(str(part))
-            annotation = found.annotation if found else None
+            named = {info.alias or key: info for key, info in annotation.model_fields.items()}
+            annotation = named[str(part)].annotation if part in named else None
         else:
             annotation = _item_type(annotation)
     annotation = _model_in(annotation)
-    return set(annotation.model_fields) if annotation else set()
+    return {f.alias or n for n, f in annotation.model_fields.items()} if annotation else set()
 
 
 def _item_type(annotation: Any) -> Any:
