@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Generator, Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from decimal import Decimal
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -12,6 +13,15 @@ from retailmart.tables import Field
 if TYPE_CHECKING:
     import pyarrow as pa
     from sqlalchemy import Connection, Engine, Table
+
+
+@dataclass(frozen=True)
+class Since:
+    """The rows of a table whose `column` is `value` or larger, or has no value."""
+
+    column: str
+    value: Any
+
 
 # Gives the rows that are to be written, for a SELECT list in the engine's SQL.
 Read = Callable[[str], "Generator[pa.RecordBatch, None, None]"]
@@ -23,6 +33,10 @@ class Dialect(Protocol):
     @property
     def ddl_in_transaction(self) -> bool:
         """Whether a table that is created can be rolled back."""
+
+    @property
+    def loads_at_once(self) -> int:
+        """How many tables can be filled at the same time, each on a connection of its own."""
 
     @property
     def table_options(self) -> Mapping[str, Any]:
@@ -63,8 +77,14 @@ class Dialect(Protocol):
     def swap(self, connection: Connection, renames: Sequence[tuple[str, str, str]]) -> None:
         """In one step: (new, shown, old) → shown becomes old, where it exists, and new is shown."""
 
-    def read_table(self, engine: Engine, name: str) -> pa.Table:
-        """A whole table, in an order that depends on its rows alone."""
+    def read_table(self, engine: Engine, name: str, since: Since | None = None) -> pa.Table:
+        """A table, whole or `since`, in an order that depends on its rows alone."""
+
+    def newest(self, engine: Engine, name: str, column: str) -> Any:
+        """The largest value of a column as the driver gives it; None where there is none."""
+
+    def version(self, engine: Engine) -> str | None:
+        """A text that changes with anything in the database, where that costs next to nothing."""
 
 
 def dialect_of(database: Connection | Engine) -> Dialect:

@@ -1,0 +1,79 @@
+"""Whether all records of a JSON file are written alike, so that DuckDB's reader changes no value.
+
+Its reader makes floats of numbers, keeps the last blank out of sight and passes over keys it was
+not asked for. Here each record is put together again from the values it gave: where that is the
+delivered text to the byte, every value is the delivered one.
+"""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import duckdb
+
+from retailmart.engines import JsonForm
+from retailmart.engines.duckdb import path_literal
+from retailmart.tables import text_literal
+
+# Whatever the reader takes for these is no JSON, or no text that a database can hold.
+_STRANGE = ("NaN", "Infinity", "\\u0000")
+
+
+def count(file: Path, form: JsonForm) -> int | None:
+    """How many records a file has if all are of one form; None where any is not."""
+    connection = duckdb.connect()
+    try:
+        connection.execute("SET autoinstall_known_extensions = false")
+        connection.execute("SET autoload_known_extensions = false")
+        connection.execute("SET preserve_insertion_order = false")
+        connection.execute(f"SET threads = {min(os.cpu_count() or 1, 4)}")
+        rows, alike = connection.execute(_query(file, form)).fetchall()[0]
+    except duckdb.Error:
+        return None
+    finally:
+        connection.close()
+    return int(rows) if rows == alike else None
+
+
+def _query(file: Path, form: JsonForm) -> str:
+    paths = ", ".join(text_literal(_json_path(key)) for key in form.keys)
+    kind = "array" if form.array else "newline_delimited"
+    options = f"format = '{kind}', compression = 'uncompressed'"
+    reader = f"read_json_objects([{path_literal(file)}], {options})"
+    values = f"SELECT CAST(json AS VARCHAR) AS r, json_extract(json, [{paths}]) AS e FROM {reader}"
+    as_written = [f"e[{n}]" for n, _ in enumerate(form.keys, 1)]
+    alike = f"r = {_together(form, as_written)}"
+    if form.scales:
+        padded = [_padded(f"e[{n}]", form, key) for n, key in enumerate(form.keys, 1)]
+        alike = f"CASE WHEN {alike} THEN true ELSE r = {_together(form, padded)} END"
+    strange = [f"contains(r, {text_literal(word)})" for word in _STRANGE]
+    strange += [f"e[{n}] = 'null'" for n, key in enumerate(form.keys, 1) if key in form.exact]
+    opened = [f"strlen(r) - strlen(replace(r, '{bracket}', ''))" for bracket in "{["]
+    strange.append(f"{' + '.join(opened)} > {form.brackets}")
+    strange.append(f"strlen(r) > {form.longest}")
+    bad = " OR ".join(f"coalesce({word}, false)" for word in strange)
+    return f"SELECT count(*), count(*) FILTER ({alike} AND NOT ({bad})) FROM ({values})"
+
+
+def _json_path(key: str) -> str:
+    return f'$."{key}"'
+
+
+def _together(form: JsonForm, values: list[str]) -> str:
+    """A record's text, from the values that are there."""
+    parts = [text_literal(form.before[0]), values[0]]
+    for before, value in zip(form.before[1:], values[1:], strict=True):
+        parts += [f"CASE WHEN {value} IS NOT NULL THEN {text_literal(before)} ELSE '' END", value]
+    return f"concat({', '.join(parts)}, {text_literal(form.after)})"
+
+
+def _padded(value: str, form: JsonForm, key: str) -> str:
+    """A number of a DECIMAL column with all its decimals, anything else as it is."""
+    if key not in form.scales:
+        return value
+    precision, scale = form.scales[key]
+    number = f"CAST(TRY_CAST(CAST({value} AS VARCHAR) AS DECIMAL({precision},{scale})) AS VARCHAR)"
+    return (
+        f"""CASE WHEN starts_with({value}, '"') THEN {value} ELSE coalesce({number}, {value}) END"""
+    )
