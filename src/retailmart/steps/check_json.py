@@ -1,0 +1,313 @@
+"""Check a JSON file: cut its records into the feed's columns, and decide how the engine reads it.
+
+A file whose records are all written alike is read as it is. Any other is written anew, each value
+as a text of the very characters that were delivered.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, field, replace
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+from retailmart.engines import JsonForm, JsonShape, count_alike
+from retailmart.project.documents import did_you_mean
+from retailmart.project.feed import Feed, Policy
+from retailmart.steps.check import (
+    NO_DATA,
+    ORIGIN,
+    CheckedFile,
+    ErrorFolder,
+    Layout,
+    Refusal,
+    folded,
+    frozen,
+    known_names,
+)
+from retailmart.steps.flawed import FlawedRecord, FlawedWriter
+from retailmart.steps.json_records import (
+    DEEPEST,
+    BrokenJson,
+    JsonRecord,
+    flaw_of_members,
+    is_array,
+    json_records,
+    plain_of,
+    text_of,
+    written,
+)
+from retailmart.steps.records import Flaw, readable
+from retailmart.steps.scan import LONGEST_RECORD
+
+# Below this the careful reader is done before the engine has begun.
+WORTH_A_LOOK = 1 << 18
+_LOOKED_AT = 100
+_MOST_NAMES = 1_000
+_NOTHING = object()
+# What the engine's relations are given besides a file's keys.
+_TAKEN = frozenset({"_row", "_file_id", "file_index"})
+
+
+@dataclass
+class Cut:
+    """A record as columns: values by the feed's names and by those it does not know.
+
+    `places` are the keys that lead to each value. With a flaw, the record is no row.
+    """
+
+    values: dict[str, Any] = field(default_factory=dict)
+    places: dict[str, tuple[str, ...]] = field(default_factory=dict)
+    flaw: Flaw | None = None
+
+    @property
+    def cells(self) -> dict[str, str]:
+        """What the columns say, as texts."""
+        return {name: plain_of(value) for name, value in self.values.items()}
+
+
+class Cutter:
+    """Cuts the records of one file. With `is_replay` it knows the columns of an exported sheet."""
+
+    def __init__(self, feed: Feed, *, is_replay: bool = False) -> None:
+        self.known = known_names(feed)
+        if is_replay:
+            self.known |= {name: name for name in NO_DATA if name not in self.known}
+        self._own = frozenset(self.known.values())
+        self._flattens = feed.nested == "flatten"
+        self._evolves = feed.schema.columns is Policy.EVOLVE
+        self.inner = _beginnings(self.known) if self._flattens else frozenset()
+        self._names: dict[str, str] = {}
+        self._first: dict[str, str] = {}
+
+    def __call__(self, record: JsonRecord) -> Cut:
+        """The columns of an object."""
+        members = record.members or {}
+        cut = Cut(flaw=flaw_of_members(record, members))
+        if cut.flaw:
+            cut.values = {self.name(key): None for key in members}
+            return cut
+        for key, value in members.items():
+            rest = self._taken(cut, record, value, folded(key), (key,)) if self.inner else value
+            if rest is _NOTHING:
+                continue
+            if isinstance(rest, dict) and rest and self._spreads(key):
+                for path, leaf in _leaves(rest, (key,)):
+                    self._put(cut, record, self.name(".".join(path)), leaf, path)
+            else:
+                self._put(cut, record, self.name(key), rest, (key,))
+        return cut
+
+    def name(self, key: str) -> str:
+        """The column that a key means: one of the feed's, or the key itself.
+
+        Where such keys become columns of raw, letter case tells none apart.
+        """
+        name = self._names.get(key)
+        if name is None:
+            word = folded(key)
+            first = self._first.setdefault(word, key) if self._evolves else key
+            name = self._names[key] = self.known.get(word) or first
+        return name
+
+    def _spreads(self, key: str) -> bool:
+        """Whether the leaves of an object become columns of their own."""
+        return self._evolves and self._flattens and self.name(key) not in self._own
+
+    def _taken(
+        self, cut: Cut, record: JsonRecord, value: Any, word: str, path: tuple[str, ...]
+    ) -> Any:
+        """Take the feed's columns out of an object; what is left of it, _NOTHING where all went."""
+        if word not in self.inner or not isinstance(value, dict) or not value:
+            return value
+        left = {}
+        for key, item in value.items():
+            inner, place = f"{word}.{folded(key)}", (*path, key)
+            rest = self._taken(cut, record, item, inner, place)
+            if rest is _NOTHING:
+                continue
+            if column := self.known.get(inner):
+                self._put(cut, record, column, rest, place)
+            else:
+                left[key] = rest
+        return left or _NOTHING
+
+    @staticmethod
+    def _put(cut: Cut, record: JsonRecord, name: str, value: Any, path: tuple[str, ...]) -> None:
+        if name in cut.values and cut.flaw is None:
+            words = f"names the column {name} more than once"
+            cut.flaw = Flaw("duplicate_key", f"{words}, at {record.pointer(*path)}")
+        cut.values[name] = value
+        cut.places[name] = path
+
+
+def _beginnings(names: Iterable[str]) -> frozenset[str]:
+    """What stands before the dots of dotted names."""
+    found = set()
+    for name in names:
+        parts = name.split(".")
+        found |= {".".join(parts[:count]) for count in range(1, len(parts))}
+    return frozenset(found)
+
+
+def _leaves(value: dict[str, Any], path: tuple[str, ...]) -> Iterator[tuple[tuple[str, ...], Any]]:
+    for key, item in value.items():
+        if isinstance(item, dict) and item:
+            yield from _leaves(item, (*path, key))
+        else:
+            yield (*path, key), item
+
+
+def check_json(
+    content: Path, feed: Feed, from_path: tuple[tuple[str, str], ...]
+) -> CheckedFile | Refusal:
+    """Check a JSON file's content that `feed` claims; `from_path` is what its path tells."""
+    try:
+        found = _as_it_is(content, feed) or take_apart(content, feed)
+    except BrokenJson as error:
+        return Refusal(ErrorFolder.BAD_SCHEMA, str(error))
+    if isinstance(found, Refusal):
+        return found
+    return replace(found, layout=replace(found.layout, from_path=from_path))
+
+
+def _as_it_is(content: Path, feed: Feed) -> CheckedFile | None:
+    """A large file of records written alike, of which the engine changes nothing."""
+    if content.stat().st_size < WORTH_A_LOOK:
+        return None
+    cutter = Cutter(feed)
+    form = _form(content, feed, cutter)
+    if form is None:
+        return None
+    names = {cutter.name(key): key for key in form.keys}
+    layout = _layout(feed, names, is_replay=False)
+    if len(names) < len(form.keys) or isinstance(layout, Refusal):
+        return None
+    count = count_alike(content, form)
+    if not count:
+        return None
+    shape = JsonShape(tuple(names[name] for name in layout.columns), form.array)
+    return CheckedFile(feed, content, content, layout, False, count, json=shape)
+
+
+def _form(content: Path, feed: Feed, cutter: Cutter) -> JsonForm | None:
+    """How the fullest of the first records is written, where the engine can follow it."""
+    longest: JsonRecord | None = None
+    for record in islice(json_records(content), _LOOKED_AT):
+        if record.members is None:
+            return None
+        if longest is None or len(record.members) > len(longest.members or {}):
+            longest = record
+    members = written(longest.raw) if longest else None
+    if not members:
+        return None
+    keys, before, after = members
+    words = {key.lower() for key in keys}
+    plain = all(key and '"' not in key and "\\" not in key for key in keys)
+    if not plain or len(words) < len(keys) or words & _TAKEN or len(keys) > _MOST_NAMES:
+        return None
+    if any(folded(key) in cutter.inner or folded(key) == ORIGIN for key in keys):
+        return None
+    types = {column.name: column.type for column in feed.columns}
+    scales = {
+        key: (types[name].precision, types[name].scale)
+        for key in keys
+        if (name := cutter.name(key)) in types and types[name].is_decimal
+    }
+    further = frozenset(key for key in keys if cutter.name(key) not in types)
+    if further and feed.schema.columns is Policy.EVOLVE:
+        return None
+    return JsonForm(
+        keys,
+        before,
+        after,
+        is_array(content),
+        longest=LONGEST_RECORD,
+        brackets=DEEPEST,
+        exact=further,
+        scales=scales,
+    )
+
+
+def take_apart(content: Path, feed: Feed) -> CheckedFile | Refusal:
+    """Write a file anew: one object a line, each value's JSON text as a text, flawed records apart.
+
+    Raises BrokenJson.
+    """
+    target = content.with_suffix(".clean.jsonl")
+    flawed = FlawedWriter(content.with_suffix(".flawed"))
+    cutter = Cutter(feed)
+    # Keys are numbers, as a hostile name may be one that the engine has for itself.
+    names: dict[str, str] = {}
+    count = objects = 0
+    first: Flaw | None = None
+    with target.open("w", encoding="utf-8") as clean, flawed:
+        for record in json_records(content):
+            count += 1
+            flaw = record.flaw
+            if record.members is not None:
+                objects += 1
+                cut = cutter(record)
+                flaw = flaw or cut.flaw
+                for name in cut.values:
+                    if name not in names:
+                        names[name] = str(len(names))
+                if len(names) > _MOST_NAMES:
+                    break
+            if flaw:
+                first = first or flaw
+                flawed.add(FlawedRecord(record.number, readable(record.raw), flaw))
+                continue
+            own = cutter.known.values()
+            said = {
+                names[name]: text_of(value)
+                for name, value in cut.values.items()
+                if value is not None or name not in own
+            }
+            clean.write(json.dumps(said, ensure_ascii=False) + "\n")
+    if refusal := _unfit(count, objects, first, names):
+        return refusal
+    is_replay = ORIGIN not in cutter.known and any(folded(name) == ORIGIN for name in names)
+    if is_replay:
+        replay = Cutter(feed, is_replay=True)
+        names = {replay.name(name): key for name, key in names.items()}
+    layout = _layout(feed, names, is_replay=is_replay)
+    if isinstance(layout, Refusal):
+        return layout
+    shape = JsonShape(tuple(names[name] for name in layout.columns), array=False, of_texts=True)
+    return CheckedFile(
+        feed, content, target, layout, False, count, True, flawed.records, json=shape
+    )
+
+
+def _unfit(
+    count: int, objects: int, first: Flaw | None, names: Mapping[str, str]
+) -> Refusal | None:
+    if len(names) > _MOST_NAMES:
+        words = f"has more than {_MOST_NAMES:,} different keys; are some of them values?"
+    elif not count:
+        words = "holds no record"
+    elif not objects:
+        why = f": {first.message}" if first else ""
+        words = f"is neither a list of objects nor one object a line{why}"
+    else:
+        return None
+    return Refusal(ErrorFolder.BAD_SCHEMA, words)
+
+
+def _layout(feed: Feed, names: Mapping[str, str], *, is_replay: bool) -> Layout | Refusal:
+    """The columns of a file whose records have these names: the feed's first, in its order."""
+    asked = [column for column in feed.columns if column.folder is None]
+    own = [column.name for column in asked if column.name in names]
+    missing = [column.name for column in asked if column.mandatory and column.name not in names]
+    others = [name for name in names if name not in own]
+    if missing:
+        word = "column" if len(missing) == 1 else "columns"
+        hint = did_you_mean(missing[0], others)
+        words = f"has no record with the {word} {', '.join(missing)}"
+        return Refusal(ErrorFolder.BAD_SCHEMA, words + (hint if "mean" in hint else ""))
+    known = known_names(feed) | ({name: name for name in NO_DATA} if is_replay else {})
+    layout = Layout((*own, *others), is_replay, is_json=True)
+    return frozen(feed, layout.columns, known) or layout
