@@ -14,18 +14,27 @@ from retailmart.errors import SettingsError
 from retailmart.project import load_project
 from retailmart.template import write_project
 
+FEEDS = {"sales", "orders_export", "deliveries_export", "users_export"}
+TABLES = {
+    *("customer", "store", "product", "sales_team"),
+    *("customers", "products", "orders", "order_items"),
+    *("inventory_locations", "product_inventory"),
+}
+MARTS = {
+    *("customer_mart", "sales_mart"),
+    *("customer_monthly_purchase", "sales_team_incentive", "declining_customers"),
+    *("inventory_analytics", "warehouse_utilization", "inventory_turnover"),
+    *("order_analytics", "peak_hours", "customer_segments"),
+    *("market_orders", "market_order_totals", "market_users", "market_deliveries"),
+    *("market_metrics", "market_user_totals", "market_category_metrics"),
+    *("market_merchant_metrics", "market_payment_metrics"),
+}
 WRITTEN = {
-    ".env",
-    ".gitignore",
-    ".schema/feed.schema.json",
-    ".schema/retailmart.schema.json",
-    "feeds/sales.yml",
-    "marts/customer_mart.sql",
-    "marts/customer_monthly_purchase.sql",
-    "marts/declining_customers.sql",
-    "marts/sales_mart.sql",
-    "marts/sales_team_incentive.sql",
-    "retailmart.yml",
+    *(".env", ".gitignore", "retailmart.yml"),
+    *(f".schema/{name}.schema.json" for name in ("feed", "retailmart", "table")),
+    *(f"feeds/{name}.yml" for name in FEEDS),
+    *(f"tables/{name}.yml" for name in TABLES),
+    *(f"marts/{name}.sql" for name in MARTS),
 }
 KINDS: dict[str, tuple[type, ...]] = {
     "object": (dict,),
@@ -107,8 +116,27 @@ def test_a_new_project_is_whole_and_good(tmp_path: Path) -> None:
     assert {path.relative_to(tmp_path / "shop").as_posix() for path in written} == WRITTEN
     assert (tmp_path / "shop" / "landing").is_dir()
     project = load_project(tmp_path / "shop")
-    assert set(project.feeds) == {"sales"}
-    assert len(project.marts) == 5
+    assert (set(project.feeds), set(project.tables)) == (FEEDS, TABLES)
+    assert set(project.marts) == MARTS
+
+
+def test_all_but_the_sales_are_published(tmp_path: Path) -> None:
+    """Each under its own name; the two marts with every sale stay in the lake."""
+    write_project(tmp_path, sample=False)
+    marts = load_project(tmp_path).marts
+    lake_only = {"customer_mart", "sales_mart"}
+    assert {name: mart.publish_as for name, mart in marts.items()} == {
+        name: None if name in lake_only else name for name in MARTS
+    }
+
+
+def test_dimensions_of_the_tills_have_a_history(tmp_path: Path) -> None:
+    """A sale shows its customer, store and salesperson as they were; the webshop's are current."""
+    write_project(tmp_path, sample=False)
+    tables = load_project(tmp_path).tables
+    dimensions = {"customer", "store", "product", "sales_team"}
+    assert {name for name, table in tables.items() if table.history} == dimensions
+    assert all(table.key for table in tables.values())
 
 
 def test_the_settings_are_written_out(tmp_path: Path) -> None:
@@ -132,10 +160,15 @@ def test_secrets_and_data_stay_out_of_git(tmp_path: Path) -> None:
 
 
 def test_the_sample_brings_a_shop(tmp_path: Path) -> None:
-    """With a sample there are sales to load and a database of the shop."""
+    """With a sample there are files of every feed to load and a database of the shop."""
     write_project(tmp_path, sample=True)
     assert (tmp_path / "shop.db").is_file()
-    assert list((tmp_path / "landing").rglob("sales*.csv*"))
+    landed = [
+        path.relative_to(tmp_path / "landing").as_posix()
+        for path in (tmp_path / "landing").rglob("*.*")
+    ]
+    for feed in load_project(tmp_path).feeds.values():
+        assert any(feed.claims(path) for path in landed), feed.name
 
 
 @pytest.mark.parametrize("name", sorted(WRITTEN))
@@ -188,7 +221,12 @@ def test_the_samples_database_is_not_overwritten(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("schema", "file"), [("retailmart", "retailmart.yml"), ("feed", "feeds/sales.yml")]
+    ("schema", "file"),
+    [
+        ("retailmart", "retailmart.yml"),
+        *(("feed", f"feeds/{name}.yml") for name in sorted(FEEDS)),
+        *(("table", f"tables/{name}.yml") for name in sorted(TABLES)),
+    ],
 )
 def test_the_files_fit_their_schemas(tmp_path: Path, schema: str, file: str) -> None:
     """The editor that follows the schema named in the file's first line finds no fault with it."""
@@ -214,6 +252,10 @@ def test_the_files_fit_their_schemas(tmp_path: Path, schema: str, file: str) -> 
         ("feed", "{files: [a.csv], columns: {id: INT}, rules: [{name: a, action: wran}]}", False),
         ("retailmart", "{variables: {incentive_rate: 0.02, incentive_scope: company}}", True),
         ("retailmart", "{threads: 4, memory_limit: 2GB}", True),
+        ("table", "{}", True),
+        ("table", "{key: [id], refresh: incremental, cursor: updated_at}", True),
+        ("table", "{key: id}", False),
+        ("table", "{refresh: daily}", False),
         ("retailmart", "{lanes: 3}", False),
         ("retailmart", "{engine: sparc}", False),
         ("retailmart", "{threads: 0}", False),
@@ -229,7 +271,7 @@ def test_schemas_agree_with_the_product(
     assert fits(yaml.safe_load(document), root, root) is good
 
 
-@pytest.mark.parametrize("name", ["retailmart", "feed"])
+@pytest.mark.parametrize("name", ["retailmart", "feed", "table"])
 def test_schemas_describe_every_key(tmp_path: Path, name: str) -> None:
     """Completion shows what a key is for."""
     write_project(tmp_path, sample=False)

@@ -1,4 +1,4 @@
-"""The sample shop: the same at each call, believable, and with each flaw that it promises."""
+"""The sample: the same at each call; its tills believable, with each flaw that they promise."""
 
 from __future__ import annotations
 
@@ -107,7 +107,7 @@ def test_other_files_of_the_project_stay(tmp_path: Path) -> None:
 
 def test_landing_holds_the_promised_files(shop: Path) -> None:
     """Thirteen weeks, a copy, a file without totals and two files that are no sales."""
-    names = sorted(path.name for path in (shop / "landing").iterdir())
+    names = sorted(path.name for path in (shop / "landing").iterdir() if path.is_file())
     assert len(names) == 13 + 4
     assert {COPY, LACKING, "stocklist.xlsx", "notes.csv"} < set(names)
     assert [name for name in names if name.endswith(".gz")] == ["sales_2024-01-29.csv.gz"]
@@ -239,7 +239,7 @@ def test_two_equal_rows_are_in_one_file(files: dict[str, list[Record]]) -> None:
 def test_one_file_is_there_twice(shop: Path) -> None:
     """Two names share their bytes; no other content is repeated."""
     names: dict[bytes, list[str]] = defaultdict(list)
-    for path in sorted((shop / "landing").iterdir()):
+    for path in sorted(path for path in (shop / "landing").rglob("*") if path.is_file()):
         names[content(path)].append(path.name)
     assert [same for same in names.values() if len(same) > 1] == [[COPY, "sales_2024-02-12.csv"]]
 

@@ -13,7 +13,7 @@ _HIDDEN = {"gitignore": ".gitignore", "env": ".env"}
 
 
 def write_project(folder: Path, *, sample: bool) -> list[Path]:
-    """Write a new project into `folder`; with `sample`, a small shop with three months of sales.
+    """Write a new project into `folder`; with `sample`, an invented retailer's first three months.
 
     Returns what was written. Raises SettingsError rather than touch a file that is there.
     """
@@ -57,8 +57,13 @@ def _schemas() -> dict[str, str]:
     from retailmart.project.documents import Document
     from retailmart.project.feed import FeedDocument
     from retailmart.project.settings import Settings
+    from retailmart.project.table import TableDocument
 
-    models: dict[str, type[Document]] = {"retailmart": Settings, "feed": FeedDocument}
+    models: dict[str, type[Document]] = {
+        "retailmart": Settings,
+        "feed": FeedDocument,
+        "table": TableDocument,
+    }
     return {
         f"{name}.schema.json": json.dumps(model.model_json_schema(), indent=2) + "\n"
         for name, model in models.items()

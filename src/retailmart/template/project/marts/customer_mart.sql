@@ -1,4 +1,4 @@
--- about: every sale with its customer
+-- about: every sale with its customer as of that day
 -- refresh: append
 -- partitions: [_month]
 -- balance: {sales: total_cost}
@@ -16,4 +16,5 @@ SELECT
     s._file_id,
     s._month
 FROM sales s
-LEFT JOIN customer c ON c.customer_id = s.customer_id
+LEFT JOIN customer_history c ON c.customer_id = s.customer_id
+    AND s.sales_date >= c._valid_from AND s.sales_date < c._valid_to

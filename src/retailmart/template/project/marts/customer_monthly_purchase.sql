@@ -4,6 +4,7 @@
 -- key: [_month, customer_id]
 -- balance: {sales: monthly_total}
 -- publish: true
+-- snapshot: true
 WITH totals AS (
     SELECT
         _month,

@@ -2,6 +2,7 @@
 -- refresh: full
 -- key: [customer_id]
 -- publish: true
+-- snapshot: true
 -- variables: {declining_threshold_percent: 0}
 WITH months AS (
     SELECT

@@ -1,8 +1,9 @@
--- about: every sale with its store and salesperson
+-- about: every sale with its store and salesperson as of that day
 -- refresh: append
 -- partitions: [sales_month, store_id]
 -- balance: {sales: total_cost}
 -- publish: false
+-- snapshot: true
 SELECT
     s.store_id,
     s.sales_person_id,
@@ -19,5 +20,7 @@ SELECT
     s._file_id,
     s._month AS sales_month
 FROM sales s
-LEFT JOIN sales_team t ON t.id = s.sales_person_id
-LEFT JOIN store st ON st.id = s.store_id
+LEFT JOIN sales_team_history t ON t.id = s.sales_person_id
+    AND s.sales_date >= t._valid_from AND s.sales_date < t._valid_to
+LEFT JOIN store_history st ON st.id = s.store_id
+    AND s.sales_date >= st._valid_from AND s.sales_date < st._valid_to

@@ -4,6 +4,7 @@
 -- key: [_month, store_id, sales_person_id]
 -- balance: {sales: total_sales}
 -- publish: true
+-- snapshot: true
 -- variables: {incentive_rate: 0.01, incentive_scope: store}  # scope: store, or company
 WITH totals AS (
     SELECT

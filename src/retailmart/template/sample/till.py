@@ -1,4 +1,4 @@
-"""A small invented shop: its database `shop.db` and three months of till files in `landing`.
+"""The sample's tills: dimension tables of the shop's database and three months of till files.
 
 Six stores with five salespeople each, 60 products, 400 customers and some 8,000 sales of January
 to March 2024, one file a week. As in a real shop, not everything is clean:
@@ -12,7 +12,7 @@ to March 2024, one file a week. As in a real shop, not everything is clean:
   `notes.csv` are no sales at all.
 
 Every seventh customer comes less each month, and two people of one store share February's lead.
-All of it is the same, byte for byte, at each call. No Indian phone number begins with 00000.
+No Indian phone number begins with 00000.
 """
 
 from __future__ import annotations
@@ -21,15 +21,12 @@ import csv
 import gzip
 import io
 import random
-import sqlite3
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
-from contextlib import closing
 from dataclasses import dataclass, replace
 from datetime import date, timedelta
 from decimal import ROUND_HALF_UP, Decimal
 from itertools import accumulate
-from pathlib import Path
 
 _CENT = Decimal("0.01")
 _WEEKS = [date(2024, 1, 1) + timedelta(weeks=week) for week in range(13)]
@@ -82,7 +79,7 @@ Bed sheet "Jaipur", double=899|LED bulb 9 W=119|Candles, box of 12=60|Notebook, 
 Ball pens, pack of 10=95|Umbrella 23"=389|Jute bag=149|Mosquito coil=38.50|Hair comb=25
 Gift card, any amount=500"""
 
-_SCHEMA = """
+SCHEMA = """
 CREATE TABLE customer (customer_id INTEGER PRIMARY KEY, first_name TEXT, last_name TEXT,
     address TEXT, pincode TEXT, phone_number TEXT, customer_joining_date DATE);
 CREATE TABLE store (id INTEGER PRIMARY KEY, address TEXT, store_pincode TEXT,
@@ -131,18 +128,10 @@ class _Sale:
         return {name: str(value) for name, value in values.items()}
 
 
-def write_sample(folder: Path) -> None:
-    """Write `shop.db` and `landing/*` of the sample shop into a project folder.
-
-    Files of these names are replaced, others stay. OSError if the folder cannot be written.
-    """
-    rng = random.Random(2024)
+def make(rng: random.Random) -> tuple[dict[str, list[_Row]], dict[str, bytes]]:
+    """The rows of each table, and the content of each file below landing."""
     products = _products(rng)
-    landing = folder / "landing"
-    landing.mkdir(exist_ok=True)
-    (folder / "shop.db").write_bytes(_database(_tables(rng, products)))
-    for name, content in _landing_files(rng, products).items():
-        (landing / name).write_bytes(content)
+    return _tables(rng, products), _landing_files(rng, products)
 
 
 def _products(rng: random.Random) -> list[_Product]:
@@ -155,17 +144,6 @@ def _products(rng: random.Random) -> list[_Product]:
         expiry = date(2024, 4, 20) + timedelta(rng.randrange(400)) if entry in _FOOD else None
         products.append(_Product(number, name, price, old_price, _OPENED, updated, expiry))
     return products
-
-
-def _database(tables: Mapping[str, list[_Row]]) -> bytes:
-    """The shop's SQLite database; made in memory, its bytes depend on nothing found on disk."""
-    with closing(sqlite3.connect(":memory:")) as connection:
-        connection.executescript(_SCHEMA)
-        for table, rows in tables.items():
-            marks = ", ".join("?" * len(rows[0]))
-            connection.executemany(f"INSERT INTO {table} VALUES ({marks})", rows)
-        connection.commit()
-        return connection.serialize()
 
 
 def _tables(rng: random.Random, products: Iterable[_Product]) -> dict[str, list[_Row]]:

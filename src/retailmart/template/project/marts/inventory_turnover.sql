@@ -1,0 +1,45 @@
+-- about: what was sold of each product lately, and how long its stock will last
+-- refresh: full
+-- key: [product_id]
+-- publish: true
+-- snapshot: true
+-- variables: {turnover_window_days: 30}
+WITH recent_orders AS (
+    SELECT order_id
+    FROM orders
+    WHERE coalesce(upper(trim(status)), '') NOT IN ('CANCELLED', 'CANCELED')
+        -- Neither older than the window nor dated after the run's moment.
+        AND date_diff('microsecond', CAST(order_date AS TIMESTAMPTZ), getvariable('as_of')) >= 0
+        AND date_diff('microsecond', CAST(order_date AS TIMESTAMPTZ), getvariable('as_of'))
+        < CAST(getvariable('turnover_window_days') AS BIGINT) * 86400000000
+),
+sold AS (
+    SELECT i.product_id, coalesce(sum(i.quantity), 0) AS units_sold
+    FROM order_items i
+    INNER JOIN recent_orders o ON o.order_id = i.order_id
+    WHERE i.product_id IS NOT NULL
+    GROUP BY i.product_id
+)
+-- FULL JOIN: what does not sell is shown, and so is what was sold and is no product any more.
+SELECT
+    coalesce(p.product_id, s.product_id) AS product_id,
+    p.name AS product,
+    coalesce(s.units_sold, 0) AS units_sold,
+    p.stock_quantity AS stock,
+    -- NULL where nothing is in stock: there is no part of nothing.
+    CASE
+        WHEN p.stock_quantity > 0
+            THEN CAST(
+                CAST(coalesce(s.units_sold, 0) AS DOUBLE) / p.stock_quantity AS DECIMAL(18, 4)
+            )
+    END AS turnover,
+    -- NULL where nothing was sold: it would last for ever.
+    CASE
+        WHEN s.units_sold > 0 AND p.stock_quantity IS NOT NULL
+            THEN CAST(
+                CAST(greatest(p.stock_quantity, 0) AS DOUBLE)
+                * getvariable('turnover_window_days') / s.units_sold AS DECIMAL(18, 4)
+            )
+    END AS days_of_cover
+FROM products p
+FULL JOIN sold s ON s.product_id = p.product_id
