@@ -133,6 +133,15 @@ def _counts(report: RunReport) -> Table:
         for gap in batch.unmatched:
             words = f"{gap.keys:,} keys in {gap.rows:,} rows, kept without {gap.table}'s columns"
             table.add_row(f"unknown {gap.column}", words)
+        for late in batch.healed:
+            words = (
+                f"{late.keys:,} keys came late: {late.amount:,} in {late.rows:,} rows left unknown"
+            )
+            table.add_row(f"known {late.column}", words)
+        for change in batch.columns:
+            kind = f"{change.before} → {change.after}" if change.before else f"new, {change.after}"
+            words = f"{change.table}: {kind}, by {change.cause}"
+            table.add_row(f"column {change.column}", _cell(words))
         for line in batch.differences:
             words = f"{line.rows:+,} rows, {line.amount:+,}"
             what = "corrected" if batch.undoes is None else "taken back"
@@ -157,7 +166,18 @@ def _problems(report: RunReport) -> Table | None:
             table.add_row(_cell(line.path), f"{line.quarantined:,} rows quarantined", _cell(words))
         for rule, count in line.warned.items():
             table.add_row(_cell(line.path), f"{count:,} rows warned", _cell(rule))
+    for why, names in _unavailable(report).items():
+        table.add_row(_cell(", ".join(names)), "not available", _cell(why))
     return table if table.row_count else None
+
+
+def _unavailable(report: RunReport) -> dict[str, list[str]]:
+    """The marts that lack something, by what they lack."""
+    found: dict[str, list[str]] = {}
+    for batch in report.batches[-1:]:
+        for name, why in batch.unavailable.items():
+            found.setdefault(why, []).append(name)
+    return found
 
 
 def _marts(report: RunReport) -> Table:

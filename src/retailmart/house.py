@@ -6,30 +6,36 @@ import json
 import shutil
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, closing, contextmanager
 from dataclasses import dataclass, field, replace
-from datetime import datetime
-from functools import cached_property
+from datetime import UTC, datetime
+from functools import cached_property, partial
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from retailmart.database import open_database, told
 from retailmart.engines import Engine, open_engine
 from retailmart.errors import DeliveryReplaced, LeaseLost, RetailmartError, SettingsError
 from retailmart.lake import Lake, place_of
 from retailmart.ledger import Ledger, claim
-from retailmart.ledger.values import Batch, LedgerFile, MartRecord
+from retailmart.ledger.values import Batch, LedgerFile, MartRecord, SourceRecord
 from retailmart.project import Feed, Mart, Project
 from retailmart.project.settings import Variable
+from retailmart.project.table import Table, undeclared
 from retailmart.report import BatchReport, RunReport, Watch
 from retailmart.steps.archive import snapshot_archived
-from retailmart.steps.build import build_order
+from retailmart.steps.build import build_order, without_input
 from retailmart.steps.check import CheckedFile, Refusal, check_content
 from retailmart.steps.discover import is_whole, scan_again, snapshot
+from retailmart.steps.evolve import effective
 from retailmart.steps.load import FileToLoad, raw_fields, raw_table
-from retailmart.steps.sources import LoadedSource, load_source, locate
+from retailmart.steps.sources import Found, LoadedTable, Sources, load_table, locate, look
 from retailmart.storage import Entry, Store, open_store
 from retailmart.storage.s3 import S3Access
 from retailmart.tables import TableChange, TableState
+
+if TYPE_CHECKING:
+    from sqlalchemy import Engine as Database
 
 # The pipeline's own folder in a project: nothing in it is needed once no batch is open.
 PRIVATE = ".retailmart"
@@ -37,15 +43,28 @@ PRIVATE = ".retailmart"
 
 @dataclass(frozen=True)
 class Plan:
-    """The marts in an order in which each finds what it reads, and what each reads."""
+    """The marts in an order in which each finds what it reads, and what each reads.
+
+    `tables` are the source tables that are read, and the source that has each; `nowhere` those that
+    no source has, `unavailable` the marts that lack something, and what.
+    """
 
     order: tuple[Mart, ...]
     reads: Mapping[str, frozenset[str]]
+    tables: Mapping[str, tuple[str, Table]]
+    nowhere: frozenset[str]
+    unavailable: Mapping[str, str]
+
+
+# Before the fingerprint of a mart that could not be built: there was nothing to build it from.
+_UNAVAILABLE = "-"
 
 
 def definition_of(fingerprint: str | None) -> str | None:
     """A fingerprint without its day: what decides how a published table is laid out."""
-    return fingerprint.partition("@")[0] if fingerprint else None
+    if not fingerprint or fingerprint.startswith(_UNAVAILABLE):
+        return None
+    return fingerprint.partition("@")[0]
 
 
 def store_at(project: Project, place: str) -> Store:
@@ -59,6 +78,13 @@ def open_lake(project: Project) -> Lake:
     """The project's lake, for reading."""
     workspace = project.folder / PRIVATE / "lake"
     return Lake(place_of(store_at(project, project.settings.lake), workspace))
+
+
+def check_functions(project: Project) -> None:
+    """SettingsError where functions.py can't be imported, or names a function of SQL's own."""
+    if loaded := project.functions.load():
+        with closing(open_engine(project.settings, [], project.folder / PRIVATE)) as engine:
+            engine.add_functions(loaded)
 
 
 @dataclass
@@ -75,9 +101,10 @@ class House:
     _stack: ExitStack
     waiting: tuple[str, ...] = ()
     unreachable: tuple[str, ...] = ()
-    checked: dict[str, CheckedFile] = field(default_factory=dict)
+    checked: dict[tuple[str, str], CheckedFile] = field(default_factory=dict)
     seconds: dict[str, float] = field(default_factory=dict)
     _engine: Engine | None = None
+    _found: dict[str, Found] = field(default_factory=dict)
 
     @classmethod
     @contextmanager
@@ -138,29 +165,74 @@ class House:
 
     def fingerprints(self, as_of: datetime) -> dict[str, str]:
         """What each mart is built by: its definition, and the day where it looks at `as_of`."""
-        variables = self.variables()
+        variables, functions = self.variables(), self.project.functions
         found = {}
         for mart in self.project.marts.values():
             day = f"@{as_of:%Y-%m-%d}" if mart.looks_at_as_of else ""
-            found[mart.name] = mart.fingerprint(variables) + day
+            found[mart.name] = mart.fingerprint(variables, functions.used_in(mart.query)) + day
         return found
 
-    def stale_marts(self, as_of: datetime) -> frozenset[str]:
-        """Marts that are new, or were built by another definition or for another day."""
-        known = self.ledger.marts()
-        return frozenset(
-            name
-            for name, fingerprint in self.fingerprints(as_of).items()
-            if known.get(name, MartRecord(name)).fingerprint != fingerprint
-        )
+    def stale_marts(self, as_of: datetime, available: Iterable[str] = ()) -> frozenset[str]:
+        """Marts that are new, or were built by another definition or for another day.
+
+        A mart that could not be built is stale once it is `available`.
+        """
+        known, can_be_built = self.ledger.marts(), set(available)
+        stale = set()
+        for name, fingerprint in self.fingerprints(as_of).items():
+            built = known.get(name, MartRecord(name)).fingerprint
+            if built != fingerprint and (
+                built != _UNAVAILABLE + fingerprint or name in can_be_built
+            ):
+                stale.add(name)
+        return frozenset(stale)
 
     def has_stale_marts(self, as_of: datetime) -> bool:
         """Whether marts must be built although nothing has landed."""
-        return bool(self.stale_marts(as_of)) and bool(self.ledger.count_files().get("loaded"))
+        if not self.stale_marts(as_of):
+            return False
+        return bool(self.ledger.count_files().get("loaded") or self.ledger.sources())
 
-    def plan(self, engine: Engine) -> Plan:
-        """Find out what each mart reads. RetailmartError names the mart that cannot be parsed."""
-        own = {name.lower(): name for name in (*self.project.feeds, *self.project.marts)}
+    def built_by(self, as_of: datetime, unavailable: Iterable[str]) -> dict[str, str]:
+        """The fingerprints that a batch leaves behind; those of `unavailable` marts are marked."""
+        lacking = set(unavailable)
+        return {
+            name: _UNAVAILABLE + fingerprint if name in lacking else fingerprint
+            for name, fingerprint in self.fingerprints(as_of).items()
+        }
+
+    def plan(self, engine: Engine, arriving: Iterable[str]) -> Plan:
+        """Find out what each mart reads, and whether it is there.
+
+        `arriving` are the feeds of which this batch brings files. RetailmartError names the mart
+        that cannot be parsed, SettingsError what no source has and no file declares.
+        """
+        reads = self._reads(engine)
+        wanted = self._wanted_tables(reads)
+        known = {name for name, record in self.ledger.sources().items() if record.digest}
+        taken = {*self.project.feeds, *self.project.marts}
+        tables, nowhere = (
+            locate(wanted, self.sources, known, taken) if wanted else ({}, frozenset())
+        )
+        delivered = self.ledger.feeds_delivered() | set(arriving)
+        absent = {
+            name: f"no source has the table {table.table}"
+            for table in map(self.project.tables.__getitem__, sorted(nowhere))
+            for name in table.names
+        }
+        undelivered = {
+            feed: f"no file of feed {feed} has come yet"
+            for feed in self.project.feeds
+            if feed not in delivered
+        }
+        order = build_order(self.project.marts, reads)
+        unavailable = without_input(order, reads, absent, undelivered, self.project.feeds)
+        available = tuple(mart for mart in order if mart.name not in unavailable)
+        return Plan(available, reads, tables, nowhere, unavailable)
+
+    def _reads(self, engine: Engine) -> dict[str, frozenset[str]]:
+        tables = (name for table in self.project.tables.values() for name in table.names)
+        own = {name.lower(): name for name in (*self.project.feeds, *self.project.marts, *tables)}
         reads = {}
         for mart in self.project.marts.values():
             try:
@@ -169,7 +241,7 @@ class House:
             except ValueError as error:
                 place = f"marts/{mart.name}.sql:{mart.first_line}"
                 raise RetailmartError(f"{place}: {error}", "Correct the mart's SELECT") from error
-        return Plan(build_order(self.project.marts, reads), reads)
+        return reads
 
     # opened late: a run with nothing to do pays for none of these
 
@@ -183,36 +255,77 @@ class House:
                 self.project.settings, [workspace], self.private, self.lake.fetch
             )
             self._stack.callback(self._engine.close)
+            self._engine.add_functions(self.project.functions.load())
         self._engine.set_variables({**self.variables(), "as_of": as_of})
         return self._engine
 
-    def load_sources(self, engine: Engine, plan: Plan, batch: Batch) -> list[LoadedSource]:
-        """Read the source tables that marts and feeds name."""
-        wanted = self._wanted_tables(plan)
-        if not wanted:
-            return []
-        from retailmart.database.source import read_table, table_names
+    @cached_property
+    def sources(self) -> Sources:
+        """The shop's own databases."""
 
-        with ExitStack() as stack:
-            databases = {}
-            for name in self.project.settings.sources:
-                url = self.project.source_url(name)
-                databases[name] = open_database(url, self.project.folder, must_exist=True)
-                stack.callback(databases[name].dispose)
-            offered = {name: table_names(database) for name, database in databases.items()}
-            found = locate(wanted, offered, {*self.project.feeds, *self.project.marts})
-            digests = self.ledger.source_digests()
-            return [
-                load_source(
-                    engine,
-                    self.lake,
-                    table,
-                    read_table(databases[source], table),
-                    digests.get(table),
-                    batch.batch_id,
-                )
-                for table, source in found.items()
-            ]
+        def opened(name: str) -> Database:
+            url = self.project.source_url(name)
+            return open_database(url, self.project.folder, must_exist=True)
+
+        sources = Sources(tuple(self.project.settings.sources), opened)
+        self._stack.callback(sources.close)
+        return sources
+
+    def tables_moved(self) -> bool:
+        """Whether source tables have other rows than they had, or are there for the first time."""
+        known = self.ledger.sources()
+        seen = []
+        for name in sorted({*self.project.tables, *known}):
+            table, before = self.project.tables.get(name, undeclared(name)), known.get(name)
+            try:
+                source = self.sources.has(table)
+            except RetailmartError:
+                if before is None:
+                    continue  # a new project may name sources that are not there yet
+                raise
+            if source is None:
+                if before is not None and before.digest:
+                    return True  # the batch tells that it is gone
+                continue
+            found = self._look(table, source, before)
+            if found.rows is not None:
+                return True
+            if found.record != before:
+                seen.append(found.record)
+        if seen:
+            self.ledger.saw_sources(seen)
+        return False
+
+    def _look(self, table: Table, source: str, known: SourceRecord | None) -> Found:
+        """What a source's table has, read once a run however often it is asked for."""
+        if table.name not in self._found:
+            self._found[table.name] = look(self.sources, source, table, known)
+        return self._found[table.name]
+
+    def load_tables(self, engine: Engine, plan: Plan, batch: Batch) -> list[LoadedTable]:
+        """Bring the source tables of a plan into the lake."""
+        known = self.ledger.sources()
+        loaded = []
+        for source, table in plan.tables.values():
+            found = self._look(table, source, known.get(table.name))
+            whole = partial(look, self.sources, source, table, None)
+            day = batch.as_of.astimezone(UTC).date()
+            loaded.append(load_table(engine, self.lake, found, whole, day, batch.batch_id))
+        self._found.clear()
+        return loaded
+
+    def feeds(self) -> dict[str, Feed]:
+        """The feeds with all columns that their raw tables hold.
+
+        SettingsError where a definition would take away any of them.
+        """
+        found = {}
+        for name, feed in self.project.feeds.items():
+            state = self.lake.state(raw_table(name))
+            known = self.ledger.schema(raw_table(name)) if state else None
+            fields = state.fields if state else None
+            found[name] = effective(feed, fields, known.columns if known else ())
+        return found
 
     def raw_state(self, feed: Feed) -> TableState:
         """A feed's raw table as it is, empty where nothing was loaded yet."""
@@ -225,7 +338,7 @@ class House:
 
     def to_load(self, file: LedgerFile) -> FileToLoad:
         """A staged file and how it is read, found out again for a batch of an earlier run."""
-        checked = self.checked.get(file.sha256)
+        checked = self.checked.get((file.path, file.sha256))
         return FileToLoad(file, checked or self._check_again(file))
 
     # behind a batch
@@ -257,6 +370,7 @@ class House:
         for table in self.lake.place.tables():
             for path in self.lake.strays(table, decided):
                 self.lake.place.discard(table, path)
+        self.lake.place.sweep_shown(self.lake.fence)
         self.lake.place.tidy()
         self.ledger.mark_swept()
 
@@ -287,19 +401,20 @@ class House:
             if state == "done" or isinstance(lost, LeaseLost):
                 raise
 
-    def _wanted_tables(self, plan: Plan) -> list[tuple[str, str]]:
+    def _wanted_tables(self, reads: Mapping[str, frozenset[str]]) -> list[tuple[Table, str]]:
         """Tables that must come from sources, with the place that names each."""
+        tables = self.project.tables
         own = {*self.project.feeds, *self.project.marts}
+        own |= {name for table in tables.values() for name in table.names}
         wanted = {
-            table: f"marts/{mart}.sql"
-            for mart, names in plan.reads.items()
-            for table in names - own
+            table: f"marts/{mart}.sql" for mart, names in reads.items() for table in names - own
         }
         for feed in self.project.feeds.values():
             for column in feed.columns:
                 if column.references and column.references[0] not in own:
                     wanted.setdefault(column.references[0], f"feeds/{feed.name}.yml")
-        return sorted(wanted.items())
+        declared = [(table, f"tables/{name}.yml") for name, table in tables.items()]
+        return [*declared, *((undeclared(name), place) for name, place in sorted(wanted.items()))]
 
     def _check_again(self, file: LedgerFile) -> CheckedFile:
         content = self.scratch / f"{file.sha256}.csv"
@@ -316,7 +431,7 @@ class House:
                 " the run's own copy has what was staged",
                 f"Put the file back into {self.landing} as it was, and run again",
             )
-        feed = self.project.feeds.get(str(file.feed))
+        feed = self.feeds().get(str(file.feed))
         if feed is None:
             raise RetailmartError(
                 f"{file.shown} of the unfinished batch {file.batch_id} is of feed {file.feed!r},"

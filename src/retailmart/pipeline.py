@@ -30,15 +30,17 @@ from retailmart.ledger.values import (
 )
 from retailmart.project import Project
 from retailmart.report import BatchReport, MartLine, RunReport, Silent, Watch
+from retailmart.steps.agree import agree
 from retailmart.steps.archive import archive, take_out
 from retailmart.steps.build import Inputs, build
 from retailmart.steps.discover import discover, snapshot
-from retailmart.steps.load import LoadedFeed, load
-from retailmart.steps.outcome import Prepared, batch_report, count_unmatched, differences
+from retailmart.steps.load import LoadedFeed, load, misfit
+from retailmart.steps.outcome import Prepared, batch_report, count_unmatched, differences, heal
 from retailmart.steps.publish import Wanted, publish
 from retailmart.steps.reconcile import reconcile
 from retailmart.steps.replay import resolve
-from retailmart.steps.sources import LoadedSource
+from retailmart.steps.snapshots import show_marts
+from retailmart.steps.sources import LoadedTable
 from retailmart.steps.stage import judge
 from retailmart.steps.undo import bring_back, plan_undo, taken_back
 from retailmart.tables import TableChange
@@ -128,13 +130,18 @@ def take_in(house: House, run_id: int, as_of: datetime) -> Batch | None:
     with house.step("discover"):
         landed = discover(house.landing)
         house.waiting, house.unreachable = landed.waiting, landed.unreachable
-    if not landed.ready and not house.has_stale_marts(as_of):
+    if not landed.ready and not house.has_stale_marts(as_of) and not house.tables_moved():
         return None
     with house.step("snapshot"):
         snapshots = list(snapshot(house.landing, landed.ready, house.scratch))
     with house.step("check"):
-        verdicts = judge(house.ledger, snapshots, house.project.feeds.values())
-        house.checked = {v.file.sha256: v.checked for v in verdicts if v.checked}
+        verdicts = judge(
+            house.ledger,
+            snapshots,
+            house.feeds().values(),
+            lambda checked: misfit(house.engine(as_of), house.lake, checked),
+        )
+        house.checked = {(v.file.path, v.file.sha256): v.checked for v in verdicts if v.checked}
     with house.step("stage"):
         return house.ledger.stage(run_id, as_of, [verdict.file for verdict in verdicts])
 
@@ -167,6 +174,9 @@ def finish(house: House, batch: Batch, *, recovered: bool = False) -> BatchRepor
     if batch.state is not BatchState.PUBLISHED:
         with house.step("publish"):
             published = publish_all(house, batch, outcome)
+    if shown := [mart for mart in house.project.marts.values() if mart.snapshot]:
+        with house.step("insights") as tell:
+            show_marts(house.ledger, house.lake, shown, batch.as_of, tell)
     with house.step("archive"):
         files = house.ledger.files_of(batch.batch_id)
         archive(house.landing, house.archive, house.scratch, batch, files)
@@ -199,7 +209,9 @@ def prepare(house: House, batch: Batch) -> None:
         for change in prepared.changes():
             house.lake.keep(change)
     try:
-        house.ledger.prepare(batch, changes, prepared.outcome(house.fingerprints(batch.as_of)))
+        house.ledger.prepare(
+            batch, changes, prepared.outcome(house.built_by(batch.as_of, prepared.unavailable))
+        )
     except LeaseLost:
         house.discard(prepared.changes())  # our fence is in their names: nobody else needs them
         raise
@@ -212,28 +224,33 @@ def _let_go(house: House, batch: Batch) -> None:
 
 
 def _load_build_reconcile(house: House, batch: Batch, staged: Sequence[LedgerFile]) -> Prepared:
-    stale = house.stale_marts(batch.as_of)
     leaving = _leaving(house, batch, staged)
     active = [file for file in staged if file.state is FileState.ACTIVE]
-    if not active and not leaving and not stale:
+    stale = house.stale_marts(batch.as_of)
+    if not active and not leaving and not stale and not house.tables_moved():
         return Prepared()
     engine = house.engine(batch.as_of)
-    plan = house.plan(engine)
+    plan = house.plan(engine, {str(file.feed) for file in active})
+    stale = house.stale_marts(batch.as_of, (mart.name for mart in plan.order))
     with house.step("load"):
         loaded = _load(house, engine, batch, active, leaving)
-        sources = house.load_sources(engine, plan, batch)
+        tables = house.load_tables(engine, plan, batch)
     with house.step("build") as tell:
-        inputs = _inputs(house, loaded, sources)
+        inputs = _inputs(house, loaded, tables)
         built = build(
             engine, house.lake, plan.order, plan.reads, inputs, stale, batch.batch_id, tell
         )
     with house.step("reconcile"):
         feeds = house.project.feeds.values()
         proven = reconcile(engine, house.ledger, feeds, loaded, leaving, built)
-        unmatched = count_unmatched(engine, loaded, inputs.dimensions)
+        agreed = agree(engine, house.lake, house.project.marts, built)
+        unmatched = count_unmatched(engine, loaded, inputs.tables)
+        healed = heal(engine, inputs)
         changed = differences(house.ledger, loaded, staged)
         changed += taken_back(house.ledger, _undone(house, batch))
-    return Prepared(loaded, sources, built, proven, unmatched, changed)
+    return Prepared(
+        loaded, tables, built, proven, unmatched, healed, plan.unavailable, agreed, changed
+    )
 
 
 def _leaving(
@@ -263,7 +280,7 @@ def _load(
     leaving: Mapping[str, Sequence[LedgerFile]],
 ) -> list[LoadedFeed]:
     loaded = []
-    for feed in house.project.feeds.values():
+    for feed in house.feeds().values():
         files = [house.to_load(file) for file in active if file.feed == feed.name]
         if not files and feed.name not in leaving:
             continue
@@ -277,15 +294,14 @@ def _load(
     return loaded
 
 
-def _inputs(house: House, loaded: Sequence[LoadedFeed], sources: Sequence[LoadedSource]) -> Inputs:
+def _inputs(house: House, loaded: Sequence[LoadedFeed], tables: Sequence[LoadedTable]) -> Inputs:
     """What the marts read: tables as they will be once the batch is committed."""
     feeds = {part.feed.name: part for part in loaded}
     others = (feed for feed in house.project.feeds.values() if feed.name not in feeds)
     return Inputs(
         feeds=feeds,
-        unchanged={feed.name: house.raw_state(feed) for feed in others},
-        dimensions={part.name: part.after for part in sources},
-        changed_dimensions=frozenset(part.name for part in sources if part.change),
+        unchanged={feed.name: (feed, house.raw_state(feed)) for feed in others},
+        tables={name: part for part in tables for name in part.table.names},
     )
 
 

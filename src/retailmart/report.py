@@ -42,6 +42,51 @@ class Unmatched:
 
 
 @dataclass(frozen=True)
+class Healed:
+    """Rows of earlier runs whose key has come late: their months show its columns from now on.
+
+    `amount` is the money that left "unknown".
+    """
+
+    feed: str
+    column: str
+    table: str
+    keys: int
+    rows: int
+    amount: Decimal
+
+
+@dataclass(frozen=True)
+class TableLine:
+    """A source table that has changed: its rows in the lake, and how many of them were written."""
+
+    name: str
+    rows: int
+    written: int
+
+
+@dataclass(frozen=True)
+class Agreement:
+    """Two marts whose totals were compared, and found the same, in each of `groups` groups."""
+
+    mart: str
+    other: str
+    columns: tuple[str, ...]
+    groups: int
+
+
+@dataclass(frozen=True)
+class ColumnLine:
+    """A column of a raw table that is new (`before` is None) or of another type, and by what."""
+
+    table: str
+    column: str
+    before: str | None
+    after: str
+    cause: str
+
+
+@dataclass(frozen=True)
 class BalanceLine:
     """A month's proven rows and money, the same in all `tables`."""
 
@@ -66,7 +111,10 @@ class MartLine:
 
 @dataclass(frozen=True)
 class BatchReport:
-    """What one batch did. `undoes` is the run that it took back, if it did."""
+    """What one batch did. `undoes` is the run that it took back, if it did.
+
+    `unavailable` are the marts that could not be built for want of something, and what.
+    """
 
     batch_id: int
     recovered: bool
@@ -74,9 +122,14 @@ class BatchReport:
     undoes: int | None = None
     files: tuple[FileLine, ...] = ()
     differences: tuple[Difference, ...] = ()
+    columns: tuple[ColumnLine, ...] = ()
     unmatched: tuple[Unmatched, ...] = ()
     balance: tuple[BalanceLine, ...] = ()
     marts: tuple[MartLine, ...] = ()
+    tables: tuple[TableLine, ...] = ()
+    healed: tuple[Healed, ...] = ()
+    agreed: tuple[Agreement, ...] = ()
+    unavailable: Mapping[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)

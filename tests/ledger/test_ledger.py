@@ -19,6 +19,7 @@ from retailmart.ledger.values import (
     FileState,
     NewFile,
     Outcome,
+    SourceRecord,
     Totals,
 )
 
@@ -134,7 +135,13 @@ def test_what_was_prepared_is_read_back_exactly(ledger: Ledger) -> None:
     batch = staged(ledger, new_file("sales.csv"))
     file = ledger.files_of(batch.batch_id)[0]
     plain = outcome(file.file_id, "2024-01", "123456789012.34")
-    made = Outcome(plain.files, plain.balances, {"m": "f"}, {"s": "d"}, {"ä": ["€", 1]})
+    made = Outcome(
+        plain.files,
+        plain.balances,
+        {"m": "f"},
+        {"s": SourceRecord("s", "d", "x", "1", "2")},
+        {"ä": ["€", 1]},
+    )
     ledger.prepare(batch, {"raw/sales": '{"a": "ü"}'}, made)
     assert ledger.prepared(batch) == (made, {"raw/sales": '{"a": "ü"}'})
 

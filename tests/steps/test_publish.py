@@ -2,15 +2,27 @@
 
 from __future__ import annotations
 
+import threading
+from collections.abc import Iterator
+from contextlib import closing
+from pathlib import Path
 from typing import Any
 
 import pytest
+from sqlalchemy import Connection, Engine
 
 from retailmart import RetailmartError
-from retailmart.database import beside
+from retailmart.database import beside, open_database
+from retailmart.database.beside import Beside, Load, Stopped
+from retailmart.database.mysql import MySQL
+from retailmart.database.target import Target
+from retailmart.engines.duckdb import DuckDBEngine
 from retailmart.ledger.values import BatchState
+from retailmart.project.types import parse_type
+from retailmart.tables import Field
 from tests.backends import LocalBackend
 from tests.conftest import Shop, sale
+from tests.services.mariadb import Database, DatabaseServer
 
 pytestmark = pytest.mark.every_backend
 
@@ -170,3 +182,136 @@ def test_another_key_makes_another_table(shop: Shop) -> None:
     shop.run()
     columns = "customer_id, monthly_total, added"
     assert shop.published(_PURCHASES, columns) == [(1, 10, "x"), (2, 20, "x")]
+
+
+_ID = (Field("id", parse_type("INT")),)
+
+
+def target(name: str) -> Target:
+    """A table of one column."""
+    return Target(name, _ID, ("id",), None)
+
+
+@pytest.fixture
+def mysql(database: Database, tmp_path: Path) -> Iterator[Engine]:
+    """A new database of the server."""
+    engine = open_database(database.url, tmp_path)
+    yield engine
+    engine.dispose()
+
+
+def tables(database: Database) -> set[str]:
+    """The names of all tables."""
+    return {name for (name,) in database.query("SHOW TABLES")}
+
+
+def test_new_tables_are_loaded_side_by_side(shop: Shop, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where a server takes several loads at once, two are under way at the same time."""
+    shop.sales("sales_a.csv", [sale(n, store=1 + n % 2, person=1) for n in range(1, 10)])
+    both = threading.Barrier(2)
+    fill = Target.recreate
+
+    def meeting(self: Target, *arguments: Any) -> None:
+        fill(self, *arguments)
+        if not isinstance(shop.backend, LocalBackend) and self.name.endswith(("_0", "_1")):
+            both.wait(30)
+
+    monkeypatch.setattr(Target, "recreate", meeting)
+    published = {line.name: line.published_rows for line in shop.run().batches[0].marts}
+    assert published[_PURCHASES] == 9
+    assert published["sales_team_incentive"] == 2
+    assert len(shop.published(_PURCHASES)) == 9
+
+
+def test_a_load_that_fails_stops_the_others(
+    mysql: Engine, database: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Those under way end at their next rows, those that wait never begin, and nothing is left."""
+    monkeypatch.setattr(MySQL, "loads_at_once", 2)
+    under_way = threading.Barrier(2)
+    began: list[str] = []
+    stopped: list[str] = []
+
+    def endless(table: Target, connection: Connection) -> None:
+        began.append(table.name)
+        under_way.wait(30)
+        try:
+            for _ in range(1000):
+                connection.exec_driver_sql("SELECT SLEEP(0.01)")
+                publishing.go_on()
+        except Stopped:
+            stopped.append(table.name)
+            raise
+
+    def failing(table: Target, _: Connection) -> None:
+        began.append(table.name)
+        under_way.wait(30)
+        raise ValueError("no room")
+
+    def filled(table: Target, _: Connection) -> None:
+        began.append(table.name)
+
+    fills = [endless, failing, *[filled] * 6]
+    loads = [Load(target(f"mart_{n}"), "new", fill) for n, fill in enumerate(fills)]
+    done: list[str] = []
+    with pytest.raises(ValueError, match="no room"), Beside(mysql, 7) as publishing:
+        publishing.load_all(loads, done.append)
+    assert (len(began), len(stopped), done) == (2, 1, [])
+    assert tables(database) == set()
+
+
+def test_an_account_of_few_connections_loads_with_those(
+    mariadb: DatabaseServer, mysql: Engine, database: Database
+) -> None:
+    """What the server does not grant is done without; one is left for the lease."""
+    mariadb.require_ours("limits an account")
+    with mariadb.admin() as connection, connection.cursor() as cursor:
+        cursor.execute(f"ALTER USER '{database.user}'@'%' WITH MAX_USER_CONNECTIONS 3")
+    at_once: list[int] = []
+    most = []
+
+    def fill(_: Target, connection: Connection) -> None:
+        at_once.append(1)
+        most.append(len(at_once))
+        connection.exec_driver_sql("SELECT SLEEP(0.02)")
+        at_once.pop()
+
+    done: list[str] = []
+    with Beside(mysql, 1) as publishing:
+        loads = [Load(target(f"mart_{n}"), "new", fill) for n in range(6)]
+        publishing.load_all(loads, done.append)
+        publishing.show()
+    mysql.dispose()
+    assert max(most) <= 2
+    assert set(done) == tables(database) == {f"mart_{n}" for n in range(6)}
+
+
+def test_the_engine_bears_several_readers(tmp_path: Path) -> None:
+    """Rows come in order and records keep their numbers while other results begin and end."""
+    engine = DuckDBEngine([tmp_path], tmp_path / "private", threads=4)
+    wrong: list[str] = []
+
+    def read(number: int) -> None:
+        for turn in range(5):
+            query = f"SELECT (i * 7919) % 100003 AS k FROM range({20_000 + number}) t(i) ORDER BY k"
+            with closing(engine.batches(query, 1000)) as batches:
+                keys = [key for batch in batches for key in batch.column(0).to_pylist()]
+            if keys != sorted(keys) or len(keys) != 20_000 + number:
+                wrong.append(f"reader {number}, turn {turn}")
+            if engine.rows(f"SELECT {number}") != [(number,)]:
+                wrong.append(f"rows of {number}")
+
+    readers = [threading.Thread(target=read, args=(number,)) for number in range(4)]
+    with closing(engine):
+        for reader in readers:
+            reader.start()
+        for reader in readers:
+            reader.join()
+        setting = "SELECT current_setting('preserve_insertion_order')"
+        with closing(engine.batches("SELECT 1", 10)) as one:
+            next(one)
+            with closing(engine.batches("SELECT 2", 10)) as other:
+                next(other)
+            assert engine.rows(setting) == [(True,)], "the first is still being read"
+        assert engine.rows(setting) == [(False,)]
+    assert wrong == []

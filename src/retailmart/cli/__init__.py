@@ -14,7 +14,7 @@ from typing import Annotated
 
 import typer
 
-from retailmart.cli import quarantine, secrets
+from retailmart.cli import quarantine, schema, secrets
 from retailmart.cli.common import (
     Output,
     OutputOption,
@@ -34,6 +34,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
 )
 app.add_typer(quarantine.app, name="quarantine")
+app.add_typer(schema.app, name="schema")
 app.command()(doctor)
 app.add_typer(secrets.app, name="secrets")
 

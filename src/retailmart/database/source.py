@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import hashlib
+import json
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from decimal import Decimal
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from sqlalchemy import Engine, inspect
 
-from retailmart.database.dialect import dialect_of
+from retailmart.database.dialect import Since, dialect_of
 from retailmart.database.told import told
+from retailmart.errors import RetailmartError
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -38,6 +40,44 @@ def read_table(engine: Engine, name: str) -> SourceTable:
     with told(f"source table {name!r} cannot be read"):
         rows = dialect_of(engine).read_table(engine, name)
     return SourceTable(name, rows, digest_of(rows))
+
+
+def read_since(engine: Engine, name: str, cursor: str, position: str) -> pa.Table:
+    """The rows of a table whose cursor is at or behind a position, or has no value."""
+    since = Since(cursor, _from_json(position))
+    with told(f"source table {name!r} cannot be read"):
+        return dialect_of(engine).read_table(engine, name, since)
+
+
+def position_of(engine: Engine, name: str, cursor: str) -> str | None:
+    """Where a table's cursor stands: a text for `read_since`; None where no row has a value.
+
+    Asked before the rows are read, so that a row which comes meanwhile is read again, not missed.
+    """
+    with told(f"source table {name!r} cannot be read"):
+        newest = dialect_of(engine).newest(engine, name, cursor)
+    return None if newest is None else _to_json(name, cursor, newest)
+
+
+def version_of(engine: Engine) -> str | None:
+    """A text that changes with anything in the source, where that can be told cheaply."""
+    return dialect_of(engine).version(engine)
+
+
+def _to_json(name: str, cursor: str, value: Any) -> str:
+    if isinstance(value, Decimal):
+        return json.dumps({"decimal": str(value)})
+    if not isinstance(value, int | float | str):
+        raise RetailmartError(
+            f"source table {name!r}: {cursor!r} can't be a cursor, its values are {value!r}",
+            "Choose a number, a time or a text that grows with every change",
+        )
+    return json.dumps(value)
+
+
+def _from_json(text: str) -> Any:
+    value = json.loads(text)
+    return Decimal(value["decimal"]) if isinstance(value, dict) else value
 
 
 def digest_of(rows: pa.Table) -> str:

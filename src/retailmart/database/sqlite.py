@@ -9,11 +9,12 @@ from decimal import Decimal
 from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
-from urllib.parse import quote
+from urllib.parse import quote, unquote
 
 from sqlalchemy import (
     BigInteger,
     Boolean,
+    Column,
     Connection,
     Date,
     DateTime,
@@ -32,13 +33,14 @@ from sqlalchemy import (
     func,
     insert,
     inspect,
+    literal_column,
     select,
 )
 from sqlalchemy import types as sql
 from sqlalchemy.engine import URL
 from sqlalchemy.exc import NoSuchTableError
 
-from retailmart.database.dialect import Read
+from retailmart.database.dialect import Read, Since
 from retailmart.database.values import record_batch, rows_of, schema_of
 from retailmart.errors import RetailmartError
 from retailmart.project.types import ColumnType
@@ -88,6 +90,7 @@ class SQLite:
     """Marts and sources in a file. Creating a table is part of a transaction here."""
 
     ddl_in_transaction: ClassVar[bool] = True
+    loads_at_once: ClassVar[int] = 1
     # Rows lie in key order: with the month first, a month is replaced and summed as one range.
     table_options: ClassVar[Mapping[str, Any]] = {"sqlite_with_rowid": False}
 
@@ -152,27 +155,66 @@ class SQLite:
     def swap(self, connection: Connection, renames: Sequence[tuple[str, str, str]]) -> None:
         raise NotImplementedError("tables are created anew in the transaction itself")
 
-    def read_table(self, engine: Engine, name: str) -> pa.Table:
+    def read_table(self, engine: Engine, name: str, since: Since | None = None) -> pa.Table:
         import pyarrow as pa
 
-        try:
-            table = Table(name, MetaData(), autoload_with=engine)
-        except NoSuchTableError as error:
-            raise RetailmartError(f"the source has no table {name!r} any more") from error
+        table = _table(engine, name)
         kinds = [_column_type(column.type) for column in table.columns]
         schema = schema_of([column.name for column in table.columns], kinds)
         order = list(table.primary_key.columns) or list(table.columns)
         # Values come as the driver gives them: SQLAlchemy's own conversions pass money through
         # float.
-        query = str(
-            select(*table.columns)
-            .order_by(*order)
-            .compile(dialect=engine.dialect, compile_kwargs={"literal_binds": True})
-        )
+        wanted = select(*table.columns).order_by(*order)
+        values: tuple[Any, ...] = ()
+        if since is not None:
+            cursor = _column_of(table, since.column)
+            wanted = wanted.where((cursor >= literal_column("?")) | cursor.is_(None))
+            values = (since.value,)
+        query = str(wanted.compile(dialect=engine.dialect, compile_kwargs={"literal_binds": True}))
         with engine.connect() as connection:
-            chunks = _chunks(connection.exec_driver_sql(query))
+            chunks = _chunks(connection.exec_driver_sql(query, values))
             batches = [record_batch(name, rows, kinds, schema) for rows in chunks]
         return pa.Table.from_batches(batches, schema)
+
+    def newest(self, engine: Engine, name: str, column: str) -> Any:
+        cursor = _column_of(_table(engine, name), column)
+        query = str(select(func.max(cursor)).compile(dialect=engine.dialect))
+        with engine.connect() as connection:
+            return connection.exec_driver_sql(query).scalar()
+
+    def version(self, engine: Engine) -> str | None:
+        """Of the file and its journal: size, time and the counter in the file's header."""
+        name = str(engine.url.database)
+        path = Path(unquote(name.removeprefix("file:")) if name.startswith("file:") else name)
+        told = []
+        for file in (path, Path(f"{path}-wal")):
+            try:
+                found = file.stat()
+            except OSError:
+                continue
+            told.append(f"{found.st_ino}-{found.st_size}-{found.st_mtime_ns}")
+        try:
+            with path.open("rb") as database:
+                told.append(database.read(28)[24:].hex())
+        except OSError:
+            return None
+        return "/".join(told)
+
+
+def _table(engine: Engine, name: str) -> Table:
+    try:
+        return Table(name, MetaData(), autoload_with=engine)
+    except NoSuchTableError as error:
+        raise RetailmartError(f"the source has no table {name!r} any more") from error
+
+
+def _column_of(table: Table, name: str) -> Column[Any]:
+    if name not in table.columns:
+        raise RetailmartError(
+            f"source table {table.name!r} has no column {name!r}",
+            "Correct `cursor` in the table's file in tables/",
+        )
+    return table.columns[name]
 
 
 def _chunks(result: Any) -> Iterator[Sequence[Any]]:

@@ -18,7 +18,7 @@ from sqlalchemy import (
     select,
 )
 from sqlalchemy.exc import IntegrityError
-from sqlalchemy.schema import CreateTable, DropTable
+from sqlalchemy.schema import CreateColumn, CreateTable, DropTable
 
 from retailmart.database.dialect import Dialect, Read, dialect_of
 from retailmart.database.told import words
@@ -36,10 +36,21 @@ class Target:
     key: tuple[str, ...]
     month: str | None
 
+    def columns(self, connection: Connection) -> list[str]:
+        """The names of the columns that the database's table has; none where there is no table."""
+        return dialect_of(connection).columns_of(connection, self.name)
+
     def exists_as_defined(self, connection: Connection) -> bool:
-        """Whether the database's table has exactly these columns."""
-        names = dialect_of(connection).columns_of(connection, self.name)
-        return names == [field.name for field in self.fields]
+        """Whether the database's table has exactly these columns, in any order."""
+        return sorted(self.columns(connection)) == sorted(field.name for field in self.fields)
+
+    def add_columns(self, connection: Connection, names: Iterable[str]) -> None:
+        """Give the table columns that it lacks, with no value in any row."""
+        table = self._table(dialect_of(connection))
+        quote = connection.dialect.identifier_preparer.quote_identifier
+        for name in names:
+            column = CreateColumn(table.c[name]).compile(dialect=connection.dialect)
+            connection.exec_driver_sql(f"ALTER TABLE {quote(self.name)} ADD COLUMN {column}")
 
     def mark(self, connection: Connection) -> str | None:
         """What the table was marked with when it was loaded, where the database keeps that."""

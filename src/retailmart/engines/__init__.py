@@ -5,7 +5,7 @@ pipeline is written once above them, in DuckDB's SQL.
 from __future__ import annotations
 
 from collections.abc import Callable, Generator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime
 from decimal import Decimal
 from pathlib import Path
@@ -16,6 +16,7 @@ from retailmart.tables import Field, TableState, Written
 if TYPE_CHECKING:
     import pyarrow as pa
 
+    from retailmart.project.functions import Function, Vectorised
     from retailmart.project.settings import Settings
 
 Fetch = Callable[[TableState], None]
@@ -35,11 +36,49 @@ class CsvShape:
     multiline: bool = False
 
 
+@dataclass(frozen=True)
+class JsonShape:
+    """How the records of a group of JSON files are laid out: an array, or one object a line.
+
+    `keys` are read, each as a column. In a file `of_texts` every value is JSON text within a text.
+    """
+
+    keys: tuple[str, ...]
+    array: bool
+    of_texts: bool = False
+
+
+@dataclass(frozen=True)
+class JsonForm:
+    """How every record of a file is written, but for its values and for keys that it lacks.
+
+    `before` is the text in front of each key's value, `after` the text behind the last. Values of
+    `exact` keys may not be null, as theirs is kept; those of `scales` (key → DECIMAL's precision
+    and scale) may be written with all decimals. `longest` is in bytes, `brackets` are those that
+    may be opened in a record.
+    """
+
+    keys: tuple[str, ...]
+    before: tuple[str, ...]
+    after: str
+    array: bool
+    longest: int
+    brackets: int
+    exact: frozenset[str] = frozenset()
+    scales: Mapping[str, tuple[int, int]] = field(default_factory=dict)
+
+
 class Engine(Protocol):
     """What an engine must be able to do. Queries are DuckDB's SQL."""
 
     def set_variables(self, values: Mapping[str, VariableValue]) -> None:
         """Make `getvariable('name')` give these values."""
+
+    def add_functions(self, functions: Mapping[Function, Vectorised]) -> None:
+        """Let queries call the user's functions; SettingsError where SQL has such a name itself.
+
+        They see NULLs, and may be called from several threads. What they give is checked and cast.
+        """
 
     def tables_in(self, query: str) -> frozenset[str]:
         """The names a single SELECT reads from. ValueError with the parser's words otherwise."""
@@ -50,8 +89,20 @@ class Engine(Protocol):
     def numbered_csv(self, file: Path, shape: CsvShape) -> str:
         """As `csv` for one file, with `_row`: the record's number from 1, in the file's order."""
 
+    def json(self, files: Mapping[int, Path], shape: JsonShape) -> str:
+        """A relation of the keys' values: `c0`, … as text, `j0`, … as JSON text, and `_file_id`.
+
+        What is not there or null is '' as text, and NULL as JSON text unless files are of texts.
+        """
+
+    def numbered_json(self, file: Path, shape: JsonShape) -> str:
+        """As `json` for one file, with `_row`: the record's number from 1, in the file's order."""
+
     def define(self, name: str, table: TableState) -> None:
         """Give a table's files a name that queries can use."""
+
+    def define_query(self, name: str, query: str) -> None:
+        """Give a query a name that others can use; it is run where they are."""
 
     def define_rows(self, name: str, rows: pa.Table) -> None:
         """Give rows in memory a name that queries can use."""
@@ -80,7 +131,7 @@ class Engine(Protocol):
 
 
 def open_engine(
-    settings: Settings, readable: Sequence[Path], scratch: Path, fetch: Fetch
+    settings: Settings, readable: Sequence[Path], scratch: Path, fetch: Fetch | None = None
 ) -> Engine:
     """The engine that the settings name. It can read and write below `readable` and `scratch`.
 
@@ -89,3 +140,14 @@ def open_engine(
     from retailmart.engines.duckdb import DuckDBEngine
 
     return DuckDBEngine(readable, scratch, settings.memory_limit, settings.threads, fetch)
+
+
+def count_alike(file: Path, form: JsonForm) -> int | None:
+    """How many records a JSON file has if `Engine.json` gives each of their values as delivered.
+
+    None where any is written otherwise, and where the file is no JSON: a float, a repeated or an
+    unknown key, an escape or a blank elsewhere would be lost.
+    """
+    from retailmart.engines.alike import count
+
+    return count(file, form)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import threading
 from collections.abc import Generator, Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager
 from dataclasses import replace
@@ -13,9 +14,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import duckdb
+from duckdb.func import FunctionNullHandling, PythonUDFType
 
-from retailmart.engines import CsvShape, Fetch, VariableValue
-from retailmart.errors import CsvBroken, GateFailed, RetailmartError
+from retailmart.engines import CsvShape, Fetch, JsonShape, VariableValue
+from retailmart.errors import CsvBroken, GateFailed, RetailmartError, SettingsError
+from retailmart.project.functions import FILE, Function, FunctionFailed, Vectorised, guarded
 from retailmart.project.types import ColumnType, parse_type
 from retailmart.tables import (
     DataFile,
@@ -43,6 +46,7 @@ _PARQUET = (
 )
 _SQL_NAMES = {"INT": "INTEGER", "STRING": "VARCHAR", "TIMESTAMP": "TIMESTAMPTZ"}
 _WRONG_MONTH = "retailmart: a row outside month "
+_IN_FUNCTION = f"{FunctionFailed.__name__}: "
 
 
 def sql_type(kind: ColumnType) -> str:
@@ -66,6 +70,10 @@ class DuckDBEngine:
         self._defined: dict[str, str] = {}
         self._variables: dict[str, VariableValue] = {}
         self._rows: dict[str, pa.Table] = {}
+        # The connection refuses a second thread instead of letting it wait.
+        self._lock = threading.RLock()
+        self._sorting = threading.Lock()
+        self._ordered = 0
         execute = self._connection.execute
         execute("SET GLOBAL TimeZone = 'UTC'")
         execute("SET preserve_insertion_order = false")
@@ -84,12 +92,33 @@ class DuckDBEngine:
         execute("SET lock_configuration = true")
 
     def set_variables(self, values: Mapping[str, VariableValue]) -> None:
-        self._variables.update(values)
-        _set_variables(self._connection, values)
+        with self._lock:
+            self._variables.update(values)
+            _set_variables(self._connection, values)
+
+    def add_functions(self, functions: Mapping[Function, Vectorised]) -> None:
+        if problems := [
+            f"{FILE}:{function.line}: {function.name} is a word of SQL's own"
+            for function in functions
+            if self._is_own(function.name)
+        ]:
+            raise SettingsError(problems, f"Give the function another name in {FILE}")
+        for function, code in functions.items():
+            takes: list[Any] = [sql_type(parameter) for parameter in function.parameters]
+            kind = sql_type(function.returns)
+            with self._lock:
+                empty = self._connection.sql(f"SELECT CAST(NULL AS {kind})").to_arrow_table()
+                self._connection.create_function(
+                    function.name,
+                    guarded(function, code, empty.schema.field(0).type),
+                    takes,
+                    kind,
+                    type=PythonUDFType.ARROW,
+                    null_handling=FunctionNullHandling.SPECIAL,
+                )
 
     def tables_in(self, query: str) -> frozenset[str]:
-        rows = self._connection.execute("SELECT json_serialize_sql(?)", [query]).fetchall()
-        tree = json.loads(rows[0][0])
+        tree = self._parsed(query)
         if tree.get("error"):
             raise ValueError(str(tree.get("error_message", "is no SELECT")))
         if len(tree["statements"]) != 1:
@@ -97,18 +126,17 @@ class DuckDBEngine:
         return frozenset(_tables(tree, frozenset()))
 
     def csv(self, files: Mapping[int, Path], shape: CsvShape) -> str:
-        ids = list(files)
-        index = "CAST(file_index AS BIGINT)"
-        key = f"[{', '.join(map(str, ids))}][{index} + 1]"
-        if ids == list(range(ids[0], ids[0] + len(ids))):
-            key = f"{index} + {ids[0]}"  # an addition costs a tenth of a look-up, row by row
-        return (
-            f"(SELECT * EXCLUDE (file_index), CAST({key} AS INTEGER) AS _file_id"
-            f" FROM (SELECT *, file_index FROM {_read_csv(files.values(), shape)}))"
-        )
+        return _with_file_ids(files, _read_csv(files.values(), shape))
 
     def numbered_csv(self, file: Path, shape: CsvShape) -> str:
         return f"(SELECT *, row_number() OVER () AS _row FROM {_read_csv([file], shape)})"
+
+    def json(self, files: Mapping[int, Path], shape: JsonShape) -> str:
+        return _with_texts(shape, _with_file_ids(files, _read_json(files.values(), shape)))
+
+    def numbered_json(self, file: Path, shape: JsonShape) -> str:
+        numbered = f"(SELECT *, row_number() OVER () AS _row FROM {_read_json([file], shape)})"
+        return _with_texts(shape, numbered)
 
     def define(self, name: str, table: TableState) -> None:
         columns = _cast_list(table.fields)
@@ -126,15 +154,19 @@ class DuckDBEngine:
             if hive
             else ("hive_partitioning = false")
         )
-        files = ", ".join(_path_literal(Path(table.root) / file.path) for file in table.files)
+        files = ", ".join(path_literal(Path(table.root) / file.path) for file in table.files)
         self._view(name, f"SELECT {columns} FROM read_parquet([{files}], {options})")
 
+    def define_query(self, name: str, query: str) -> None:
+        self._view(name, query)
+
     def define_rows(self, name: str, rows: pa.Table) -> None:
-        self._rows[name] = rows
-        self._connection.register(name, rows)
+        with self._lock:
+            self._rows[name] = rows
+            self._connection.register(name, rows)
 
     def fields(self, query: str) -> tuple[Field, ...]:
-        described = self._run(f"DESCRIBE {query}").fetchall()
+        described = self.rows(f"DESCRIBE {query}")
         folded = [str(name).lower() for name, *_ in described]
         if twice := sorted({name for name in folded if folded.count(name) > 1}):
             raise RetailmartError(
@@ -181,9 +213,9 @@ class DuckDBEngine:
             options += f", PARTITION_BY ({listed}), APPEND"
             options += f", FILENAME_PATTERN {text_literal(prefix + '-{uuid}')}"
             target = folder
-        copied = self._run(f"COPY ({query}) TO {text_literal(str(target))} ({options})")
+        copied = self.rows(f"COPY ({query}) TO {text_literal(str(target))} ({options})")
         kinds = {field.name: field.type for field in fields}
-        return [_copied_file(row, folder, kinds) for row in copied.fetchall()]
+        return [_copied_file(row, folder, kinds) for row in copied]
 
     def _write_sorted(
         self, query: str, fields: Sequence[Field], folder: Path, prefix: str, rest: Sequence[str]
@@ -201,21 +233,31 @@ class DuckDBEngine:
             return write_partitions(batches, folder, f"{prefix}.parquet", rest, kinds)
 
     def rows(self, query: str) -> list[tuple[Any, ...]]:
-        return self._run(query).fetchall()
+        with self._lock, _told():
+            return self._connection.execute(query).fetchall()
 
     def batches(self, query: str, size: int) -> Generator[pa.RecordBatch, None, None]:
         # A connection of its own: others are used while the batches are still coming.
-        cursor = self._connection.cursor()
-        _set_variables(cursor, self._variables)
-        for name, rows in self._rows.items():
-            cursor.register(name, rows)
-        self._connection.execute("SET preserve_insertion_order = true")
+        with self._lock:
+            cursor = self._connection.cursor()
+            _set_variables(cursor, self._variables)
+            for name, rows in self._rows.items():
+                cursor.register(name, rows)
+            self._keep_order(+1)
         try:
             with _told():
-                yield from cursor.sql(query).to_arrow_reader(size)
+                # One at a time: sorts that run side by side take each other's memory, and each
+                # has all threads anyway.
+                with self._sorting:
+                    reader = cursor.sql(query).to_arrow_reader(size)
+                    first = next(reader, None)
+                if first is not None:
+                    yield first
+                    yield from reader
         finally:
             cursor.close()
-            self._connection.execute("SET preserve_insertion_order = false")
+            with self._lock:
+                self._keep_order(-1)
 
     def relation(self, name: str) -> duckdb.DuckDBPyRelation:
         """A defined table as a relation of this engine's connection."""
@@ -224,14 +266,35 @@ class DuckDBEngine:
     def close(self) -> None:
         self._connection.close()
 
-    def _view(self, name: str, query: str) -> None:
-        if self._defined.get(name) != query:
-            self._connection.execute(f"CREATE OR REPLACE VIEW {quoted(name)} AS {query}")
-            self._defined[name] = query
+    def _parsed(self, query: str) -> dict[str, Any]:
+        with self._lock:
+            rows = self._connection.execute("SELECT json_serialize_sql(?)", [query]).fetchall()
+        tree: dict[str, Any] = json.loads(rows[0][0])
+        return tree
 
-    def _run(self, query: str) -> duckdb.DuckDBPyConnection:
-        with _told():
-            return self._connection.execute(query)
+    def _is_own(self, name: str) -> bool:
+        """Whether SQL means something by `name(…)` already, if only a cast or a syntax error."""
+        statements = self._parsed(f"SELECT {name}(x)").get("statements")
+        if not statements or statements[0]["node"]["select_list"][0]["class"] != "FUNCTION":
+            return True
+        found = f"FROM duckdb_functions() WHERE function_name = {text_literal(name.lower())}"
+        return bool(self.rows(f"SELECT 1 {found} LIMIT 1"))
+
+    def _view(self, name: str, query: str) -> None:
+        with self._lock:
+            if self._defined.get(name) != query:
+                self._connection.execute(f"CREATE OR REPLACE VIEW {quoted(name)} AS {query}")
+                self._defined[name] = query
+
+    def _keep_order(self, more: int) -> None:
+        """Let scans give rows as they lie, while any result needs it: it numbers a file's records.
+
+        The setting is one for all connections.
+        """
+        before, self._ordered = self._ordered, self._ordered + more
+        if bool(before) != bool(self._ordered):
+            wanted = str(bool(self._ordered)).lower()
+            self._connection.execute(f"SET preserve_insertion_order = {wanted}")
 
 
 def _set_variables(
@@ -246,7 +309,7 @@ def _told() -> Iterator[None]:
     """DuckDB's errors as ours."""
     try:
         yield
-    except duckdb.Error as error:
+    except (duckdb.Error, OSError) as error:  # OSError: what breaks a stream half way
         words = str(error)
         if _WRONG_MONTH in words:
             place = words.split(_WRONG_MONTH, 1)[1][:7]
@@ -254,6 +317,9 @@ def _told() -> Iterator[None]:
                 f"a row does not belong to the month it was computed from, {place}",
                 "The mart's first partition must be the month of its rows: select s._month",
             ) from error
+        if _IN_FUNCTION in words:
+            told = words.split(_IN_FUNCTION, 1)[1].splitlines()[0]
+            raise RetailmartError(told, f"Correct {FILE} and run again") from error
         if "CSV Error" in words:
             raise CsvBroken(words.splitlines()[0]) from error
         raise RetailmartError(_first_lines(words)) from error
@@ -278,7 +344,7 @@ def _cast_list(fields: Sequence[Field]) -> str:
 def _read_csv(files: Any, shape: CsvShape) -> str:
     columns = ", ".join(f"'c{n}': 'VARCHAR'" for n in range(shape.columns))
     quote = '"' if shape.quoted else ""
-    paths = ", ".join(_path_literal(path) for path in files)
+    paths = ", ".join(path_literal(path) for path in files)
     return (
         f"read_csv([{paths}], columns = {{{columns}}}, auto_detect = false, header = false,"
         f" skip = 1, delim = {text_literal(shape.delimiter)}, quote = '{quote}',"
@@ -288,7 +354,52 @@ def _read_csv(files: Any, shape: CsvShape) -> str:
     )
 
 
-def _path_literal(path: Path) -> str:
+def _read_json(files: Any, shape: JsonShape) -> str:
+    kind = "VARCHAR" if shape.of_texts else "JSON"
+    # A feed may know none of a file's keys; its records count nevertheless.
+    columns = ", ".join(f"{text_literal(key)}: '{kind}'" for key in shape.keys or ("_",))
+    paths = ", ".join(path_literal(path) for path in files)
+    form = "array" if shape.array else "newline_delimited"
+    return (
+        f"read_json([{paths}], columns = {{{columns}}}, format = '{form}',"
+        f" compression = 'uncompressed', hive_partitioning = false)"
+    )
+
+
+def _with_file_ids(files: Mapping[int, Path], reader: str) -> str:
+    """What a reader of many files gives, with the key of each row's file in `files`."""
+    ids = list(files)
+    index = "CAST(file_index AS BIGINT)"
+    key = f"[{', '.join(map(str, ids))}][{index} + 1]"
+    if ids == list(range(ids[0], ids[0] + len(ids))):
+        key = f"{index} + {ids[0]}"  # an addition costs a tenth of a look-up, row by row
+    return (
+        f"(SELECT * EXCLUDE (file_index), CAST({key} AS INTEGER) AS _file_id"
+        f" FROM (SELECT *, file_index FROM {reader}))"
+    )
+
+
+def _with_texts(shape: JsonShape, relation: str) -> str:
+    """A relation of JSON texts, each key's also as what it says."""
+    keys = shape.keys or ("_",)
+    named = ", ".join(f"CAST({quoted(key)} AS VARCHAR) AS j{n}" for n, key in enumerate(keys))
+    plain = ", ".join(f"{_plain(f'j{n}')} AS c{n}" for n, _ in enumerate(keys))
+    dropped = ", ".join(map(quoted, keys))
+    return f"(SELECT *, {plain} FROM (SELECT * EXCLUDE ({dropped}), {named} FROM {relation}))"
+
+
+def _plain(json: str) -> str:
+    """What a JSON text says: a text without its quotes and escapes, nothing for null."""
+    text = (
+        f"CASE WHEN contains({json}, '\\') THEN json_extract_string({json}, '$')"
+        f" ELSE substr({json}, 2, length({json}) - 2) END"
+    )
+    # Whether it begins with a quote: a comparison costs a tenth of `starts_with`.
+    is_text = f"{json} >= '\"' AND {json} < '#'"
+    return f"CASE WHEN {is_text} THEN {text} WHEN {json} <> 'null' THEN {json} ELSE '' END"
+
+
+def path_literal(path: Path) -> str:
     """A path as a literal that names one file, whatever glob characters its folders hold."""
     return text_literal(_escaped(path))
 

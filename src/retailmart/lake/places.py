@@ -5,10 +5,14 @@ Engines read and write local files only; a place brings them here and takes them
 
 from __future__ import annotations
 
+import errno
 import json
-from collections.abc import Iterable, Iterator, Mapping
+import os
+import shutil
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from contextlib import suppress
+from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol, cast
@@ -23,6 +27,25 @@ _AT_ONCE = 8
 _KEPT_HERE = 4 << 30
 _LOG = "_delta_log"
 _LAST_CHECKPOINT = "_last_checkpoint"
+_INSIGHTS = "business_insights"
+_MARK = "_SUCCESS"
+# Beside the dates, and out of the way of whoever reads them all.
+_HALF = ".half"
+
+
+@dataclass(frozen=True)
+class Showing:
+    """Data files of a table as they are shown for plain readers, all of them or nothing.
+
+    `folder` is a date and a name, `parts` maps paths in it to the table's files, `files` to
+    contents. `mark` tells one showing from another.
+    """
+
+    folder: str
+    table: str
+    parts: Mapping[str, DataFile]
+    files: Mapping[str, bytes]
+    mark: str = field(repr=False)
 
 
 class Place(Protocol):
@@ -67,6 +90,18 @@ class Place(Protocol):
     def tidy(self) -> None:
         """Give back what only helps to be fast, where it has grown large."""
 
+    def shown(self, folder: str) -> str | None:
+        """The mark of what is shown in a folder; None where nothing is, or not all of it."""
+
+    def show(self, showing: Showing, fence: int, prove: Callable[[], None]) -> None:
+        """Show it in the place of what its folder held. Can be repeated after a crash.
+
+        `prove` is called before anything can be seen; where it raises, nothing is.
+        """
+
+    def sweep_shown(self, fence: int) -> None:
+        """Take away what writers up to this one have shown half."""
+
 
 @dataclass(frozen=True)
 class LocalPlace:
@@ -92,7 +127,8 @@ class LocalPlace:
 
     def tables(self) -> list[str]:
         folders = (path for path in self.root.glob("*/*") if path.is_dir())
-        return sorted(path.relative_to(self.root).as_posix() for path in folders)
+        names = (path.relative_to(self.root).as_posix() for path in folders)
+        return sorted(name for name in names if not name.startswith(f"{_INSIGHTS}/"))
 
     def fetch(self, table: str, files: Iterable[DataFile]) -> None:
         """They are here."""
@@ -140,6 +176,42 @@ class LocalPlace:
     def tidy(self) -> None:
         """Nothing is kept twice."""
 
+    def shown(self, folder: str) -> str | None:
+        with suppress(FileNotFoundError, NotADirectoryError):
+            return (self.root / _INSIGHTS / folder / _MARK).read_text(encoding="utf-8")
+        return None
+
+    def show(self, showing: Showing, fence: int, prove: Callable[[], None]) -> None:
+        """Written beside as links, and renamed."""
+        target = self.root / _INSIGHTS / showing.folder
+        half = self.root / _INSIGHTS / _HALF / f"{fence:04d}"
+        new, old = half / "new", half / "old"
+        self.sweep_shown(fence)
+        for folder in {(new / path).parent for path in (*showing.parts, _MARK)}:
+            folder.mkdir(parents=True, exist_ok=True)
+        for path, file in showing.parts.items():
+            _link(self.root / showing.table / file.path, new / path)
+        for path, content in {**showing.files, _MARK: showing.mark.encode()}.items():
+            (new / path).write_bytes(content)
+            sync_file(new / path)
+        with ThreadPoolExecutor(_AT_ONCE) as pool:
+            list(pool.map(sync_folder, _parents((new / path for path in showing.parts), new)))
+        sync_folder(new)
+        target.parent.mkdir(parents=True, exist_ok=True)
+        prove()
+        if os.path.lexists(target):
+            os.rename(target, old)
+        os.rename(new, target)
+        for folder in _parents([target], self.root):
+            sync_folder(folder)
+        shutil.rmtree(half)
+
+    def sweep_shown(self, fence: int) -> None:
+        half = self.root / _INSIGHTS / _HALF
+        for folder in half.glob("*"):
+            if not folder.name.isdecimal() or int(folder.name) <= fence:
+                shutil.rmtree(folder)
+
 
 @dataclass(frozen=True)
 class RemotePlace:
@@ -164,7 +236,8 @@ class RemotePlace:
         return self.store.any_below(f"{table}/{_LOG}")
 
     def tables(self) -> list[str]:
-        return sorted({"/".join(name.split("/")[:2]) for name in self.store.names("")})
+        rooms = (room for room in self.store.folders("") if room != _INSIGHTS)
+        return sorted(table for room in rooms for table in self.store.folders(room))
 
     def fetch(self, table: str, files: Iterable[DataFile]) -> None:
         folder = self.workspace / table
@@ -201,6 +274,44 @@ class RemotePlace:
             total += status.st_size
             if total > _KEPT_HERE:
                 path.unlink()
+
+    def shown(self, folder: str) -> str | None:
+        if (mark := self.store.entry(f"{_INSIGHTS}/{folder}/{_MARK}")) is None:
+            return None
+        with suppress(FileNotFoundError), self.store.open(mark) as content:
+            return content.read().decode()
+        return None
+
+    def show(self, showing: Showing, fence: int, prove: Callable[[], None]) -> None:
+        """Copied by the store. Nothing can be renamed: the mark goes first and comes last."""
+        base, note = f"{_INSIGHTS}/{showing.folder}", f"{_INSIGHTS}/{_HALF}/{showing.folder}"
+        prove()
+        self.store.put(note, f"{fence}".encode())
+        self.store.discard(f"{base}/{_MARK}")
+        there = {name.removeprefix(f"{base}/") for name in self.store.names(base)}
+        # A part that has the name has the content: data files never change.
+        missing = [item for item in showing.parts.items() if item[0] not in there]
+        gone = there - {*showing.parts, *showing.files}
+        with ThreadPoolExecutor(_AT_ONCE) as pool:
+            list(pool.map(partial(self._show_part, showing.table, base), missing))
+            list(pool.map(lambda path: self.store.discard(f"{base}/{path}"), gone))
+        for path, content in showing.files.items():
+            self.store.put(f"{base}/{path}", content)
+        prove()
+        self.store.put(f"{base}/{_MARK}", showing.mark.encode())
+        self.store.discard(note)
+
+    def sweep_shown(self, fence: int) -> None:
+        for note in self.store.names(f"{_INSIGHTS}/{_HALF}"):
+            base = note.replace(f"{_HALF}/", "", 1)
+            if self.store.entry(f"{base}/{_MARK}") is None:
+                for name in self.store.names(base):
+                    self.store.discard(name)
+            self.store.discard(note)
+
+    def _show_part(self, table: str, base: str, part: tuple[str, DataFile]) -> None:
+        path, file = part
+        self.store.repeat(f"{table}/{file.path}", f"{base}/{path}", file.size)
 
     def _fetch(self, table: str, file: DataFile) -> None:
         self.store.fetch(f"{table}/{file.path}", self.workspace / table / file.path)
@@ -239,6 +350,17 @@ def _is_here(path: Path, size: int) -> bool:
         return path.stat().st_size == size
     except FileNotFoundError:
         return False
+
+
+def _link(file: Path, name: Path) -> None:
+    """Give a data file another name, or where the file system has no links, a copy."""
+    try:
+        os.link(file, name)
+    except OSError as error:
+        if error.errno in (errno.ENOENT, errno.EEXIST, errno.ENOSPC):
+            raise
+        shutil.copyfile(file, name)
+        sync_file(name)
 
 
 def _parents(files: Iterable[Path], root: Path) -> list[Path]:

@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 import hashlib
+import json
 import time
 import zlib
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
 from typing import Any, TypeVar
 
-from sqlalchemy import Connection, Engine, delete, func, insert, select, update
+from sqlalchemy import Connection, Engine, bindparam, delete, func, insert, select, update
 from sqlalchemy.exc import DatabaseError
 
 from retailmart.errors import RetailmartError
@@ -28,7 +29,11 @@ from retailmart.ledger.values import (
     NewFile,
     Outcome,
     RunRecord,
+    Schema,
+    SchemaRecord,
+    SourceRecord,
     Totals,
+    read_schema,
 )
 
 __all__ = ["Lease", "Ledger", "claim"]
@@ -266,6 +271,15 @@ class Ledger:
         with self._reading() as connection:
             return {row.state: row.n for row in connection.execute(query)}
 
+    def feeds_delivered(self) -> set[str]:
+        """The feeds of which a file was ever loaded."""
+        states = (FileState.LOADED, FileState.SUPERSEDED, FileState.UNDONE)
+        query = (
+            select(t.files.c.feed).where(t.files.c.state.in_(s.value for s in states)).distinct()
+        )
+        with self._reading() as connection:
+            return {str(feed) for feed in connection.scalars(query)}
+
     def find_file(self, path: str) -> LedgerFile | None:
         """The newest delivery under this path, by its whole path or its name alone."""
         found = self._files(t.files.c.path_hash == _hash(path)) or self._files(
@@ -404,8 +418,9 @@ class Ledger:
         _write_files(connection, outcome)
         _write_replays(connection, outcome)
         _write_balances(connection, outcome)
-        for name, digest in outcome.sources.items():
-            _put(connection, t.sources, {"name": name}, {"digest": digest})
+        _write_schemas(connection, batch, outcome)
+        for source in outcome.sources.values():
+            _put_source(connection, source)
         records = {record.name: record for record in published}
         for name in {*outcome.marts, *records}:
             values: dict[str, Any] = {}
@@ -440,10 +455,44 @@ class Ledger:
         with self._reading() as connection:
             return {row.name: MartRecord(*row) for row in connection.execute(select(t.marts))}
 
-    def source_digests(self) -> dict[str, str]:
-        """The digest of each source table as it lies in the lake."""
+    def sources(self) -> dict[str, SourceRecord]:
+        """What is known of each source table."""
         with self._reading() as connection:
-            return {row.name: row.digest for row in connection.execute(select(t.sources))}
+            return {row.name: SourceRecord(*row) for row in connection.execute(select(t.sources))}
+
+    def saw_sources(self, sources: Iterable[SourceRecord]) -> None:
+        """Remember what was looked at and has not moved."""
+        with self.transaction() as connection:
+            for source in sources:
+                _put_source(connection, source)
+
+    # the columns of raw tables
+
+    def schema(self, table: str) -> Schema | None:
+        """A raw table's columns as they are; None where no batch has told them."""
+        query = (
+            select(t.schemas)
+            .where(t.schemas.c.table_name == table)
+            .order_by(t.schemas.c.batch_id.desc())
+            .limit(1)
+        )
+        with self._reading() as connection:
+            row = connection.execute(query).first()
+        return _schema(row) if row else None
+
+    def schemas(self) -> list[SchemaRecord]:
+        """How the columns of all raw tables came to be, oldest first."""
+        joined = t.schemas.join(t.batches, t.schemas.c.batch_id == t.batches.c.batch_id)
+        query = (
+            select(t.schemas, t.batches.c.run_id)
+            .select_from(joined)
+            .order_by(t.schemas.c.batch_id, t.schemas.c.table_name)
+        )
+        with self._reading() as connection:
+            return [
+                SchemaRecord(_schema(row), row.batch_id, row.run_id, row.changed_at)
+                for row in connection.execute(query)
+            ]
 
     # refused rows that came back
 
@@ -508,22 +557,29 @@ def _mark_undone(connection: Connection, batch: Batch) -> None:
 
 
 def _write_files(connection: Connection, outcome: Outcome) -> None:
-    months = []
-    for file in outcome.files:
-        connection.execute(
-            update(t.files)
-            .where(t.files.c.file_id == file.file_id)
-            .values(records=file.records, loaded=file.loaded, quarantined=file.quarantined)
-        )
-        months += [
-            {
-                "file_id": file.file_id,
-                "month": month,
-                "row_count": totals.rows,
-                "amount": str(totals.amount),
-            }
-            for month, totals in file.months.items()
-        ]
+    counts = [
+        {
+            "key": file.file_id,
+            "records": file.records,
+            "loaded": file.loaded,
+            "quarantined": file.quarantined,
+        }
+        for file in outcome.files
+    ]
+    if counts:
+        columns = ("records", "loaded", "quarantined")
+        each = update(t.files).where(t.files.c.file_id == bindparam("key"))
+        connection.execute(each.values({name: bindparam(name) for name in columns}), counts)
+    months = [
+        {
+            "file_id": file.file_id,
+            "month": month,
+            "row_count": totals.rows,
+            "amount": str(totals.amount),
+        }
+        for file in outcome.files
+        for month, totals in file.months.items()
+    ]
     if months:
         connection.execute(insert(t.file_months), months)
 
@@ -564,6 +620,33 @@ def _write_balances(connection: Connection, outcome: Outcome) -> None:
             connection.execute(insert(t.table_months), rows)
 
 
+def _write_schemas(connection: Connection, batch: Batch, outcome: Outcome) -> None:
+    """A row for each table whose columns, or what is known of them, are not what they were."""
+    columns = t.schemas.c
+    for one in outcome.schemas:
+        fields = json.dumps([asdict(column) for column in one.columns])
+        known = connection.scalar(
+            select(columns.fields)
+            .where(columns.table_name == one.table)
+            .order_by(columns.batch_id.desc())
+            .limit(1)
+        )
+        if known != fields:
+            connection.execute(
+                insert(t.schemas).values(
+                    table_name=one.table,
+                    batch_id=batch.batch_id,
+                    changed_at=_now(),
+                    fields=fields,
+                    causes=json.dumps([asdict(change) for change in one.changes]),
+                )
+            )
+
+
+def _schema(row: Any) -> Schema:
+    return read_schema(row.table_name, json.loads(row.fields), json.loads(row.causes))
+
+
 def _put(
     connection: Connection, table: Any, key: Mapping[str, Any], values: Mapping[str, Any]
 ) -> None:
@@ -572,6 +655,16 @@ def _put(
         connection.execute(insert(table).values(**key, **values))
     elif values:
         connection.execute(update(table).where(*matches).values(**values))
+
+
+def _put_source(connection: Connection, source: SourceRecord) -> None:
+    values = {
+        "digest": source.digest,
+        "definition": source.definition,
+        "version": source.version,
+        "cursor_at": source.position,
+    }
+    _put(connection, t.sources, {"name": source.name}, values)
 
 
 def _free_stamp(connection: Connection) -> str:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, field
 from datetime import datetime
 from decimal import Decimal
@@ -131,19 +131,85 @@ class FileOutcome:
 
 
 @dataclass(frozen=True)
+class SourceRecord:
+    """What the ledger knows of a source table as it lies in the lake.
+
+    `definition` is how it was read, `version` what its source's database was then, `position`
+    where its cursor stands. `digest` is empty for a table that no source had.
+    """
+
+    name: str
+    digest: str
+    definition: str | None = None
+    version: str | None = None
+    position: str | None = None
+
+
+@dataclass(frozen=True)
+class SchemaColumn:
+    """A column of a raw table; types as text.
+
+    `defined` is the type that the feed's file says, None for a column that only files brought;
+    `aliases` are the names under which they did.
+    """
+
+    name: str
+    type: str
+    defined: str | None = None
+    aliases: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class ColumnChange:
+    """A column that is new (`before` is None) or of another type, and the file that made it so."""
+
+    column: str
+    before: str | None
+    after: str
+    cause: str
+
+
+@dataclass(frozen=True)
+class Schema:
+    """A raw table's columns as a batch leaves them, and how they differ from what they were."""
+
+    table: str
+    columns: tuple[SchemaColumn, ...]
+    changes: tuple[ColumnChange, ...] = ()
+
+    @property
+    def is_new(self) -> bool:
+        """Whether the table had no column before."""
+        return {change.column for change in self.changes if change.before is None} >= {
+            column.name for column in self.columns
+        }
+
+
+@dataclass(frozen=True)
+class SchemaRecord:
+    """A raw table's columns as they are from a run on. `changed_at` is an ISO time in UTC."""
+
+    schema: Schema
+    batch_id: int
+    run_id: int
+    changed_at: str
+
+
+@dataclass(frozen=True)
 class Outcome:
     """What a prepared batch will make true once it is committed and published.
 
     `balances` maps table → month → totals and replaces what the ledger held for these months.
     `marts` maps mart → fingerprint of the definition it was built with, `sources` maps source
-    table → digest. `notes` are figures for people.
+    table → what was read of it. `notes` are figures for people.
     """
 
     files: tuple[FileOutcome, ...] = ()
     balances: Mapping[str, MonthTotals] = field(default_factory=dict)
     marts: Mapping[str, str] = field(default_factory=dict)
-    sources: Mapping[str, str] = field(default_factory=dict)
+    sources: Mapping[str, SourceRecord] = field(default_factory=dict)
     notes: Mapping[str, Any] = field(default_factory=dict)
+    schemas: tuple[Schema, ...] = ()
 
     def to_json(self) -> str:
         """A text that `from_json` reads back; money as text."""
@@ -166,9 +232,26 @@ class Outcome:
             ),
             balances={table: _months(months) for table, months in plain["balances"].items()},
             marts=plain["marts"],
-            sources=plain["sources"],
+            sources={name: _source(name, said) for name, said in plain["sources"].items()},
             notes=plain["notes"],
+            schemas=tuple(read_schema(**one) for one in plain.get("schemas", ())),
         )
+
+
+def _source(name: str, said: Any) -> SourceRecord:
+    """A batch that an earlier release has prepared tells the digest alone."""
+    return SourceRecord(name, said) if isinstance(said, str) else SourceRecord(**said)
+
+
+def read_schema(
+    table: str, columns: Iterable[Mapping[str, Any]], changes: Iterable[Mapping[str, Any]]
+) -> Schema:
+    """A schema that was kept as JSON."""
+    return Schema(
+        table,
+        tuple(SchemaColumn(**{**one, "aliases": tuple(one["aliases"])}) for one in columns),
+        tuple(ColumnChange(**one) for one in changes),
+    )
 
 
 def _months(plain: Mapping[str, Any]) -> dict[str, Totals]:

@@ -1,4 +1,4 @@
-"""What the user owns, read and validated into frozen values: settings, feeds and marts."""
+"""What the user owns, read and validated into frozen values: settings, feeds, tables, marts."""
 
 from __future__ import annotations
 
@@ -12,16 +12,18 @@ from retailmart.project.addresses import complete_url, veiled
 from retailmart.project.documents import Location, Source, did_you_mean, validate
 from retailmart.project.environment import Environment
 from retailmart.project.feed import Feed, read_feed
+from retailmart.project.functions import Functions, read_functions
 from retailmart.project.mart import Mart, read_mart
 from retailmart.project.secrets import SecretStore
 from retailmart.project.settings import SETTINGS_FILE, Settings, overlaps, read_settings
+from retailmart.project.table import HISTORY, Table, read_table_file
 
-__all__ = ["Feed", "Mart", "Project", "Settings", "load_project", "open_secrets"]
+__all__ = ["Feed", "Mart", "Project", "Settings", "Table", "load_project", "open_secrets"]
 
 
 @dataclass(frozen=True)
 class Project:
-    """A project folder's whole definition. Names in `feeds` and `marts` are unique and ordered.
+    """A project folder's whole definition. Names of feeds, tables and marts are unique and ordered.
 
     `environment` is the process's with `.env` below it. Neither it nor a password is ever shown:
     settings refer to them, and the methods here put them in place at the moment of connecting.
@@ -34,6 +36,8 @@ class Project:
     environment: Environment = field(repr=False, compare=False)
     source: Source = field(repr=False, compare=False)
     passwords: Mapping[Location, str] = field(default_factory=dict, repr=False, compare=False)
+    tables: Mapping[str, Table] = field(default_factory=dict)
+    functions: Functions = field(default_factory=Functions)
 
     def database_url(self) -> str:
         """The database's URL, password and all: for connecting only. SettingsError if it can't."""
@@ -90,13 +94,23 @@ def load_project(folder: Path, overrides: Mapping[str, object] | None = None) ->
     if source and settings:
         problems += overlaps(settings, source, folder)
     feed_files = sorted(folder.glob("feeds/*.y*ml"))
+    table_files = sorted(folder.glob("tables/*.y*ml"))
     mart_files = sorted(folder.glob("marts/*.sql"))
-    problems += _same_names(folder, [*feed_files, *mart_files])
+    problems += _same_names(folder, [*feed_files, *table_files, *mart_files])
     feeds = [read_feed(path, folder, problems) for path in feed_files]
+    tables = [read_table_file(path, folder, problems) for path in table_files]
     marts = [read_mart(path, folder, problems) for path in mart_files]
+    named = [*feed_files, *table_files, *mart_files]
+    taken = {path.stem.lower(): path.relative_to(folder).as_posix() for path in named}
+    functions = read_functions(folder, taken, problems)
     named_feeds = {feed.name: feed for feed in feeds if feed}
+    named_tables = {table.name: table for table in tables if table}
     named_marts = {mart.name: mart for mart in marts if mart}
+    if settings:
+        problems += _table_mistakes(folder, settings, named_tables, {*named_feeds, *named_marts})
     problems += _published_twice(named_marts)
+    if all(marts):
+        problems += _unknown_agreements(named_marts)
     # What a file with mistakes of its own would have declared is not missed a second time.
     if all(feeds):
         problems += _unknown_balances(named_feeds, named_marts)
@@ -105,7 +119,15 @@ def load_project(folder: Path, overrides: Mapping[str, object] | None = None) ->
     if problems or settings is None or read is None:
         raise SettingsError([veiled(problem) for problem in problems])
     return Project(
-        folder, settings, named_feeds, named_marts, environment, read.source, read.passwords
+        folder,
+        settings,
+        named_feeds,
+        named_marts,
+        environment,
+        read.source,
+        read.passwords,
+        named_tables,
+        functions,
     )
 
 
@@ -136,7 +158,7 @@ def _misread_path(folder: Path) -> list[str]:
 
 
 def _same_names(folder: Path, files: list[Path]) -> list[str]:
-    """A feed's and a mart's name mean one table each, and SQL does not mind letter case."""
+    """Each of these names means one table, and SQL does not mind letter case."""
     first: dict[str, str] = {}
     problems = []
     for path in files:
@@ -144,6 +166,22 @@ def _same_names(folder: Path, files: list[Path]) -> list[str]:
         other = first.setdefault(path.stem.lower(), label)
         if other != label:
             problems.append(f"{label}: {other} has this name too; a name means one table")
+    return problems
+
+
+def _table_mistakes(
+    folder: Path, settings: Settings, tables: Mapping[str, Table], others: set[str]
+) -> list[str]:
+    """Sources that are not there, and versions that would take another table's name."""
+    problems = []
+    taken = {name.lower() for name in (*tables, *others)}
+    for table in tables.values():
+        label = f"tables/{table.name}.yml"
+        if table.source is not None and table.source not in settings.sources:
+            hint = did_you_mean(table.source, settings.sources)
+            problems.append(f"{label}: source: there is no source {table.source!r}{hint}")
+        if table.history and (table.name + HISTORY).lower() in taken:
+            problems.append(f"{label}: its versions are {table.name + HISTORY}, which is taken")
     return problems
 
 
@@ -156,6 +194,19 @@ def _unknown_balances(feeds: Mapping[str, Feed], marts: Mapping[str, Mart]) -> l
         for feed in mart.balance
         if feed not in balancing
     ]
+
+
+def _unknown_agreements(marts: Mapping[str, Mart]) -> list[str]:
+    problems = []
+    for mart in marts.values():
+        for other in mart.agrees:
+            place = mart.header.at(("agrees", other))
+            if other not in marts:
+                hint = did_you_mean(other, marts)
+                problems.append(f"{place}: agrees: there is no mart {other!r}{hint}")
+            elif not marts[other].key:
+                problems.append(f"{place}: agrees: {other!r} has no `key` to compare by")
+    return problems
 
 
 def _published_twice(marts: Mapping[str, Mart]) -> list[str]:

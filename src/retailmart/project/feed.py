@@ -33,6 +33,35 @@ class Action(Enum):
     FAIL = "fail"
 
 
+class Policy(Enum):
+    """What becomes of a file, row or value that the schema does not foresee."""
+
+    EVOLVE = "evolve"
+    FREEZE = "freeze"
+    DISCARD_ROW = "discard_row"
+    DISCARD_VALUE = "discard_value"
+
+
+def _as_policies(value: object) -> object:
+    if not isinstance(value, str):
+        return value
+    words = [policy.value for policy in Policy]
+    if value not in words:
+        raise ValueError(f"{value!r} is unknown{did_you_mean(value, words)}")
+    return dict.fromkeys(("table", "columns", "types"), value)
+
+
+class SchemaDocument(Document):
+    """What happens where files bring another schema: one word for all, or a word an axis."""
+
+    table: Policy = Field(Policy.EVOLVE, description="The first file, where raw has no table yet.")
+    columns: Policy | None = Field(
+        None, description="A column the feed does not name; default: extra_columns, or dropped."
+    )
+    types: Policy = Field(Policy.DISCARD_ROW, description="A value that is not of its type.")
+    date_to_timestamp: bool = Field(False, description="Whether a DATE may become a TIMESTAMP.")
+
+
 def _as_column(value: object) -> object:
     return {"type": value} if isinstance(value, str) else value
 
@@ -107,7 +136,10 @@ class FeedDocument(Document):
     """The file feeds/NAME.yml."""
 
     files: list[str] = Field(min_length=1, description="Patterns of file names, as in sales*.csv.")
-    format: Literal["csv"] = "csv"
+    format: Literal["csv", "json"] = "csv"
+    nested: Literal["flatten", "keep"] = Field(
+        "flatten", description="JSON objects in a record: columns by dotted names, or JSON texts."
+    )
     delimiter: str = Field(",", min_length=1, max_length=1)
     encoding: str = Field("utf-8", description="utf-8, cp1252, latin-1, utf-16, …")
     columns: dict[
@@ -126,6 +158,15 @@ class FeedDocument(Document):
     month: str | None = Field(None, description="The DATE column that tells a row's month.")
     balance: str | None = Field(None, description="The DECIMAL column that must balance.")
     rules: list[RuleDocument] = Field(default_factory=list)
+    # By another name, as pydantic's own models have a `schema` already.
+    schema_: Annotated[
+        SchemaDocument,
+        BeforeValidator(_as_policies, json_schema_input_type=Policy | SchemaDocument),
+    ] = Field(
+        default_factory=SchemaDocument,
+        alias="schema",
+        description="What happens where files bring other columns or types.",
+    )
 
     @field_validator("encoding")
     @classmethod
@@ -149,7 +190,9 @@ class Column:
     """A column of a feed's raw table.
 
     `pattern` cuts the value out of the text; `folder` says that the value is a folder's name in
-    the file's path, counted from 1 at landing.
+    the file's path, counted from 1 at landing. `evolved` tells that files brought the column and
+    the feed does not name it, `delivered` under which names they did; `defined` is the feed's own
+    type where raw holds a wider one.
     """
 
     name: str
@@ -159,6 +202,19 @@ class Column:
     references: tuple[str, str] | None
     pattern: str | None = None
     folder: int | None = None
+    evolved: bool = False
+    delivered: tuple[str, ...] = ()
+    defined: ColumnType | None = None
+
+
+@dataclass(frozen=True)
+class SchemaPolicies:
+    """What happens where files bring another schema. `columns` None: to the extras, or dropped."""
+
+    table: Policy = Policy.EVOLVE
+    columns: Policy | None = None
+    types: Policy = Policy.DISCARD_ROW
+    date_to_timestamp: bool = False
 
 
 @dataclass(frozen=True)
@@ -186,6 +242,9 @@ class Feed:
     balance: str | None
     rules: tuple[Rule, ...]
     nulls: tuple[str, ...] = ()
+    schema: SchemaPolicies = SchemaPolicies()
+    format: str = "csv"
+    nested: str = "flatten"
 
     def from_path(self, path: str) -> tuple[tuple[str, str], ...]:
         """The columns that a file's path gives, and their values; those it lacks are left out."""
@@ -238,6 +297,7 @@ def _mistakes(data: object) -> Iterator[tuple[Location, str]]:
     given = {name: _plain(column) for name, column in columns.items()}
     yield from _column_mistakes(given)
     yield from _extra_mistakes(data.get("extra_columns"), given)
+    yield from _format_mistakes(data)
     yield from _month_mistakes(data.get("month"), data.get("balance"), given)
     rules = data.get("rules")
     yield from _rule_mistakes(rules if isinstance(rules, list) else [], given)
@@ -271,6 +331,16 @@ def _extra_mistakes(
         yield place, f"extra_columns: {extra!r}: a name is letters, digits and _, letter first"
     if extra.lower() in {name.lower() for name in columns}:
         yield place, f"extra_columns: {extra!r} is one of the columns already"
+
+
+def _format_mistakes(data: Mapping[str, object]) -> Iterator[tuple[Location, str]]:
+    if data.get("format") == "json":
+        if "delimiter" in data:
+            yield ("delimiter",), "delimiter: is for CSV; nothing separates the cells of JSON"
+        if str(data.get("encoding", "utf-8")).lower() not in ("utf-8", "utf8"):
+            yield ("encoding",), "encoding: JSON is always utf-8; leave it out"
+    elif "nested" in data:
+        yield ("nested",), "nested: is for JSON; add `format: json`, or leave it out"
 
 
 def _month_mistakes(
@@ -347,6 +417,9 @@ def _feed(name: str, document: FeedDocument) -> Feed:
         balance=document.balance,
         rules=tuple(_rule(rule, document.columns) for rule in document.rules),
         nulls=tuple(document.nulls),
+        schema=SchemaPolicies(**dict(document.schema_)),
+        format=document.format,
+        nested=document.nested,
     )
 
 

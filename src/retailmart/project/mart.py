@@ -47,9 +47,16 @@ class MartHeader(Document):
     balance: dict[str, str] = Field(
         default_factory=dict, description="feed: column whose monthly sum must equal the feed's."
     )
+    agrees: dict[str, dict[str, str]] = Field(
+        default_factory=dict,
+        description="mart: {column: its column}; summed by that mart's key, they must be equal.",
+    )
     publish: bool | str = Field(False, description="true, or the name of the database's table.")
     variables: dict[str, ExactVariable] = Field(
         default_factory=dict, description="Defaults of getvariable('name'); settings override."
+    )
+    snapshot: bool = Field(
+        False, description="true: each day's run leaves it as plain Parquet in business_insights."
     )
 
 
@@ -67,6 +74,8 @@ class Mart:
     publish_as: str | None
     variables: Mapping[str, Variable]
     about: str | None
+    snapshot: bool = False
+    agrees: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
     header: Source = field(default=Source("", {}), compare=False, repr=False)
 
     @property
@@ -79,11 +88,18 @@ class Mart:
         """Whether it shows something else on another day, without any new row."""
         return self.refresh is Refresh.FULL and bool(_AS_OF.search(self.query))
 
-    def fingerprint(self, variables: Mapping[str, Variable]) -> str:
-        """Changes when the mart would compute something else from the same rows."""
+    def fingerprint(
+        self, variables: Mapping[str, Variable], functions: Mapping[str, str] | None = None
+    ) -> str:
+        """Changes when the mart would compute something else from the same rows.
+
+        `functions` are those of the user that it may call: name → digest of their source.
+        """
         used = {name: str(variables[name]) for name in self.variables if name in variables}
         shape = (self.refresh.value, self.partitions, self.key, self.publish_as)
-        said = (self.query, shape, sorted(used.items()))
+        said: tuple[object, ...] = (self.query, shape, sorted(used.items()))
+        if functions:
+            said = (*said, sorted(functions.items()))
         return hashlib.sha256(repr(said).encode()).hexdigest()
 
 
@@ -151,5 +167,7 @@ def _mart(name: str, query: str, first_line: int, header: MartHeader, source: So
         publish_as=publish_as or (name if header.publish else None),
         variables=header.variables,
         about=header.about,
+        agrees=header.agrees,
+        snapshot=header.snapshot,
         header=source,
     )

@@ -4,35 +4,42 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from retailmart.engines import Engine
 from retailmart.errors import RetailmartError, SettingsError
 from retailmart.lake import Lake
+from retailmart.project.feed import Column, Feed
 from retailmart.project.mart import Mart, Refresh
-from retailmart.steps.load import LoadedFeed
-from retailmart.tables import DataFile, Field, TableChange, TableState
+from retailmart.steps.load import MONTH, LoadedFeed
+from retailmart.steps.sources import LoadedTable
+from retailmart.tables import DataFile, Field, TableChange, TableState, quoted
 
 
 @dataclass(frozen=True)
 class Inputs:
     """What marts read in this batch: tables as they will be once it is committed.
 
-    `unchanged` holds raw tables that the batch does not touch, by name, as `dimensions` holds
-    source tables; `changed_dimensions` are those whose rows are not what they were.
+    `unchanged` holds the feeds that the batch does not touch and their raw tables, `tables` the
+    source tables by each name that marts may give them.
     """
 
     feeds: Mapping[str, LoadedFeed]
-    unchanged: Mapping[str, TableState]
-    dimensions: Mapping[str, TableState]
-    changed_dimensions: frozenset[str] = frozenset()
+    unchanged: Mapping[str, tuple[Feed, TableState]]
+    tables: Mapping[str, LoadedTable]
+
+    def raw(self, name: str) -> tuple[Feed, TableState]:
+        """A feed and its raw table."""
+        if name in self.feeds:
+            return self.feeds[name].feed, self.feeds[name].after
+        return self.unchanged[name]
 
 
 @dataclass(frozen=True)
 class BuiltMart:
     """What a batch does to a mart. `months` are those written anew or added to; None is all.
 
-    `anew` tells that nothing of what it held before is kept.
+    Of what it held in the months `rewritten` nothing is kept; `anew` tells that of all months.
     """
 
     mart: Mart
@@ -40,6 +47,7 @@ class BuiltMart:
     after: TableState
     months: frozenset[str] | None
     anew: bool
+    rewritten: frozenset[str] = frozenset()
 
 
 def mart_table(name: str) -> str:
@@ -61,6 +69,31 @@ def build_order(marts: Mapping[str, Mart], reads: Mapping[str, frozenset[str]]) 
     return tuple(ordered.values())
 
 
+def without_input(
+    order: Iterable[Mart],
+    reads: Mapping[str, frozenset[str]],
+    nowhere: Mapping[str, str],
+    undelivered: Mapping[str, str],
+    feeds: Iterable[str],
+) -> dict[str, str]:
+    """The marts that have nothing to be built from, and why. `order` is as of `build_order`.
+
+    A mart needs each table and mart that it reads; of its feeds it needs one. `nowhere` are tables
+    that no source has, `undelivered` are feeds of which no file came yet, with words for people.
+    """
+    found: dict[str, str] = {}
+    inputs = {*feeds, *(mart.name for mart in order)}
+    for mart in order:
+        names = reads[mart.name]
+        if tables := sorted(names & nowhere.keys()):
+            found[mart.name] = nowhere[tables[0]]
+        elif marts := sorted(names & found.keys()):
+            found[mart.name] = found[marts[0]]
+        elif (own := sorted(names & inputs)) and undelivered.keys() >= set(own):
+            found[mart.name] = undelivered[own[0]]
+    return found
+
+
 def build(
     engine: Engine,
     lake: Lake,
@@ -76,12 +109,68 @@ def build(
     `told` is called with each mart's name before it is built.
     """
     built: dict[str, BuiltMart] = {}
+    effects = Effects(engine, inputs)
     for mart in order:
-        builder = _Builder(engine, lake, mart, reads[mart.name], inputs, built, batch_id)
+        builder = _Builder(engine, lake, mart, reads[mart.name], inputs, built, batch_id, effects)
         if mart.name in stale or builder.is_concerned():
             told(mart.name)
             built[mart.name] = builder.build(anew=mart.name in stale)
     return list(built.values())
+
+
+@dataclass
+class Effects:
+    """The months in which marts show the rows of source tables that are not what they were."""
+
+    engine: Engine
+    inputs: Inputs
+    _months: dict[tuple[str, str, str, bool], frozenset[str]] = field(default_factory=dict)
+
+    def months(self, reads: frozenset[str]) -> frozenset[str] | None:
+        """Of a mart that reads these names. None is every month.
+
+        Feeds tell by `references` which of their rows a table's row belongs to. Versions matter
+        from the day on which they begin to differ, the latest row matters everywhere.
+        """
+        months = frozenset[str]()
+        feeds = reads & (self.inputs.feeds.keys() | self.inputs.unchanged.keys())
+        for name in sorted(reads & self.inputs.tables.keys()):
+            table = self.inputs.tables[name]
+            if table.change is None:
+                continue
+            columns = [
+                (feed, column)
+                for feed in sorted(feeds)
+                for column in self.inputs.raw(feed)[0].columns
+                if column.references and column.references[0] == table.table.name
+            ]
+            if table.everything or not columns:
+                return None
+            for feed, column in columns:
+                if self.inputs.raw(feed)[0].month is None:
+                    return None
+                by_day = name != table.table.name
+                months |= self._of(feed, column, table, by_day=by_day)
+        return months
+
+    def _of(self, feed: str, column: Column, table: LoadedTable, *, by_day: bool) -> frozenset[str]:
+        key = (feed, column.name, table.table.name, by_day)
+        if key not in self._months:
+            definition, raw = self.inputs.raw(feed)
+            self.engine.define("_affected", raw)
+            match = f"t.{quoted(_referenced(column))} = r.{quoted(column.name)}"
+            if by_day:
+                match += f" AND r.{quoted(str(definition.month))} >= t._since"
+            rows = self.engine.rows(
+                f"SELECT DISTINCT r.{MONTH} FROM _affected r WHERE EXISTS"
+                f" (SELECT 1 FROM {quoted(str(table.touched))} t WHERE {match})"
+            )
+            self._months[key] = frozenset(str(month) for (month,) in rows)
+        return self._months[key]
+
+
+def _referenced(column: Column) -> str:
+    return column.references[1] if column.references else ""
 
 
 class _Builder:
@@ -96,6 +185,7 @@ class _Builder:
         inputs: Inputs,
         built: Mapping[str, BuiltMart],
         batch_id: int,
+        effects: Effects,
     ) -> None:
         self.engine = engine
         self.lake = lake
@@ -106,40 +196,51 @@ class _Builder:
         self.batch_id = batch_id
         self.root = lake.folder(mart_table(mart.name))
         self.before = lake.state(mart_table(mart.name))
+        self.effects = effects
+        self.others = reads - inputs.tables.keys()
 
     def is_concerned(self) -> bool:
         """Whether the batch changes anything this mart shows."""
         if self.before is None or self.reads & (self.inputs.feeds.keys() | self.built.keys()):
             return True
-        changed = self.reads & self.inputs.changed_dimensions
-        return self.mart.refresh is Refresh.FULL and bool(changed)
+        if self.mart.refresh is Refresh.FULL:
+            return any(self.inputs.tables[n].change for n in self.reads - self.others)
+        return self._affected() != frozenset()
+
+    def _affected(self) -> frozenset[str] | None:
+        """The months that changed source tables show in; None is every month."""
+        return self.effects.months(self.reads)
 
     def build(self, *, anew: bool) -> BuiltMart:
         """Write the mart's files and say what becomes of the old ones."""
-        self._define_dimensions()
+        for name in self.reads - self.others:
+            self.inputs.tables[name].define(self.engine)
         with self._placed():
             fields = self._fields()
         anew = anew or self.before is None or self.before.fields != fields
+        anew = anew or self._affected() is None
         if self.mart.refresh is Refresh.FULL:
             return self._build_full(fields)
         return self._build_months(fields, anew=anew)
 
     def _build_full(self, fields: tuple[Field, ...]) -> BuiltMart:
-        for name in self.reads - self.inputs.dimensions.keys():
+        for name in self.others:
             self.engine.define(name, self._table(name))
         files = self._write(f"{self.lake.prefix(self.batch_id)}0001", None)
         return self._built(fields, files, None, None)
 
     def _build_months(self, fields: tuple[Field, ...], *, anew: bool) -> BuiltMart:
-        months = self._all_months() if anew else self._months_touched()
-        append = self.mart.refresh is Refresh.APPEND
+        affected = self._affected() or frozenset()
+        months = self._all_months() if anew else self._months_touched() | affected
+        rewritten = months
+        if self.mart.refresh is Refresh.APPEND and not anew:
+            rewritten = self._months_replaced() | affected
         files: list[DataFile] = []
         for number, month in enumerate(sorted(months), 1):
-            for name in self.reads - self.inputs.dimensions.keys():
-                self.engine.define(name, self._part(name, month, append and not anew))
+            for name in self.others:
+                self.engine.define(name, self._part(name, month, month not in rewritten))
             files += self._write(f"{self.lake.prefix(self.batch_id)}{number:04d}", month)
-        gone = self._months_replaced() if append else months
-        return self._built(fields, tuple(files), months, None if anew else gone)
+        return self._built(fields, tuple(files), months, None if anew else rewritten)
 
     def _write(self, prefix: str, month: str | None) -> tuple[DataFile, ...]:
         mart = self.mart
@@ -149,10 +250,11 @@ class _Builder:
     def _fields(self) -> tuple[Field, ...]:
         """The mart's columns, told without any row: there may be no month to build."""
         mart = self.mart
-        for name in self.reads - self.inputs.dimensions.keys():
+        for name in self.others:
             self.engine.define(name, self._table(name).only(()))
         fields = self.engine.fields(mart.query)
-        missing = {*mart.partitions, *mart.key, *mart.balance.values()}
+        agreeing = (column for columns in mart.agrees.values() for column in columns)
+        missing = {*mart.partitions, *mart.key, *mart.balance.values(), *agreeing}
         missing -= {field.name for field in fields}
         if missing:
             listed = ", ".join(sorted(missing))
@@ -185,11 +287,7 @@ class _Builder:
             mart_table(mart.name), fields, mart.partitions, files, tuple(f.path for f in old)
         )
         after = change.applied_to(str(self.root), before)
-        return BuiltMart(mart, change, after, months, gone is None)
-
-    def _define_dimensions(self) -> None:
-        for name in self.reads & self.inputs.dimensions.keys():
-            self.engine.define(name, self.inputs.dimensions[name])
+        return BuiltMart(mart, change, after, months, gone is None, gone or frozenset())
 
     def _part(self, name: str, month: str, only_added: bool) -> TableState:
         """What the mart sees of a table for one month; a table without months is seen whole."""
@@ -206,12 +304,10 @@ class _Builder:
         return bool(table.partition_by)
 
     def _table(self, name: str) -> TableState:
-        if name in self.inputs.feeds:
-            return self.inputs.feeds[name].after
         if name in self.built:
             return self.built[name].after
-        if name in self.inputs.unchanged:
-            return self.inputs.unchanged[name]
+        if name in self.inputs.feeds or name in self.inputs.unchanged:
+            return self.inputs.raw(name)[1]
         state = self.lake.state(mart_table(name))
         if state is None:
             raise RetailmartError(f"mart {name!r} is not built yet")
@@ -219,7 +315,7 @@ class _Builder:
 
     def _all_months(self) -> frozenset[str]:
         months = frozenset[str]()
-        for name in self.reads - self.inputs.dimensions.keys():
+        for name in self.others:
             months |= self._table(name).months
         return months
 

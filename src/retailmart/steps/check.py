@@ -5,13 +5,14 @@ from __future__ import annotations
 import codecs
 import csv
 import mmap
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from enum import Enum
 from pathlib import Path
 
+from retailmart.engines import JsonShape
 from retailmart.project.documents import did_you_mean
-from retailmart.project.feed import Feed
+from retailmart.project.feed import Feed, Policy
 from retailmart.sheets import armed
 from retailmart.steps.discover import Snapshot
 from retailmart.steps.flawed import FlawedRecord, FlawedRecords, FlawedWriter
@@ -44,12 +45,14 @@ class Layout:
     """Which feed column, or which extra name, stands in each position of a file.
 
     `is_replay` tells that one of them is `_origin`: the file brings refused rows back.
-    `from_path` are columns that the file's path gives, and their values.
+    `from_path` are columns that the file's path gives, and their values. With `is_json`, cells
+    have their JSON text beside them.
     """
 
     columns: tuple[str, ...]
     is_replay: bool = False
     from_path: tuple[tuple[str, str], ...] = ()
+    is_json: bool = False
 
     def gives(self, column: str) -> bool:
         """Whether the file says anything of a column."""
@@ -69,7 +72,8 @@ class CheckedFile:
     """A file that can be loaded. `readable` holds exactly the records that are rows by shape.
 
     `records` counts all records of the delivery, `flawed` those of them that `readable` lacks.
-    `cleaned` tells that `readable` was written anew because the delivery is odd.
+    `cleaned` tells that `readable` was written anew because the delivery is odd. `json` is how a
+    JSON file is read.
     """
 
     feed: Feed
@@ -80,6 +84,7 @@ class CheckedFile:
     records: int
     cleaned: bool = False
     flawed: FlawedRecords = field(default_factory=FlawedRecords)
+    json: JsonShape | None = None
 
 
 _MAGIC = {
@@ -87,10 +92,11 @@ _MAGIC = {
     b"PK\x05\x06": "an empty zip file",
     b"\xd0\xcf\x11\xe0": "an old Excel file; save it as CSV",
     b"%PDF": "a PDF file",
-    b"\x1f\x8b": "a gzip archive; name it .csv.gz",
+    b"\x1f\x8b": "a gzip archive; add .gz to its name",
     b"PAR1": "a Parquet file",
     b"SQLite format 3": "an SQLite database",
 }
+ENDINGS = {"csv": (".csv",), "json": (".json", ".jsonl", ".ndjson")}
 _OPEN_HEADER = "has a quote in its header that is never closed"
 _UTF16 = (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)
 
@@ -105,14 +111,29 @@ def check(snapshot: Snapshot, feeds: Iterable[Feed]) -> CheckedFile | Refusal:
     for magic, words in _MAGIC.items():
         if snapshot.scan.head.startswith(magic):
             return Refusal(ErrorFolder.WRONG_TYPE, f"is {words}")
-    if not path.lower().removesuffix(".gz").endswith(".csv"):
-        return Refusal(ErrorFolder.WRONG_TYPE, "is no CSV file, and no feed takes other formats")
-    feed = next((feed for feed in feeds if feed.claims(path)), None)
-    if feed is None:
+    known = tuple(feeds)
+    form = format_of(path)
+    if form is None or (form != "csv" and all(feed.format != form for feed in known)):
+        words = "is no CSV file, and no feed takes other formats"
+        if any(feed.format == "json" for feed in known):
+            words = "is neither a CSV nor a JSON file, and no feed takes other formats"
+        return Refusal(ErrorFolder.WRONG_TYPE, words)
+    claiming = [feed for feed in known if feed.claims(path)]
+    if not claiming:
         return Refusal(
             ErrorFolder.UNKNOWN, "fits no feed; add its name to `files` of one in feeds/"
         )
+    feed = next((feed for feed in claiming if feed.format == form), None)
+    if feed is None:
+        words = f"is a {form.upper()} file, but feed {claiming[0].name}, which claims it, takes"
+        return Refusal(ErrorFolder.WRONG_TYPE, f"{words} {claiming[0].format.upper()}")
     return check_content(snapshot.content, snapshot.scan, feed, path)
+
+
+def format_of(path: str) -> str | None:
+    """The format that a file's name tells, packed or not."""
+    name = path.lower().removesuffix(".gz")
+    return next((form for form, endings in ENDINGS.items() if name.endswith(endings)), None)
 
 
 def check_content(content: Path, scan: Scan, feed: Feed, path: str) -> CheckedFile | Refusal:
@@ -128,11 +149,24 @@ def check_content(content: Path, scan: Scan, feed: Feed, path: str) -> CheckedFi
     if _is_utf16(scan.head) and "16" not in feed.encoding:
         return Refusal(
             ErrorFolder.BAD_SCHEMA,
-            f"is UTF-16 text; export it as CSV UTF-8, or set `encoding: utf-16` in feeds/"
+            "is UTF-16 text; export it as UTF-8"
+            if feed.format == "json"
+            else f"is UTF-16 text; export it as CSV UTF-8, or set `encoding: utf-16` in feeds/"
             f"{feed.name}.yml",
         )
     if not content.stat().st_size:
         return Refusal(ErrorFolder.BAD_SCHEMA, "is empty")
+    if feed.format == "json":
+        # Here, as it stands on what this module defines.
+        from retailmart.steps.check_json import check_json
+
+        return check_json(content, feed, from_path)
+    return _check_csv(content, scan, feed, from_path)
+
+
+def _check_csv(
+    content: Path, scan: Scan, feed: Feed, from_path: tuple[tuple[str, str], ...]
+) -> CheckedFile | Refusal:
     reader = records(content, feed)
     try:
         first = next(reader, None)
@@ -206,19 +240,53 @@ def read_header(header: Record, feed: Feed) -> Layout | Refusal:
     missing = [column.name for column in asked if column.mandatory and column.name not in names]
     if missing:
         return Refusal(ErrorFolder.BAD_SCHEMA, _missing(missing, names, feed, header))
-    twice = {name for name in names if names.count(name) > 1}
+    evolves = feed.schema.columns is Policy.EVOLVE
+    seen = [folded(name) for name in names] if evolves else names
+    twice = {name for name, word in zip(names, seen, strict=True) if seen.count(word) > 1}
     if twice:
         listed = ", ".join(sorted(twice))
         return Refusal(ErrorFolder.BAD_SCHEMA, f"its header names {listed} more than once")
-    return Layout(tuple(names), is_replay)
+    return frozen(feed, names, known) or Layout(tuple(names), is_replay)
+
+
+def frozen(feed: Feed, names: Iterable[str], known: Mapping[str, str]) -> Refusal | None:
+    """Why a file with columns of these names must not be loaded, where the feed's schema is frozen.
+
+    `known` are the columns that are none of the feed's and may be there, among others.
+    """
+    place = f"feeds/{feed.name}.yml"
+    if feed.schema.table is Policy.FREEZE:
+        words = f"would make the raw table of feed {feed.name}, which is frozen"
+        return Refusal(
+            ErrorFolder.BAD_SCHEMA, f"{words}: {place} says `table: freeze` under `schema`"
+        )
+    own = {*known.values(), *(column.name for column in feed.columns)}
+    strange = [name for name in names if name not in own]
+    if strange and feed.schema.columns is Policy.FREEZE:
+        words = "the column" if len(strange) == 1 else "the columns"
+        return Refusal(
+            ErrorFolder.BAD_SCHEMA,
+            f"brings {words} {', '.join(strange)}, which {place} does not name; its columns are"
+            " frozen",
+        )
+    return None
 
 
 def known_names(feed: Feed) -> dict[str, str]:
-    """The feed's columns by all names that a header may give them, folded."""
-    return {
+    """The feed's columns by all names that a header may give them, folded.
+
+    What the feed's file says goes before the names under which files brought columns.
+    """
+    asked = [column for column in feed.columns if column.folder is None]
+    brought = {
         folded(name): column.name
-        for column in feed.columns
-        if column.folder is None
+        for column in asked
+        for name in (*column.delivered, *([column.name] if column.evolved else ()))
+    }
+    return brought | {
+        folded(name): column.name
+        for column in asked
+        if not column.evolved
         for name in (column.name, *column.aliases)
     }
 

@@ -101,7 +101,8 @@ def _snapshot(landing: Store, number: int, entry: Entry, scratch: Path) -> Snaps
     if "\\x" in entry.path and entry.path != entry.key:
         return _unread(entry, "has a name that is not UTF-8; rename it")
     partial = scratch / f"{number}.part"
-    digest, scan = hashlib.sha256(), Scan()
+    delimited = entry.path.lower().removesuffix(".gz").endswith(".csv")
+    digest, scan = hashlib.sha256(), Scan(delimited=delimited)
     try:
         with landing.open(entry) as source, partial.open("wb", buffering=0) as target:
             for chunk in _unpacked(source, entry):

@@ -2,20 +2,33 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import closing
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from decimal import Decimal
 from typing import Any
 
 from retailmart.engines import CsvShape, Engine
 from retailmart.errors import CsvBroken, GateFailed
 from retailmart.lake import Lake
-from retailmart.ledger.values import FileOutcome, LedgerFile, Totals
-from retailmart.project.feed import Action, Column, Feed
+from retailmart.ledger.values import FileOutcome, LedgerFile, Schema, Totals
+from retailmart.project.feed import Action, Column, Feed, Policy
 from retailmart.project.types import ColumnType
 from retailmart.steps.casts import attempt, expected, typed
-from retailmart.steps.check import ORIGIN, CheckedFile, Layout, Refusal, clean
+from retailmart.steps.check import ORIGIN, CheckedFile, ErrorFolder, Layout, Refusal, clean
+from retailmart.steps.evolve import (
+    Need,
+    as_known,
+    can_widen,
+    changes,
+    effective,
+    needs,
+    remembered,
+    unknown,
+    widened,
+    with_brought,
+)
 from retailmart.steps.quarantine import (
     FURTHER,
     REFUSED_FIELDS,
@@ -68,6 +81,12 @@ class LoadedFeed:
     outcomes: tuple[FileOutcome, ...]
     quarantine: TableChange | None = None
     months: Mapping[str, Totals] = field(default_factory=dict)
+    schema: Schema | None = None
+
+    @property
+    def has_table(self) -> bool:
+        """Whether there is a raw table, or this batch makes it."""
+        return self.before is not None or self.feed.schema.table is Policy.EVOLVE
 
     @property
     def added(self) -> TableState:
@@ -95,13 +114,23 @@ def load(
 ) -> LoadedFeed:
     """Load a feed's files. `superseded` maps the file ids that leave → their months.
 
-    Files that bring refused rows back come as `replay.resolve` gives them.
-    Raises GateFailed where a `fail` rule is broken or a file's records do not add up.
+    Files that bring refused rows back come as `replay.resolve` gives them. `feed` has all columns
+    that its raw table holds (`evolve.effective`); the answer's feed has those that files brought.
+    Raises GateFailed where a `fail` rule is broken or a file's records do not add up,
+    SettingsError where the raw table holds more than the feed says.
     """
-    loader = _Loader(engine, lake, feed, batch_id)
-    written = [loader.write_group(group) for group in _groups(files)]
-    checked = {item.file.file_id: item for item in loader.files_as_read(files)}
     before = lake.state(raw_table(feed.name))
+    feed, files, causes = _with_brought(feed, before, files)
+    loader = _Loader(engine, lake, feed, batch_id, has_table=before is not None)
+    written = [loader.write_group(group) for group in _groups(files)]
+    if loader.has_misfits(files, written):
+        feed, wider = widened(feed, list(loader.needs(files)))
+        causes |= wider
+    if feed != loader.feed:
+        loader.discard(written)
+        loader.feed = feed
+        written = [loader.write_group(group) for group in _groups(files)]
+    checked = {item.file.file_id: item for item in loader.files_as_read(files)}
     losing = frozenset(month for months in superseded.values() for month in months)
     rewritten = _rewritten(before, feed, losing, any_leaves=bool(superseded))
     if rewritten and rewritten.files:
@@ -115,7 +144,37 @@ def load(
     brought = loader.brought_back(checked, after.only(adds))
     outcomes, quarantined = loader.outcomes(checked, sums, brought)
     months = _totals_by(sums, lambda row: row.month)
-    return LoadedFeed(feed, change, before, after, replaced, outcomes, quarantined, months)
+    schema = Schema(
+        raw_table(feed.name),
+        remembered(feed),
+        changes(feed, before.fields if before else None, causes),
+    )
+    return LoadedFeed(feed, change, before, after, replaced, outcomes, quarantined, months, schema)
+
+
+def misfit(engine: Engine, lake: Lake, checked: CheckedFile) -> Refusal | None:
+    """Why a file is refused whose feed freezes its types: the first value that is not of its type.
+
+    Other feeds' files are not looked at.
+    """
+    if checked.feed.schema.types is not Policy.FREEZE:
+        return None
+    return _Loader(engine, lake, checked.feed, 0, has_table=True).first_misfit(checked)
+
+
+def _with_brought(
+    feed: Feed, before: TableState | None, files: Sequence[FileToLoad]
+) -> tuple[Feed, Sequence[FileToLoad], dict[str, str]]:
+    """The feed with what raw holds and what files bring, and the files' layouts in its names."""
+    feed = effective(feed, before.fields if before else None, ())
+    causes: dict[str, str] = {}
+    if feed.schema.columns is Policy.EVOLVE and feed.schema.table is Policy.EVOLVE:
+        feed, causes = with_brought(feed, ((i.file.path, i.checked.layout) for i in files))
+    known = [
+        replace(item, checked=replace(item.checked, layout=as_known(item.checked.layout, feed)))
+        for item in files
+    ]
+    return feed, known, causes
 
 
 def _rewritten(
@@ -167,11 +226,14 @@ class _Violation:
 class _Loader:
     """One feed's load in one batch."""
 
-    def __init__(self, engine: Engine, lake: Lake, feed: Feed, batch_id: int) -> None:
+    def __init__(
+        self, engine: Engine, lake: Lake, feed: Feed, batch_id: int, *, has_table: bool
+    ) -> None:
         self.engine = engine
         self.lake = lake
         self.feed = feed
         self.batch_id = batch_id
+        self.has_table = has_table
         self._writes = 0
         self._cleaned: dict[int, CheckedFile] = {}
 
@@ -196,6 +258,65 @@ class _Loader:
             raise GateFailed(f"{item.file.shown} {cleaned.message}")
         self._cleaned[item.file.file_id] = cleaned
         return self._write([FileToLoad(item.file, cleaned)])
+
+    def first_misfit(self, checked: CheckedFile) -> Refusal | None:
+        """Why the file is refused, if any value is not of its column's type."""
+        try:
+            return self._first_misfit(checked)
+        except CsvBroken:
+            cleaned = clean(checked.delivered, self.feed, checked.layout)
+            return cleaned if isinstance(cleaned, Refusal) else self._first_misfit(cleaned)
+
+    def _first_misfit(self, checked: CheckedFile) -> Refusal | None:
+        columns = [
+            (number, f"{quoted(column.name)} IS NULL AND trim(_t{number}) <> ''")
+            for number, column in enumerate(self.feed.columns)
+            if column.type.name != "STRING" and checked.layout.gives(column.name)
+        ]
+        cases = " ".join(f"WHEN {wrong} THEN [{n}::VARCHAR, _t{n}]" for n, wrong in columns)
+        relation = self._typed(self._numbered(checked), checked.layout)
+        found = self.engine.rows(
+            f"SELECT * FROM (SELECT _row, CASE {cases} END AS misfit FROM {relation})"
+            " WHERE misfit IS NOT NULL ORDER BY _row LIMIT 1"
+            if columns
+            else "SELECT 1 WHERE false"
+        )
+        for row, (number, text) in found:
+            column = self.feed.columns[int(number)]
+            line = seek(places_of(checked), row).line
+            kind = "line" if checked.json is None else "record"
+            return Refusal(
+                ErrorFolder.BAD_SCHEMA,
+                f"has {text!r} in {kind} {line}, column {column.name}, which should be"
+                f" {expected(column.type)}; the types of feeds/{self.feed.name}.yml are frozen",
+            )
+        return None
+
+    def has_misfits(self, files: Sequence[FileToLoad], written: Sequence[Written]) -> bool:
+        """Whether rows were refused for which a wider type may have room."""
+        if self.feed.schema.types is not Policy.EVOLVE or self._is_closed:
+            return False
+        rows = sum(item.checked.records - len(item.checked.flawed) for item in files)
+        return sum(part.rows for part in written) < rows
+
+    def needs(self, files: Sequence[FileToLoad]) -> Iterator[Need]:
+        """What values need that are not of their column's type, by file in the order given."""
+        as_read = list(self.files_as_read(files))
+        paths = {item.file.file_id: item.file.path for item in as_read}
+        columns = [
+            (number, column)
+            for number, column in enumerate(self.feed.columns)
+            if can_widen(self.feed, column)
+        ]
+        figures = "".join(f", {needs(column, f'_t{number}')}" for number, column in columns)
+        rows = []
+        for group in _groups(as_read):
+            typed = self._typed(self._relation(group), group[0].checked.layout)
+            rows += self.engine.rows(f"SELECT {FILE_ID}{figures} FROM {typed} GROUP BY 1")
+        order = list(paths)
+        for file_id, *found in sorted(rows, key=lambda row: order.index(row[0])):
+            for number, (_, column) in enumerate(columns):
+                yield Need(column.name, paths[file_id], *found[4 * number : 4 * number + 4])
 
     def files_as_read(self, files: Iterable[FileToLoad]) -> Iterator[FileToLoad]:
         """The files with how they were read in the end."""
@@ -309,20 +430,32 @@ class _Loader:
 
     def _write(self, group: Sequence[FileToLoad]) -> Written:
         checked = group[0].checked
-        files = {item.file.file_id: item.checked.readable for item in group}
-        relation = self.engine.csv(files, _shape(checked))
-        written = self._to_lake(self._accepted(relation, checked.layout))
+        written = self._to_lake(self._accepted(self._relation(group), checked.layout))
         expected_rows = sum(item.checked.records - len(item.checked.flawed) for item in group)
         if self.feed.month and written.rows + written.left_out != expected_rows:
             # The engine saw other records than the count of lines says, as with blank lines.
-            self._discard(written)
+            self.discard([written])
             raise CsvBroken(f"{written.rows + written.left_out} rows for {expected_rows} records")
         return written
 
-    def _discard(self, written: Written) -> None:
+    def _relation(self, group: Sequence[FileToLoad]) -> str:
+        files = {item.file.file_id: item.checked.readable for item in group}
+        checked = group[0].checked
+        if checked.json is not None:
+            return self.engine.json(files, checked.json)
+        return self.engine.csv(files, _shape(checked))
+
+    def _numbered(self, checked: CheckedFile) -> str:
+        if checked.json is not None:
+            return self.engine.numbered_json(checked.readable, checked.json)
+        return self.engine.numbered_csv(checked.readable, _shape(checked))
+
+    def discard(self, parts: Iterable[Written]) -> None:
+        """Take away what was written, before anybody relies on it."""
         root = self.lake.folder(raw_table(self.feed.name))
-        for file in written.files:
-            (root / file.path).unlink()
+        for written in parts:
+            for file in written.files:
+                (root / file.path).unlink()
 
     def _to_lake(self, query: str) -> Written:
         self._writes += 1
@@ -357,8 +490,11 @@ class _Loader:
         said = [self._text(column, layout) for column in self.feed.columns]
         texts = [f"{said[n]} AS _t{n}" for n, _ in columns]
         tried = [f"{attempt(said[n], column.type)} AS _a{n}" for n, column in columns]
-        parts = [f"{typed(f'_t{n}', f'_a{n}', c.type)} AS {quoted(c.name)}" for n, c in columns]
+        parts = [f"{_value(c, f'_t{n}', f'_a{n}')} AS {quoted(c.name)}" for n, c in columns]
         extra = f", {self._extras(layout)} AS _extra, {_origin(layout)} AS {ORIGIN}"
+        if strange := self._strange(layout):
+            cases = " ".join(f"WHEN {given} THEN {text_literal(name)}" for name, given in strange)
+            extra += f", CASE {cases} END AS _strange"
         if self.feed.extra_columns:
             parts.append(f"_extra AS {quoted(self.feed.extra_columns)}")
         inner = f"SELECT * EXCLUDE ({_cells(layout)}), {', '.join(texts + tried)}{extra}"
@@ -383,27 +519,61 @@ class _Loader:
             text = f"CASE WHEN regexp_full_match({text}, {pattern}) THEN {cut} ELSE {text} END"
         return text
 
+    @property
+    def _is_closed(self) -> bool:
+        """Whether there is no raw table yet, and the feed's schema lets none be made."""
+        return not self.has_table and self.feed.schema.table is not Policy.EVOLVE
+
+    def _strange(self, layout: Layout) -> list[tuple[str, str]]:
+        """The columns that no row may say anything of, and in SQL whether one does.
+
+        The further columns of a repaired sheet come as one; it makes no columns.
+        """
+        policy = self.feed.schema.columns
+        nowhere = policy is Policy.EVOLVE and not self.feed.extra_columns
+        if layout.is_replay and (policy is Policy.DISCARD_ROW or nowhere):
+            cell = f"nullif(c{layout.columns.index(FURTHER)}, '')"
+            further = f"json_extract_string({cell}, '$.*')"
+            says = f"len(list_filter({further}, lambda x: trim(x) <> '')) > 0"
+            return [(f"a column that feeds/{self.feed.name}.yml does not name", says)]
+        if policy is not Policy.DISCARD_ROW:
+            return []
+        cells = unknown(self.feed, layout)
+        return [(name, f"trim(c{position}) <> ''") for position, name in cells]
+
     def _extras(self, layout: Layout) -> str:
+        if self.feed.schema.columns not in (None, Policy.EVOLVE):
+            return "NULL::VARCHAR"
         if layout.is_replay:
             return f"nullif(c{layout.columns.index(FURTHER)}, '')"
         known = {column.name for column in self.feed.columns}
-        pairs = [
-            f"{text_literal(name)}, c{position}"
-            for position, name in enumerate(layout.columns)
-            if name not in known
-        ]
+        further = [(n, name) for n, name in enumerate(layout.columns) if name not in known]
+        if layout.is_json:
+            return _object(further)
+        pairs = [f"{text_literal(name)}, c{position}" for position, name in further]
         return f"CAST(json_object({', '.join(pairs)}) AS VARCHAR)" if pairs else "NULL::VARCHAR"
 
     def _violations(self, layout: Layout) -> list[_Violation]:
         """Everything that sends a row to quarantine, in the order it is told."""
         violations = []
+        if self._is_closed:
+            said = f"feeds/{self.feed.name}.yml says `table: {self.feed.schema.table.value}`"
+            words = f"there is no raw table yet, and {said} under `schema`"
+            return [_Violation(None, "schema", words, "true")]
+        for strange, _ in self._strange(layout):
+            named = None if layout.is_replay else strange
+            words = f"has a value in {strange}" + (
+                "" if layout.is_replay else f", which feeds/{self.feed.name}.yml does not name"
+            )
+            condition = f"_strange = {text_literal(strange)}"
+            violations.append(_Violation(named, "schema", words, condition))
         for number, column in enumerate(self.feed.columns):
             name, text = quoted(column.name), f"_t{number}"
             if column.mandatory:
                 empty = f"coalesce(trim({text}), '') = ''"
                 message = f"{column.name} is empty"
                 violations.append(_Violation(column.name, "mandatory", message, empty))
-            if column.type.name != "STRING" and layout.gives(column.name):
+            if self._refuses_misfits(column) and layout.gives(column.name):
                 wrong = f"{name} IS NULL AND trim({text}) <> ''"
                 message = f"{column.name} should be {expected(column.type)}"
                 violations.append(_Violation(column.name, "type", message, wrong))
@@ -414,15 +584,24 @@ class _Loader:
 
     def _refused(self, layout: Layout) -> str:
         """One condition for all violations, in its cheapest form: a typed value proves its text."""
-        parts = []
+        if self._is_closed:
+            return "true"
+        parts = ["_strange IS NOT NULL"] if self._strange(layout) else []
         for number, column in enumerate(self.feed.columns):
             if column.mandatory:
                 parts.append(f"{quoted(column.name)} IS NULL")
-            elif column.type.name != "STRING" and layout.gives(column.name):
-                parts.append(f"({quoted(column.name)} IS NULL AND trim(_t{number}) <> '')")
+            elif self._refuses_misfits(column) and layout.gives(column.name):
+                # A text is NULL where it is one of the feed's nulls, which no row is refused for.
+                said = f"coalesce(trim(_t{number}) <> '', false)"
+                parts.append(f"({quoted(column.name)} IS NULL AND {said})")
         for rule in self.feed.rules_that(Action.QUARANTINE):
             parts.append(f"coalesce(NOT ({rule.condition}), false)")
         return " OR ".join(parts) or "false"
+
+    def _refuses_misfits(self, column: Column) -> bool:
+        """Whether a value that is not of the column's type sends its row to quarantine."""
+        discards = self.feed.schema.types is Policy.DISCARD_VALUE and not column.mandatory
+        return column.type.name != "STRING" and not discards
 
     def _write_refused(self, item: FileToLoad, expected_count: int) -> list[DataFile]:
         """Write a file's refused rows with their place and raw text; they must be all of them."""
@@ -465,7 +644,7 @@ class _Loader:
                 flawed.origin,
             )
         violations = self._violations(checked.layout)
-        relation = self.engine.numbered_csv(checked.readable, _shape(checked))
+        relation = self._numbered(checked)
         flags = ", ".join(
             f"CASE WHEN {violation.condition} THEN {number} END"
             for number, violation in enumerate(violations)
@@ -481,10 +660,11 @@ class _Loader:
                 for row, numbers in zip(*(part.to_pylist() for part in chunk.columns), strict=True):
                     place = seek(places, row)
                     broken = [violations[number] for number in numbers]
-                    message = "; ".join(violation.message for violation in broken)
                     first = broken[0]
+                    message = "; ".join(violation.message for violation in broken)
+                    message += place.at(first.column)
                     yield RefusedRow(
-                        place.record.line,
+                        place.line,
                         first.column,
                         first.rule,
                         message,
@@ -494,9 +674,30 @@ class _Loader:
                     )
 
 
+def _value(column: Column, text: str, attempted: str) -> str:
+    """What a cell is worth. A DATE that was widened to TIMESTAMP still takes days."""
+    value = typed(text, attempted, column.type)
+    if column.defined is None or (column.defined.name, column.type.name) != ("DATE", "TIMESTAMP"):
+        return value
+    day = typed(text, attempt(text, column.defined), column.defined)
+    return f"coalesce({value}, CAST({day} AS TIMESTAMPTZ))"
+
+
 def _shape(checked: CheckedFile) -> CsvShape:
     delimiter = "," if checked.cleaned else checked.feed.delimiter
     return CsvShape(len(checked.layout.columns), delimiter, checked.quoted, checked.cleaned)
+
+
+def _object(members: Sequence[tuple[int, str]]) -> str:
+    """One JSON object of the cells in these positions that are there, their values as delivered.
+
+    It is put together as text: to the engine's own functions, numbers are floats.
+    """
+    if not members:
+        return "NULL::VARCHAR"
+    keys = [(n, text_literal(f"{json.dumps(name, ensure_ascii=False)}:")) for n, name in members]
+    inner = f"concat_ws(',', {', '.join(f'{key} || j{n}' for n, key in keys)})"
+    return f"nullif('{{' || {inner} || '}}', '{{}}')"
 
 
 def _origin(layout: Layout) -> str:
@@ -511,7 +712,8 @@ def _groups(files: Sequence[FileToLoad]) -> list[list[FileToLoad]]:
     """Files of one layout and shape are parsed in one go."""
     groups: dict[Any, list[FileToLoad]] = {}
     for item in files:
-        groups.setdefault((item.checked.layout, _shape(item.checked)), []).append(item)
+        checked = item.checked
+        groups.setdefault((checked.layout, checked.json or _shape(checked)), []).append(item)
     return list(groups.values())
 
 

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Generator, Sequence
-from contextlib import suppress
+from contextlib import closing, suppress
 from dataclasses import dataclass, field
 from decimal import Decimal
 from functools import partial
 from typing import TYPE_CHECKING
 
-from retailmart.database.beside import Beside
+from retailmart.database.beside import Beside, Load
+from retailmart.database.dialect import dialect_of
 from retailmart.database.target import Target
 from retailmart.engines import Engine
 from retailmart.errors import GateFailed, KeyClash
@@ -93,11 +94,21 @@ def _attempt(
         with ledger.engine.execution_options(**{READS: True}).connect() as connection:
             found = (_plan(connection, lake, batch, one, anew) for one in wanted)
             plans = [plan for plan in found if plan is not None]
-        for plan in plans:
-            if plan.whole:
-                tell(plan.target.name)
-                beside.load(plan.target, plan.mark, partial(plan.fill, engine()))
+        if whole := [plan for plan in plans if plan.whole]:
+            opened = engine()
+            loads = [
+                Load(plan.target, plan.mark, partial(plan.fill, opened, beside.go_on))
+                for plan in whole
+            ]
+            beside.load_all(loads, tell)
+        alone = not dialect_of(ledger.engine).ddl_in_transaction
+        if alone and any(plan.lacks for plan in plans):
+            # What a run that fails from here on leaves is a column without values.
+            with ledger.engine.begin() as connection:
+                _grow(connection, plans)
         with ledger.transaction() as connection:
+            if not alone:
+                _grow(connection, plans)
             beside.join(connection)
             for plan in plans:
                 if not plan.whole:
@@ -115,6 +126,7 @@ class _Plan:
     """What is to be done for one mart. `old` is the version its table shows, if it is known.
 
     `there` tells that the table shows `new` already: it was renamed by a run whose COMMIT got lost.
+    `lacks` are the columns that the table must get first.
     """
 
     target: Target
@@ -124,6 +136,7 @@ class _Plan:
     old: TableState | None
     whole: bool
     there: bool
+    lacks: tuple[str, ...] = ()
     changed: int = field(default=0, init=False)
 
     @property
@@ -131,9 +144,14 @@ class _Plan:
         """How many rows the mart has."""
         return sum(file.rows for file in self.new.files)
 
-    def fill(self, engine: Engine, target: Target, connection: Connection) -> None:
-        """Load the whole mart into a table that stands empty, and prove it."""
-        change = _Change(engine, target, self.new, None)
+    def fill(
+        self, engine: Engine, go_on: Callable[[], None], target: Target, connection: Connection
+    ) -> None:
+        """Load the whole mart into a table that stands empty, and prove it.
+
+        `go_on` is called with each part of the rows: it raises where they are not needed any more.
+        """
+        change = _Change(engine, target, self.new, None, go_on)
         self.changed = change.insert_all(connection)
         self._expect(change, connection)
 
@@ -177,18 +195,42 @@ def _plan(
     if untouched and old and shown.published_version == version:
         return None
     there = untouched and target.mark(connection) == mark
-    whole = not there and (old is None or not untouched)
-    return _Plan(target, record, mark, new, old, whole, there)
+    lacks = _lacks(target, old, target.columns(connection)) if old else None
+    whole = not there and (lacks is None or mart.name in anew)
+    return _Plan(target, record, mark, new, old, whole, there, () if whole else lacks or ())
+
+
+def _lacks(target: Target, old: TableState, has: Sequence[str]) -> tuple[str, ...] | None:
+    """The columns that a table which shows `old` must get; None where that is not all it takes."""
+    kinds = {field.name: field.type for field in old.fields}
+    retyped = any(kinds.get(field.name, field.type) != field.type for field in target.fields)
+    lacks = tuple(field.name for field in target.fields if field.name not in has)
+    strange = set(has) - {field.name for field in target.fields}
+    if retyped or strange or set(lacks) & {*kinds, *target.key}:
+        return None
+    return lacks
+
+
+def _grow(connection: Connection, plans: Sequence[_Plan]) -> None:
+    for plan in plans:
+        if plan.lacks:
+            plan.target.add_columns(connection, plan.lacks)
 
 
 class _Change:
     """The rows that differ between two versions of a mart, found through the files that do."""
 
     def __init__(
-        self, engine: Engine, target: Target, new: TableState, old: TableState | None
+        self,
+        engine: Engine,
+        target: Target,
+        new: TableState,
+        old: TableState | None,
+        go_on: Callable[[], None] = lambda: None,
     ) -> None:
         self.engine = engine
         self.target = target
+        self.go_on = go_on
         had = {file.path for file in old.files} if old else set()
         has = {file.path for file in new.files}
         self.arrived = new.only(file for file in new.files if file.path not in had)
@@ -203,11 +245,25 @@ class _Change:
         """Delete what left, insert what arrived; return how many rows that were."""
         if self.left is None or not self.left.files:
             return self._insert(connection, self.arrived, "_arrived")
-        self.engine.define("_arrived", self.arrived)
-        self.engine.define("_left", self.left)
-        gone = partial(self._read, "(FROM _left EXCEPT ALL FROM _arrived)")
+        arrived, left = self._as_shown("_arrived", self.arrived), self._as_shown("_left", self.left)
+        gone = partial(self._read, f"({left} EXCEPT ALL {arrived})")
         deleted = self.target.delete_keys(connection, gone)
-        return deleted + self._insert_from(connection, "(FROM _arrived EXCEPT ALL FROM _left)")
+        return deleted + self._insert_from(connection, f"({arrived} EXCEPT ALL {left})")
+
+    def _as_shown(self, view: str, table: TableState) -> str:
+        """A version's rows in the columns of the newest; what it has not got yet is NULL."""
+        had = {field.name for field in table.fields}
+        columns = ", ".join(
+            quoted(field.name) if field.name in had else f"NULL AS {quoted(field.name)}"
+            for field in self.target.fields
+        )
+        return f"SELECT {columns} FROM {self._defined(view, table)}"
+
+    def _defined(self, view: str, table: TableState) -> str:
+        """A name for some of the mart's rows; several tables are filled at a time, each by its."""
+        name = f"{view}_{self.target.name}"
+        self.engine.define(name, table)
+        return quoted(name)
 
     def insert_all(self, connection: Connection) -> int:
         """Insert every row of the changed months, or of the mart."""
@@ -216,10 +272,10 @@ class _Change:
     def problem(self, connection: Connection) -> str | None:
         """What does not agree between the database and the mart, in the changed months."""
         count, sums = self.target.totals(connection, self.months)
-        self.engine.define("_scope", self.scope)
+        scope = self._defined("_scope", self.scope)
         money = [field.name for field in self.target.fields if field.type.is_decimal]
         columns = "".join(f", sum({quoted(name)})" for name in money)
-        expected_count, *values = self.engine.rows(f"SELECT count(*){columns} FROM _scope")[0]
+        expected_count, *values = self.engine.rows(f"SELECT count(*){columns} FROM {scope}")[0]
         if count != expected_count:
             return f"holds {count} rows, the mart {expected_count}"
         for name, value in zip(money, values, strict=True):
@@ -228,8 +284,7 @@ class _Change:
         return None
 
     def _insert(self, connection: Connection, table: TableState, view: str) -> int:
-        self.engine.define(view, table)
-        return self._insert_from(connection, view)
+        return self._insert_from(connection, self._defined(view, table))
 
     def _insert_from(self, connection: Connection, source: str) -> int:
         return self.target.insert(connection, partial(self._read, source))
@@ -237,4 +292,8 @@ class _Change:
     def _read(self, source: str, columns: str) -> Generator[pa.RecordBatch, None, None]:
         """Rows in key order: the table only ever grows at its end."""
         keys = ", ".join(f"_s.{quoted(name)}" for name in self.target.key)
-        return self.engine.batches(f"SELECT {columns} FROM {source} AS _s ORDER BY {keys}", _CHUNK)
+        query = f"SELECT {columns} FROM {source} AS _s ORDER BY {keys}"
+        with closing(self.engine.batches(query, _CHUNK)) as batches:
+            for batch in batches:
+                self.go_on()
+                yield batch

@@ -9,17 +9,19 @@ from __future__ import annotations
 import csv
 import json
 import re
-from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import Enum
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from retailmart.errors import GateFailed
 from retailmart.ledger import Ledger
 from retailmart.ledger.values import FileState
 from retailmart.project.types import ColumnType
 from retailmart.steps.check import ORIGIN, CheckedFile
-from retailmart.steps.records import Record, readable, records
+from retailmart.steps.check_json import Cutter
+from retailmart.steps.json_records import JsonRecord, json_records
+from retailmart.steps.records import Flaw, Record, flaw_of, readable, records
 from retailmart.tables import Field, quoted
 
 if TYPE_CHECKING:
@@ -34,6 +36,7 @@ ASTRAY = ""
 FURTHER = "_further"
 _ORIGIN_TEXT = re.compile(r"([0-9]{1,18})#([0-9]{1,18})", re.ASCII)
 _AT_ONCE = 10_000
+_Found = TypeVar("_Found")
 
 
 def quarantine_table(feed: str) -> str:
@@ -127,6 +130,11 @@ class Place:
     read: Sequence[str]
 
     @property
+    def line(self) -> int:
+        """The line it begins on, from 1; in a JSON file the record's number."""
+        return self.record.line
+
+    @property
     def raw(self) -> str:
         """Its text as delivered."""
         return readable(self.record.raw)
@@ -144,13 +152,67 @@ class Place:
         """Where a replayed row came from first."""
         return self.read[self.names.index(ORIGIN)] if ORIGIN in self.names else None
 
+    def at(self, column: str | None) -> str:
+        """Words for where in the record a column stands; in CSV, line and column say it."""
+        return ""
+
+
+class JsonPlace(Place):
+    """The place of a record in a JSON file; only refused ones are cut."""
+
+    def __init__(self, row: int, record: JsonRecord, cutter: Cutter) -> None:
+        super().__init__(row, Record(record.number, record.raw, ()), (), ())
+        object.__setattr__(self, "_json", record)
+        object.__setattr__(self, "_cut", cutter)
+
+    _json: JsonRecord
+    _cut: Cutter
+
+    @property
+    def cells(self) -> dict[str, str]:
+        """Its columns' texts, of those that are there."""
+        return self._cut(self._json).cells
+
+    def at(self, column: str | None) -> str:
+        """The JSON pointer of a column's value, or of the record where it has none."""
+        place = self._cut(self._json).places.get(column or "", ())
+        return f", at {self._json.pointer(*place)}"
+
+
+def delivered(checked: CheckedFile) -> Iterator[tuple[Record, Flaw | None]]:
+    """The records of a file with a cell for each of the layout's columns, and what is wrong."""
+    names = checked.layout.columns
+    if checked.feed.format == "csv":
+        reader = records(checked.delivered, checked.feed)
+        next(reader)
+        for record in reader:
+            yield record, flaw_of(record, len(names))
+        return
+    cutter = Cutter(checked.feed, is_replay=checked.layout.is_replay)
+    for found in json_records(checked.delivered):
+        cut = cutter(found)
+        cells = cut.cells
+        texts = (*(cells.pop(name, "") for name in names), *cells.values())
+        yield Record(found.number, found.raw, texts), found.flaw or cut.flaw
+
 
 def places_of(checked: CheckedFile) -> Iterator[Place]:
     """The places of the records that `readable` holds, in order."""
     names = checked.layout.columns
-    reader = records(checked.delivered, checked.feed)
-    next(reader)
-    kept = _without(reader, (flawed.line for flawed in checked.flawed))
+    apart = (flawed.line for flawed in checked.flawed)
+    if checked.layout.is_json and not checked.layout.is_replay:
+        cutter = Cutter(checked.feed)
+        all_of_it = json_records(checked.delivered)
+        for number, found in enumerate(_without(all_of_it, apart, lambda one: one.number), 1):
+            yield JsonPlace(number, found, cutter)
+        return
+    reader: Iterator[Record]
+    if checked.feed.format == "json":
+        reader = (record for record, _ in delivered(checked))
+    else:
+        reader = records(checked.delivered, checked.feed)
+        next(reader)
+    kept = _without(reader, apart, lambda record: record.line)
     if not checked.layout.is_replay:
         for number, record in enumerate(kept, 1):
             yield Place(number, record, names, record.cells)
@@ -163,11 +225,13 @@ def places_of(checked: CheckedFile) -> Iterator[Place]:
             yield Place(number, record, names, cells)
 
 
-def _without(reader: Iterator[Record], apart: Iterator[int]) -> Iterator[Record]:
+def _without(
+    reader: Iterator[_Found], apart: Iterator[int], line: Callable[[_Found], int]
+) -> Iterator[_Found]:
     """The records but those in these lines; both come in order."""
     next_apart = next(apart, None)
     for record in reader:
-        if record.line == next_apart:
+        if line(record) == next_apart:
             next_apart = next(apart, None)
         else:
             yield record

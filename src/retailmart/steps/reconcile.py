@@ -83,7 +83,7 @@ class _Proof:
         self.replaced = loaded.replaced if loaded else frozenset[str]()
         self.problems: list[str] = []
         name = raw_table(feed.name)
-        self.raw = self._grown(name, loaded.months if loaded else {})
+        self.raw = self._grown(name, loaded.months if loaded else {}, self.replaced)
         self.months: dict[str, Mapping[str, Totals]] = {
             name: {month: self.raw.get(month, Totals()) for month in self.touched}
         }
@@ -108,11 +108,11 @@ class _Proof:
         name = mart_table(part.mart.name)
         row_level = part.mart.refresh is Refresh.APPEND
         sums = self._sums(part.after.only(part.change.adds), part.mart.month, amount)
-        months = self.touched
+        months = self.touched | (part.months or frozenset())
         if part.anew:
             months = frozenset(self.raw) | frozenset(sums)
         elif row_level:
-            sums = self._grown(name, sums)
+            sums = self._grown(name, sums, part.rewritten)
         self.months[name] = {month: sums.get(month, Totals()) for month in months}
         for month in sorted(months):
             self.tables.setdefault(month, [raw_table(self.feed.name)]).append(name)
@@ -139,12 +139,14 @@ class _Proof:
                 f" off by {found.rows - raw.rows}"
             )
 
-    def _grown(self, table: str, came: Mapping[str, Totals]) -> dict[str, Totals]:
+    def _grown(
+        self, table: str, came: Mapping[str, Totals], replaced: frozenset[str]
+    ) -> dict[str, Totals]:
         """A table's totals after a batch: what it had, nothing where replaced, plus what came."""
         months = {
             month: totals
             for month, totals in self.ledger.months_of_table(table).items()
-            if month not in self.replaced
+            if month not in replaced
         }
         for month, totals in came.items():
             months[month] = months.get(month, Totals()) + totals

@@ -31,6 +31,7 @@ from retailmart.sheets import (
     write_sheet,
 )
 from retailmart.steps.check import (
+    ENDINGS,
     NO_DATA,
     ORIGIN,
     CheckedFile,
@@ -47,13 +48,14 @@ from retailmart.steps.quarantine import (
     ItemState,
     Origin,
     counted_among,
+    delivered,
     is_blank,
     origin_text,
     quarantine_table,
     read_origin,
     refused_columns,
 )
-from retailmart.steps.records import Flaw, Record, flaw_of, readable, records
+from retailmart.steps.records import Flaw, Record, readable
 from retailmart.storage import Store
 
 _TOLD_AT_ONCE = 10
@@ -65,9 +67,8 @@ _TOLD_AT_ONCE = 10
 def origins_named(checked: CheckedFile) -> set[Origin]:
     """The origins that a file's rows name, whether or not there are such rows."""
     place = checked.layout.columns.index(ORIGIN)
-    reader = records(checked.delivered, checked.feed)
-    next(reader)
-    named = (read_origin(record.cells[place]) for record in reader if len(record.cells) > place)
+    rows = (record.cells for record, _ in delivered(checked))
+    named = (read_origin(cells[place]) for cells in rows if len(cells) > place)
     return {origin for origin in named if origin}
 
 
@@ -199,14 +200,14 @@ def _resolved(item: FileToLoad, gate: _Gate) -> CheckedFile:
     target = checked.delivered.with_suffix(".replay.csv")
     flawed = FlawedWriter(checked.delivered.with_suffix(".replay.flawed"))
     count = 0
-    reader = records(checked.delivered, feed)
-    next(reader)
     with target.open("w", encoding="utf-8", newline="") as rewritten, flawed:
         writer = csv.writer(rewritten, quoting=csv.QUOTE_ALL, lineterminator="\n")
         writer.writerow(f"c{n}" for n in range(len(layout.columns)))
-        for record in (record for record in reader if not is_blank(record)):
+        for record, flaw in delivered(checked):
+            if is_blank(record) and not (flaw and feed.format == "json"):
+                continue
             count += 1
-            if flaw := flaw_of(record, len(names)):
+            if flaw:
                 raw = readable(record.raw)
                 flawed.add(FlawedRecord(record.line, raw, flaw, origin=ASTRAY))
                 continue
@@ -397,13 +398,15 @@ def _unfit(
 def _as_delivered(
     feed: Feed, sheet: Sheet, place: int, data: Sequence[int], rows: Iterable[SheetRow]
 ) -> bytes:
-    """The sheet as a CSV of its feed: the origin and the data, cells still defused."""
+    """The sheet as a file of its feed: the origin and the data, cells still defused."""
     moments = {column.name for column in feed.columns if column.type.name == "TIMESTAMP"}
     known = known_names(feed)
     is_moment = {p: known.get(folded(sheet.columns[p])) in moments for p in data}
+    names = [ORIGIN, *(sheet.columns[p] for p in data)]
     text = io.StringIO(newline="")
     writer = csv.writer(text, delimiter=feed.delimiter, lineterminator="\n")
-    writer.writerow([ORIGIN, *(sheet.columns[p] for p in data)])
+    if feed.format == "csv":
+        writer.writerow(names)
     for row in rows:
         cells = [text_of(row.cells[p], is_moment=is_moment[p]) for p in data]
         try:
@@ -414,7 +417,12 @@ def _as_delivered(
                 f" in {feed.encoding}, as which files of feed {feed.name} are read",
                 "Write it in other letters",
             ) from error
-        writer.writerow([text_of(row.cells[place]).strip(), *cells])
+        cells = [text_of(row.cells[place]).strip(), *cells]
+        if feed.format == "csv":
+            writer.writerow(cells)
+        else:
+            record = dict(zip(names, cells, strict=True))
+            text.write(json.dumps(record, ensure_ascii=False) + "\n")
     return text.getvalue().encode(feed.encoding)
 
 
@@ -431,7 +439,7 @@ def _landing_path(feeds: Sequence[Feed], feed: Feed, content: bytes, origins: Se
     raise RetailmartError(
         f"feed {feed.name} claims no new name for these rows in landing's folder {folder or '.'}",
         f"Replay the rows of one folder at a time, or add a pattern such as"
-        f" {feed.name}_replay*.csv to `files` in feeds/{feed.name}.yml",
+        f" {feed.name}_replay*{ENDINGS[feed.format][0]} to `files` in feeds/{feed.name}.yml",
     )
 
 
@@ -444,6 +452,6 @@ def _names(feed: Feed, word: str) -> Iterator[str]:
         first, star, rest = name.partition("*")
         joint = "_" if first[-1:].isalnum() else ""
         made = f"{first}{joint}{word}{rest.replace('*', '')}" if star else f"{word}/{name}"
-        for ending in ("", ".csv"):
-            if f"{made}{ending}".lower().endswith(".csv"):
+        for ending in ("", *ENDINGS[feed.format]):
+            if f"{made}{ending}".lower().endswith(ENDINGS[feed.format]):
                 yield f"{made}{ending}"

@@ -20,7 +20,8 @@ class Scan:
     """Counts of what matters in a file, fed chunk by chunk in constant memory.
 
     `newlines` and the like are of the whole file, `head` is its first bytes.
-    No chunk may be larger than a record may be long.
+    No chunk may be larger than a record may be long. A file that is not `delimited` is no CSV, and
+    only its head is told.
     """
 
     head: bytes = b""
@@ -33,6 +34,7 @@ class Scan:
     nul: bool = False
     long: bool = False
     utf8: bool = True
+    delimited: bool = True
     _last: bytes = b""
     _since_newline: int = 0
     _inside: bool = False
@@ -43,6 +45,8 @@ class Scan:
     def feed(self, chunk: bytes) -> None:
         """Take the next bytes."""
         self.head = self.head or chunk[:_HEAD]
+        if not self.delimited:
+            return
         newlines = chunk.count(b"\n")
         self.newlines += newlines
         self._watch_length(chunk, newlines)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 from retailmart.ledger import Ledger
@@ -21,15 +21,22 @@ class Verdict:
     checked: CheckedFile | None = None
 
 
-def judge(ledger: Ledger, snapshots: Sequence[Snapshot], feeds: Iterable[Feed]) -> list[Verdict]:
+def judge(
+    ledger: Ledger,
+    snapshots: Sequence[Snapshot],
+    feeds: Iterable[Feed],
+    misfit: Callable[[CheckedFile], Refusal | None] = lambda _: None,
+) -> list[Verdict]:
     """Judge all files of a batch together, in the order given.
+
+    `misfit` is asked of each good file whether its values refuse it.
 
     A name stands for the newest content that was delivered under it and could be read. A content is
     counted once, however many names stand for it, and leaves when no name does any more. Where
     folders tell a column, each folder has contents of its own.
     """
     known_feeds = tuple(feeds)
-    checks = [(shot, check(shot, known_feeds)) for shot in snapshots]
+    checks = [(shot, _checked(shot, known_feeds, misfit)) for shot in snapshots]
     known = _Known.of(ledger, [shot for shot, found in checks if isinstance(found, CheckedFile)])
     while True:
         arrived = {
@@ -58,6 +65,13 @@ def judge(ledger: Ledger, snapshots: Sequence[Snapshot], feeds: Iterable[Feed]) 
         taken[identity] = path
         verdicts.append(Verdict(_accepted(shot, checked.feed, supersedes), checked))
     return verdicts
+
+
+def _checked(
+    shot: Snapshot, feeds: Iterable[Feed], misfit: Callable[[CheckedFile], Refusal | None]
+) -> CheckedFile | Refusal:
+    found = check(shot, feeds)
+    return found if isinstance(found, Refusal) else misfit(found) or found
 
 
 @dataclass(frozen=True)

@@ -168,6 +168,15 @@ class S3Folder:
             metas = list(self._listed(self._key(below)))
         return [self._entry(meta).key for meta in metas]
 
+    def folders(self, below: str) -> list[str]:
+        """The folders right below a folder of this one, as paths."""
+        import obstore
+
+        with self._told():
+            found = obstore.list_with_delimiter(self._store, self._key(below) or None)
+        above = f"{self.prefix}/" if self.prefix else ""
+        return [str(name).removeprefix(above).strip("/") for name in found["common_prefixes"]]
+
     def any_below(self, path: str) -> bool:
         """Whether a folder of this one holds anything."""
         import obstore
@@ -247,6 +256,20 @@ class S3Folder:
 
         with self._told():
             obstore.delete(self._store, self._key(path))
+
+    def repeat(self, path: str, target: str, size: int) -> None:
+        """Copy an object of our own that never changes to `target` here; `size` is in bytes."""
+        import obstore
+
+        with self._told():
+            if size < _LARGEST_COPY:
+                obstore.copy(self._store, self._key(path), self._key(target))
+                return
+            with TemporaryFile() as whole:
+                for chunk in obstore.get(self._store, self._key(path)).stream(_CHUNK):
+                    whole.write(chunk)
+                whole.seek(0)
+                self._upload(target, whole)
 
     def fetch(self, path: str, target: Path) -> None:
         """Copy an object to a file of this machine, as a whole or not at all."""

@@ -15,7 +15,7 @@ from sqlalchemy import BigInteger, Date, Integer, Numeric, func, text
 from sqlalchemy.dialects import mysql
 from sqlalchemy.exc import DBAPIError
 
-from retailmart.database.dialect import Read
+from retailmart.database.dialect import Read, Since
 from retailmart.database.told import error_code
 from retailmart.database.values import rows_of
 from retailmart.errors import KeyClash, RetailmartError
@@ -51,6 +51,8 @@ class MySQL:
     is_mariadb: bool
 
     ddl_in_transaction: ClassVar[bool] = False
+    # The server has one thread a connection; more than these wait for the engine's rows.
+    loads_at_once: ClassVar[int] = 4
 
     @property
     def table_options(self) -> Mapping[str, Any]:
@@ -150,10 +152,19 @@ class MySQL:
             steps.append(f"{quote(new)} TO {quote(shown)}")
         connection.exec_driver_sql(f"RENAME TABLE {', '.join(steps)}")
 
-    def read_table(self, engine: Engine, name: str) -> pa.Table:
-        from retailmart.database.mysql.reading import read_table
+    def read_table(self, engine: Engine, name: str, since: Since | None = None) -> pa.Table:
+        from retailmart.database.mysql.reading import read_since, read_table
 
-        return read_table(engine, name)
+        return read_table(engine, name) if since is None else read_since(engine, name, since)
+
+    def newest(self, engine: Engine, name: str, column: str) -> Any:
+        from retailmart.database.mysql.reading import newest
+
+        return newest(engine, name, column)
+
+    def version(self, engine: Engine) -> str | None:
+        """None: what the server knows of a table's changes is lost when it restarts."""
+        return None
 
 
 def _load(connection: Connection, table: Table, fields: Sequence[Field], read: Read) -> int:

@@ -15,6 +15,7 @@ from urllib.parse import quote
 
 from sqlalchemy import text
 
+from retailmart.database.dialect import Since
 from retailmart.database.mysql.opening import Address, address_of
 from retailmart.database.values import arrow_type, record_batch, schema_of, wrong_value
 from retailmart.database.values import text as as_text
@@ -102,6 +103,15 @@ class _Described:
         kinds = {column.name: column.data_type for column in self.columns}
         return self.key[0] if self.key and kinds[self.key[0]] in _WHOLE else None
 
+    def column(self, name: str) -> str:
+        """A column as conditions name it. RetailmartError where there is none of this name."""
+        if name not in {column.name for column in self.columns}:
+            raise RetailmartError(
+                f"source table {self.name!r} has no column {name!r}",
+                "Correct `cursor` in the table's file in tables/",
+            )
+        return f"t.{_quoted(name)}"
+
     def query(self, condition: str = "", *, units: bool) -> str:
         """All columns of the rows that meet a condition, in key order where there is a key."""
         columns = ", ".join(
@@ -128,8 +138,34 @@ def read_table(engine: Engine, name: str) -> pa.Table:
     return rows.sort_by([(column.name, "ascending") for column in described.columns])
 
 
-def read_by_driver(engine: Engine, described: _Described) -> pa.Table:
-    """Row by row: for servers that the fast reader cannot reach safely, and for its errors."""
+def read_since(engine: Engine, name: str, since: Since) -> pa.Table:
+    """The rows whose cursor is at or behind a value, in key order."""
+    with engine.connect() as connection:
+        described = _describe(connection, name)
+    cursor = described.column(since.column)
+    condition = f"({cursor} >= %s OR {cursor} IS NULL)"
+    return read_by_driver(engine, described, condition, (since.value,))
+
+
+def newest(engine: Engine, name: str, column: str) -> Any:
+    """The largest value of a column; moments as the server's text, so that nothing bends them."""
+    with engine.connect() as connection:
+        described = _describe(connection, name)
+        kinds = {found.name: found.data_type for found in described.columns}
+        largest = f"MAX({described.column(column)})"
+        if kinds[column] in _AS_TEXT:
+            largest = f"CAST({largest} AS CHAR)"
+        query = f"SELECT {largest} FROM {_quoted(name)} AS t"
+        return connection.exec_driver_sql(query.replace("%", "%%")).scalar()
+
+
+def read_by_driver(
+    engine: Engine, described: _Described, condition: str = "", values: tuple[Any, ...] = ()
+) -> pa.Table:
+    """Row by row: for servers that the fast reader cannot reach safely, and for its errors.
+
+    `condition` has a %s for each of `values`.
+    """
     import pyarrow as pa
     from pymysql.cursors import SSCursor
 
@@ -138,7 +174,10 @@ def read_by_driver(engine: Engine, described: _Described) -> pa.Table:
         # first ones back for itself.
         driver: Any = connection.connection.driver_connection
         with closing(driver.cursor(SSCursor)) as cursor:
-            cursor.execute(described.query(units=False))
+            query = described.query("\0" if condition else "", units=False)
+            if values:  # only then does the driver take a % for a place of a value
+                query = query.replace("%", "%%")
+            cursor.execute(query.replace("\0", condition), values or None)
             batches = [
                 record_batch(described.name, rows, described.kinds, described.schema)
                 for rows in _chunks(cursor)
