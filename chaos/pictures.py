@@ -65,7 +65,8 @@ def picture(folder: Path) -> Picture:
             return names.named(columns, engine.rows("SELECT * FROM shown"))
 
         feeds, marts = sorted(project.feeds), sorted(project.marts.values(), key=lambda m: m.name)
-        shown = {mart.publish_as for mart in marts if mart.publish_as}
+        there = set(_tables(connection))  # marts without a source are not available
+        shown = {mart.publish_as for mart in marts if mart.publish_as in there}
         found = {
             "raw": {name: rows(f"raw/{name}") for name in feeds},
             "quarantine": {name: rows(f"quarantine/{name}") for name in feeds},

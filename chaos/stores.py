@@ -372,8 +372,7 @@ def _judge(order: dict[str, Any]) -> None:
     project = retailmart.open_project(order["folder"])
     standing = [Path(path) for path in order["standing"]]
     expected = expected_marts(standing, Path(order["folder"]) / "shop.db", AS_OF)
-    for mart in project.project.marts:
-        columns = COLUMNS[mart]
+    for mart, columns in COLUMNS.items():
         found = Counter(project.mart(mart).project(", ".join(columns)).fetchall())
         if found != expected[mart]:
             more, lacking = found - expected[mart], expected[mart] - found

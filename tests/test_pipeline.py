@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from datetime import UTC, datetime
 from decimal import Decimal
 from pathlib import Path
 
 import pytest
 
-from retailmart.errors import GateFailed
+from retailmart.errors import GateFailed, MartNotBuilt
 from retailmart.report import Difference
 from tests.conftest import AS_OF, HEADER, Shop, sale
 
@@ -69,10 +70,12 @@ def set_variables(shop: Shop, words: str) -> None:
 def everything(shop: Shop) -> dict[str, object]:
     """What people see: marts, published tables, landing."""
     project = shop.open().project
-    seen: dict[str, object] = {name: shop.mart(name) for name in project.marts}
+    seen: dict[str, object] = {}
     for mart in project.marts.values():
-        if mart.publish_as:
-            seen[f"published {mart.publish_as}"] = shop.published(mart.publish_as)
+        with suppress(MartNotBuilt):  # the small shop has no webshop and no markets
+            seen[mart.name] = shop.mart(mart.name)
+            if mart.publish_as:
+                seen[f"published {mart.publish_as}"] = shop.published(mart.publish_as)
     seen["landing"] = shop.backend.landed()
     return seen
 
@@ -573,7 +576,7 @@ def test_a_fail_rule_stops_the_run_and_the_next_one_works(shop: Shop) -> None:
     ]
 
 
-_LOSES = ("LEFT JOIN customer_history c", "INNER JOIN customer_history c")
+_LOSES = ("LEFT JOIN customer", "INNER JOIN customer")
 
 
 @pytest.mark.parametrize("mart", ["customer_mart", "customer_monthly_purchase"])

@@ -219,7 +219,7 @@ BLANK = r"[ \t\r\n\f]*"
 def whole(text: str) -> object:
     if not text.strip(" \t\r\n\f") or text.strip(" ") == "-":
         return None if text.strip(" ") in ("", "-") else "bad"
-    if re.fullmatch(rf"{BLANK}[+-]?[0-9]+{BLANK}", text) is None:
+    if len(text) > 1000 or re.fullmatch(rf"{BLANK}[+-]?[0-9]+{BLANK}", text) is None:
         return "bad"
     return number if -(2**31) <= (number := int(text)) < 2**31 else "bad"
 

@@ -300,12 +300,18 @@ def test_files_are_linked_not_copied(shop: Shop) -> None:
     linked = [path for path in parts if "part-empty" not in path.name]
     assert linked
     assert {path.stat().st_nlink for path in linked} == {2}
-    assert places.LocalPlace(lake).tables() == sorted(
-        path.relative_to(lake).as_posix()
-        for room in lake.iterdir()
-        if room.name != "business_insights"
-        for path in room.iterdir()
-    )
+
+
+@pytest.mark.every_backend
+def test_what_is_shown_is_no_table_of_the_lake(shop: Shop) -> None:
+    """Sweeps and looks at all tables find these, and none by the name of a date."""
+    shop.sales("sales_a.csv", [sale(), sale(2, total="no money")])
+    run(shop)
+    tables = shop.open().lake.place.tables()
+    marts = {f"marts/{path.stem}" for path in (shop.folder / "marts").iterdir()}
+    assert {"raw/sales", "quarantine/sales", "marts/sales_mart"} <= set(tables)
+    assert {table for table in tables if table.startswith("marts/")} <= marts
+    assert not [table for table in tables if "business_insights" in table]
 
 
 def test_where_links_are_not_possible_files_are_copied(

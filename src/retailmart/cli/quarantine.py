@@ -207,16 +207,18 @@ class _Desk:
                 yield file
 
     def feed(self, name: str | None) -> Feed:
-        """The feed of this name; without one, the only feed there is."""
+        """The feed of this name; without one, the only one that has refused rows."""
         feeds = self.opened.project.feeds
         if name is not None and name in feeds:
             return feeds[name]
         known = ", ".join(feeds)
         if name is not None:
             raise RetailmartError(f"there is no feed {name!r}", f"Feeds are: {known}")
-        if len(feeds) != 1:
-            raise RetailmartError("a sheet holds the rows of one feed", f"Add --feed: {known}")
-        return next(iter(feeds.values()))
+        refusing = [feed for feed in feeds if self.opened.quarantine(feed) is not None]
+        if len(refusing) > 1:
+            told = ", ".join(refusing)
+            raise RetailmartError("a sheet holds the rows of one feed", f"Add --feed: {told}")
+        return feeds[refusing[0]] if refusing else next(iter(feeds.values()))
 
     def feed_of(self, file_ids: set[int]) -> Feed:
         """The one feed of all these files."""

@@ -291,7 +291,7 @@ class RemotePlace:
         there = {name.removeprefix(f"{base}/") for name in self.store.names(base)}
         # A part that has the name has the content: data files never change.
         missing = [item for item in showing.parts.items() if item[0] not in there]
-        gone = there - {*showing.parts, *showing.files}
+        gone = there - {*showing.parts, *showing.files, _MARK}
         with ThreadPoolExecutor(_AT_ONCE) as pool:
             list(pool.map(partial(self._show_part, showing.table, base), missing))
             list(pool.map(lambda path: self.store.discard(f"{base}/{path}"), gone))
