@@ -34,8 +34,8 @@ from retailmart.project import load_project
 
 # What a project's folder holds, secrets and databases' own files included.
 _OWN = {
-    "feeds", "marts", "landing", "archive", "lake", ".retailmart", ".schema", ".env", ".gitignore",
-    "retail.db", "retail.db-wal", "retail.db-shm", "shop.db", "retailmart.yml",
+    "feeds", "tables", "marts", "landing", "archive", "lake", ".retailmart", ".schema", ".env",
+    ".gitignore", "retail.db", "retail.db-wal", "retail.db-shm", "shop.db", "retailmart.yml",
 }  # fmt: skip
 AS_OF = datetime(2024, 4, 1, tzinfo=UTC)
 KINDS = (
@@ -469,7 +469,7 @@ class _kept:  # noqa: N801 (reads as what it is used for: `with _kept(shop)`)
 
     def _files(self) -> Iterator[Path]:
         yield self.shop / "retailmart.yml"
-        for name in ("feeds", "marts"):
+        for name in ("feeds", "tables", "marts"):
             yield from (path for path in (self.shop / name).rglob("*") if path.is_file())
 
 

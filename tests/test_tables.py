@@ -156,7 +156,8 @@ def test_an_undeclared_table_that_is_nowhere_is_a_mistake(shop: Shop) -> None:
 def test_a_cursor_moves_with_the_data(shop: Shop) -> None:
     """A run that fails behind the read reads the same rows again."""
     shop.backend.execute_in_shop(
-        "CREATE TABLE visit (id INTEGER PRIMARY KEY, moved INTEGER)", "INSERT INTO visit VALUES (1, 1)"
+        "CREATE TABLE visit (id INTEGER PRIMARY KEY, moved INTEGER)",
+        "INSERT INTO visit VALUES (1, 1)",
     )
     table = "key: [id]\nrefresh: incremental\ncursor: moved\n"
     (shop.folder / "tables" / "visit.yml").write_text(table)

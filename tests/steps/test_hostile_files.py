@@ -627,7 +627,7 @@ def test_names_lead_nowhere_else(names: Aftermath) -> None:
     """Nothing is written above or beside the project's own folders; landing is empty."""
     names.assert_good_is_counted()
     folder = names.shop.folder
-    own = {"feeds", "marts", "landing", "archive", "lake", ".retailmart", ".schema"}
+    own = {"feeds", "tables", "marts", "landing", "archive", "lake", ".retailmart", ".schema"}
     assert {path.name for path in folder.iterdir() if path.is_dir()} <= own
     assert not list(folder.parent.rglob("*up.csv.csv")) + list(folder.parent.glob("*.csv*"))
     assert [p for p in (folder / "landing").rglob("*") if not p.is_dir()] == []
