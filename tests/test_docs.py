@@ -132,11 +132,12 @@ def test_the_page_on_mysql_and_s3_followed_word_for_word(
 
 def test_the_feed_of_the_docs_is_a_feed(shop: Shop) -> None:
     """The YAML of docs/feeds.md is taken without a complaint."""
-    (feed,) = blocks("docs/feeds.md", "yaml")
-    (shop.folder / "feeds" / "notes.yml").write_text(
-        feed.replace("sales*", "notes*"), encoding="utf-8"
-    )
-    assert load_project(shop.folder).feeds["notes"].balance == "price"
+    tills, people = blocks("docs/feeds.md", "yaml")
+    for name, feed in (("notes", tills.replace("sales*", "notes*")), ("people", people)):
+        (shop.folder / "feeds" / f"{name}.yml").write_text(feed, encoding="utf-8")
+    feeds = load_project(shop.folder).feeds
+    assert feeds["notes"].balance == "price"
+    assert feeds["people"].format == "json"
 
 
 def test_the_mart_of_the_docs_is_built_and_published(shop: Shop) -> None:
@@ -153,3 +154,19 @@ def test_the_mart_of_the_docs_is_built_and_published(shop: Shop) -> None:
         (1, 0),
         (3, 0.6),
     ]
+
+
+def test_the_tables_of_the_docs_are_read(shop: Shop) -> None:
+    """The YAML of docs/tables.md declares tables, and its SQL reads their history."""
+    customer, visits = blocks("docs/tables.md", "yaml")
+    (mart,) = blocks("docs/tables.md", "sql")
+    (shop.folder / "tables" / "customer.yml").write_text(customer, encoding="utf-8")
+    (shop.folder / "tables" / "visits.yml").write_text(visits, encoding="utf-8")
+    header = "-- refresh: append\n-- partitions: [_month]\n"
+    (shop.folder / "marts" / "named.sql").write_text(header + mart, encoding="utf-8")
+    shop.backend.execute_in_shop(
+        "CREATE TABLE visits (visit_id INTEGER PRIMARY KEY, updated_at DATETIME)"
+    )
+    shop.sales("sales_1.csv", [sale()])
+    shop.run()
+    assert shop.mart("named", "customer_id, first_name") == [(1, "First1")]
