@@ -27,7 +27,7 @@ from datetime import UTC, datetime
 from importlib.metadata import version
 from pathlib import Path
 from statistics import median
-from typing import IO, Final
+from typing import IO, Any, Final
 
 HERE: Final = Path(__file__).resolve().parent
 RETAILMART: Final = Path(sys.executable).parent / "retailmart"
@@ -58,6 +58,11 @@ class Plan:
         return min(2_000_000, self.rows // 5)
 
     @property
+    def refreshed_rows(self) -> int:
+        """Rows of the table that changes a little: 5 M beside 20 M."""
+        return min(5_000_000, self.rows // 4)
+
+    @property
     def base_rows(self) -> int:
         """Rows below the day in the small case: 1 M under 20 M."""
         return min(1_000_000, self.rows // 10)
@@ -85,6 +90,9 @@ class Figures:
     limited: Usage
     unsafe: tuple[Usage, ...]
     database: Mapping[str, Mapping[str, Sequence[float]]]
+    refresh: Mapping[str, Sequence[float]]
+    json: Mapping[str, Mapping[str, Sequence[float]]]
+    small_files: Sequence[float]
 
     def all(self) -> Iterable[Usage]:
         """Every process, in the order of the report."""
@@ -174,6 +182,28 @@ def read_rows(figures: Figures) -> Row:
     return _tries("read 2 M rows ÷ ConnectorX alone", figures.database["read"], 1.2)
 
 
+def refresh_rows(figures: Figures) -> Row:
+    """A run with 1 % of 5 M rows changed: read behind the cursor ÷ read whole, MySQL."""
+    return _tries("1 % of 5 M rows changed, by cursor ÷ whole", figures.refresh, 0.15)
+
+
+def json_lines(figures: Figures) -> Row:
+    """Checking and loading JSON lines ÷ a bare read_json into Parquet."""
+    return _tries("JSON lines ÷ bare read_json", figures.json["lines"], 1.3)
+
+
+def json_array(figures: Figures) -> Row:
+    """The same of one array."""
+    return _tries("a JSON array ÷ bare read_json", figures.json["array"], 1.3)
+
+
+def many_files(figures: Figures) -> Row:
+    """2,000 files of ten sales in one batch, from landing to raw."""
+    speed = median(figures.small_files)
+    note = f"median of {len(figures.small_files)}"
+    return Row("2,000 small files", f"{speed:,.0f} a second", "≥ 1,000", speed >= 1000, note)
+
+
 MEASURES: Final[tuple[Callable[[Figures], Row], ...]] = (
     full_load,
     full_load_cpu,
@@ -185,6 +215,10 @@ MEASURES: Final[tuple[Callable[[Figures], Row], ...]] = (
     durability,
     publish_rows,
     read_rows,
+    refresh_rows,
+    json_lines,
+    json_array,
+    many_files,
 )
 
 
@@ -193,7 +227,10 @@ def take_figures(plan: Plan) -> Figures:
     full, base = plan.work / "full", plan.work / "base"
     _make_shop(full, plan.rows)
     _make_shop(base, plan.base_rows)
-    database = _database(plan)
+    database = _told(plan, "database", plan.database_rows)
+    refresh = _told(plan, "tables", plan.refreshed_rows)
+    json_load = _told(plan, "json_load", plan.base_rows)
+    small_files = _told(plan, "files")
     limited = _load(full, "full load, memory_limit 2GB", MEMORY_LIMIT)
     unsafe, pairs = [], []
     for number in range(plan.pairs):
@@ -207,6 +244,9 @@ def take_figures(plan: Plan) -> Figures:
         pairs=tuple(pairs),
         unsafe=tuple(unsafe),
         database=database,
+        refresh=refresh["refresh"],
+        json=json_load,
+        small_files=small_files["files"],
         day_on_full=tuple(on_full for on_full, _ in days),
         day_on_base=tuple(on_base for _, on_base in days),
         nothing=tuple(_run(full, "nothing to do") for _ in range(5)),
@@ -237,14 +277,13 @@ def _pair(shop: Path, number: int) -> tuple[Usage, Usage]:
     return ours, theirs
 
 
-def _database(plan: Plan) -> Mapping[str, Mapping[str, Sequence[float]]]:
-    """What bench/database.py measured, on a server of its own."""
-    script = [sys.executable, HERE / "database.py", "--work", plan.work]
+def _told(plan: Plan, name: str, rows: int | None = None) -> Any:
+    """What a script of this folder measured, in a process of its own."""
+    script = [sys.executable, HERE / f"{name}.py", "--work", plan.work]
     with tempfile.TemporaryFile() as told:
-        _process("database", [*script, "--rows", plan.database_rows], plan.work, stdout=told)
+        _process(name, [*script, *(("--rows", rows) if rows else ())], plan.work, stdout=told)
         told.seek(0)
-        figures: Mapping[str, Mapping[str, Sequence[float]]] = json.load(told)
-    return figures
+        return json.load(told)
 
 
 def _load(

@@ -222,3 +222,17 @@ def test_an_unquoted_decimal_in_braces_is_explained(tmp_path: Path) -> None:
     problems = mistakes(tmp_path, "kind: STRING", "kind: {type: DECIMAL(12,2)}")
     assert problems[0].startswith("feeds/till.yml:6: columns.kind.type: 'DECIMAL(12' is no column")
     assert "put it in quotes" in problems[0]
+
+
+def test_a_feed_of_json_keeps_to_json(tmp_path: Path) -> None:
+    """What is for CSV alone is a mistake in it, and the other way round; CSV is the default."""
+    assert (good(tmp_path, GOOD).format, good(tmp_path, GOOD).nested) == ("csv", "flatten")
+    feed = good(tmp_path, f"{GOOD}format: json\nnested: keep\n")
+    assert (feed.format, feed.nested) == ("json", "keep")
+    _, problems = read(tmp_path, f'{GOOD}format: json\ndelimiter: ";"\nencoding: cp1252\n')
+    assert [problem.split(": ", 1)[1] for problem in problems] == [
+        "delimiter: is for CSV; nothing separates the cells of JSON",
+        "encoding: JSON is always utf-8; leave it out",
+    ]
+    _, problems = read(tmp_path, f"{GOOD}nested: keep\n")
+    assert problems[0].endswith("nested: is for JSON; add `format: json`, or leave it out")

@@ -355,7 +355,7 @@ def bench(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Bench]:
 def looked_at(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> bool:
     """Whether the engine may look at files of any size, or at none."""
     monkeypatch.setattr(module, "WORTH_A_LOOK", request.param)
-    return request.param == 0
+    return bool(request.param == 0)
 
 
 VALUES = {
@@ -581,7 +581,8 @@ def test_seams_of_chunks_do_not_show(
 ) -> None:
     """However little is read at a time, and however short a record may be, nothing changes."""
     monkeypatch.setattr(json_records, "_CHUNK", 7)
-    bench.load(mutated(1000 + seed))
+    numbers = [f'[{{"Customer ID": 1}}, {"7" * count}, 8]'.encode() for count in range(1, 15)]
+    bench.load([*numbers, *mutated(1000 + seed)])
 
 
 @pytest.mark.parametrize(

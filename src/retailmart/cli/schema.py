@@ -230,14 +230,14 @@ def _looked_at(landing: Store, entry: Entry, feed: Feed) -> _Waiting | None:
 def _header(landing: Store, entry: Entry, feed: Feed) -> Layout | Refusal | None:
     import csv
 
-    from retailmart.steps.check import read_header
+    from retailmart.steps.check import format_of, read_header
     from retailmart.steps.records import UnclosedQuote, records
     from retailmart.storage import EntryKind
 
     packed = entry.path.lower().endswith(".gz")
     if entry.kind is not EntryKind.FILE:
         return None
-    if not entry.path.lower().removesuffix(".gz").endswith(".csv"):
+    if format_of(entry.path) != "csv":
         return None  # its columns are told by all its records
     with TemporaryDirectory() as folder, landing.open(entry) as stream:
         head = Path(folder) / "head"

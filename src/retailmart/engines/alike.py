@@ -17,7 +17,7 @@ from retailmart.engines.duckdb import path_literal
 from retailmart.tables import text_literal
 
 # Whatever the reader takes for these is no JSON, or no text that a database can hold.
-_STRANGE = ("Infinity",)
+_STRANGE = ("NaN", "Infinity", "\\u0000")
 
 
 def count(file: Path, form: JsonForm) -> int | None:
