@@ -8,7 +8,7 @@ from collections.abc import Iterable
 from types import TracebackType
 from typing import TYPE_CHECKING, Self
 
-from retailmart.report import RunReport
+from retailmart.report import BatchReport, RunReport
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -152,6 +152,8 @@ def _counts(report: RunReport) -> Table:
         for month in shown:
             words = f"{month.rows:,} rows, {month.amount:,}, equal in {len(month.tables)} tables"
             table.add_row(f"balance {month.month}", words)
+        for other, marts in _agreed(batch).items():
+            table.add_row("totals agree", f"{other} with {', '.join(marts)}")
     table.add_row("seconds", f"{sum(report.seconds.values()):.2f}")
     return table
 
@@ -169,6 +171,14 @@ def _problems(report: RunReport) -> Table | None:
     for why, names in _unavailable(report).items():
         table.add_row(_cell(", ".join(names)), "not available", _cell(why))
     return table if table.row_count else None
+
+
+def _agreed(batch: BatchReport) -> dict[str, list[str]]:
+    """The marts that were found to tell a mart's totals, by that mart."""
+    found: dict[str, list[str]] = {}
+    for pair in batch.agreed:
+        found.setdefault(pair.other, []).append(pair.mart)
+    return found
 
 
 def _unavailable(report: RunReport) -> dict[str, list[str]]:
