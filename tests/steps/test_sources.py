@@ -341,3 +341,54 @@ def test_a_day_shows_what_the_last_run_until_then_saw(
                 f" AND _valid_from <= DATE '{at}' AND _valid_to > DATE '{at}'"
             )
             assert [name for (name,) in rows] == ([known[at]] if known[at] is not None else [])
+
+
+def test_a_new_column_keeps_the_versions_so_far(room: Room) -> None:
+    """Older versions have no value in it; the change is seen from the day of the run."""
+    room.table = replace(_WHOLE, history=True)
+    room.execute("INSERT INTO item VALUES (1, 'a', 1, 1), (2, 'z', 1, 1)")
+    room.load(date(2024, 1, 10))
+    room.execute("UPDATE item SET name = 'b' WHERE item_id = 1")
+    room.load(date(2024, 2, 1))
+    room.execute("ALTER TABLE item ADD COLUMN note VARCHAR(9)")
+    room.execute("UPDATE item SET note = 'n' WHERE item_id = 2")
+    room.load(date(2024, 3, 1))
+    rows = room.engine.rows(
+        "SELECT item_id, name, note, _valid_from FROM item_history ORDER BY ALL"
+    )
+    assert rows == [
+        (1, "a", None, _EVER),
+        (1, "b", None, date(2024, 2, 1)),
+        (2, "z", "n", date(2024, 3, 1)),
+        (2, "z", None, _EVER),
+    ]
+
+
+@pytest.mark.parametrize("table", [_WHOLE, replace(_WHOLE, history=True)])
+def test_a_lost_column_is_refused(room: Room, table: Table) -> None:
+    """What raw holds would be gone; a table that nobody declared just shows what is there."""
+    room.table = table
+    room.fill(2)
+    room.load()
+    room.execute("ALTER TABLE item RENAME COLUMN name TO title")
+    with pytest.raises(RetailmartError, match="has no column 'name' any more"):
+        room.load()
+    room.table = replace(_WHOLE, declared=False)
+    room.record = None
+    room.load()
+
+
+def test_a_wider_type_at_the_source_is_taken_and_a_narrower_one_kept_wide(room: Room) -> None:
+    """Values stay what they were."""
+    room.table = replace(_WHOLE, history=True)
+    room.execute("DROP TABLE item", "CREATE TABLE item (item_id INTEGER PRIMARY KEY, n INTEGER)")
+    room.execute("INSERT INTO item VALUES (1, 7)")
+    room.load(date(2024, 1, 1))
+    for day, kind, value in ((2, "DECIMAL(12,2)", "7.25"), (3, "INTEGER", "8")):
+        room.execute(
+            "DROP TABLE item", f"CREATE TABLE item (item_id INTEGER PRIMARY KEY, n {kind})"
+        )
+        room.execute(f"INSERT INTO item VALUES (1, {value})")
+        room.load(date(2024, 1, day))
+    rows = room.engine.rows("SELECT n FROM item_history ORDER BY _valid_from")
+    assert [str(n) for (n,) in rows] == ["7.00", "7.25", "8.00"]

@@ -93,9 +93,12 @@ def undo(
 
 @app.command()
 def check(project: ProjectOption = Path(), settings: SetOption = None) -> None:
-    """Read all files of the project and tell every mistake, without running anything."""
+    """Read all files of the project and tell every mistake. Only functions.py is executed."""
+    from retailmart.house import check_functions
+
     opened = open_at(project, settings).project
     opened.check_secrets()
+    check_functions(opened)
     say(f"{len(opened.feeds)} feeds and {len(opened.marts)} marts, no mistake found")
 
 

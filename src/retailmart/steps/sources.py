@@ -23,6 +23,7 @@ from retailmart.ledger.values import SourceRecord
 from retailmart.project.documents import did_you_mean
 from retailmart.project.table import HISTORY, Reading, Table
 from retailmart.project.types import ColumnType
+from retailmart.steps.evolve import joined
 from retailmart.steps.load import raw_table
 from retailmart.tables import DataFile, Field, TableChange, TableState, Written, quoted
 
@@ -262,9 +263,17 @@ def _in_layer(state: TableState, layer: str) -> list[DataFile]:
     return [file for file in state.files if file.partition.get(_LAYER) == layer]
 
 
+def _own(state: TableState) -> tuple[Field, ...]:
+    """The columns that a table has in its source."""
+    return tuple(f for f in state.fields if f.name not in (VALID_FROM, VALID_TO, _LAYER))
+
+
 def _columns(state: TableState) -> str:
-    own = (f.name for f in state.fields if f.name not in (VALID_FROM, VALID_TO, _LAYER))
-    return ", ".join(map(quoted, own))
+    return ", ".join(quoted(column.name) for column in _own(state))
+
+
+def _cast(fields: Iterable[Field]) -> str:
+    return ", ".join(f"CAST({quoted(f.name)} AS {f.type}) AS {quoted(f.name)}" for f in fields)
 
 
 def _match(table: Table, one: str, other: str) -> str:
@@ -307,15 +316,16 @@ class _Loader:
             return ()
         engine, first = self.engine, self.delivered
         engine.define_rows(first, self.rows)
-        query = f"SELECT * FROM {quoted(first)}"
-        fields = engine.fields(query)
-        self._check_columns(fields)
+        fields = self._kept(engine.fields(f"SELECT * FROM {quoted(first)}"))
+        self._check_key_columns(fields)
+        query = f"SELECT {_cast(fields)} FROM {quoted(first)}"
         if self.again is not None:
             again = f"_again_{self.table.name}"
             engine.define_rows(again, self.again)
             match = _match(self.table, "a", "f")
             query = (
-                f"SELECT * FROM {quoted(again)} UNION ALL SELECT * FROM {quoted(first)} f"
+                f"SELECT {_cast(fields)} FROM {quoted(again)}"
+                f" UNION ALL SELECT {_cast(fields)} FROM {quoted(first)} f"
                 f" WHERE NOT EXISTS (SELECT 1 FROM {quoted(again)} a WHERE {match})"
             )
         engine.define_query(self.incoming, query)
@@ -324,9 +334,12 @@ class _Loader:
     @property
     def continues(self) -> bool:
         """Whether the lake's table is of this form and these columns."""
-        if self.before is None or self.before.fields != self._lake_fields():
+        if self.before is None:
             return False
-        return self.before.partition_by == ((_LAYER,) if _layered(self.table) else ())
+        if self.table.history:  # of columns that came later, older versions have no value
+            return VALID_FROM in {column.name for column in self.before.fields}
+        same = self.before.fields == self._lake_fields()
+        return same and self.before.partition_by == ((_LAYER,) if _layered(self.table) else ())
 
     def load(self) -> LoadedTable:
         """Merge what was read with what lies in the lake."""
@@ -334,14 +347,41 @@ class _Loader:
             self._check_key()
         if self.before is None or not self.continues:
             return self._anew()
-        _define(self.engine, self.table, self.before, self.old)
         if self.table.history:
             return self._add_versions(self.before)
+        _define(self.engine, self.table, self.before, self.old)
         if self.since_cursor:
             return self._add_changes(self.before)
         return self._replace()
 
-    def _check_columns(self, fields: tuple[Field, ...]) -> None:
+    def _kept(self, fields: tuple[Field, ...]) -> tuple[Field, ...]:
+        """The table's columns, of the wider type of both where the source has changed one.
+
+        RetailmartError where a declared table has lost a column, or got one of another kind.
+        """
+        if self.before is None or not self.table.declared:
+            return fields
+        here = {column.name: column.type for column in fields}
+        kept = dict(here)
+        for known in _own(self.before):
+            if known.name not in here:
+                raise self._unlike(f"has no column {known.name!r} any more")
+            new = here[known.name]
+            wider = joined(known.type, new)
+            if wider is None or wider.name not in (known.type.name, "BIGINT", "DECIMAL"):
+                raise self._unlike(f"has {new} in {known.name!r}, which was {known.type}")
+            kept[known.name] = wider
+        return tuple(Field(name, kind) for name, kind in kept.items())
+
+    def _unlike(self, words: str) -> RetailmartError:
+        name = self.table.name
+        return RetailmartError(
+            f"source table {self.table.table!r} {words}; raw/{name} holds what was there before",
+            "Bring the column back as it was, or read the table under another name: a new file in"
+            f" tables/ with `table: {self.table.table}`",
+        )
+
+    def _check_key_columns(self, fields: tuple[Field, ...]) -> None:
         names = {column.name for column in fields}
         lacking = sorted({*self.table.key} - names)
         if lacking:
@@ -430,6 +470,7 @@ class _Loader:
 
     def _add_versions(self, before: TableState) -> LoadedTable:
         """A changed row gets a version from today on; one that is no newer is corrected instead."""
+        self._define_versions(before)
         keys = ", ".join(map(quoted, self.table.key))
         versions, incoming = quoted(self.old + HISTORY), quoted(self.incoming)
         match = _match(self.table, "i", "o")
@@ -462,6 +503,23 @@ class _Loader:
             f" JOIN {moves} ON {same}"
         )
         return self._loaded(written, None, touched=self.touched)
+
+    def _define_versions(self, before: TableState) -> None:
+        """Name the versions so far and the latest of them, in the columns of today."""
+        stored = f"_stored_{self.table.name}"
+        self.engine.define(stored, before)
+        had = {column.name for column in before.fields}
+        own = ", ".join(
+            f"CAST({quoted(f.name) if f.name in had else 'NULL'} AS {f.type}) AS {quoted(f.name)}"
+            for f in self.fields
+        )
+        versions = self.old + HISTORY
+        self.engine.define_query(
+            versions, f"SELECT {own}, {VALID_FROM}, {VALID_TO} FROM {quoted(stored)}"
+        )
+        self.engine.define_query(
+            self.old, f"SELECT {self.own} FROM {quoted(versions)} WHERE {VALID_TO} = {_OPEN}"
+        )
 
     def _in_memory(self, name: str, query: str) -> int:
         """Run a query once and name its rows; how many there are."""
