@@ -266,3 +266,15 @@ def _end_of(shop: Shop) -> list[object]:
         shop.mart("customer_monthly_purchase", "customer_id, first_name, _month, monthly_total"),
         shop.mart("sales_mart", "store_id, sales_person_id, sales_date, total_cost"),
     ]
+
+
+def test_a_column_that_a_table_gets_is_told(shop: Shop) -> None:
+    """In the run's report, and in the history of its columns from then on."""
+    shop.sales("sales_1.csv", [sale()])
+    shop.run()
+    shop.backend.execute_in_shop("ALTER TABLE customer ADD COLUMN email VARCHAR(40)")
+    (change,) = only(shop.run().batches).columns
+    assert (change.column, change.after, change.cause) == ("email", "STRING", "table customer")
+    with shop.open().ledger() as ledger:
+        last = ledger.schemas()[-1]
+    assert (last.schema.table, len(last.schema.changes)) == ("raw/customer", 1)

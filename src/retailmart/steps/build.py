@@ -136,7 +136,7 @@ class Effects:
         feeds = reads & (self.inputs.feeds.keys() | self.inputs.unchanged.keys())
         for name in sorted(reads & self.inputs.tables.keys()):
             table = self.inputs.tables[name]
-            if table.change is None:
+            if table.touched is None and not table.everything:
                 continue
             columns = [
                 (feed, column)

@@ -9,7 +9,7 @@ from typing import Any
 
 from retailmart.engines import Engine
 from retailmart.ledger import Ledger
-from retailmart.ledger.values import Batch, LedgerFile, Outcome, Totals
+from retailmart.ledger.values import Batch, LedgerFile, Outcome, Schema, Totals
 from retailmart.project import Feed
 from retailmart.report import (
     Agreement,
@@ -65,8 +65,12 @@ class Prepared:
             },
             sources={part.table.name: part.record for part in self.tables},
             notes=self._notes(),
-            schemas=tuple(feed.schema for feed in self.loaded if feed.schema and feed.has_table),
+            schemas=tuple(self._schemas()),
         )
+
+    def _schemas(self) -> Iterator[Schema]:
+        yield from (feed.schema for feed in self.loaded if feed.schema and feed.has_table)
+        yield from (part.schema for part in self.tables if part.schema)
 
     def _table_lines(self) -> Iterator[TableLine]:
         for part in self.tables:

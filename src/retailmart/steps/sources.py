@@ -19,7 +19,7 @@ from retailmart.database.source import (
 from retailmart.engines import Engine
 from retailmart.errors import RetailmartError, SettingsError
 from retailmart.lake import Lake
-from retailmart.ledger.values import SourceRecord
+from retailmart.ledger.values import ColumnChange, Schema, SchemaColumn, SourceRecord
 from retailmart.project.documents import did_you_mean
 from retailmart.project.table import HISTORY, Reading, Table
 from retailmart.project.types import ColumnType
@@ -198,6 +198,23 @@ class LoadedTable:
     change: TableChange | None = None
     touched: str | None = None
     everything: bool = False
+
+    @property
+    def schema(self) -> Schema | None:
+        """Its columns, where they are not what they were."""
+        now = _own(self.after)
+        if self.before is not None and _own(self.before) == now:
+            return None
+        known = (
+            {column.name: str(column.type) for column in _own(self.before)} if self.before else {}
+        )
+        columns = tuple(SchemaColumn(f.name, str(f.type), str(f.type)) for f in now)
+        changes = tuple(
+            ColumnChange(f.name, known.get(f.name), str(f.type), f"table {self.table.table}")
+            for f in now
+            if known and known.get(f.name) != str(f.type)
+        )
+        return Schema(raw_table(self.table.name), columns, changes)
 
     def define(self, engine: Engine) -> None:
         """Give the table its names in the engine."""
@@ -490,7 +507,9 @@ class _Loader:
             f" FROM moved m LEFT JOIN latest l ON {_match(self.table, 'l', 'm')}",
         )
         if not touched:
-            return LoadedTable(self.table, self.record, before, before)
+            if before.fields == self._lake_fields():
+                return LoadedTable(self.table, self.record, before, before)
+            return self._loaded(self._write(f"SELECT * FROM {versions}"), None)
         same = _match(self.table, "t", "v")
         prefixed = ", ".join(f"v.{name}" for name in self.own.split(", "))
         moves = f"{quoted(self.touched)} t"
