@@ -60,7 +60,7 @@ _FAR_AWAY = (
     "after sql LOAD DATA",
 )
 # What is compared where the disturbed shop had other batches than the undisturbed one.
-_TABLES = ("raw", "marts", "published", "orphans", "left lying", "landing")
+_TABLES = ("raw", "marts", "published", "orphans", "snapshots", "left lying", "landing")
 
 
 @dataclass(frozen=True)

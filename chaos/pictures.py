@@ -26,6 +26,8 @@ TABLES = ("raw", "quarantine", "marts", "published")
 FAULTS = ("lost", "doubled", "unreadable", "differs")
 
 _STAMP = re.compile(r"\d{8}_\d{6}")
+# In the name of a data file: its batch and the fence of the attempt.
+_ATTEMPT = re.compile(r"b\d{8}-f\d{4,}")
 _ORIGIN = re.compile(r"^(\d+)#(\d+)$")
 
 
@@ -83,6 +85,7 @@ def picture(folder: Path) -> Picture:
         "landing": _digests(_files(project, settings.landing)),
         "archive": _digests(_files(project, settings.archive)),
         "orphans": sorted(_orphans(_files(project, settings.lake))),
+        "snapshots": sorted(_snapshots(_files(project, settings.lake))),
         "left lying": sorted(_left_lying(folder / ".retailmart", lake.place)),
     }
 
@@ -172,8 +175,22 @@ def _orphans(files: Mapping[str, Content]) -> Iterator[str]:
                     logged.setdefault(table, set()).update((add["path"], unquote(add["path"])))
     for name in files:
         table, path = "/".join(name.split("/")[:2]), "/".join(name.split("/")[2:])
+        if is_snapshot(name):
+            continue
         if not path.startswith("_delta_log/") and path not in logged.get(table, ()):
             yield name
+
+
+def is_snapshot(key: str) -> bool:
+    """Whether a file of the lake is one of a dated snapshot that is whole: no log names it."""
+    return key.startswith("business_insights/") and "/.half/" not in key
+
+
+def _snapshots(files: Mapping[str, Content]) -> Iterator[str]:
+    """The files of dated snapshots, without what tells the attempt that wrote them."""
+    for name in files:
+        if is_snapshot(name):
+            yield _ATTEMPT.sub("ATTEMPT", name)
 
 
 def _files(project: Project, place: str) -> dict[str, Content]:
