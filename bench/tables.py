@@ -66,7 +66,8 @@ def refresh(folder: Path, rows: int, database: Any) -> dict[str, list[float]]:
     seconds: dict[str, list[float]] = {side: [] for side in projects}
     for number in range(TRIES):
         database.execute(
-            f"UPDATE line SET price = price + 1, changed_at = '2025-01-01' + INTERVAL {number} DAY"
+            "UPDATE line SET price = price + 1, changed_at ="
+            f" '2025-01-01' + INTERVAL ({number * rows} + line_id) SECOND"
             f" WHERE line_id % 100 = {number}"
         )
         for side, project in projects.items():

@@ -139,7 +139,7 @@ def take_in(house: House, run_id: int, as_of: datetime) -> Batch | None:
             house.ledger,
             snapshots,
             house.feeds().values(),
-            lambda checked: misfit(house.engine(as_of), house.lake, checked),
+            lambda checked: misfit(lambda: house.engine(as_of), house.lake, checked),
         )
         house.checked = {(v.file.path, v.file.sha256): v.checked for v in verdicts if v.checked}
     with house.step("stage"):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass, field, replace
 from decimal import Decimal
@@ -152,14 +152,14 @@ def load(
     return LoadedFeed(feed, change, before, after, replaced, outcomes, quarantined, months, schema)
 
 
-def misfit(engine: Engine, lake: Lake, checked: CheckedFile) -> Refusal | None:
+def misfit(engine: Callable[[], Engine], lake: Lake, checked: CheckedFile) -> Refusal | None:
     """Why a file is refused whose feed freezes its types: the first value that is not of its type.
 
-    Other feeds' files are not looked at.
+    Other feeds' files are not looked at, and no engine is opened for them.
     """
     if checked.feed.schema.types is not Policy.FREEZE:
         return None
-    return _Loader(engine, lake, checked.feed, 0, has_table=True).first_misfit(checked)
+    return _Loader(engine(), lake, checked.feed, 0, has_table=True).first_misfit(checked)
 
 
 def _with_brought(
