@@ -278,6 +278,8 @@ class House:
         for name in sorted({*self.project.tables, *known}):
             table, before = self.project.tables.get(name, undeclared(name)), known.get(name)
             try:
+                if before and self.sources.is_as_it_was(table, before):
+                    continue
                 source = self.sources.has(table)
             except RetailmartError:
                 if before is None:

@@ -76,6 +76,12 @@ class Sources:
             self._versions[source] = None if version is None else f"{source}={version}"
         return self._versions[source]
 
+    def is_as_it_was(self, table: Table, known: SourceRecord) -> bool:
+        """Whether a table's source has not changed at all, told without asking for its tables."""
+        source, told, _ = (known.version or "").partition("=")
+        same = bool(told) and known.definition == table.definition
+        return same and source in self.names and self.version(source) == known.version
+
     def has(self, table: Table) -> str | None:
         """The source that has a table; None where none has."""
         asked = (table.source,) if table.source is not None else self.names
