@@ -121,6 +121,14 @@ def reading(folder: Path, rows: int, server: Any) -> dict[str, list[float]]:
     return {"ours": ours, "theirs": theirs}
 
 
+def load_csv(database: Any, ready: Path, columns: str) -> None:
+    """Make the table `line` of a ready file."""
+    with closing(database.connect(local_infile=True)) as connection, connection.cursor() as cursor:
+        cursor.execute(f"CREATE TABLE line ({columns})")
+        cursor.execute(f"LOAD DATA LOCAL INFILE '{ready}' INTO TABLE line FIELDS TERMINATED BY ','")
+        connection.commit()
+
+
 def fill(database: Any, folder: Path, rows: int) -> None:
     """A table of a shop's kinds of columns."""
     ready = folder / "line.csv"
@@ -129,13 +137,12 @@ def fill(database: Any, folder: Path, rows: int) -> None:
         " DATE '2023-01-01' + (i % 365)::INTEGER AS day, (i % 10000) / 100.0 AS price,"
         f" (i % 1000000) / 100.0 AS total FROM range({rows}) t(i)"
     ).write_csv(str(ready), header=False)
-    with closing(database.connect(local_infile=True)) as connection, connection.cursor() as cursor:
-        cursor.execute(
-            "CREATE TABLE line (line_id INT PRIMARY KEY, customer_id INT, product VARCHAR(50),"
-            " day DATE, price DECIMAL(12,2), total DECIMAL(14,2))"
-        )
-        cursor.execute(f"LOAD DATA LOCAL INFILE '{ready}' INTO TABLE line FIELDS TERMINATED BY ','")
-        connection.commit()
+    load_csv(
+        database,
+        ready,
+        "line_id INT PRIMARY KEY, customer_id INT, product VARCHAR(50), day DATE,"
+        " price DECIMAL(12,2), total DECIMAL(14,2)",
+    )
 
 
 def main() -> None:

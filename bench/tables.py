@@ -11,11 +11,12 @@ import json
 import sys
 import tempfile
 import time
-from contextlib import closing
 from pathlib import Path
 from typing import Any, Final
 
 import duckdb
+
+from database import load_csv
 
 ROOT: Final = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
@@ -46,13 +47,12 @@ def fill(database: Any, folder: Path, rows: int) -> None:
         " DATE '2023-01-01' + (i % 365)::INTEGER AS day, (i % 10000) / 100.0 AS price,"
         f" TIMESTAMP '2024-01-01' + to_seconds(i) AS changed_at FROM range({rows}) t(i)"
     ).write_csv(str(ready), header=False)
-    with closing(database.connect(local_infile=True)) as connection, connection.cursor() as cursor:
-        cursor.execute(
-            "CREATE TABLE line (line_id INT PRIMARY KEY, order_id INT, product VARCHAR(50),"
-            " day DATE, price DECIMAL(12,2), changed_at DATETIME, INDEX (changed_at))"
-        )
-        cursor.execute(f"LOAD DATA LOCAL INFILE '{ready}' INTO TABLE line FIELDS TERMINATED BY ','")
-        connection.commit()
+    load_csv(
+        database,
+        ready,
+        "line_id INT PRIMARY KEY, order_id INT, product VARCHAR(50), day DATE,"
+        " price DECIMAL(12,2), changed_at DATETIME, INDEX (changed_at)",
+    )
 
 
 def refresh(folder: Path, rows: int, database: Any) -> dict[str, list[float]]:

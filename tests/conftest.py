@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from collections.abc import Iterable
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import pytest
 
 import retailmart
+from retailmart.cli import main
 from retailmart.report import RunReport
 from retailmart.template import write_project
 from tests.backends import Backend, LocalBackend, RemoteBackend, shop_tables
@@ -82,6 +85,32 @@ def sale(
 ) -> str:
     """A line of a sales file."""
     return f"{customer},{store},tea,{day},{person},{price},{quantity},{total or price}"
+
+
+class Called(Protocol):
+    """The command line, called in this process."""
+
+    def __call__(self, at: Path, *words: str) -> subprocess.CompletedProcess[str]:
+        """Run `retailmart WORDS` in the folder `at`."""
+
+
+@pytest.fixture
+def called(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> Called:
+    """The command line without the second that a process takes to start."""
+
+    def call(at: Path, *words: str) -> subprocess.CompletedProcess[str]:
+        monkeypatch.chdir(at)
+        monkeypatch.setattr(sys, "argv", ["retailmart", *words])
+        capsys.readouterr()
+        code: object = 0
+        try:
+            main()
+        except SystemExit as done:
+            code = done.code or 0
+        assert isinstance(code, int)
+        return subprocess.CompletedProcess(words, code, *capsys.readouterr())
+
+    return call
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:

@@ -10,17 +10,17 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 import pytest
 import typer.main
 
 import retailmart
-from retailmart.cli import app, main
+from retailmart.cli import app
 from retailmart.house import House
 from retailmart.report import Silent
 from retailmart.template import write_project
-from tests.conftest import Shop, sale
+from tests.conftest import Called, Shop, sale
 
 HEAVY = {"duckdb", "deltalake", "pyarrow", "sqlalchemy", "pandas", "numpy"}
 
@@ -74,31 +74,6 @@ def refused(sample: Path, tmp_path_factory: pytest.TempPathFactory) -> Shop:
     shop.drop("south/sales_2.csv", "a,b\n1,2\n")
     shop.run()
     return shop
-
-
-class Called(Protocol):
-    """Calls the command line in this process, for the many that differ in words only."""
-
-    def __call__(self, at: Path, *words: str) -> subprocess.CompletedProcess[str]: ...
-
-
-@pytest.fixture
-def called(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> Called:
-    """The command line without the second that a process takes to start."""
-
-    def call(at: Path, *words: str) -> subprocess.CompletedProcess[str]:
-        monkeypatch.chdir(at)
-        monkeypatch.setattr(sys, "argv", ["retailmart", *words])
-        code: object = 0
-        capsys.readouterr()
-        try:
-            main()
-        except SystemExit as done:
-            code = done.code or 0
-        assert isinstance(code, int)
-        return subprocess.CompletedProcess(words, code, *capsys.readouterr())
-
-    return call
 
 
 def test_the_report_is_one_json_object(sample: Path, tmp_path: Path) -> None:

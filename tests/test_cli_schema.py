@@ -5,18 +5,16 @@ from __future__ import annotations
 import gzip
 import json
 import subprocess
-import sys
 from collections.abc import Callable
 from typing import Any
 
 import pytest
 
-from retailmart.cli import main
-from tests.conftest import Shop
+from tests.conftest import Called, Shop
 from tests.test_docs import call, commands
 from tests.test_schema_policies import COLUMNS, define, deliver, settle
 
-Called = Callable[..., subprocess.CompletedProcess[str]]
+InShop = Callable[..., subprocess.CompletedProcess[str]]
 
 
 @pytest.fixture
@@ -29,24 +27,10 @@ def till(shop: Shop) -> Shop:
 
 
 @pytest.fixture
-def retailmart(
-    shop: Shop, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
-) -> Called:
+def retailmart(shop: Shop, called: Called, monkeypatch: pytest.MonkeyPatch) -> InShop:
     """The command line, in the shop's folder."""
     monkeypatch.chdir(shop.folder)
-
-    def called(*words: str) -> subprocess.CompletedProcess[str]:
-        monkeypatch.setattr(sys, "argv", ["retailmart", "schema", *words])
-        capsys.readouterr()
-        code: object = 0
-        try:
-            main()
-        except SystemExit as done:
-            code = done.code or 0
-        assert isinstance(code, int)
-        return subprocess.CompletedProcess(words, code, *capsys.readouterr())
-
-    return called
+    return lambda *words: called(shop.folder, "schema", *words)
 
 
 def told(result: subprocess.CompletedProcess[str]) -> Any:
@@ -61,7 +45,7 @@ def lines(result: subprocess.CompletedProcess[str]) -> list[str]:
     return result.stdout.splitlines()
 
 
-def test_history_tells_each_change_with_its_run_and_file(till: Shop, retailmart: Called) -> None:
+def test_history_tells_each_change_with_its_run_and_file(till: Shop, retailmart: InShop) -> None:
     """In words and as JSON; the making of a table is one line."""
     made, wider, new = lines(retailmart("history"))
     assert made.startswith("run 1  20")
@@ -79,7 +63,7 @@ def test_history_tells_each_change_with_its_run_and_file(till: Shop, retailmart:
     }
 
 
-def test_history_of_a_feed_that_nobody_knows(till: Shop, retailmart: Called) -> None:
+def test_history_of_a_feed_that_nobody_knows(till: Shop, retailmart: InShop) -> None:
     """The near name is told; a feed whose file is gone is still known."""
     assert "there is no feed 'tll'; did you mean 'till'?" in retailmart("history", "tll").stderr
     (till.folder / "feeds" / "till.yml").rename(till.folder / "feeds" / "other.yml")
@@ -88,7 +72,7 @@ def test_history_of_a_feed_that_nobody_knows(till: Shop, retailmart: Called) -> 
 
 
 def test_diff_tells_where_the_definition_and_raw_are_not_alike(
-    till: Shop, retailmart: Called
+    till: Shop, retailmart: InShop
 ) -> None:
     """What files brought and widened, what the next file makes, and what can't be followed."""
     assert lines(retailmart("diff")) == [
@@ -118,7 +102,7 @@ def test_diff_tells_where_the_definition_and_raw_are_not_alike(
     ],
 )
 def test_diff_looks_at_the_headers_of_what_waits(
-    shop: Shop, retailmart: Called, schema: str, fate: str
+    shop: Shop, retailmart: InShop, schema: str, fate: str
 ) -> None:
     """Packed or not, in any folder; nothing is staged or moved by looking."""
     settle(shop, more=schema)
@@ -133,7 +117,7 @@ def test_diff_looks_at_the_headers_of_what_waits(
     assert len(shop.backend.landed()) == 3
 
 
-def test_diff_tells_which_files_would_be_refused(till: Shop, retailmart: Called) -> None:
+def test_diff_tells_which_files_would_be_refused(till: Shop, retailmart: InShop) -> None:
     """In the words of the refusal, as JSON too."""
     define(till, "schema: {columns: freeze}\n")
     till.drop("c.csv", "id,day,Till No,other\n3,2024-01-05,T1,x\n")
@@ -147,7 +131,7 @@ def test_diff_tells_which_files_would_be_refused(till: Shop, retailmart: Called)
     assert file["refused"].startswith("brings the column other, which feeds/till.yml does not name")
 
 
-def test_diff_of_a_project_at_rest_says_so(shop: Shop, retailmart: Called) -> None:
+def test_diff_of_a_project_at_rest_says_so(shop: Shop, retailmart: InShop) -> None:
     """Nothing differs, nothing waits."""
     settle(shop)
     deliver(shop, "a.csv", "id,day", "1,2024-01-05")

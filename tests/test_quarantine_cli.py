@@ -7,7 +7,6 @@ import json
 import re
 import shlex
 import subprocess
-import sys
 from collections.abc import Callable
 from datetime import date
 from pathlib import Path
@@ -16,33 +15,18 @@ from typing import Any
 import openpyxl
 import pytest
 
-from retailmart.cli import main
-from tests.conftest import HEADER, Shop, sale
+from tests.conftest import HEADER, Called, Shop, sale
 from tests.test_docs import call, commands
 
 BAD = sale(2, day="2024-02-31", price="5.00")
-Called = Callable[..., subprocess.CompletedProcess[str]]
+InShop = Callable[..., subprocess.CompletedProcess[str]]
 
 
 @pytest.fixture
-def retailmart(
-    shop: Shop, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
-) -> Called:
+def retailmart(shop: Shop, called: Called, monkeypatch: pytest.MonkeyPatch) -> InShop:
     """The command line, in the shop's folder."""
     monkeypatch.chdir(shop.folder)
-
-    def called(*words: str | Path) -> subprocess.CompletedProcess[str]:
-        monkeypatch.setattr(sys, "argv", ["retailmart", *map(str, words)])
-        capsys.readouterr()
-        code: object = 0
-        try:
-            main()
-        except SystemExit as done:
-            code = done.code or 0
-        assert isinstance(code, int)
-        return subprocess.CompletedProcess(words, code, *capsys.readouterr())
-
-    return called
+    return lambda *words: called(shop.folder, *map(str, words))
 
 
 @pytest.fixture
@@ -82,7 +66,7 @@ ALL_CELLS = dict(zip(HEADER.split(","), sale(2, price="5.00").split(","), strict
 
 
 @pytest.mark.parametrize("name", ["out.csv", "out.xlsx"])
-def test_from_list_to_closed(refused: Shop, retailmart: Called, name: str) -> None:
+def test_from_list_to_closed(refused: Shop, retailmart: InShop, name: str) -> None:
     """Listed, exported, repaired and replayed: counted, closed, and said so all along."""
     assert told(retailmart("quarantine", "list", "-o", "json"))["rows"] == [
         {"file": "north/sales_1.csv", "rule": "columns", "rows": 1},
@@ -105,7 +89,7 @@ def test_from_list_to_closed(refused: Shop, retailmart: Called, name: str) -> No
     assert text == "no refused rows or files are open\n       2 rows closed; see them with --all\n"
 
 
-def test_all_shows_what_brought_a_row_back(refused: Shop, retailmart: Called) -> None:
+def test_all_shows_what_brought_a_row_back(refused: Shop, retailmart: InShop) -> None:
     """Closed rows are listed and shown with the file that they are counted from."""
     retailmart("quarantine", "export", "--to", "out.csv")
     repair(refused.folder / "out.csv", **ALL_CELLS)
@@ -128,7 +112,7 @@ def test_all_shows_what_brought_a_row_back(refused: Shop, retailmart: Called) ->
     )
 
 
-def test_one_files_rows_are_exported(refused: Shop, retailmart: Called) -> None:
+def test_one_files_rows_are_exported(refused: Shop, retailmart: InShop) -> None:
     """A file is named by its path or name; the rows of others stay out."""
     refused.sales("sales_2.csv", [BAD])
     refused.run()
@@ -141,7 +125,7 @@ def test_one_files_rows_are_exported(refused: Shop, retailmart: Called) -> None:
 
 
 def test_a_delivery_that_is_refused_does_not_hide_the_open_rows(
-    refused: Shop, retailmart: Called
+    refused: Shop, retailmart: InShop
 ) -> None:
     """The rows of the version that still counts are shown beside the newest one's reason."""
     refused.drop("north/sales_1.csv", "a,b\n1,2\n")
@@ -153,7 +137,7 @@ def test_a_delivery_that_is_refused_does_not_hide_the_open_rows(
     assert "Wrote 2 rows" in wrote.stderr
 
 
-def test_a_refused_file_is_listed_until_it_comes_well(shop: Shop, retailmart: Called) -> None:
+def test_a_refused_file_is_listed_until_it_comes_well(shop: Shop, retailmart: InShop) -> None:
     """A later good delivery under its name settles it."""
     shop.drop("sales_1.csv", "a,b\n1,2\n")
     shop.run()
@@ -163,7 +147,7 @@ def test_a_refused_file_is_listed_until_it_comes_well(shop: Shop, retailmart: Ca
     assert told(retailmart("quarantine", "list", "-o", "json"))["files"] == []
 
 
-def test_nothing_open_writes_nothing(shop: Shop, retailmart: Called) -> None:
+def test_nothing_open_writes_nothing(shop: Shop, retailmart: InShop) -> None:
     """No empty sheet is left about."""
     shop.sales("sales_1.csv", [sale()])
     shop.run()
@@ -172,7 +156,7 @@ def test_nothing_open_writes_nothing(shop: Shop, retailmart: Called) -> None:
     assert not (shop.folder / "out.csv").exists()
 
 
-def test_rows_that_are_not_filled_in_stay_open(refused: Shop, retailmart: Called) -> None:
+def test_rows_that_are_not_filled_in_stay_open(refused: Shop, retailmart: InShop) -> None:
     """A row of raw text alone is left out of the replay, and said so."""
     retailmart("quarantine", "export", "--to", "out.csv")
     text = (refused.folder / "out.csv").read_text(encoding="utf-8-sig")
@@ -185,7 +169,7 @@ def test_rows_that_are_not_filled_in_stay_open(refused: Shop, retailmart: Called
     assert [line["rule"] for line in listed["rows"]] == ["columns"]
 
 
-def test_what_excel_typed_is_what_a_till_writes(refused: Shop, retailmart: Called) -> None:
+def test_what_excel_typed_is_what_a_till_writes(refused: Shop, retailmart: InShop) -> None:
     """Numbers and dates of cells that people formatted otherwise are read as they are shown."""
     retailmart("quarantine", "export", "--to", "out.xlsx")
     book = openpyxl.load_workbook(refused.folder / "out.xlsx")
@@ -211,7 +195,7 @@ def test_what_excel_typed_is_what_a_till_writes(refused: Shop, retailmart: Calle
 
 
 def test_a_sheet_replayed_twice_is_refused_the_second_time(
-    refused: Shop, retailmart: Called
+    refused: Shop, retailmart: InShop
 ) -> None:
     """Before the next run it changes nothing; after it, all its rows are told to be counted."""
     retailmart("quarantine", "export", "--to", "out.csv")
@@ -239,7 +223,7 @@ def test_a_sheet_replayed_twice_is_refused_the_second_time(
     ],
 )
 def test_a_sheet_with_a_mistake_is_not_replayed_at_all(
-    refused: Shop, retailmart: Called, rows: list[str], words: str
+    refused: Shop, retailmart: InShop, rows: list[str], words: str
 ) -> None:
     """Every mistake is told with its row, and nothing gets into landing."""
     lines = [f"_origin,{HEADER}", *(row.format(sale()) for row in rows)]
@@ -250,7 +234,7 @@ def test_a_sheet_with_a_mistake_is_not_replayed_at_all(
     assert [p for p in (refused.folder / "landing").rglob("*") if p.is_file()] == []
 
 
-def test_many_mistakes_are_cut_short(refused: Shop, retailmart: Called) -> None:
+def test_many_mistakes_are_cut_short(refused: Shop, retailmart: InShop) -> None:
     """Ten rows are told, the others are counted."""
     lines = [f"_origin,{HEADER}", f"1#3,{sale()}", *[f"1#{n},{sale()}" for n in range(100, 125)]]
     (refused.folder / "out.csv").write_text("\n".join(lines) + "\n")
@@ -259,7 +243,7 @@ def test_many_mistakes_are_cut_short(refused: Shop, retailmart: Called) -> None:
     assert "and 15 rows more" in result.stderr
 
 
-def test_what_the_feeds_encoding_lacks_is_told(refused: Shop, retailmart: Called) -> None:
+def test_what_the_feeds_encoding_lacks_is_told(refused: Shop, retailmart: InShop) -> None:
     """A letter that the feed's files can't hold is told with its row."""
     feed = refused.folder / "feeds" / "sales.yml"
     words = feed.read_text(encoding="utf-8")
@@ -271,7 +255,7 @@ def test_what_the_feeds_encoding_lacks_is_told(refused: Shop, retailmart: Called
     assert "row 2: '₦' can't be written in cp1252" in result.stderr
 
 
-def test_an_error_of_a_formula_is_told(refused: Shop, retailmart: Called) -> None:
+def test_an_error_of_a_formula_is_told(refused: Shop, retailmart: InShop) -> None:
     """#REF! is no value of anything; but a till's own text #N/A comes back."""
     retailmart("quarantine", "export", "--to", "out.xlsx")
     repair(refused.folder / "out.xlsx", **ALL_CELLS)
@@ -293,7 +277,7 @@ def test_an_error_of_a_formula_is_told(refused: Shop, retailmart: Called) -> Non
     ],
 )
 def test_the_name_in_landing_is_one_that_the_feed_claims(
-    shop: Shop, retailmart: Called, patterns: str, paths: list[str], expected: str
+    shop: Shop, retailmart: InShop, patterns: str, paths: list[str], expected: str
 ) -> None:
     """It is new, in the folder of the rows' files, and made from the feed's own patterns."""
     feed = shop.folder / "feeds" / "sales.yml"
@@ -308,7 +292,7 @@ def test_the_name_in_landing_is_one_that_the_feed_claims(
     assert shop.run().rows("loaded") == len(paths)
 
 
-def test_where_no_name_is_claimed_the_way_out_is_told(shop: Shop, retailmart: Called) -> None:
+def test_where_no_name_is_claimed_the_way_out_is_told(shop: Shop, retailmart: InShop) -> None:
     """A pattern of one path leaves no room for another file."""
     feed = shop.folder / "feeds" / "sales.yml"
     words = re.sub(r"files: .*", "files: [north/sales.csv]", feed.read_text(encoding="utf-8"))
@@ -322,7 +306,7 @@ def test_where_no_name_is_claimed_the_way_out_is_told(shop: Shop, retailmart: Ca
     assert "add a pattern such as sales_replay*.csv to `files` in feeds/sales.yml" in result.stderr
 
 
-def test_several_feeds_are_told_apart(refused: Shop, retailmart: Called) -> None:
+def test_several_feeds_are_told_apart(refused: Shop, retailmart: InShop) -> None:
     """A sheet is of one feed: export asks which, replay finds out."""
     feed = "files: [things*.csv]\ncolumns: {a: {type: INT, mandatory: true}, b: STRING}\n"
     (refused.folder / "feeds" / "things.yml").write_text(feed)
@@ -343,7 +327,7 @@ def test_several_feeds_are_told_apart(refused: Shop, retailmart: Called) -> None
     assert "rows of several feeds: sales, things" in mixed.stderr
 
 
-def test_a_sheet_in_the_way_is_not_overwritten(refused: Shop, retailmart: Called) -> None:
+def test_a_sheet_in_the_way_is_not_overwritten(refused: Shop, retailmart: InShop) -> None:
     """Yesterday's half repaired sheet is somebody's work."""
     (refused.folder / "out.csv").write_text("work")
     result = retailmart("quarantine", "export", "--to", "out.csv")

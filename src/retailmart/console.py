@@ -25,7 +25,7 @@ class PlainWatch:
     def began(self, step: str) -> None: ...
 
     def note(self, step: str, words: str) -> None:
-        print(f"{step}: {_cell(words)}", file=sys.stderr, flush=True)
+        print(f"{step}: {one_line(words)}", file=sys.stderr, flush=True)
 
     def ended(self, step: str, seconds: float) -> None:
         print(f"{step}: {seconds:.2f} s", file=sys.stderr, flush=True)
@@ -89,13 +89,13 @@ def summary(report: RunReport) -> None:
     else:
         for table in _tables(report):
             console.print(table)
-        console.print(_cell(f"marts      {report.lake}/marts"), soft_wrap=True)
-        console.print(_cell(f"published  {report.database}"), soft_wrap=True)
+        console.print(one_line(f"marts      {report.lake}/marts"), soft_wrap=True)
+        console.print(one_line(f"published  {report.database}"), soft_wrap=True)
     for path in report.waiting:
-        console.print(_cell(f"waiting    {path} is still being uploaded"), soft_wrap=True)
+        console.print(one_line(f"waiting    {path} is still being uploaded"), soft_wrap=True)
     for path in report.unreachable:
         words = f"left       {path} has a name that can't be asked for; rename it"
-        console.print(_cell(words), soft_wrap=True)
+        console.print(one_line(words), soft_wrap=True)
 
 
 def _console() -> Console:
@@ -141,11 +141,11 @@ def _counts(report: RunReport) -> Table:
         for change in batch.columns:
             kind = f"{change.before} → {change.after}" if change.before else f"new, {change.after}"
             words = f"{change.table}: {kind}, by {change.cause}"
-            table.add_row(f"column {change.column}", _cell(words))
+            table.add_row(f"column {change.column}", one_line(words))
         for line in batch.differences:
             words = f"{line.rows:+,} rows, {line.amount:+,}"
             what = "corrected" if batch.undoes is None else "taken back"
-            table.add_row(_cell(f"{what} {line.path}"), words)
+            table.add_row(one_line(f"{what} {line.path}"), words)
         shown = batch.balance[-_MONTHS_SHOWN:]
         if len(shown) < len(batch.balance):
             table.add_row("balance", f"{len(batch.balance) - len(shown)} earlier months, all equal")
@@ -162,14 +162,16 @@ def _problems(report: RunReport) -> Table | None:
     table = _table("To look at", "file", "what", "why")
     for line in report.files:
         if line.state in ("duplicate", "refused"):
-            table.add_row(_cell(line.path), line.state, _cell(line.message or ""))
+            table.add_row(one_line(line.path), line.state, one_line(line.message or ""))
         if line.quarantined:
             words = f"see: retailmart quarantine show {line.path}"
-            table.add_row(_cell(line.path), f"{line.quarantined:,} rows quarantined", _cell(words))
+            table.add_row(
+                one_line(line.path), f"{line.quarantined:,} rows quarantined", one_line(words)
+            )
         for rule, count in line.warned.items():
-            table.add_row(_cell(line.path), f"{count:,} rows warned", _cell(rule))
+            table.add_row(one_line(line.path), f"{count:,} rows warned", one_line(rule))
     for why, names in _unavailable(report).items():
-        table.add_row(_cell(", ".join(names)), "not available", _cell(why))
+        table.add_row(one_line(", ".join(names)), "not available", one_line(why))
     return table if table.row_count else None
 
 
@@ -219,5 +221,6 @@ def visible(text: str) -> str:
     return _CONTROL.sub(lambda found: f"\\x{ord(found[0]):02x}", text)
 
 
-def _cell(text: str) -> str:
+def one_line(text: str) -> str:
+    """`visible` text in which a line end does not look like the end of the message."""
     return visible(text.replace("\n", "\\n"))

@@ -45,14 +45,13 @@ PRIVATE = ".retailmart"
 class Plan:
     """The marts in an order in which each finds what it reads, and what each reads.
 
-    `tables` are the source tables that are read, and the source that has each; `nowhere` those that
-    no source has, `unavailable` the marts that lack something, and what.
+    `tables` are the source tables that are read, and the source that has each; `unavailable` the
+    marts that lack something, and what.
     """
 
     order: tuple[Mart, ...]
     reads: Mapping[str, frozenset[str]]
     tables: Mapping[str, tuple[str, Table]]
-    nowhere: frozenset[str]
     unavailable: Mapping[str, str]
 
 
@@ -105,6 +104,7 @@ class House:
     seconds: dict[str, float] = field(default_factory=dict)
     _engine: Engine | None = None
     _found: dict[str, Found] = field(default_factory=dict)
+    _feeds: dict[str, Feed] | None = None
 
     @classmethod
     @contextmanager
@@ -208,11 +208,9 @@ class House:
         that cannot be parsed, SettingsError what no source has and no file declares.
         """
         reads = self._reads(engine)
-        wanted = self._wanted_tables(reads)
-        known = {name for name, record in self.ledger.sources().items() if record.digest}
         taken = {*self.project.feeds, *self.project.marts}
-        tables, nowhere = (
-            locate(wanted, self.sources, known, taken) if wanted else ({}, frozenset())
+        tables, nowhere = locate(
+            self._wanted_tables(reads), self.sources, self.ledger.sources(), taken
         )
         delivered = self.ledger.feeds_delivered() | set(arriving)
         absent = {
@@ -228,7 +226,7 @@ class House:
         order = build_order(self.project.marts, reads)
         unavailable = without_input(order, reads, absent, undelivered, self.project.feeds)
         available = tuple(mart for mart in order if mart.name not in unavailable)
-        return Plan(available, reads, tables, nowhere, unavailable)
+        return Plan(available, reads, tables, unavailable)
 
     def _reads(self, engine: Engine) -> dict[str, frozenset[str]]:
         tables = (name for table in self.project.tables.values() for name in table.names)
@@ -278,7 +276,7 @@ class House:
         for name in sorted({*self.project.tables, *known}):
             table, before = self.project.tables.get(name, undeclared(name)), known.get(name)
             try:
-                if before and self.sources.is_as_it_was(table, before):
+                if before and self.sources.is_as_it_was(before.source, table, before):
                     continue
                 source = self.sources.has(table)
             except RetailmartError:
@@ -286,7 +284,7 @@ class House:
                     continue  # a new project may name sources that are not there yet
                 raise
             if source is None:
-                if before is not None and before.digest:
+                if before is not None:
                     return True  # the batch tells that it is gone
                 continue
             found = self._look(table, source, before)
@@ -317,17 +315,19 @@ class House:
         return loaded
 
     def feeds(self) -> dict[str, Feed]:
-        """The feeds with all columns that their raw tables hold.
+        """The feeds with all columns that their raw tables hold, found out once a batch.
 
         SettingsError where a definition would take away any of them.
         """
-        found = {}
-        for name, feed in self.project.feeds.items():
-            state = self.lake.state(raw_table(name))
-            known = self.ledger.schema(raw_table(name)) if state else None
-            fields = state.fields if state else None
-            found[name] = effective(feed, fields, known.columns if known else ())
-        return found
+        if self._feeds is None:
+            found = {}
+            for name, feed in self.project.feeds.items():
+                state = self.lake.state(raw_table(name))
+                known = self.ledger.schema(raw_table(name)) if state else None
+                fields = state.fields if state else None
+                found[name] = effective(feed, fields, known.columns if known else ())
+            self._feeds = found
+        return self._feeds
 
     def raw_state(self, feed: Feed) -> TableState:
         """A feed's raw table as it is, empty where nothing was loaded yet."""
@@ -346,7 +346,8 @@ class House:
     # behind a batch
 
     def clear_scratch(self) -> None:
-        """Forget the snapshots of a batch that has ended."""
+        """Forget the snapshots of a batch that has ended, and the feeds as it found them."""
+        self._feeds = None
         shutil.rmtree(self.scratch, ignore_errors=True)
 
     def sweep(self, batch: Batch) -> None:

@@ -226,8 +226,7 @@ def _let_go(house: House, batch: Batch) -> None:
 def _load_build_reconcile(house: House, batch: Batch, staged: Sequence[LedgerFile]) -> Prepared:
     leaving = _leaving(house, batch, staged)
     active = [file for file in staged if file.state is FileState.ACTIVE]
-    stale = house.stale_marts(batch.as_of)
-    if not active and not leaving and not stale and not house.tables_moved():
+    if not (active or leaving or house.stale_marts(batch.as_of) or house.tables_moved()):
         return Prepared()
     engine = house.engine(batch.as_of)
     plan = house.plan(engine, {str(file.feed) for file in active})

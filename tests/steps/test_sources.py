@@ -28,6 +28,12 @@ from retailmart.steps.sources import LoadedTable, Sources, load_table, look
 from retailmart.storage.local import LocalFolder
 from tests.services.mariadb import Database
 
+# Each example stands in a real database; the room is emptied by the test itself.
+patiently = partial(
+    settings,
+    deadline=None,
+    suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
+)
 _DAY = date(2024, 1, 1)
 _WHOLE = Table("item", "item", key=("item_id",))
 _BY_CURSOR = replace(_WHOLE, reading=Reading.INCREMENTAL, cursor="changed")
@@ -131,11 +137,7 @@ _OPERATIONS = st.lists(
 )
 
 
-@settings(
-    max_examples=12,
-    deadline=None,
-    suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
-)
+@patiently(max_examples=12)
 @given(rounds=_OPERATIONS, filled=st.sampled_from([0, 3, 60]))
 def test_reading_behind_the_cursor_equals_reading_all(
     room: Room, rounds: list[list[tuple[str, int]]], filled: int
@@ -170,11 +172,7 @@ def test_reading_behind_the_cursor_equals_reading_all(
         assert room.seen() == room.there()
 
 
-@settings(
-    max_examples=10,
-    deadline=None,
-    suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
-)
+@patiently(max_examples=10)
 @given(
     rounds=st.lists(
         st.lists(st.tuples(st.integers(1, 6), st.sampled_from(["a", "b", None])), max_size=4),
@@ -300,11 +298,7 @@ def test_a_second_change_on_a_day_corrects_the_first(room: Room) -> None:
     ]
 
 
-@settings(
-    max_examples=10,
-    deadline=None,
-    suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
-)
+@patiently(max_examples=10)
 @given(
     rounds=st.lists(
         st.tuples(

@@ -46,7 +46,7 @@ def quarantine_list(
     settings: SetOption = None,
 ) -> None:
     """Files with refused rows that are open, and refused files not delivered well since."""
-    from retailmart.console import visible
+    from retailmart.console import one_line
 
     with _opened(project, settings) as desk:
         counts: Counter[tuple[str, ...]] = Counter()
@@ -69,9 +69,9 @@ def quarantine_list(
     for line in lines:
         fate = _told(line.get("state"), line.get("by"))
         told = f"{line['rows']:>8,} rows  {line['rule']}  {line['file']}{fate}"
-        print(visible(told.replace("\n", "\\n")))
+        print(one_line(told))
     for file in refused:
-        print(visible(f"    file refused  {file.path} {file.message}".replace("\n", "\\n")))
+        print(one_line(f"    file refused  {file.path} {file.message}"))
     if not lines and not refused:
         print(f"no refused rows or files{' are open' if closed else ''}")
     _say_closed(closed, show_all)

@@ -251,6 +251,6 @@ def _header(landing: Store, entry: Entry, feed: Feed) -> Layout | Refusal | None
 
 
 def _say(words: str) -> None:
-    from retailmart.console import visible
+    from retailmart.console import one_line
 
-    print(visible(words.replace("\n", "\\n")))
+    print(one_line(words))

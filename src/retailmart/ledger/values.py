@@ -135,7 +135,7 @@ class SourceRecord:
     """What the ledger knows of a source table as it lies in the lake.
 
     `definition` is how it was read, `version` what its source's database was then, `position`
-    where its cursor stands. `digest` is empty for a table that no source had.
+    where its cursor stands.
     """
 
     name: str
@@ -143,6 +143,11 @@ class SourceRecord:
     definition: str | None = None
     version: str | None = None
     position: str | None = None
+
+    @property
+    def source(self) -> str | None:
+        """Which source it was read from, where its version tells."""
+        return self.version.partition("=")[0] if self.version else None
 
 
 @dataclass(frozen=True)

@@ -5,9 +5,10 @@ from __future__ import annotations
 import difflib
 import re
 import types
-from collections.abc import Hashable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from decimal import Decimal
+from pathlib import Path
 from typing import Any, TypeVar, Union, get_args, get_origin
 
 import yaml
@@ -15,6 +16,8 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 
 Location = tuple[str | int, ...]
 ModelT = TypeVar("ModelT", bound="Document")
+# A name of a feed, table, mart or column: one that every database and folder takes.
+NAME = re.compile(r"[A-Za-z][A-Za-z0-9_]{0,62}")
 
 
 class Document(BaseModel):
@@ -94,6 +97,38 @@ def validate(model: type[ModelT], source: Source, problems: list[str]) -> ModelT
             if sentence not in problems:
                 problems.append(sentence)
         return None
+
+
+def read_document(
+    path: Path,
+    folder: Path,
+    kind: str,
+    model: type[ModelT],
+    mistakes: Callable[[object], Iterable[tuple[Location, str]]],
+    problems: list[str],
+) -> ModelT | None:
+    """Read a YAML file that is named for what it declares, as feeds/sales.yml is for a feed.
+
+    `mistakes` finds what is wrong between the parts of the YAML as written.
+    """
+    label = path.relative_to(folder).as_posix()
+    if not is_named(path, label, kind, problems):
+        return None
+    source = parse_yaml(path.read_text(encoding="utf-8-sig", errors="replace"), label, problems)
+    if source is None:
+        return None
+    document = validate(model, source, problems)
+    wrong = [f"{source.at(place)}: {words}" for place, words in mistakes(source.data)]
+    problems += wrong
+    return None if wrong else document
+
+
+def is_named(path: Path, label: str, kind: str, problems: list[str]) -> bool:
+    """Whether a file's name can be a name in SQL; `kind` is what the file declares."""
+    if NAME.fullmatch(path.stem):
+        return True
+    problems.append(f"{label}: a {kind}'s file is named with letters, digits and _, letter first")
+    return False
 
 
 def did_you_mean(word: str, known: Iterable[str]) -> str:

@@ -13,16 +13,8 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BeforeValidator, Field, field_validator, model_validator
 
-from retailmart.project.documents import (
-    Document,
-    Location,
-    did_you_mean,
-    parse_yaml,
-    validate,
-)
+from retailmart.project.documents import NAME, Document, Location, did_you_mean, read_document
 from retailmart.project.types import ColumnType, parse_type
-
-NAME = re.compile(r"[A-Za-z][A-Za-z0-9_]{0,62}")
 
 
 class Action(Enum):
@@ -273,17 +265,8 @@ class Feed:
 
 def read_feed(path: Path, folder: Path, problems: list[str]) -> Feed | None:
     """Read one feeds/NAME.yml; mistakes go to `problems`."""
-    label = path.relative_to(folder).as_posix()
-    if not NAME.fullmatch(path.stem):
-        problems.append(f"{label}: a feed's file is named with letters, digits and _, letter first")
-        return None
-    source = parse_yaml(path.read_text(encoding="utf-8-sig", errors="replace"), label, problems)
-    if source is None:
-        return None
-    document = validate(FeedDocument, source, problems)
-    wrong = [f"{source.at(place)}: {words}" for place, words in _mistakes(source.data)]
-    problems += wrong
-    return _feed(path.stem, document) if document and not wrong else None
+    document = read_document(path, folder, "feed", FeedDocument, _mistakes, problems)
+    return _feed(path.stem, document) if document else None
 
 
 def _mistakes(data: object) -> Iterator[tuple[Location, str]]:

@@ -17,7 +17,7 @@ from types import ModuleType, TracebackType
 from typing import TYPE_CHECKING, Any
 
 from retailmart.errors import SettingsError
-from retailmart.project.feed import NAME
+from retailmart.project.documents import NAME
 from retailmart.project.types import ColumnType, parse_type
 
 if TYPE_CHECKING:

@@ -11,8 +11,15 @@ from pathlib import Path
 
 from pydantic import Field
 
-from retailmart.project.documents import Document, Location, Source, parse_yaml, validate
-from retailmart.project.feed import NAME
+from retailmart.project.documents import (
+    NAME,
+    Document,
+    Location,
+    Source,
+    is_named,
+    parse_yaml,
+    validate,
+)
 from retailmart.project.settings import ExactVariable, Variable
 
 # What a query can begin with, below comments; the engine's parser judges the rest.
@@ -106,8 +113,7 @@ class Mart:
 def read_mart(path: Path, folder: Path, problems: list[str]) -> Mart | None:
     """Read one marts/NAME.sql; mistakes go to `problems`."""
     label = path.relative_to(folder).as_posix()
-    if not NAME.fullmatch(path.stem):
-        problems.append(f"{label}: a mart's file is named with letters, digits and _, letter first")
+    if not is_named(path, label, "mart", problems):
         return None
     lines = path.read_text(encoding="utf-8-sig", errors="replace").split("\n")
     length = next((n for n, line in enumerate(lines) if not line.startswith("--")), len(lines))

@@ -10,8 +10,7 @@ from pathlib import Path
 
 from pydantic import Field
 
-from retailmart.project.documents import Document, Location, parse_yaml, validate
-from retailmart.project.feed import NAME
+from retailmart.project.documents import Document, Location, read_document
 
 HISTORY = "_history"
 
@@ -78,18 +77,8 @@ def undeclared(name: str) -> Table:
 
 def read_table_file(path: Path, folder: Path, problems: list[str]) -> Table | None:
     """Read one tables/NAME.yml; mistakes go to `problems`."""
-    label = path.relative_to(folder).as_posix()
-    if not NAME.fullmatch(path.stem):
-        words = "a table's file is named with letters, digits and _, letter first"
-        problems.append(f"{label}: {words}")
-        return None
-    source = parse_yaml(path.read_text(encoding="utf-8-sig", errors="replace"), label, problems)
-    if source is None:
-        return None
-    document = validate(TableDocument, source, problems)
-    wrong = [f"{source.at(place)}: {words}" for place, words in _mistakes(source.data)]
-    problems += wrong
-    if document is None or wrong:
+    document = read_document(path, folder, "table", TableDocument, _mistakes, problems)
+    if document is None:
         return None
     return Table(
         path.stem,

@@ -273,13 +273,13 @@ class _Loader:
             for number, column in enumerate(self.feed.columns)
             if column.type.name != "STRING" and checked.layout.gives(column.name)
         ]
+        if not columns:
+            return None
         cases = " ".join(f"WHEN {wrong} THEN [{n}::VARCHAR, _t{n}]" for n, wrong in columns)
         relation = self._typed(self._numbered(checked), checked.layout)
         found = self.engine.rows(
             f"SELECT * FROM (SELECT _row, CASE {cases} END AS misfit FROM {relation})"
             " WHERE misfit IS NOT NULL ORDER BY _row LIMIT 1"
-            if columns
-            else "SELECT 1 WHERE false"
         )
         for row, (number, text) in found:
             column = self.feed.columns[int(number)]

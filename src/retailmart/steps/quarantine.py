@@ -12,7 +12,7 @@ import re
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import Enum
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any, ClassVar, TypeVar
 
 from retailmart.errors import GateFailed
 from retailmart.ledger import Ledger
@@ -131,7 +131,7 @@ class Place:
 
     @property
     def line(self) -> int:
-        """The line it begins on, from 1; in a JSON file the record's number."""
+        """The line it begins on, from 1."""
         return self.record.line
 
     @property
@@ -157,26 +157,34 @@ class Place:
         return ""
 
 
-class JsonPlace(Place):
-    """The place of a record in a JSON file; only refused ones are cut."""
+@dataclass(frozen=True)
+class JsonPlace:
+    """A `Place` in a JSON file. Its record is cut when somebody asks: only refused ones are."""
 
-    def __init__(self, row: int, record: JsonRecord, cutter: Cutter) -> None:
-        super().__init__(row, Record(record.number, record.raw, ()), (), ())
-        object.__setattr__(self, "_json", record)
-        object.__setattr__(self, "_cut", cutter)
+    row: int
+    record: JsonRecord
+    cutter: Cutter
+    origin: ClassVar[None] = None
 
-    _json: JsonRecord
-    _cut: Cutter
+    @property
+    def line(self) -> int:
+        """The record's number, from 1."""
+        return self.record.number
+
+    @property
+    def raw(self) -> str:
+        """Its text as delivered."""
+        return readable(self.record.raw)
 
     @property
     def cells(self) -> dict[str, str]:
         """Its columns' texts, of those that are there."""
-        return self._cut(self._json).cells
+        return self.cutter(self.record).cells
 
     def at(self, column: str | None) -> str:
         """The JSON pointer of a column's value, or of the record where it has none."""
-        place = self._cut(self._json).places.get(column or "", ())
-        return f", at {self._json.pointer(*place)}"
+        place = self.cutter(self.record).places.get(column or "", ())
+        return f", at {self.record.pointer(*place)}"
 
 
 def delivered(checked: CheckedFile) -> Iterator[tuple[Record, Flaw | None]]:
@@ -196,7 +204,7 @@ def delivered(checked: CheckedFile) -> Iterator[tuple[Record, Flaw | None]]:
         yield Record(found.number, found.raw, texts), found.flaw or cut.flaw
 
 
-def places_of(checked: CheckedFile) -> Iterator[Place]:
+def places_of(checked: CheckedFile) -> Iterator[Place | JsonPlace]:
     """The places of the records that `readable` holds, in order."""
     names = checked.layout.columns
     apart = (flawed.line for flawed in checked.flawed)
@@ -242,7 +250,7 @@ def is_blank(record: Record) -> bool:
     return not any(cell.strip() for cell in record.cells)
 
 
-def seek(places: Iterator[Place], row: int) -> Place:
+def seek(places: Iterator[Place | JsonPlace], row: int) -> Place | JsonPlace:
     """Go on to a row of `places_of`. Rows are asked for in order."""
     for place in places:
         if place.row == row:

@@ -76,11 +76,11 @@ class Sources:
             self._versions[source] = None if version is None else f"{source}={version}"
         return self._versions[source]
 
-    def is_as_it_was(self, table: Table, known: SourceRecord) -> bool:
+    def is_as_it_was(self, source: str | None, table: Table, known: SourceRecord) -> bool:
         """Whether a table's source has not changed at all, told without asking for its tables."""
-        source, told, _ = (known.version or "").partition("=")
-        same = bool(told) and known.definition == table.definition
-        return same and source in self.names and self.version(source) == known.version
+        if known.version is None or known.definition != table.definition:
+            return False
+        return source in self.names and self.version(str(source)) == known.version
 
     def has(self, table: Table) -> str | None:
         """The source that has a table; None where none has."""
@@ -110,16 +110,16 @@ class Found:
 
 def look(sources: Sources, source: str, table: Table, known: SourceRecord | None) -> Found:
     """Read a table as far as it may have moved. `known` is what the ledger says of it."""
-    version = sources.version(source)
-    same = known is not None and known.definition == table.definition
-    if same and known and version is not None and known.version == version:
+    if known is not None and sources.is_as_it_was(source, table, known):
         return Found(table, known, None)
-    database = sources.database(source)
+    if known is not None and known.definition != table.definition:
+        known = None  # what it was read by then says nothing of what it would be now
+    database, version = sources.database(source), sources.version(source)
     if table.reading is Reading.INCREMENTAL:
-        return _look_behind_cursor(database, table, known if same else None, version)
+        return _look_behind_cursor(database, table, known, version)
     read = read_table(database, table.table)
     record = SourceRecord(table.name, read.digest, table.definition, version)
-    unmoved = same and known is not None and known.digest == read.digest
+    unmoved = known is not None and known.digest == read.digest
     return Found(table, record, None if unmoved else read.rows)
 
 
@@ -257,8 +257,9 @@ def load_table(
     return loader.load()
 
 
-def _layered(table: Table) -> bool:
-    return table.reading is Reading.INCREMENTAL and not table.history
+def _layers(table: Table) -> tuple[str, ...]:
+    """How a table is partitioned: what is read by cursor has its changes in a layer apart."""
+    return (_LAYER,) if table.reading is Reading.INCREMENTAL and not table.history else ()
 
 
 def _define(engine: Engine, table: Table, state: TableState, name: str) -> None:
@@ -324,7 +325,7 @@ class _Loader:
         self.before = before
         self.today = f"DATE '{as_of:%Y-%m-%d}'"
         self.batch_id = batch_id
-        self.writes = 0
+        self.layers = _layers(self.table)
         self.root = lake.folder(raw_table(self.table.name))
         self.delivered = f"_delivered_{self.table.name}"
         self.incoming = f"_incoming_{self.table.name}"
@@ -361,12 +362,12 @@ class _Loader:
             return False
         if self.table.history:  # of columns that came later, older versions have no value
             return VALID_FROM in {column.name for column in self.before.fields}
-        same = self.before.fields == self._lake_fields()
-        return same and self.before.partition_by == ((_LAYER,) if _layered(self.table) else ())
+        known = (self.before.fields, self.before.partition_by)
+        return known == (self._lake_fields(), self.layers)
 
     def load(self) -> LoadedTable:
         """Merge what was read with what lies in the lake."""
-        if self.table.history or _layered(self.table):
+        if self.table.history or self.layers:
             self._check_key()
         if self.before is None or not self.continues:
             return self._anew()
@@ -432,22 +433,23 @@ class _Loader:
         if self.table.history:
             day = ColumnType("DATE")
             return (*self.fields, Field(VALID_FROM, day), Field(VALID_TO, day))
-        layer = (Field(_LAYER, ColumnType("STRING")),) if _layered(self.table) else ()
-        return (*self.fields, *layer)
+        return (*self.fields, *(Field(layer, ColumnType("STRING")) for layer in self.layers))
 
     def _anew(self) -> LoadedTable:
-        extra = ""
+        extra = self._base
         if self.table.history:
             extra = f", {_EVER} AS {VALID_FROM}, {_OPEN} AS {VALID_TO}"
-        elif _layered(self.table):
-            extra = f", '{_BASE}' AS {_LAYER}"
         written = self._write(f"SELECT *{extra} FROM {quoted(self.incoming)}")
         return self._loaded(written, None, everything=True)
 
+    @property
+    def _base(self) -> str:
+        """What puts rows into the base, where there are layers."""
+        return f", '{_BASE}' AS {_LAYER}" if self.layers else ""
+
     def _replace(self) -> LoadedTable:
         """All rows anew. Rows are touched that are on one side only."""
-        layer = f", '{_BASE}' AS {_LAYER}" if _layered(self.table) else ""
-        written = self._write(f"SELECT *{layer} FROM {quoted(self.incoming)}")
+        written = self._write(f"SELECT *{self._base} FROM {quoted(self.incoming)}")
         sides = (quoted(self.incoming), quoted(self.old))
         new, gone = (
             f"(SELECT {self.own} FROM {one} EXCEPT SELECT {self.own} FROM {other})"
@@ -559,10 +561,8 @@ class _Loader:
         return int(rows.num_rows)
 
     def _write(self, query: str) -> Written:
-        self.writes += 1
-        prefix = f"{self.lake.prefix(self.batch_id)}{self.writes:04d}"
-        layers = (_LAYER,) if _layered(self.table) else ()
-        return self.engine.write(query, self.root, prefix, layers, None)
+        prefix = f"{self.lake.prefix(self.batch_id)}0001"
+        return self.engine.write(query, self.root, prefix, self.layers, None)
 
     def _loaded(
         self,
@@ -574,9 +574,8 @@ class _Loader:
     ) -> LoadedTable:
         """`gone` are the files that leave; None is all of them."""
         old = (self.before.files if self.before else ()) if gone is None else gone
-        layers = (_LAYER,) if _layered(self.table) else ()
         removes = tuple(file.path for file in old)
         name = raw_table(self.table.name)
-        change = TableChange(name, written.fields, layers, written.files, removes)
+        change = TableChange(name, written.fields, self.layers, written.files, removes)
         after = change.applied_to(str(self.root), self.before)
         return LoadedTable(self.table, self.record, self.before, after, change, touched, everything)
