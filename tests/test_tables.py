@@ -153,6 +153,21 @@ def test_an_undeclared_table_that_is_nowhere_is_a_mistake(shop: Shop) -> None:
         shop.run()
 
 
+def test_a_table_that_nothing_reads_any_more_brings_no_batch(shop: Shop) -> None:
+    """Else each run would stage a batch in which nothing is done, for ever."""
+    shop.backend.execute_in_shop(
+        "CREATE TABLE visit (id INTEGER PRIMARY KEY)", "INSERT INTO visit VALUES (1)"
+    )
+    mart = shop.folder / "marts" / "visits.sql"
+    mart.write_text("-- refresh: full\nSELECT count(*) AS n FROM visit")
+    shop.run()
+    mart.unlink()
+    shop.backend.execute_in_shop("INSERT INTO visit VALUES (2)")
+    assert shop.run().nothing_to_do
+    shop.backend.execute_in_shop("DROP TABLE visit")
+    assert shop.run().nothing_to_do
+
+
 def test_a_cursor_moves_with_the_data(shop: Shop) -> None:
     """A run that fails behind the read reads the same rows again."""
     shop.backend.execute_in_shop(

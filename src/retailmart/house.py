@@ -273,7 +273,7 @@ class House:
         """Whether source tables have other rows than they had, or are there for the first time."""
         known = self.ledger.sources()
         seen = []
-        for name in sorted({*self.project.tables, *known}):
+        for name in sorted({*self.project.tables, *filter(self._is_mentioned, known)}):
             table, before = self.project.tables.get(name, undeclared(name)), known.get(name)
             try:
                 if before and self.sources.is_as_it_was(before.source, table, before):
@@ -295,6 +295,17 @@ class House:
         if seen:
             self.ledger.saw_sources(seen)
         return False
+
+    def _is_mentioned(self, table: str) -> bool:
+        """Whether a mart or a feed may read a table.
+
+        A word is enough, and spares the engine that would tell more: a table that nothing reads any
+        more would bring a batch in which nothing is done, again and again.
+        """
+        texts = (mart.query.lower() for mart in self.project.marts.values())
+        columns = (column for feed in self.project.feeds.values() for column in feed.columns)
+        referenced = {column.references[0] for column in columns if column.references}
+        return table in referenced or any(table.lower() in text for text in texts)
 
     def _look(self, table: Table, source: str, known: SourceRecord | None) -> Found:
         """What a source's table has, read once a run however often it is asked for."""
