@@ -18,7 +18,7 @@ from retailmart.report import RunReport
 from retailmart.template import write_project
 from tests.backends import Backend, LocalBackend, RemoteBackend, shop_tables
 
-pytest_plugins = ["tests.services.fixtures"]
+pytest_plugins = ["tests.services.fixtures", "tests.services.spark"]
 
 AS_OF = datetime(2024, 4, 1, tzinfo=UTC)
 HEADER = "customer_id,store_id,product_name,sales_date,sales_person_id,price,quantity,total_cost"

@@ -272,7 +272,7 @@ def test_what_goes_wrong_names_the_function_and_its_line(
         list(batches)
     assert again.value.message == caught.value.message
     with pytest.raises(RetailmartError):
-        engine.write(query, tmp_path / "t", "b1-", (), None)
+        engine.write(query, tmp_path / "t", "b1-", ())
     assert engine.rows("SELECT 1") == [(1,)]
 
 

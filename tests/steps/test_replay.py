@@ -591,7 +591,7 @@ def _forget_columns(lake: Lake, scratch: Path, batch_id: int) -> None:
     engine.define("now", state)
     columns = ", ".join(f'"{field.name}"' for field in old)
     prefix = lake.prefix(batch_id)
-    written = engine.write(f"SELECT {columns} FROM now", lake.folder(table), prefix, (), None)
+    written = engine.write(f"SELECT {columns} FROM now", lake.folder(table), prefix, ())
     engine.close()
     files: tuple[DataFile, ...] = written.files
     gone = tuple(file.path for file in state.files)

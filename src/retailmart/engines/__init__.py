@@ -11,7 +11,7 @@ from decimal import Decimal
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
-from retailmart.tables import Field, TableState, Written
+from retailmart.tables import DataFile, Field, TableState, Written
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -110,14 +110,24 @@ class Engine(Protocol):
     def fields(self, query: str) -> tuple[Field, ...]:
         """The columns a query would give."""
 
-    def write(
-        self, query: str, root: Path, prefix: str, partition_by: Sequence[str], month: str | None
-    ) -> Written:
+    def write(self, query: str, root: Path, prefix: str, partition_by: Sequence[str]) -> Written:
         """Write a query's rows as Parquet files named `prefix…` below `root`.
 
-        With `month`, every row's first partition column must hold that month, else GateFailed.
-        Without it, rows that have NULL there are left out and counted.
+        Rows that have NULL in the first partition column are left out and counted.
         Raises CsvBroken when a file the query parses is not as regular as its shape says.
+        """
+
+    def write_months(
+        self,
+        query: str,
+        months: Mapping[str, Mapping[str, TableState]],
+        root: Path,
+        prefix: str,
+        partition_by: Sequence[str],
+    ) -> tuple[DataFile, ...]:
+        """Write a query's rows once for each month, the tables being to it what `months` says.
+
+        The first partition column of every row must hold that row's month, else GateFailed.
         """
 
     def rows(self, query: str) -> list[tuple[Any, ...]]:
@@ -137,6 +147,10 @@ def open_engine(
 
     `fetch` is called with each table before it is read: it makes the table's files readable.
     """
+    if settings.engine == "spark":
+        from retailmart.engines.spark import open_spark
+
+        return open_spark(settings.spark, readable, scratch, fetch)
     from retailmart.engines.duckdb import DuckDBEngine
 
     return DuckDBEngine(readable, scratch, settings.memory_limit, settings.threads, fetch)

@@ -175,7 +175,25 @@ class DuckDBEngine:
             )
         return tuple(Field(name, _type(name, kind)) for name, kind, *_ in described)
 
-    def write(
+    def write(self, query: str, root: Path, prefix: str, partition_by: Sequence[str]) -> Written:
+        return self._write(query, root, prefix, partition_by, None)
+
+    def write_months(
+        self,
+        query: str,
+        months: Mapping[str, Mapping[str, TableState]],
+        root: Path,
+        prefix: str,
+        partition_by: Sequence[str],
+    ) -> tuple[DataFile, ...]:
+        files: list[DataFile] = []
+        for number, (month, tables) in enumerate(months.items(), 1):
+            for name, table in tables.items():
+                self.define(name, table)
+            files += self._write(query, root, f"{prefix}{number:04d}", partition_by, month).files
+        return tuple(files)
+
+    def _write(
         self, query: str, root: Path, prefix: str, partition_by: Sequence[str], month: str | None
     ) -> Written:
         fields = self.fields(query)

@@ -6,7 +6,6 @@ import errno
 from collections import deque
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from datetime import date
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote
@@ -15,14 +14,14 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
+from retailmart.engines.footers import described
 from retailmart.errors import RetailmartError
 from retailmart.project.types import ColumnType
-from retailmart.tables import DataFile, Statistic
+from retailmart.tables import DataFile
 
 _WRITERS = 2
 _PENDING = 16
-_NULL_FOLDER = "__HIVE_DEFAULT_PARTITION__"
-_BOUNDED = ("INT", "BIGINT", "DATE")
+NULL_FOLDER = "__HIVE_DEFAULT_PARTITION__"
 
 Partition = tuple[tuple[str, str | None], ...]
 
@@ -89,25 +88,24 @@ def _write(
     partition: Partition,
     kinds: Mapping[str, ColumnType],
 ) -> DataFile:
-    parts = [f"{key}={_NULL_FOLDER if v is None else quote(v, safe=' ')}" for key, v in partition]
-    relative = Path(*parts, name)
+    relative = partition_folder(partition) / name
     path = folder / relative
-    _make_folder(path.parent, partition)
+    make_folder(path.parent, partition)
     written: list[Any] = []
     pq.write_table(rows, path, compression="zstd", compression_level=1, metadata_collector=written)
-    lowest, highest, nulls = _statistics(written[0], kinds)
-    return DataFile(
-        path=relative.as_posix(),
-        size=path.stat().st_size,
-        rows=rows.num_rows,
-        partition=dict(partition),
-        minimum=lowest,
-        maximum=highest,
-        nulls=nulls,
+    size = path.stat().st_size
+    return described(written[0], relative.as_posix(), size, dict(partition), kinds)
+
+
+def partition_folder(partition: Partition) -> Path:
+    """Where a partition's files lie below their table."""
+    return Path(
+        *(f"{key}={NULL_FOLDER if v is None else quote(v, safe=' ')}" for key, v in partition)
     )
 
 
-def _make_folder(folder: Path, partition: Partition) -> None:
+def make_folder(folder: Path, partition: Partition) -> None:
+    """Make a partition's folder; RetailmartError where its values are too long for a name."""
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
@@ -118,27 +116,3 @@ def _make_folder(folder: Path, partition: Partition) -> None:
             f"{column} {(value or '')[:40]!r}… is too long for the name of a partition's folder",
             "Partition by a column of short values, such as a key",
         ) from error
-
-
-def _statistics(
-    metadata: Any, kinds: Mapping[str, ColumnType]
-) -> tuple[dict[str, Statistic], dict[str, Statistic], dict[str, int]]:
-    """Bounds and counts of NULLs over a file's row groups, as Parquet's own footer has them."""
-    lowest: dict[str, Any] = {}
-    highest: dict[str, Any] = {}
-    nulls: dict[str, int] = {}
-    for group in range(metadata.num_row_groups):
-        for index in range(metadata.num_columns):
-            column = metadata.row_group(group).column(index)
-            found, name = column.statistics, column.path_in_schema
-            if found is None:
-                continue
-            nulls[name] = nulls.get(name, 0) + found.null_count
-            if found.has_min_max and kinds[name].name in _BOUNDED:
-                lowest[name] = min(found.min, lowest.get(name, found.min))
-                highest[name] = max(found.max, highest.get(name, found.max))
-    return _plain(lowest), _plain(highest), nulls
-
-
-def _plain(bounds: Mapping[str, Any]) -> dict[str, Statistic]:
-    return {k: v.isoformat() if isinstance(v, date) else v for k, v in bounds.items()}

@@ -10,7 +10,7 @@ from itertools import combinations
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import BeforeValidator, Field, field_validator
+from pydantic import BeforeValidator, Field, field_validator, model_validator
 
 from retailmart.errors import SettingsError
 from retailmart.project.addresses import (
@@ -37,6 +37,12 @@ _WHERE_TO = (
 _MEMORY = re.compile(r"\d+(\.\d+)?\s*(KB|MB|GB|TB|KiB|MiB|GiB|TiB)", re.IGNORECASE)
 
 Variable = Decimal | int | bool | str
+
+
+def _amount(value: str) -> str:
+    if not _MEMORY.fullmatch(value):
+        raise ValueError(f"{value!r} is no amount of memory; write it as in 2GB or 512MB")
+    return value
 
 
 def _exact(value: object) -> object:
@@ -70,6 +76,41 @@ class S3Settings(Document):
         return value
 
 
+class SparkSettings(Document):
+    """How Apache Spark is reached, for `engine: spark`. A session that is there goes first."""
+
+    master: str | None = Field(
+        None,
+        description="Where a session of its own runs, as in local[*] or spark://HOST:7077; without"
+        " it, what Spark itself is set up for.",
+    )
+    remote: str | None = Field(
+        None, description="A Spark Connect server instead, as in sc://HOST:15002."
+    )
+    conf: dict[str, str | int | float | bool] = Field(
+        default_factory=dict, description="Any of Spark's own settings, by name."
+    )
+    exchange: str | None = Field(
+        None,
+        description="A folder that this machine and the cluster's both see, for rows on their way;"
+        " without it, one in the project's folder.",
+    )
+    file_size: str = Field(
+        "128MB", description="About how large a table's files are to become, as in 128MB."
+    )
+
+    @field_validator("file_size")
+    @classmethod
+    def _is_size(cls, value: str) -> str:
+        return _amount(value)
+
+    @model_validator(mode="after")
+    def _is_one_place(self) -> SparkSettings:
+        if self.master and self.remote:
+            raise ValueError("give `master` or `remote`, not both")
+        return self
+
+
 class Settings(Document):
     """Where things lie and how marts are computed. Paths are relative to the project folder.
 
@@ -97,7 +138,10 @@ class Settings(Document):
     s3: S3Settings = Field(
         default_factory=S3Settings, description="How buckets are reached, where they are used."
     )
-    engine: Literal["duckdb"] = Field("duckdb", description="What parses, joins and sums.")
+    engine: Literal["duckdb", "spark"] = Field("duckdb", description="What parses, joins and sums.")
+    spark: SparkSettings = Field(
+        default_factory=SparkSettings, description="How Apache Spark is reached."
+    )
     memory_limit: str | None = Field(None, description="What the engine may use, as in 2GB.")
     threads: int | None = Field(None, ge=1, description="Cores the engine may use.")
     variables: dict[str, ExactVariable] = Field(
@@ -112,9 +156,7 @@ class Settings(Document):
     @field_validator("memory_limit")
     @classmethod
     def _is_memory(cls, value: str | None) -> str | None:
-        if value is not None and not _MEMORY.fullmatch(value):
-            raise ValueError(f"{value!r} is no amount of memory; write it as in 2GB or 512MB")
-        return value
+        return None if value is None else _amount(value)
 
 
 @dataclass(frozen=True)

@@ -224,10 +224,13 @@ class _Builder:
         return self._build_months(fields, anew=anew)
 
     def _build_full(self, fields: tuple[Field, ...]) -> BuiltMart:
+        mart = self.mart
         for name in self.others:
             self.engine.define(name, self._table(name))
-        files = self._write(f"{self.lake.prefix(self.batch_id)}0001", None)
-        return self._built(fields, files, None, None)
+        prefix = f"{self.lake.prefix(self.batch_id)}0001"
+        with self._placed():
+            written = self.engine.write(mart.query, self.root, prefix, mart.partitions)
+        return self._built(fields, written.files, None, None)
 
     def _build_months(self, fields: tuple[Field, ...], *, anew: bool) -> BuiltMart:
         affected = self._affected() or frozenset()
@@ -235,17 +238,16 @@ class _Builder:
         rewritten = months
         if self.mart.refresh is Refresh.APPEND and not anew:
             rewritten = self._months_replaced() | affected
-        files: list[DataFile] = []
-        for number, month in enumerate(sorted(months), 1):
-            for name in self.others:
-                self.engine.define(name, self._part(name, month, month not in rewritten))
-            files += self._write(f"{self.lake.prefix(self.batch_id)}{number:04d}", month)
-        return self._built(fields, tuple(files), months, None if anew else rewritten)
-
-    def _write(self, prefix: str, month: str | None) -> tuple[DataFile, ...]:
-        mart = self.mart
+        parts = {
+            month: {n: self._part(n, month, month not in rewritten) for n in self.others}
+            for month in sorted(months)
+        }
+        prefix = self.lake.prefix(self.batch_id)
         with self._placed():
-            return self.engine.write(mart.query, self.root, prefix, mart.partitions, month).files
+            files = self.engine.write_months(
+                self.mart.query, parts, self.root, prefix, self.mart.partitions
+            )
+        return self._built(fields, files, months, None if anew else rewritten)
 
     def _fields(self) -> tuple[Field, ...]:
         """The mart's columns, told without any row: there may be no month to build."""

@@ -465,7 +465,7 @@ class _Loader:
             f"CAST({quoted(f.name)} AS {f.type}) AS {quoted(f.name)}" for f in raw_fields(self.feed)
         )
         typed_query = f"SELECT {types} FROM ({query})"
-        return self.engine.write(typed_query, root, prefix, _partitions(self.feed), None)
+        return self.engine.write(typed_query, root, prefix, _partitions(self.feed))
 
     def _accepted(self, relation: str, layout: Layout) -> str:
         """The raw table's columns. A refused row has no month, so that no file takes it.
@@ -627,7 +627,7 @@ class _Loader:
         types = ", ".join(
             f"CAST({quoted(f.name)} AS {f.type}) AS {quoted(f.name)}" for f in REFUSED_FIELDS
         )
-        return self.engine.write(f"SELECT {types} FROM ({query})", root, prefix, (), None)
+        return self.engine.write(f"SELECT {types} FROM ({query})", root, prefix, ())
 
     def _refused_rows(self, item: FileToLoad) -> Iterator[RefusedRow]:
         checked = item.checked

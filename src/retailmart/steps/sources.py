@@ -562,7 +562,7 @@ class _Loader:
 
     def _write(self, query: str) -> Written:
         prefix = f"{self.lake.prefix(self.batch_id)}0001"
-        return self.engine.write(query, self.root, prefix, self.layers, None)
+        return self.engine.write(query, self.root, prefix, self.layers)
 
     def _loaded(
         self,

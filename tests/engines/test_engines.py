@@ -1,8 +1,9 @@
-"""The DuckDB engine: fenced in, strict about months, and tidy when it fails."""
+"""What every engine does alike: fenced in, strict about months, and tidy when it fails."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, closing
 from datetime import UTC, datetime
 from decimal import Decimal
 from pathlib import Path
@@ -10,9 +11,9 @@ from pathlib import Path
 import pyarrow as pa
 import pytest
 
-from retailmart.engines import CsvShape, VariableValue
-from retailmart.engines.duckdb import DuckDBEngine
+from retailmart.engines import CsvShape, Engine, VariableValue, open_engine
 from retailmart.errors import CsvBroken, GateFailed, RetailmartError
+from retailmart.project.settings import Settings
 from retailmart.project.types import parse_type
 from retailmart.tables import Field, TableState, Written
 
@@ -25,12 +26,41 @@ def lake(tmp_path: Path) -> Path:
     return folder
 
 
+Opened = Callable[[Path, Path], Engine]
+
+
+@pytest.fixture(params=["duckdb", pytest.param("spark", marks=pytest.mark.spark)])
+def opened(request: pytest.FixtureRequest) -> Iterator[Opened]:
+    """Opens an engine that may use a lake and its scratch folder; it is closed in the end."""
+    if request.param == "spark":
+        request.getfixturevalue("spark_session")
+    settings = Settings(engine=request.param)
+    with ExitStack() as stack:
+
+        def open_one(lake: Path, scratch: Path) -> Engine:
+            return stack.enter_context(closing(open_engine(settings, [lake], scratch)))
+
+        yield open_one
+
+
 @pytest.fixture
-def engine(tmp_path: Path, lake: Path) -> Iterator[DuckDBEngine]:
-    """An engine that may use the lake and its scratch folder."""
-    opened = DuckDBEngine([lake], tmp_path / "private")
-    yield opened
-    opened.close()
+def engine(opened: Opened, tmp_path: Path, lake: Path) -> Engine:
+    """An engine that may use the lake."""
+    return opened(lake, tmp_path / "private")
+
+
+# One month, for a query that reads no table.
+JANUARY: dict[str, dict[str, TableState]] = {"2024-01": {}}
+
+
+def write(
+    engine: Engine, query: str, root: Path, partition_by: tuple[str, ...], *, by_month: bool
+) -> Written:
+    """Write a query's rows, all of them or those of January."""
+    if not by_month:
+        return engine.write(query, root, "b1-", partition_by)
+    files = engine.write_months(query, JANUARY, root, "b1-", partition_by)
+    return Written(engine.fields(query), files)
 
 
 def state(root: Path, written: Written, partition_by: tuple[str, ...] = ()) -> TableState:
@@ -58,7 +88,7 @@ def state(root: Path, written: Written, partition_by: tuple[str, ...] = ()) -> T
         "PRAGMA enable_profiling",
     ],
 )
-def test_it_is_fenced_in(engine: DuckDBEngine, tmp_path: Path, lake: Path, sql: str) -> None:
+def test_it_is_fenced_in(engine: Engine, tmp_path: Path, lake: Path, sql: str) -> None:
     """No SQL of a user reads or writes outside the project, nor opens the fence."""
     outside = tmp_path / "outside.csv"
     outside.write_text("secret\n")
@@ -82,7 +112,7 @@ def test_it_is_fenced_in(engine: DuckDBEngine, tmp_path: Path, lake: Path, sql: 
         ("SELECT * FROM (WITH b AS (FROM a) FROM b) CROSS JOIN b", {"a", "b"}),
     ],
 )
-def test_it_knows_what_a_query_reads(engine: DuckDBEngine, query: str, names: set[str]) -> None:
+def test_it_knows_what_a_query_reads(engine: Engine, query: str, names: set[str]) -> None:
     """All tables, wherever they stand in the query, and none of its own names."""
     assert engine.tables_in(query) == names
 
@@ -107,13 +137,13 @@ def test_it_knows_what_a_query_reads(engine: DuckDBEngine, query: str, names: se
         "",
     ],
 )
-def test_a_mart_is_one_select_of_tables(engine: DuckDBEngine, query: str) -> None:
+def test_a_mart_is_one_select_of_tables(engine: Engine, query: str) -> None:
     """Table functions, several statements and all that is no SELECT are refused with words."""
     with pytest.raises(ValueError, match=r"\w"):
         engine.tables_in(query)
 
 
-def test_variables_are_exact(engine: DuckDBEngine) -> None:
+def test_variables_are_exact(engine: Engine) -> None:
     """Rates stay decimals of every digit, texts are texts whatever they hold."""
     values: dict[str, VariableValue] = {
         "rate": Decimal("0.0123456789012345678901"),
@@ -133,13 +163,13 @@ def test_variables_are_exact(engine: DuckDBEngine) -> None:
     ) == [("DECIMAL(23,22)", "2024-04-01 10:30:00+00")]
 
 
-def test_written_rows_read_back(engine: DuckDBEngine, lake: Path) -> None:
+def test_written_rows_read_back(engine: Engine, lake: Path) -> None:
     """What is written comes back with its types, counts and bounds."""
     query = (
         "SELECT i AS id, CAST(i AS DECIMAL(12,2)) / 1 AS f, CAST(i / 4 AS DECIMAL(12,2)) AS money,"
         " DATE '2024-01-01' + CAST(i AS INTEGER) AS day, 'n' || i AS name FROM range(5) t(i)"
     )
-    written = engine.write(query, lake / "t", "b1-", (), None)
+    written = engine.write(query, lake / "t", "b1-", ())
     (file,) = written.files
     assert (written.rows, file.rows, file.path) == (5, 5, "b1-.parquet")
     assert file.size == (lake / "t" / file.path).stat().st_size
@@ -152,20 +182,21 @@ def test_written_rows_read_back(engine: DuckDBEngine, lake: Path) -> None:
     ]
 
 
-def test_a_row_of_another_month_fails_the_gate(engine: DuckDBEngine, lake: Path) -> None:
+def test_a_row_of_another_month_fails_the_gate(engine: Engine, lake: Path) -> None:
     """A mart that returns rows of another month, or of none, leaves no file behind."""
     for value in ("'2024-02'", "NULL"):
         query = f"SELECT 1 AS id, CAST({value} AS VARCHAR) AS m FROM range(10)"
         for partitions in (("m",), ("m", "id")):
             with pytest.raises(GateFailed, match="2024-01"):
-                engine.write(query, lake / "t", "b1-", partitions, "2024-01")
+                engine.write_months(query, JANUARY, lake / "t", "b1-", partitions)
     assert list(lake.rglob("*.parquet")) == []
 
 
-def test_months_and_inner_partitions(engine: DuckDBEngine, lake: Path) -> None:
+def test_months_and_inner_partitions(engine: Engine, lake: Path) -> None:
     """Within a month each store has its files, which say so in their partition values."""
     query = "SELECT i AS v, '2024-01' AS m, CAST(i % 3 AS INTEGER) AS store FROM range(9) t(i)"
-    written = engine.write(query, lake / "t", "b1-", ("m", "store"), "2024-01")
+    files = engine.write_months(query, JANUARY, lake / "t", "b1-", ("m", "store"))
+    written = Written(engine.fields(query), files)
     assert sorted(str(file.partition["store"]) for file in written.files) == ["0", "1", "2"]
     assert {file.partition["m"] for file in written.files} == {"2024-01"}
     assert written.rows == 9
@@ -177,60 +208,56 @@ def test_months_and_inner_partitions(engine: DuckDBEngine, lake: Path) -> None:
     ]
 
 
-@pytest.mark.parametrize("month", ["2024-01", None])
-def test_any_text_can_be_a_partition(engine: DuckDBEngine, lake: Path, month: str | None) -> None:
+@pytest.mark.parametrize("by_month", [True, False])
+def test_any_text_can_be_a_partition(engine: Engine, lake: Path, by_month: bool) -> None:
     """Slashes, blanks, glob characters, percent signs and NULL in partition values read back."""
     texts = ["a/b", "x y", "ü₦", "[x]*?", "50%", "a=b", "it's", "%41", "..", "", None]
     engine.define_rows("texts", pa.table({"k": texts, "n": list(range(len(texts)))}))
     query = "SELECT n, '2024-01' AS m, k FROM texts"
-    written = engine.write(query, lake / "t", "b1-", ("m", "k"), month)
+    written = write(engine, query, lake / "t", ("m", "k"), by_month=by_month)
     assert written.rows == len(texts)
     engine.define("t", state(lake / "t", written, ("m", "k")))
     found = engine.rows("SELECT k FROM t ORDER BY n")
     assert [value for (value,) in found] == texts
 
 
-@pytest.mark.parametrize("month", ["2024-01", None])
-def test_a_value_too_long_for_a_folder_is_told(
-    engine: DuckDBEngine, lake: Path, month: str | None
-) -> None:
+@pytest.mark.parametrize("by_month", [True, False])
+def test_a_value_too_long_for_a_folder_is_told(engine: Engine, lake: Path, by_month: bool) -> None:
     """No file system takes it, so its user hears of it instead of seeing a traceback."""
     query = f"SELECT 1 AS n, '2024-01' AS m, '{'x' * 300}' AS k"
     with pytest.raises(RetailmartError, match="too long"):
-        engine.write(query, lake / "t", "b1-", ("m", "k"), month)
+        write(engine, query, lake / "t", ("m", "k"), by_month=by_month)
 
 
-def test_rows_without_month_are_left_out(engine: DuckDBEngine, lake: Path) -> None:
+def test_rows_without_month_are_left_out(engine: Engine, lake: Path) -> None:
     """Rows that lie in no month are counted and are in no file."""
     query = (
         "SELECT i AS v, CASE WHEN i < 2 THEN NULL ELSE '2024-0' || (i % 2 + 1) END AS m"
         " FROM range(10) t(i)"
     )
-    written = engine.write(query, lake / "t", "b1-", ("m",), None)
+    written = engine.write(query, lake / "t", "b1-", ("m",))
     assert (written.rows, written.left_out) == (8, 2)
     assert {file.partition["m"] for file in written.files} == {"2024-01", "2024-02"}
     on_disk = {path.relative_to(lake / "t").as_posix() for path in lake.rglob("*.parquet")}
     assert on_disk == {file.path for file in written.files}
 
 
-def test_a_failing_write_leaves_no_file(engine: DuckDBEngine, lake: Path) -> None:
+def test_a_failing_write_leaves_no_file(engine: Engine, lake: Path) -> None:
     """An error in the middle of the rows takes what was begun with it, and nothing older."""
-    kept = engine.write("SELECT 1 AS v, 'a' AS m", lake / "t", "b1-", ("m",), None)
+    kept = engine.write("SELECT 1 AS v, 'a' AS m", lake / "t", "b1-", ("m",))
     bad = "CASE WHEN i = 199999 THEN error('no') ELSE i END AS v, CAST(i % 3 AS VARCHAR) AS m"
     for partitions in ((), ("m",)):
         with pytest.raises(RetailmartError, match="no"):
-            engine.write(
-                f"SELECT {bad} FROM range(200000) t(i)", lake / "t", "b2-", partitions, None
-            )
+            engine.write(f"SELECT {bad} FROM range(200000) t(i)", lake / "t", "b2-", partitions)
     left = [path.relative_to(lake / "t").as_posix() for path in lake.rglob("*.parquet")]
     assert left == [file.path for file in kept.files]
 
 
-def test_no_rows_are_no_file(engine: DuckDBEngine, lake: Path) -> None:
+def test_no_rows_are_no_file(engine: Engine, lake: Path) -> None:
     """An empty result has fields and no file, and reads as an empty table."""
     query = "SELECT CAST(1 AS DECIMAL(12,2)) AS money, '2024-01' AS m WHERE false"
-    for partitions, month in (((), None), (("m",), None), (("m",), "2024-01")):
-        written = engine.write(query, lake / "t", "b1-", partitions, month)
+    for partitions, by_month in (((), False), (("m",), False), (("m",), True)):
+        written = write(engine, query, lake / "t", partitions, by_month=by_month)
         assert (written.files, written.rows) == ((), 0)
         assert [str(field.type) for field in written.fields] == ["DECIMAL(12,2)", "STRING"]
         engine.define("t", state(lake / "t", written, partitions))
@@ -238,7 +265,7 @@ def test_no_rows_are_no_file(engine: DuckDBEngine, lake: Path) -> None:
     assert list(lake.rglob("*.parquet")) == []
 
 
-def test_types_that_tables_lack_are_named(engine: DuckDBEngine) -> None:
+def test_types_that_tables_lack_are_named(engine: Engine) -> None:
     """A list or an interval in a mart is an error with the column and what to do."""
     with pytest.raises(RetailmartError, match="column 'l' is of type") as caught:
         engine.fields("SELECT [1, 2] AS l")
@@ -259,23 +286,20 @@ def test_types_that_tables_lack_are_named(engine: DuckDBEngine) -> None:
         "a*b?",
     ],
 )
-def test_any_folder_can_hold_the_lake(tmp_path: Path, name: str) -> None:
+def test_any_folder_can_hold_the_lake(opened: Opened, tmp_path: Path, name: str) -> None:
     """Glob characters and quotes in the project's path name just that folder."""
     lake, private = tmp_path / name / "lake", tmp_path / name / "private"
     private.mkdir(parents=True)
-    engine = DuckDBEngine([lake], private)
-    try:
-        (private / "f.csv").write_text("h\n1\n2\n")
-        rows = engine.csv({5: private / "f.csv"}, CsvShape(1, ",", quoted=False))
-        assert sorted(engine.rows(f"FROM {rows}")) == [("1", 5), ("2", 5)]
-        written = engine.write("SELECT 1 AS v, 'a' AS k", lake / "t", "b1-", ("k",), None)
-        engine.define("t", state(lake / "t", written, ("k",)))
-        assert engine.rows("FROM t") == [(1, "a")]
-    finally:
-        engine.close()
+    engine = opened(lake, private)
+    (private / "f.csv").write_text("h\n1\n2\n")
+    rows = engine.csv({5: private / "f.csv"}, CsvShape(1, ",", quoted=False))
+    assert sorted(engine.rows(f"FROM {rows}")) == [("1", 5), ("2", 5)]
+    written = engine.write("SELECT 1 AS v, 'a' AS k", lake / "t", "b1-", ("k",))
+    engine.define("t", state(lake / "t", written, ("k",)))
+    assert engine.rows("FROM t") == [(1, "a")]
 
 
-def test_a_csv_is_taken_as_it_stands(engine: DuckDBEngine, tmp_path: Path) -> None:
+def test_a_csv_is_taken_as_it_stands(engine: Engine, tmp_path: Path) -> None:
     """Cells are texts with blanks and empties kept, each row knows its file and number."""
     private = tmp_path / "private"
     private.mkdir(exist_ok=True)
@@ -292,7 +316,7 @@ def test_a_csv_is_taken_as_it_stands(engine: DuckDBEngine, tmp_path: Path) -> No
     assert engine.rows(f"SELECT _row, c0 FROM {numbered} ORDER BY 1") == [(1, " 1 "), (2, 'a,"b')]
 
 
-def test_a_ragged_csv_is_told(engine: DuckDBEngine, tmp_path: Path) -> None:
+def test_a_ragged_csv_is_told(engine: Engine, tmp_path: Path) -> None:
     """A row of another width is CsvBroken, never padded or dropped."""
     private = tmp_path / "private"
     private.mkdir(exist_ok=True)

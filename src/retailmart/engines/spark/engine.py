@@ -1,0 +1,570 @@
+"""Apache Spark as an engine: DuckDB types each query, Spark runs it.
+
+Every relation is known twice: to Spark with its rows, and to a catalogue, which is a DuckDB in this
+process, without any. So users' SQL is read, typed and refused by the same parser on both engines,
+and what Spark gives is cast to what DuckDB says. Rows travel through Parquet files in a folder that
+driver and workers both see: the driver's memory does not grow with them.
+"""
+
+from __future__ import annotations
+
+import re
+import shutil
+import threading
+import time
+import uuid
+from collections.abc import Generator, Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack, contextmanager, suppress
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime, timedelta
+from functools import reduce
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+from urllib.parse import unquote
+
+from pyspark.errors import PySparkException
+from pyspark.sql import types as st
+
+from retailmart.engines import CsvShape, Fetch, JsonShape, VariableValue
+from retailmart.engines.duckdb import DuckDBEngine
+from retailmart.engines.footers import described
+from retailmart.engines.partitions import NULL_FOLDER, make_folder, partition_folder
+from retailmart.engines.spark.dialect import to_spark
+from retailmart.engines.spark.functions import register
+from retailmart.engines.spark.session import first_words, open_session
+from retailmart.errors import CsvBroken, GateFailed, RetailmartError
+from retailmart.project.functions import FILE, Function, FunctionFailed, Vectorised
+from retailmart.project.types import ColumnType, parse_type
+from retailmart.tables import (
+    DataFile,
+    Field,
+    TableState,
+    Written,
+    quoted,
+    text_literal,
+)
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+    from pyspark.sql import DataFrame, SparkSession
+
+    from retailmart.project.settings import SparkSettings
+
+_MANY_FILES = 16
+_FOOTERS_AT_ONCE = 8
+_STALE = timedelta(days=1)
+_IN_FUNCTION = f"{FunctionFailed.__name__}: "
+_BROKEN_CSV = ("MALFORMED_CSV_RECORD", "MALFORMED_RECORD_IN_PARSING", "TextParsingException")
+_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+
+
+@dataclass(frozen=True)
+class _Frame:
+    """A relation that Spark has already."""
+
+    frame: DataFrame
+
+
+@dataclass(frozen=True)
+class _Query:
+    """A relation that is a query over others, run where it is used."""
+
+    text: str
+
+
+# What a name stands for: files, rows of Spark's, a query.
+_Relation = TableState | _Frame | _Query
+
+
+class SparkEngine:
+    """One run's use of Spark."""
+
+    def __init__(
+        self,
+        settings: SparkSettings,
+        readable: Sequence[Path],
+        scratch: Path,
+        fetch: Fetch | None = None,
+    ) -> None:
+        self._fetch = fetch or (lambda _: None)
+        self._stack = ExitStack()
+        self._session: SparkSession = self._stack.enter_context(open_session(settings))
+        self._file_bytes = _bytes(settings.file_size)
+        self._catalogue = DuckDBEngine(readable, scratch)
+        self._stack.callback(self._catalogue.close)
+        place = Path(settings.exchange) if settings.exchange else scratch / "exchange"
+        _forget_stale(place)
+        self._exchange = place / uuid.uuid4().hex
+        self._stack.callback(shutil.rmtree, self._exchange, ignore_errors=True)
+        self._relations: dict[str, _Relation] = {}
+        self._views: dict[str, tuple[object, ...]] = {}
+        self._variables: dict[str, VariableValue] = {}
+        self._functions: dict[str, ColumnType] = {}
+        self._named = 0
+        # Views are one for all threads: what a query means is settled before another changes them.
+        self._lock = threading.RLock()
+
+    # what queries may name
+
+    def set_variables(self, values: Mapping[str, VariableValue]) -> None:
+        with self._lock:
+            self._variables.update(values)
+            self._catalogue.set_variables(values)
+
+    def add_functions(self, functions: Mapping[Function, Vectorised]) -> None:
+        self._catalogue.add_functions(functions)
+        for function, code in functions.items():
+            self._functions[function.name] = function.returns
+            register(self._session, function, code)
+
+    def tables_in(self, query: str) -> frozenset[str]:
+        return self._catalogue.tables_in(query)
+
+    def csv(self, files: Mapping[int, Path], shape: CsvShape) -> str:
+        names = {path.name: file_id for file_id, path in files.items()}
+        frame = self._read_csv(files.values(), shape)
+        columns = ", ".join(f"c{n}" for n in range(shape.columns))
+        parsed = frame.selectExpr(*_texts(shape), "_metadata.file_name AS _file_name")
+        if len(names) <= _MANY_FILES:
+            cases = " ".join(f"WHEN {text_literal(n)} THEN {i}" for n, i in names.items())
+            numbered = parsed.selectExpr("*", f"CASE _file_name {cases} END AS _file_id")
+        else:
+            rows = ", ".join(f"({text_literal(n)}, {i})" for n, i in names.items())
+            ids = self._session.sql(f"SELECT * FROM VALUES {rows} AS v(_file_name, _file_id)")
+            numbered = parsed.join(ids.hint("broadcast"), "_file_name")
+        kept = numbered.selectExpr(*columns.split(", "), "CAST(_file_id AS INT) AS _file_id")
+        return self._relation(kept, [*_text_fields("c", shape.columns), _FILE_ID])
+
+    def numbered_csv(self, file: Path, shape: CsvShape) -> str:
+        """Each part of the file numbers its own records; the parts before it say from where on."""
+        part = "_metadata.file_block_start AS _part"
+        frame = self._read_csv([file], shape).selectExpr(*_texts(shape), part)
+        placed = frame.selectExpr("*", "monotonically_increasing_id() AS _place")
+        counts = sorted(frame.groupBy("_part").count().collect())
+        starts, before = [], 0
+        for start, count in counts:
+            starts.append(f"WHEN {start} THEN {before}")
+            before += count
+        start = f"CASE _part {' '.join(starts)} END" if starts else "0"
+        within = "row_number() OVER (PARTITION BY _part ORDER BY _place)"
+        columns = [f"c{n}" for n in range(shape.columns)]
+        numbered = placed.selectExpr(*columns, f"CAST({start} + {within} AS BIGINT) AS _row")
+        return self._relation(numbered, [*_text_fields("c", shape.columns), _ROW])
+
+    def json(self, files: Mapping[int, Path], shape: JsonShape) -> str:
+        return self._through_duckdb(self._catalogue.json(files, shape))
+
+    def numbered_json(self, file: Path, shape: JsonShape) -> str:
+        return self._through_duckdb(f"{self._catalogue.numbered_json(file, shape)} ORDER BY _row")
+
+    def define(self, name: str, table: TableState) -> None:
+        with self._lock:
+            self._catalogue.define(name, table.only(()))
+            self._relations[name.lower()] = table
+
+    def define_query(self, name: str, query: str) -> None:
+        with self._lock:
+            self._catalogue.define_query(name, query)
+            self._relations[name.lower()] = _Query(query)
+
+    def define_rows(self, name: str, rows: pa.Table) -> None:
+        """Rows in memory become a file: how frames are made of them differs between Sparks."""
+        import pyarrow as pa
+        import pyarrow.parquet as pq
+
+        plain = _readable_by_spark(rows)
+        path = self._new_path().with_suffix(".parquet")
+        path.parent.mkdir(parents=True, exist_ok=True)
+        pq.write_table(plain, path, compression="zstd", compression_level=1)
+        frame = self._session.read.schema(_schema(_fields_of(plain))).parquet(_uri(path))
+        with self._lock:
+            self._catalogue.define_rows(name, pa.Table.from_batches([], rows.schema))
+            self._relations[name.lower()] = _Frame(frame)
+
+    # what queries give
+
+    def fields(self, query: str) -> tuple[Field, ...]:
+        return self._catalogue.fields(query)
+
+    def write(self, query: str, root: Path, prefix: str, partition_by: Sequence[str]) -> Written:
+        fields = self.fields(query)
+        with self._written(self._frame(query, fields), partition_by) as written:
+            files = [file for file in written.files(fields) if file.rows]
+            kept, left_out = files, 0
+            if partition_by:
+                kept = [file for file in files if file.partition[partition_by[0]] is not None]
+                left_out = sum(file.rows for file in files) - sum(file.rows for file in kept)
+            return Written(fields, written.moved(kept, root, prefix, partition_by), left_out)
+
+    def write_months(
+        self,
+        query: str,
+        months: Mapping[str, Mapping[str, TableState]],
+        root: Path,
+        prefix: str,
+        partition_by: Sequence[str],
+    ) -> tuple[DataFile, ...]:
+        """All months in one job: each of its own would cost more than most months' rows."""
+        fields: tuple[Field, ...] = ()
+        parts: list[DataFrame] = []
+        with self._lock:
+            for month, tables in months.items():
+                for name, table in tables.items():
+                    self.define(name, table)
+                fields = fields or self.fields(query)
+                frame = self._frame(query, fields)
+                parts.append(frame.selectExpr("*", f"{text_literal(month)} AS {_MONTH}"))
+        if not parts:
+            return ()
+        together = reduce(lambda one, other: one.union(other), parts)
+        with self._written(together, (_MONTH, *partition_by)) as written:
+            files = [file for file in written.files(fields) if file.rows]
+            for file in files:
+                _check_month(file, partition_by[0])
+            return written.moved(files, root, prefix, partition_by)
+
+    def rows(self, query: str) -> list[tuple[Any, ...]]:
+        frame = self._frame(query, self._simple_fields(query))
+        moments = [f.name for f in frame.schema.fields if isinstance(f.dataType, st.TimestampType)]
+        if moments:  # Python's times of the machine's own zone would be ambiguous once a year
+            frame = frame.selectExpr(
+                *(
+                    f"unix_micros({_named(name)}) AS {_named(name)}"
+                    if name in moments
+                    else _named(name)
+                    for name in frame.columns
+                )
+            )
+        at = [frame.columns.index(name) for name in moments]
+        with _told():
+            found = [tuple(row) for row in frame.collect()]
+        return [_with_times(row, at) for row in found] if at else found
+
+    def batches(self, query: str, size: int) -> Generator[pa.RecordBatch, None, None]:
+        """The query's order is that of the files Spark writes: it sorts into ranges."""
+        import pyarrow.parquet as pq
+
+        target = self._new_path()
+        try:
+            frame = self._frame(query, self._simple_fields(query))
+            with _told():
+                frame.write.option("compression", "zstd").parquet(_uri(target))
+            for path in sorted(target.glob("part-*.parquet")):
+                with pq.ParquetFile(path) as file:
+                    yield from file.iter_batches(size)
+        finally:
+            shutil.rmtree(target, ignore_errors=True)
+
+    def close(self) -> None:
+        self._stack.close()
+
+    # reading
+
+    def _read_csv(self, files: Iterable[Path], shape: CsvShape) -> DataFrame:
+        columns = st.StructType(
+            [st.StructField(f"c{n}", st.StringType()) for n in range(shape.columns)]
+        )
+        reader = self._session.read.schema(columns).options(
+            header=True,
+            sep=shape.delimiter,
+            quote='"' if shape.quoted else "",
+            escape='"' if shape.quoted else "",
+            # Strict: what is not as regular as its shape says must not be read in one way here and
+            # in another there.
+            mode="FAILFAST",
+            unescapedQuoteHandling="RAISE_ERROR",
+            enforceSchema=True,
+            ignoreLeadingWhiteSpace=False,
+            ignoreTrailingWhiteSpace=False,
+            maxCharsPerColumn=-1,
+            maxColumns=max(shape.columns, 1) + 1,
+            encoding="UTF-8",
+        )
+        if shape.multiline:
+            reader = reader.options(multiLine=True, lineSep="\n")
+        with _told():
+            return reader.csv([_uri(path) for path in files])
+
+    def _through_duckdb(self, relation: str) -> str:
+        """A relation that DuckDB reads, as Parquet for Spark.
+
+        JSON numbers are exact only in DuckDB's reader and the check that goes with it; it streams.
+        """
+        path = self._new_path().with_suffix(".parquet")
+        path.parent.mkdir(parents=True, exist_ok=True)
+        query = f"SELECT * FROM {relation}"
+        fields = self._catalogue.fields(query)
+        self._catalogue.rows(f"COPY ({query}) TO {text_literal(str(path))} (FORMAT parquet)")
+        frame = self._session.read.schema(_schema(fields)).parquet(_uri(path))
+        return self._relation(frame, fields)
+
+    def _relation(self, frame: DataFrame, fields: Sequence[Field]) -> str:
+        with self._lock:
+            self._named += 1
+            name = f"_relation_{self._named}"
+            self._catalogue.define(name, TableState("", tuple(fields), (), ()))
+            self._relations[name] = _Frame(frame)
+            return name
+
+    def _frame(self, query: str, fields: Sequence[Field]) -> DataFrame:
+        """What Spark gives for a query, cast to the types that DuckDB says."""
+        with self._lock, _told():
+            frame = self._session.sql(self._translated(query))
+            kinds = {field.name: field.type for field in fields}
+            columns = []
+            for given in frame.schema.fields:
+                name, kind = _named(given.name), kinds.get(given.name)
+                columns.append(name if kind is None else f"CAST({name} AS {kind}) AS {name}")
+            return frame.selectExpr(*columns)
+
+    def _translated(self, query: str) -> str:
+        """A query in Spark's SQL, all that it names being there."""
+        named: set[str] = set()
+
+        def fields(name: str) -> Sequence[Field] | None:
+            if name.lower() not in self._relations:
+                return None
+            named.add(name.lower())
+            return self._catalogue.fields(f"SELECT * FROM {quoted(name)}")
+
+        translated = to_spark(query, fields, self._variables, self._functions)
+        for name in sorted(named):
+            self._show(name)
+        return translated
+
+    def _show(self, name: str) -> tuple[object, ...]:
+        """Make a name mean to Spark what it means here; what it has been told it by."""
+        relation = self._relations[name]
+        stamp: tuple[object, ...] = (relation,)
+        if isinstance(relation, _Query):
+            inner = sorted(n.lower() for n in self._catalogue.tables_in(relation.text))
+            stamp += tuple(self._show(n) for n in inner if n in self._relations)
+        if self._views.get(name) != stamp:
+            self._frame_of(relation).createOrReplaceTempView(_named(name))
+            self._views[name] = stamp
+        return stamp
+
+    def _frame_of(self, relation: _Relation) -> DataFrame:
+        if isinstance(relation, _Frame):
+            return relation.frame
+        if isinstance(relation, _Query):
+            return self._frame(relation.text, self._catalogue.fields(relation.text))
+        return self._read(relation)
+
+    def _read(self, table: TableState) -> DataFrame:
+        schema = _schema(table.fields)
+        if not table.files:
+            return self._session.createDataFrame([], schema)
+        self._fetch(table)
+        root = Path(table.root)
+        reader = self._session.read.schema(schema)
+        if table.partition_by:
+            reader = reader.option("basePath", _uri(root, glob=False))
+        return reader.parquet(*(_uri(root / file.path) for file in table.files))
+
+    def _simple_fields(self, query: str) -> list[Field]:
+        """The fields that have one of our types; others are left as Spark has them."""
+        fields = []
+        for name, kind, *_ in self._catalogue.rows(f"DESCRIBE {query}"):
+            with suppress(ValueError):
+                fields.append(Field(name, parse_type(kind)))
+        return fields
+
+    # writing
+
+    @contextmanager
+    def _written(self, frame: DataFrame, partition_by: Sequence[str]) -> Iterator[_WrittenFiles]:
+        """Rows as Parquet files in a folder of their own, which is gone in the end."""
+        target = self._new_path()
+        columns = [_named(name) for name in partition_by]
+        if columns:
+            # A letter before the values: an empty text would become the folder of NULLs.
+            frame = frame.selectExpr(
+                *(_named(name) for name in frame.columns if name not in partition_by),
+                *(f"concat('=', CAST({name} AS STRING)) AS {name}" for name in columns),
+            )
+            # Rows of a partition together, and a partition that is too large for one file cut:
+            # Spark sees the sizes once the rows are shuffled.
+            frame = frame.hint("rebalance", *columns)
+        try:
+            with _told():
+                writer = frame.write.option("compression", "zstd")
+                if columns:
+                    writer = writer.partitionBy(*partition_by)
+                writer.parquet(_uri(target, glob=False))
+            yield _WrittenFiles(target)
+        finally:
+            shutil.rmtree(target, ignore_errors=True)
+
+    def _new_path(self) -> Path:
+        return self._exchange / uuid.uuid4().hex
+
+
+_MONTH = "_of_month"
+_FILE_ID = Field("_file_id", ColumnType("INT"))
+_ROW = Field("_row", ColumnType("BIGINT"))
+
+
+def _texts(shape: CsvShape) -> list[str]:
+    """The cells of a record; what Spark takes for NULL is an empty cell."""
+    return [f"coalesce(c{n}, '') AS c{n}" for n in range(shape.columns)]
+
+
+def _text_fields(letter: str, count: int) -> list[Field]:
+    return [Field(f"{letter}{n}", ColumnType("STRING")) for n in range(count)]
+
+
+@dataclass(frozen=True)
+class _WrittenFiles:
+    """What Spark wrote to a folder; `path` of its files is absolute until they are moved."""
+
+    folder: Path
+
+    def files(self, fields: Sequence[Field]) -> list[DataFile]:
+        """The files as their footers tell; a few are opened at a time."""
+        import pyarrow.parquet as pq
+
+        kinds = {field.name: field.type for field in fields}
+
+        def found(path: Path) -> DataFile:
+            folders = path.relative_to(self.folder).parent.parts
+            parts = (folder.partition("=") for folder in folders)
+            partition = {name: _value(text) for name, _, text in parts}
+            size = path.stat().st_size
+            return described(pq.read_metadata(path), str(path), size, partition, kinds)
+
+        with ThreadPoolExecutor(_FOOTERS_AT_ONCE) as pool:
+            return list(pool.map(found, sorted(self.folder.rglob("*.parquet"))))
+
+    @staticmethod
+    def moved(
+        files: Iterable[DataFile], root: Path, prefix: str, partition_by: Sequence[str]
+    ) -> tuple[DataFile, ...]:
+        """Bring files to their places in the table; none of them is left where that fails."""
+        placed: list[DataFile] = []
+        root.mkdir(parents=True, exist_ok=True)
+        try:
+            for number, file in enumerate(files):
+                partition = tuple((name, file.partition[name]) for name in partition_by)
+                place = partition_folder(partition) / f"{prefix}-{number:05d}.parquet"
+                make_folder((root / place).parent, partition)
+                shutil.move(file.path, root / place)
+                placed.append(replace(file, path=place.as_posix(), partition=dict(partition)))
+        except BaseException:
+            for file in placed:
+                (root / file.path).unlink(missing_ok=True)
+            raise
+        return tuple(placed)
+
+
+def _check_month(file: DataFile, column: str) -> None:
+    month = file.partition[_MONTH]
+    if file.partition[column] != month:
+        raise GateFailed(
+            f"a row does not belong to the month it was computed from, {month}",
+            "The mart's first partition must be the month of its rows: select s._month",
+        )
+
+
+def _value(text: str) -> str | None:
+    """The partition value that a folder's name tells."""
+    return None if text == NULL_FOLDER else unquote(text)[1:]
+
+
+def _schema(fields: Sequence[Field]) -> st.StructType:
+    return st.StructType([st.StructField(f.name, _spark_type(f.type)) for f in fields])
+
+
+def _spark_type(kind: ColumnType) -> st.DataType:
+    if kind.is_decimal:
+        return st.DecimalType(kind.precision, kind.scale)
+    simple: dict[str, type[st.DataType]] = {
+        "INT": st.IntegerType,
+        "BIGINT": st.LongType,
+        "STRING": st.StringType,
+        "DATE": st.DateType,
+        "TIMESTAMP": st.TimestampType,
+        "BOOLEAN": st.BooleanType,
+        "DOUBLE": st.DoubleType,
+    }
+    return simple[kind.name]()
+
+
+def _named(name: str) -> str:
+    """An identifier of Spark's SQL."""
+    return "`" + name.replace("`", "``") + "`"
+
+
+def _uri(path: Path, *, glob: bool = True) -> str:
+    """A path as Spark names it, whatever glob characters its folders hold."""
+    text = re.sub(r"([\[\]{}*?\\])", r"\\\1", str(path)) if glob else str(path)
+    return f"file://{text}"
+
+
+def _fields_of(rows: pa.Table) -> list[Field]:
+    import duckdb
+
+    described_rows = duckdb.from_arrow(rows.slice(0, 0))
+    return [
+        Field(name, parse_type(str(kind)))
+        for name, kind in zip(described_rows.columns, described_rows.types, strict=True)
+    ]
+
+
+def _readable_by_spark(rows: pa.Table) -> pa.Table:
+    """Rows in the types that Spark reads from Parquet."""
+    import pyarrow as pa
+
+    def plain(kind: pa.DataType) -> pa.DataType:
+        if pa.types.is_timestamp(kind):
+            return pa.timestamp("us", tz="UTC")
+        if pa.types.is_decimal(kind):
+            return pa.decimal128(kind.precision, kind.scale)
+        if pa.types.is_large_string(kind) or pa.types.is_dictionary(kind):
+            return pa.string()
+        return kind
+
+    schema = pa.schema([field.with_type(plain(field.type)) for field in rows.schema])
+    return rows if schema == rows.schema else rows.cast(schema)
+
+
+def _bytes(size: str) -> int:
+    number, unit = re.fullmatch(r"([\d.]+)\s*([A-Za-z]+)", size).groups()  # type: ignore[union-attr]
+    base = 1024 if "i" in unit else 1000
+    return int(float(number) * base ** " KMGT".index(unit[0].upper()))
+
+
+def _with_times(row: tuple[Any, ...], at: Sequence[int]) -> tuple[Any, ...]:
+    values = list(row)
+    for index in at:
+        if values[index] is not None:
+            values[index] = _EPOCH + timedelta(microseconds=values[index])
+    return tuple(values)
+
+
+def _forget_stale(place: Path) -> None:
+    """Remove what engines left behind that were killed."""
+    if not place.is_dir():
+        return
+    for folder in place.iterdir():
+        with suppress(OSError):
+            if time.time() - folder.stat().st_mtime > _STALE.total_seconds():
+                shutil.rmtree(folder, ignore_errors=True)
+
+
+@contextmanager
+def _told() -> Iterator[None]:
+    """Spark's errors as ours."""
+    from py4j.protocol import Py4JError
+
+    try:
+        yield
+    except (PySparkException, Py4JError) as error:
+        words = str(error)
+        if _IN_FUNCTION in words:
+            told = words.split(_IN_FUNCTION, 1)[1].splitlines()[0]
+            raise RetailmartError(told, f"Correct {FILE} and run again") from error
+        if any(word in words for word in _BROKEN_CSV):
+            raise CsvBroken(first_words(error)) from error
+        raise RetailmartError(first_words(error)) from error

@@ -1,0 +1,313 @@
+"""Apache Spark for tests: a session in this process, a cluster of its own, a Connect server.
+
+A process has room for one classic session, and that is `spark_session`: what shall run on the
+cluster runs in a process of its own, with `environment()` and the cluster's `settings`.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import suppress
+from dataclasses import dataclass
+from http.client import HTTPConnection, HTTPException
+from importlib.util import find_spec
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from tests.services.process import HOST, NotStarted, free_port, spawn, wait_until_ready
+
+if TYPE_CHECKING:
+    from pyspark.sql import SparkSession
+
+ROOT = Path(__file__).parents[2]
+WORKERS = 2
+# Enough for tests, and little enough to stand beside other services.
+SETTINGS = {
+    "spark.ui.enabled": "false",
+    "spark.driver.memory": "1g",
+    "spark.driver.host": HOST,
+    "spark.sql.shuffle.partitions": "2",
+    "spark.sql.ansi.enabled": "true",
+    "spark.sql.session.timeZone": "UTC",
+    "spark.sql.decimalOperations.allowPrecisionLoss": "false",
+}
+_MASTER = "org.apache.spark.deploy.master.Master"
+_WORKER = "org.apache.spark.deploy.worker.Worker"
+_CONNECT = "org.apache.spark.sql.connect.service.SparkConnectServer"
+# A daemon does little: a small heap, one thread to collect it, no time spent on compiling.
+_DAEMON = "-XX:+UseSerialGC -XX:TieredStopAtLevel=1 -Dspark.port.maxRetries=0"
+_TRIES = 5
+
+
+def spark_home() -> Path:
+    """Where the installed pyspark keeps its programs and jars."""
+    spec = find_spec("pyspark")
+    assert spec is not None, "pyspark is not installed"
+    assert spec.origin is not None
+    return Path(spec.origin).parent
+
+
+def environment() -> dict[str, str]:
+    """The environment of a process that starts Spark, or runs a part of it.
+
+    What a machine's own Spark is told does not reach the tests; Python workers are this very
+    interpreter, and can import what tests define.
+    """
+    kept = {k: v for k, v in os.environ.items() if not k.startswith(("SPARK_", "PYSPARK_"))}
+    return kept | _own()
+
+
+def _own() -> dict[str, str]:
+    paths = [str(ROOT), *filter(None, os.environ.get("PYTHONPATH", "").split(os.pathsep))]
+    return {
+        "SPARK_HOME": str(spark_home()),
+        "SPARK_CONF_DIR": os.devnull,
+        "SPARK_LOCAL_IP": HOST,
+        "PYSPARK_PYTHON": sys.executable,
+        "PYTHONPATH": os.pathsep.join(dict.fromkeys(paths)),
+    }
+
+
+@dataclass(frozen=True)
+class Daemon:
+    """A part of Spark: its process, and whatever that has started."""
+
+    process: subprocess.Popen[bytes]
+    port: int
+
+    @property
+    def running(self) -> bool:
+        """Whether the process lives."""
+        return self.process.poll() is None
+
+    def kill(self) -> None:
+        """SIGKILL, a worker's executors with it: as when their machine is gone."""
+        with suppress(ProcessLookupError):
+            os.killpg(self.process.pid, signal.SIGKILL)
+        self.process.wait()
+
+
+class SparkCluster:
+    """A standalone cluster on loopback: a master, and workers with one core and 1 GB each."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.workers: list[Daemon] = []
+        self._ui = 0
+        self._master: Daemon | None = None
+
+    @property
+    def url(self) -> str:
+        """`spark://127.0.0.1:port`, for `spark.master`."""
+        assert self._master is not None, "the cluster is not running"
+        return f"spark://{HOST}:{self._master.port}"
+
+    @property
+    def settings(self) -> dict[str, str]:
+        """What an application of the cluster sets; it then has an executor on each worker."""
+        return SETTINGS | {
+            "spark.master": self.url,
+            "spark.executor.memory": "512m",
+            # Work begins when all executors are there, so that it is shared however small it is.
+            "spark.cores.max": str(len(self.alive)),
+            "spark.scheduler.minRegisteredResourcesRatio": "1.0",
+        }
+
+    @property
+    def alive(self) -> list[Daemon]:
+        """The workers that are running."""
+        return [worker for worker in self.workers if worker.running]
+
+    @property
+    def daemons(self) -> list[Daemon]:
+        """The master, and the workers that are running."""
+        return [*filter(None, [self._master]), *self.alive]
+
+    def start(self) -> None:
+        """Start the master, then as many workers as there should be."""
+        self._master = _start(self._start_master)
+        self.ensure()
+
+    def add_worker(self) -> Daemon:
+        """Start one more worker; the master knows it when this returns."""
+        worker = _start(self._start_worker)
+        self.workers.append(worker)
+        return worker
+
+    def ensure(self) -> None:
+        """Bring the workers back that a test has killed."""
+        for _ in range(WORKERS - len(self.alive)):
+            self.add_worker()
+
+    def close(self) -> None:
+        """Kill everything."""
+        for daemon in self.daemons:
+            daemon.kill()
+
+    def _start_master(self, port: int) -> Daemon:
+        self._ui = free_port()
+        # fmt: off
+        options = ["--host", HOST, "--port", str(port), "--webui-port", str(self._ui)]
+        # fmt: on
+        return self._daemon(_MASTER, port, options, lambda: self._state() is not None)
+
+    def _start_worker(self, port: int) -> Daemon:
+        # fmt: off
+        options = [
+            "--host", HOST, "--port", str(port), "--webui-port", "0", "--cores", "1",
+            "--memory", "1g", "--work-dir", str(self.folder / f"work-{port}"), self.url,
+        ]
+        # fmt: on
+        return self._daemon(_WORKER, port, options, lambda: self._knows(port))
+
+    def _daemon(
+        self, name: str, port: int, options: list[str], ready: Callable[[], bool]
+    ) -> Daemon:
+        kind = name.rpartition(".")[2].lower()
+        around = environment() | {
+            "SPARK_DAEMON_MEMORY": "256m",
+            "SPARK_DAEMON_JAVA_OPTS": _DAEMON,
+            "SPARK_LOCAL_DIRS": str(self.folder / f"local-{port}"),
+        }
+        command = [str(spark_home() / "bin" / "spark-class"), name, *options]
+        log = self.folder / f"{kind}-{port}.log"
+        return _daemon(command, around, port, log, ready)
+
+    def _knows(self, port: int) -> bool:
+        """Whether the master counts on the worker at a port."""
+        state = self._state() or {"workers": []}
+        return any(each["port"] == port and each["state"] == "ALIVE" for each in state["workers"])
+
+    def _state(self) -> dict[str, Any] | None:
+        """What the master tells of itself, if it answers."""
+        connection = HTTPConnection(HOST, self._ui, timeout=10)
+        try:
+            connection.request("GET", "/json/")
+            answer = connection.getresponse()
+            return json.loads(answer.read()) if answer.status == 200 else None
+        except (OSError, HTTPException):
+            return None
+        finally:
+            connection.close()
+
+
+class SparkConnect:
+    """A Connect server: a Spark of its own, here or on a cluster, that clients reach by gRPC."""
+
+    def __init__(self, folder: Path, settings: dict[str, str] | None = None) -> None:
+        self.folder = folder
+        self._settings = SETTINGS | {"spark.master": "local[2]"} | (settings or {})
+        self._server: Daemon | None = None
+
+    @property
+    def remote(self) -> str:
+        """`sc://127.0.0.1:port`, for `spark.remote`."""
+        assert self._server is not None, "the server is not running"
+        return f"sc://{HOST}:{self._server.port}"
+
+    def start(self) -> None:
+        """Start the server; it answers when this returns."""
+        if not list((spark_home() / "jars").glob("spark-connect_*.jar")):
+            pytest.skip("no Connect server: pyspark brings its jar since 4.0 only")
+        self._server = _start(self._start_server)
+
+    def close(self) -> None:
+        """Kill it, and its executors with it."""
+        if self._server is not None:
+            self._server.kill()
+
+    def _start_server(self, port: int) -> Daemon:
+        settings = self._settings | {
+            "spark.connect.grpc.binding.address": HOST,
+            "spark.connect.grpc.binding.port": str(port),
+            "spark.connect.grpc.port.maxRetries": "0",
+            "spark.sql.warehouse.dir": str(self.folder / "warehouse"),
+            "spark.local.dir": str(self.folder / "local"),
+        }
+        command = [str(spark_home() / "bin" / "spark-submit"), "--class", _CONNECT]
+        for key, value in settings.items():
+            command += ["--conf", f"{key}={value}"]
+        log = self.folder / f"connect-{port}.log"
+        return _daemon(command, environment(), port, log, lambda: _listens(port))
+
+
+def _daemon(
+    command: list[str], around: dict[str, str], port: int, log: Path, ready: Callable[[], bool]
+) -> Daemon:
+    daemon = Daemon(spawn(command, log, folder=log.parent, environment=around), port)
+    try:
+        wait_until_ready(daemon.process, ready, log, seconds=120)
+    except BaseException:
+        daemon.kill()
+        raise
+    return daemon
+
+
+def _start(start: Callable[[int], Daemon]) -> Daemon:
+    """Start something on a free port, on another one where somebody was faster."""
+    for left in reversed(range(_TRIES)):
+        try:
+            return start(free_port())
+        except NotStarted as error:
+            if not (left and "BindException" in str(error)):
+                raise
+    raise AssertionError
+
+
+def _listens(port: int) -> bool:
+    with socket.socket() as probe:
+        return probe.connect_ex((HOST, port)) == 0
+
+
+@pytest.fixture(scope="session")
+def spark_environment() -> Iterator[None]:
+    """This process as `environment()` says, so that a session in it has the same workers."""
+    with pytest.MonkeyPatch.context() as patch:
+        for name in [name for name in os.environ if name.startswith(("SPARK_", "PYSPARK_"))]:
+            patch.delenv(name)
+        for name, value in _own().items():
+            patch.setenv(name, value)
+        yield
+
+
+@pytest.fixture(scope="session")
+def spark_session(spark_environment: None) -> Iterator[SparkSession]:
+    """A classic session in this process, as the engine sets it."""
+    from pyspark.sql import SparkSession
+
+    builder = SparkSession.builder.master("local[2]").appName("retailmart-tests")
+    for key, value in SETTINGS.items():
+        builder = builder.config(key, value)
+    session = builder.getOrCreate()
+    yield session
+    session.stop()
+
+
+@pytest.fixture(scope="session")
+def spark_cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[SparkCluster]:
+    """A cluster with two workers. Who kills one calls `ensure` in the end."""
+    cluster = SparkCluster(tmp_path_factory.mktemp("spark"))
+    try:
+        cluster.start()
+        yield cluster
+    finally:
+        cluster.close()
+
+
+@pytest.fixture(scope="session")
+def spark_connect(tmp_path_factory: pytest.TempPathFactory) -> Iterator[SparkConnect]:
+    """A Connect server with two cores of this machine."""
+    server = SparkConnect(tmp_path_factory.mktemp("connect"))
+    try:
+        server.start()
+        yield server
+    finally:
+        server.close()
