@@ -97,3 +97,21 @@ def test_variables_and_as_of_reach_the_marts(shop: Shop) -> None:
     shop.run()
     ((word, day, count),) = shop.mart("mine")
     assert (word, f"{day}", count) == ("tea", "2024-04-01", 2)
+
+
+def test_a_mart_that_is_written_whole_is_read_whole(shop: Shop) -> None:
+    """However it is partitioned: by values that are no months, it has none to be cut by."""
+    (shop.folder / "marts" / "places.sql").write_text(
+        "-- refresh: full\n-- partitions: [name]\nSELECT id, store_manager_name AS name FROM store"
+    )
+    write(
+        shop,
+        f"{_HEAD}SELECT s._month, s.customer_id, p.name FROM sales s"
+        " LEFT JOIN places p ON p.id = s.store_id",
+    )
+    for number, month in enumerate(("2024-01", "2024-02"), 1):
+        shop.sales(f"sales_{number}.csv", [sale(day=f"{month}-15")])
+        shop.run()
+    names = shop.mart("mine", "_month, name")
+    assert [month for month, _ in names] == ["2024-01", "2024-02"]
+    assert None not in [name for _, name in names]

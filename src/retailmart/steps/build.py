@@ -110,8 +110,10 @@ def build(
     """
     built: dict[str, BuiltMart] = {}
     effects = Effects(engine, inputs)
-    for mart in order:
-        builder = _Builder(engine, lake, mart, reads[mart.name], inputs, built, batch_id, effects)
+    marts = {mart.name: mart for mart in order}
+    for mart in marts.values():
+        others = _Others(marts, built)
+        builder = _Builder(engine, lake, mart, reads[mart.name], inputs, others, batch_id, effects)
         if mart.name in stale or builder.is_concerned():
             told(mart.name)
             built[mart.name] = builder.build(anew=mart.name in stale)
@@ -173,6 +175,14 @@ def _referenced(column: Column) -> str:
     return column.references[1] if column.references else ""
 
 
+@dataclass(frozen=True)
+class _Others:
+    """All marts of a batch, and what became of those that were built so far."""
+
+    marts: Mapping[str, Mart]
+    built: Mapping[str, BuiltMart]
+
+
 class _Builder:
     """One mart in one batch."""
 
@@ -183,7 +193,7 @@ class _Builder:
         mart: Mart,
         reads: frozenset[str],
         inputs: Inputs,
-        built: Mapping[str, BuiltMart],
+        others: _Others,
         batch_id: int,
         effects: Effects,
     ) -> None:
@@ -192,7 +202,8 @@ class _Builder:
         self.mart = mart
         self.reads = reads
         self.inputs = inputs
-        self.built = built
+        self.marts = others.marts
+        self.built = others.built
         self.batch_id = batch_id
         self.root = lake.folder(mart_table(mart.name))
         self.before = lake.state(mart_table(mart.name))
@@ -295,15 +306,12 @@ class _Builder:
         """What the mart sees of a table for one month; a table without months is seen whole."""
         feed = self.inputs.feeds.get(name)
         table = feed.added if feed and only_added else self._table(name)
-        cut = feed.feed.month if feed else self._has_months(name)
-        return table.in_months([month]) if cut else table
+        return table.in_months([month]) if self._has_months(name) else table
 
     def _has_months(self, name: str) -> bool:
-        mart = self.built[name].mart if name in self.built else None
-        table = self._table(name)
-        if mart:
-            return mart.month is not None
-        return bool(table.partition_by)
+        if name in self.marts:  # one that is written whole may be cut by what is no month
+            return self.marts[name].month is not None
+        return self.inputs.raw(name)[0].month is not None
 
     def _table(self, name: str) -> TableState:
         if name in self.built:
