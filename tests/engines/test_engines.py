@@ -171,7 +171,8 @@ def test_written_rows_read_back(engine: Engine, lake: Path) -> None:
     )
     written = engine.write(query, lake / "t", "b1-", ())
     (file,) = written.files
-    assert (written.rows, file.rows, file.path) == (5, 5, "b1-.parquet")
+    assert (written.rows, file.rows) == (5, 5)
+    assert file.path.startswith("b1-")
     assert file.size == (lake / "t" / file.path).stat().st_size
     assert (file.minimum["id"], file.maximum["id"], file.nulls["id"]) == (0, 4, 0)
     assert file.maximum["day"] == "2024-01-05"

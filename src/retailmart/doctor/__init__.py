@@ -9,7 +9,6 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from retailmart.doctor.machine import examine_machine, examine_scratch
-from retailmart.doctor.spark import examine_spark
 from retailmart.errors import RetailmartError
 from retailmart.findings import Finding, ok, problem
 from retailmart.house import PRIVATE, store_at
@@ -20,7 +19,7 @@ Check = Callable[[], Iterator[Finding]]
 
 
 def examine(project: Project, *, spark: bool = False, seconds: float = 25.0) -> Iterator[Finding]:
-    """Check everything runs rely on, `spark` where it is wanted; findings in a fixed order.
+    """Check everything runs rely on, `spark` in any case if told so; findings in a fixed order.
 
     Nothing that exists is changed. Whatever does not answer in `seconds` is a finding too; they
     are more than a connection is waited for, so that the reason is told and not only the silence.
@@ -39,8 +38,7 @@ def examine(project: Project, *, spark: bool = False, seconds: float = 25.0) -> 
     areas["archive: way"] = lambda: _way(project)
     if any(place.startswith("s3://") for place in _places(project).values()):
         areas["S3"] = lambda: _s3(project)
-    if spark:
-        areas["spark"] = examine_spark
+    areas["spark"] = lambda: _spark(project, spark)
     until = time.monotonic() + seconds
     visits = [_Visit(name, check) for name, check in areas.items()]
     for visit in visits:
@@ -159,6 +157,12 @@ def _s3(project: Project) -> Iterator[Finding]:
     stores = _stores(project).values()
     access = next(store.access for store in stores if isinstance(store, S3Folder))
     yield examine_s3_clock(access)
+
+
+def _spark(project: Project, asked: bool) -> Iterator[Finding]:
+    from retailmart.engines.spark.health import examine_spark
+
+    yield from examine_spark(project.settings, project.folder / PRIVATE, asked=asked)
 
 
 def _places(project: Project) -> dict[str, str]:

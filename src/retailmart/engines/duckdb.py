@@ -17,8 +17,9 @@ import duckdb
 from duckdb.func import FunctionNullHandling, PythonUDFType
 
 from retailmart.engines import CsvShape, Fetch, JsonShape, VariableValue
-from retailmart.errors import CsvBroken, GateFailed, RetailmartError, SettingsError
-from retailmart.project.functions import FILE, Function, FunctionFailed, Vectorised, guarded
+from retailmart.engines.told import WRONG_MONTH, ours
+from retailmart.errors import CsvBroken, RetailmartError, SettingsError
+from retailmart.project.functions import FILE, Function, Vectorised, guarded
 from retailmart.project.types import ColumnType, parse_type
 from retailmart.tables import (
     DataFile,
@@ -45,8 +46,6 @@ _PARQUET = (
     " DICTIONARY_SIZE_LIMIT 4000, RETURN_STATS"
 )
 _SQL_NAMES = {"INT": "INTEGER", "STRING": "VARCHAR", "TIMESTAMP": "TIMESTAMPTZ"}
-_WRONG_MONTH = "retailmart: a row outside month "
-_IN_FUNCTION = f"{FunctionFailed.__name__}: "
 
 
 def sql_type(kind: ColumnType) -> str:
@@ -329,15 +328,8 @@ def _told() -> Iterator[None]:
         yield
     except (duckdb.Error, OSError) as error:  # OSError: what breaks a stream half way
         words = str(error)
-        if _WRONG_MONTH in words:
-            place = words.split(_WRONG_MONTH, 1)[1][:7]
-            raise GateFailed(
-                f"a row does not belong to the month it was computed from, {place}",
-                "The mart's first partition must be the month of its rows: select s._month",
-            ) from error
-        if _IN_FUNCTION in words:
-            told = words.split(_IN_FUNCTION, 1)[1].splitlines()[0]
-            raise RetailmartError(told, f"Correct {FILE} and run again") from error
+        if (known := ours(words)) is not None:
+            raise known from error
         if "CSV Error" in words:
             raise CsvBroken(words.splitlines()[0]) from error
         raise RetailmartError(_first_lines(words)) from error
@@ -346,7 +338,7 @@ def _told() -> Iterator[None]:
 def _of_month(query: str, fields: Sequence[Field], column: str, month: str) -> str:
     """A query without its month column, of which every row must hold this month."""
     columns = ", ".join(quoted(f.name) for f in fields if f.name != column)
-    wrong = text_literal(_WRONG_MONTH + month)
+    wrong = text_literal(WRONG_MONTH + month)
     return (
         f"SELECT {columns} FROM ({query}) WHERE CASE WHEN {quoted(column)} ="
         f" {text_literal(month)} THEN true ELSE error({wrong}) END"

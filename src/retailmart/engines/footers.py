@@ -31,7 +31,8 @@ def described(
             if found is None:
                 continue
             nulls[name] = nulls.get(name, 0) + found.null_count
-            if found.has_min_max and kinds[name].name in _BOUNDED:
+            kind = kinds.get(name)
+            if found.has_min_max and kind and kind.name in _BOUNDED:
                 lowest[name] = min(found.min, lowest.get(name, found.min))
                 highest[name] = max(found.max, highest.get(name, found.max))
     return DataFile(

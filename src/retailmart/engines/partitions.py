@@ -55,7 +55,7 @@ def _partitions(
     current: Partition | None = None
     parts: list[pa.RecordBatch] = []
     for batch in batches:
-        for partition, run in _runs(batch, partition_by):
+        for partition, run in runs(batch, partition_by):
             if partition != current and current is not None:
                 yield current, pa.Table.from_batches(parts)
                 parts = []
@@ -65,9 +65,10 @@ def _partitions(
         yield current, pa.Table.from_batches(parts)
 
 
-def _runs(
+def runs(
     batch: pa.RecordBatch, partition_by: Sequence[str]
 ) -> Iterator[tuple[Partition, pa.RecordBatch]]:
+    """A batch cut where partition values change, each part without these columns."""
     ends: set[int] = set()
     for name in partition_by:
         encoded = pc.run_end_encode(batch.column(name))

@@ -19,6 +19,9 @@ def open_spark(
 
     SettingsError tells which package or Java is missing, and what installs it.
     """
+    from retailmart.engines.spark.java import ensure_spark
+
+    ensure_spark(settings)
     from retailmart.engines.spark.engine import SparkEngine
 
     return SparkEngine(settings, readable, scratch, fetch)

@@ -14,27 +14,25 @@ import threading
 import time
 import uuid
 from collections.abc import Generator, Iterable, Iterator, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager, suppress
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from functools import reduce
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
-from urllib.parse import unquote
 
 from pyspark.errors import PySparkException
 from pyspark.sql import types as st
 
 from retailmart.engines import CsvShape, Fetch, JsonShape, VariableValue
 from retailmart.engines.duckdb import DuckDBEngine
-from retailmart.engines.footers import described
-from retailmart.engines.partitions import NULL_FOLDER, make_folder, partition_folder
 from retailmart.engines.spark.dialect import to_spark
-from retailmart.engines.spark.functions import register
+from retailmart.engines.spark.files import OF_MONTH, TOLD, Writer, left_out, told
+from retailmart.engines.spark.functions import register, travel_by_value
 from retailmart.engines.spark.session import first_words, open_session
-from retailmart.errors import CsvBroken, GateFailed, RetailmartError
-from retailmart.project.functions import FILE, Function, FunctionFailed, Vectorised
+from retailmart.engines.told import ours
+from retailmart.errors import CsvBroken, RetailmartError
+from retailmart.project.functions import Function, Vectorised
 from retailmart.project.types import ColumnType, parse_type
 from retailmart.tables import (
     DataFile,
@@ -52,18 +50,19 @@ if TYPE_CHECKING:
     from retailmart.project.settings import SparkSettings
 
 _MANY_FILES = 16
-_FOOTERS_AT_ONCE = 8
+# What one task is to shuffle, and how much larger rows are there than in a table's files.
+_PART, _GROWTH = 64 << 20, 8
 _STALE = timedelta(days=1)
-_IN_FUNCTION = f"{FunctionFailed.__name__}: "
 _BROKEN_CSV = ("MALFORMED_CSV_RECORD", "MALFORMED_RECORD_IN_PARSING", "TextParsingException")
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
 
 @dataclass(frozen=True)
 class _Frame:
-    """A relation that Spark has already."""
+    """A relation that Spark has already, read from files of so many bytes."""
 
     frame: DataFrame
+    size: int
 
 
 @dataclass(frozen=True)
@@ -93,10 +92,13 @@ class SparkEngine:
         self._file_bytes = _bytes(settings.file_size)
         self._catalogue = DuckDBEngine(readable, scratch)
         self._stack.callback(self._catalogue.close)
+        travel_by_value("retailmart")
         place = Path(settings.exchange) if settings.exchange else scratch / "exchange"
         _forget_stale(place)
         self._exchange = place / uuid.uuid4().hex
         self._stack.callback(shutil.rmtree, self._exchange, ignore_errors=True)
+        self._parts = int(self._session.conf.get("spark.sql.shuffle.partitions") or 200)
+        self._cores = _cores(self._session, self._parts)
         self._relations: dict[str, _Relation] = {}
         self._views: dict[str, tuple[object, ...]] = {}
         self._variables: dict[str, VariableValue] = {}
@@ -127,14 +129,14 @@ class SparkEngine:
         columns = ", ".join(f"c{n}" for n in range(shape.columns))
         parsed = frame.selectExpr(*_texts(shape), "_metadata.file_name AS _file_name")
         if len(names) <= _MANY_FILES:
-            cases = " ".join(f"WHEN {text_literal(n)} THEN {i}" for n, i in names.items())
+            cases = " ".join(f"WHEN {_literal(n)} THEN {i}" for n, i in names.items())
             numbered = parsed.selectExpr("*", f"CASE _file_name {cases} END AS _file_id")
         else:
-            rows = ", ".join(f"({text_literal(n)}, {i})" for n, i in names.items())
+            rows = ", ".join(f"({_literal(n)}, {i})" for n, i in names.items())
             ids = self._session.sql(f"SELECT * FROM VALUES {rows} AS v(_file_name, _file_id)")
             numbered = parsed.join(ids.hint("broadcast"), "_file_name")
         kept = numbered.selectExpr(*columns.split(", "), "CAST(_file_id AS INT) AS _file_id")
-        return self._relation(kept, [*_text_fields("c", shape.columns), _FILE_ID])
+        return self._relation(kept, [*_text_fields("c", shape.columns), _FILE_ID], files.values())
 
     def numbered_csv(self, file: Path, shape: CsvShape) -> str:
         """Each part of the file numbers its own records; the parts before it say from where on."""
@@ -150,7 +152,7 @@ class SparkEngine:
         within = "row_number() OVER (PARTITION BY _part ORDER BY _place)"
         columns = [f"c{n}" for n in range(shape.columns)]
         numbered = placed.selectExpr(*columns, f"CAST({start} + {within} AS BIGINT) AS _row")
-        return self._relation(numbered, [*_text_fields("c", shape.columns), _ROW])
+        return self._relation(numbered, [*_text_fields("c", shape.columns), _ROW], [file])
 
     def json(self, files: Mapping[int, Path], shape: JsonShape) -> str:
         return self._through_duckdb(self._catalogue.json(files, shape))
@@ -180,7 +182,7 @@ class SparkEngine:
         frame = self._session.read.schema(_schema(_fields_of(plain))).parquet(_uri(path))
         with self._lock:
             self._catalogue.define_rows(name, pa.Table.from_batches([], rows.schema))
-            self._relations[name.lower()] = _Frame(frame)
+            self._relations[name.lower()] = _Frame(frame, _size_of([path]))
 
     # what queries give
 
@@ -189,13 +191,10 @@ class SparkEngine:
 
     def write(self, query: str, root: Path, prefix: str, partition_by: Sequence[str]) -> Written:
         fields = self.fields(query)
-        with self._written(self._frame(query, fields), partition_by) as written:
-            files = [file for file in written.files(fields) if file.rows]
-            kept, left_out = files, 0
-            if partition_by:
-                kept = [file for file in files if file.partition[partition_by[0]] is not None]
-                left_out = sum(file.rows for file in files) - sum(file.rows for file in kept)
-            return Written(fields, written.moved(kept, root, prefix, partition_by), left_out)
+        frame = self._frame(query, fields)
+        self._expect(query)
+        files = self._write(frame, fields, root, prefix, partition_by)
+        return Written(fields, tuple(file for file in files if file.path), left_out(files))
 
     def write_months(
         self,
@@ -214,15 +213,12 @@ class SparkEngine:
                     self.define(name, table)
                 fields = fields or self.fields(query)
                 frame = self._frame(query, fields)
-                parts.append(frame.selectExpr("*", f"{text_literal(month)} AS {_MONTH}"))
+                parts.append(frame.selectExpr("*", f"{_literal(month)} AS {OF_MONTH}"))
         if not parts:
             return ()
+        self._expect(query)
         together = reduce(lambda one, other: one.union(other), parts)
-        with self._written(together, (_MONTH, *partition_by)) as written:
-            files = [file for file in written.files(fields) if file.rows]
-            for file in files:
-                _check_month(file, partition_by[0])
-            return written.moved(files, root, prefix, partition_by)
+        return tuple(self._write(together, fields, root, prefix, partition_by))
 
     def rows(self, query: str) -> list[tuple[Any, ...]]:
         frame = self._frame(query, self._simple_fields(query))
@@ -237,22 +233,24 @@ class SparkEngine:
                 )
             )
         at = [frame.columns.index(name) for name in moments]
+        self._expect(query)
         with _told():
             found = [tuple(row) for row in frame.collect()]
         return [_with_times(row, at) for row in found] if at else found
 
     def batches(self, query: str, size: int) -> Generator[pa.RecordBatch, None, None]:
-        """The query's order is that of the files Spark writes: it sorts into ranges."""
+        """The query's order is that of the tasks that write its rows: Spark sorts into ranges."""
         import pyarrow.parquet as pq
 
+        fields = self._simple_fields(query)
+        frame = self._frame(query, fields)
+        self._expect(query)
         target = self._new_path()
         try:
-            frame = self._frame(query, self._simple_fields(query))
-            with _told():
-                frame.write.option("compression", "zstd").parquet(_uri(target))
-            for path in sorted(target.glob("part-*.parquet")):
-                with pq.ParquetFile(path) as file:
-                    yield from file.iter_batches(size)
+            files = self._run(frame, Writer(str(target), "rows", (), {}, self._file_bytes))
+            for file in sorted(files, key=lambda file: file.path):
+                with pq.ParquetFile(target / file.path) as opened:
+                    yield from opened.iter_batches(size)
         finally:
             shutil.rmtree(target, ignore_errors=True)
 
@@ -297,14 +295,14 @@ class SparkEngine:
         fields = self._catalogue.fields(query)
         self._catalogue.rows(f"COPY ({query}) TO {text_literal(str(path))} (FORMAT parquet)")
         frame = self._session.read.schema(_schema(fields)).parquet(_uri(path))
-        return self._relation(frame, fields)
+        return self._relation(frame, fields, [path])
 
-    def _relation(self, frame: DataFrame, fields: Sequence[Field]) -> str:
+    def _relation(self, frame: DataFrame, fields: Sequence[Field], files: Iterable[Path]) -> str:
         with self._lock:
             self._named += 1
             name = f"_relation_{self._named}"
             self._catalogue.define(name, TableState("", tuple(fields), (), ()))
-            self._relations[name] = _Frame(frame)
+            self._relations[name] = _Frame(frame, _size_of(files))
             return name
 
     def _frame(self, query: str, fields: Sequence[Field]) -> DataFrame:
@@ -333,6 +331,23 @@ class SparkEngine:
             self._show(name)
         return translated
 
+    def _expect(self, query: str, times: int = 1) -> None:
+        """Tell Spark into how many parts to cut what a query shuffles, `times` times over.
+
+        It plans for a cluster's amounts: on a day's rows most of its time went into empty parts.
+        """
+        size = sum(map(self._size, self._catalogue.tables_in(query))) // times
+        parts = min(max(1, size * _GROWTH // _PART), self._parts)
+        self._session.conf.set("spark.sql.shuffle.partitions", str(parts))
+
+    def _size(self, name: str) -> int:
+        relation = self._relations.get(name.lower())
+        if isinstance(relation, TableState):
+            return sum(file.size for file in relation.files)
+        if isinstance(relation, _Query):
+            return sum(map(self._size, self._catalogue.tables_in(relation.text)))
+        return relation.size if relation else 0
+
     def _show(self, name: str) -> tuple[object, ...]:
         """Make a name mean to Spark what it means here; what it has been told it by."""
         relation = self._relations[name]
@@ -358,10 +373,24 @@ class SparkEngine:
             return self._session.createDataFrame([], schema)
         self._fetch(table)
         root = Path(table.root)
-        reader = self._session.read.schema(schema)
-        if table.partition_by:
-            reader = reader.option("basePath", _uri(root, glob=False))
-        return reader.parquet(*(_uri(root / file.path) for file in table.files))
+        plain = [file for file in table.files if all(map(_reads_back, file.partition.values()))]
+        frames = []
+        if plain:
+            reader = self._session.read.schema(schema)
+            if table.partition_by:
+                reader = reader.option("basePath", _uri(root, glob=False))
+            frames.append(reader.parquet(*(_uri(root / file.path) for file in plain)))
+        odd: dict[tuple[str | None, ...], list[str]] = {}
+        for file in table.files:
+            if not all(map(_reads_back, file.partition.values())):
+                values = tuple(file.partition[name] for name in table.partition_by)
+                odd.setdefault(values, []).append(_uri(root / file.path))
+        inner = _schema([f for f in table.fields if f.name not in table.partition_by])
+        for values, paths in odd.items():
+            told_values = dict(zip(table.partition_by, values, strict=True))
+            frame = self._session.read.schema(inner).parquet(*paths)
+            frames.append(frame.selectExpr(*(_column(f, told_values) for f in table.fields)))
+        return reduce(lambda one, other: one.unionByName(other), frames)
 
     def _simple_fields(self, query: str) -> list[Field]:
         """The fields that have one of our types; others are left as Spark has them."""
@@ -373,35 +402,54 @@ class SparkEngine:
 
     # writing
 
-    @contextmanager
-    def _written(self, frame: DataFrame, partition_by: Sequence[str]) -> Iterator[_WrittenFiles]:
-        """Rows as Parquet files in a folder of their own, which is gone in the end."""
-        target = self._new_path()
+    def _write(
+        self,
+        frame: DataFrame,
+        fields: Sequence[Field],
+        root: Path,
+        prefix: str,
+        partition_by: Sequence[str],
+    ) -> list[DataFile]:
+        """Write rows below `root`; where that fails, none of it is left."""
         columns = [_named(name) for name in partition_by]
+        frame = self._rebalanced(frame, columns)
         if columns:
-            # A letter before the values: an empty text would become the folder of NULLs.
-            frame = frame.selectExpr(
-                *(_named(name) for name in frame.columns if name not in partition_by),
-                *(f"concat('=', CAST({name} AS STRING)) AS {name}" for name in columns),
-            )
-            # Rows of a partition together, and a partition that is too large for one file cut:
-            # Spark sees the sizes once the rows are shuffled.
-            frame = frame.hint("rebalance", *columns)
+            frame = frame.sortWithinPartitions(*columns)
+        kinds = {field.name: field.type for field in fields}
+        writer = Writer(str(root), prefix, tuple(partition_by), kinds, self._file_bytes)
+        root.mkdir(parents=True, exist_ok=True)
         try:
-            with _told():
-                writer = frame.write.option("compression", "zstd")
-                if columns:
-                    writer = writer.partitionBy(*partition_by)
-                writer.parquet(_uri(target, glob=False))
-            yield _WrittenFiles(target)
+            files = self._run(frame, writer)
+        except RetailmartError:
+            for unfinished in root.rglob(f"{prefix}*.parquet"):
+                unfinished.unlink(missing_ok=True)
+            raise
+        return files
+
+    def _rebalanced(self, frame: DataFrame, columns: Sequence[str]) -> DataFrame:
+        """Rows of a partition together, and a partition that is too large for one file cut.
+
+        Spark sees the sizes once the rows are shuffled. The hint is told in SQL: frames take its
+        columns in another form in each version.
+        """
+        view = f"_rebalanced_{uuid.uuid4().hex}"
+        frame.createOrReplaceTempView(view)
+        try:
+            words = ", ".join((str(self._cores), *columns))
+            return self._session.sql(f"SELECT /*+ REBALANCE({words}) */ * FROM {view}")
         finally:
-            shutil.rmtree(target, ignore_errors=True)
+            self._session.catalog.dropTempView(view)
+
+    def _run(self, frame: DataFrame, writer: Writer) -> list[DataFile]:
+        """Let the workers write; the driver sees a line for each file, and no row."""
+        with _told():
+            told_files = frame.mapInArrow(writer, TOLD).collect()
+        return [told(text) for (text,) in told_files]
 
     def _new_path(self) -> Path:
         return self._exchange / uuid.uuid4().hex
 
 
-_MONTH = "_of_month"
 _FILE_ID = Field("_file_id", ColumnType("INT"))
 _ROW = Field("_row", ColumnType("BIGINT"))
 
@@ -415,61 +463,23 @@ def _text_fields(letter: str, count: int) -> list[Field]:
     return [Field(f"{letter}{n}", ColumnType("STRING")) for n in range(count)]
 
 
-@dataclass(frozen=True)
-class _WrittenFiles:
-    """What Spark wrote to a folder; `path` of its files is absolute until they are moved."""
-
-    folder: Path
-
-    def files(self, fields: Sequence[Field]) -> list[DataFile]:
-        """The files as their footers tell; a few are opened at a time."""
-        import pyarrow.parquet as pq
-
-        kinds = {field.name: field.type for field in fields}
-
-        def found(path: Path) -> DataFile:
-            folders = path.relative_to(self.folder).parent.parts
-            parts = (folder.partition("=") for folder in folders)
-            partition = {name: _value(text) for name, _, text in parts}
-            size = path.stat().st_size
-            return described(pq.read_metadata(path), str(path), size, partition, kinds)
-
-        with ThreadPoolExecutor(_FOOTERS_AT_ONCE) as pool:
-            return list(pool.map(found, sorted(self.folder.rglob("*.parquet"))))
-
-    @staticmethod
-    def moved(
-        files: Iterable[DataFile], root: Path, prefix: str, partition_by: Sequence[str]
-    ) -> tuple[DataFile, ...]:
-        """Bring files to their places in the table; none of them is left where that fails."""
-        placed: list[DataFile] = []
-        root.mkdir(parents=True, exist_ok=True)
-        try:
-            for number, file in enumerate(files):
-                partition = tuple((name, file.partition[name]) for name in partition_by)
-                place = partition_folder(partition) / f"{prefix}-{number:05d}.parquet"
-                make_folder((root / place).parent, partition)
-                shutil.move(file.path, root / place)
-                placed.append(replace(file, path=place.as_posix(), partition=dict(partition)))
-        except BaseException:
-            for file in placed:
-                (root / file.path).unlink(missing_ok=True)
-            raise
-        return tuple(placed)
+def _reads_back(value: str | None) -> bool:
+    """Whether Spark finds a partition's value in the name of its folder."""
+    return value is None or (value != "" and value.isascii())
 
 
-def _check_month(file: DataFile, column: str) -> None:
-    month = file.partition[_MONTH]
-    if file.partition[column] != month:
-        raise GateFailed(
-            f"a row does not belong to the month it was computed from, {month}",
-            "The mart's first partition must be the month of its rows: select s._month",
-        )
+def _column(field: Field, values: Mapping[str, str | None]) -> str:
+    name = _named(field.name)
+    if field.name not in values:
+        return name
+    value = values[field.name]
+    literal = "NULL" if value is None else _literal(value)
+    return f"CAST({literal} AS {field.type}) AS {name}"
 
 
-def _value(text: str) -> str | None:
-    """The partition value that a folder's name tells."""
-    return None if text == NULL_FOLDER else unquote(text)[1:]
+def _literal(value: str) -> str:
+    """A text of Spark's SQL."""
+    return "'" + value.replace("\\", "\\\\").replace("'", "\\'") + "'"
 
 
 def _schema(fields: Sequence[Field]) -> st.StructType:
@@ -535,6 +545,18 @@ def _bytes(size: str) -> int:
     return int(float(number) * base ** " KMGT".index(unit[0].upper()))
 
 
+def _size_of(files: Iterable[Path]) -> int:
+    return sum(path.stat().st_size for path in files)
+
+
+def _cores(session: SparkSession, otherwise: int) -> int:
+    """How many tasks run at once."""
+    try:
+        return int(session.sparkContext.defaultParallelism)
+    except (AttributeError, PySparkException):  # a Connect client does not know
+        return otherwise
+
+
 def _with_times(row: tuple[Any, ...], at: Sequence[int]) -> tuple[Any, ...]:
     values = list(row)
     for index in at:
@@ -562,9 +584,13 @@ def _told() -> Iterator[None]:
         yield
     except (PySparkException, Py4JError) as error:
         words = str(error)
-        if _IN_FUNCTION in words:
-            told = words.split(_IN_FUNCTION, 1)[1].splitlines()[0]
-            raise RetailmartError(told, f"Correct {FILE} and run again") from error
+        if (known := ours(words)) is not None:
+            raise known from error
+        if lacking := re.search(r"ModuleNotFoundError: No module named '([\w.]+)'", words):
+            raise RetailmartError(
+                f"the Python of Spark's workers has no {lacking[1]}",
+                "Install it there, or let PYSPARK_PYTHON name a Python that has it",
+            ) from error
         if any(word in words for word in _BROKEN_CSV):
             raise CsvBroken(first_words(error)) from error
         raise RetailmartError(first_words(error)) from error

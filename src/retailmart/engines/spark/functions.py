@@ -18,7 +18,7 @@ def register(session: SparkSession, function: Function, code: Vectorised) -> Non
     from pyspark.sql import functions as sf
 
     call = guarded(function, code, arrow_type(function.returns))
-    _travel_by_value(code)
+    travel_by_value(str(getattr(code, "__module__", "")))
     kind = str(function.returns)
     if hasattr(sf, "arrow_udf"):
         session.udf.register(function.name, sf.arrow_udf(call, kind))
@@ -37,13 +37,14 @@ def register(session: SparkSession, function: Function, code: Vectorised) -> Non
     session.udf.register(function.name, sf.pandas_udf(with_pandas, kind))  # type: ignore[attr-defined]
 
 
-def _travel_by_value(code: Vectorised) -> None:
-    """Workers have neither the project's folder nor, it may be, this package."""
+def travel_by_value(name: str) -> None:
+    """Let a module's code go to the workers: they have neither the project's folder nor, it may be,
+    this package.
+    """
     from pyspark import cloudpickle
 
-    for name in ("retailmart", str(getattr(code, "__module__", ""))):
-        if (module := sys.modules.get(name)) is not None:
-            cloudpickle.register_pickle_by_value(module)  # type: ignore[no-untyped-call]
+    if (module := sys.modules.get(name)) is not None:
+        cloudpickle.register_pickle_by_value(module)  # type: ignore[no-untyped-call]
 
 
 def arrow_type(kind: ColumnType) -> pa.DataType:

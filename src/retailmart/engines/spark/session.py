@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -17,6 +18,8 @@ if TYPE_CHECKING:
 
     from retailmart.project.settings import SparkSettings
 
+_LONGEST = 500
+_TRACEBACK = "Traceback (most recent call last):"
 _LOGGING = Path(__file__).with_name("log4j2.properties")
 # What the same SQL means must not hang on a cluster's defaults.
 MEANING = {
@@ -24,7 +27,6 @@ MEANING = {
     "spark.sql.session.timeZone": "UTC",
     "spark.sql.caseSensitive": "false",
     "spark.sql.decimalOperations.allowPrecisionLoss": "false",
-    "spark.sql.parser.escapedStringLiterals": "false",
     "spark.sql.csv.parser.columnPruning.enabled": "false",
     "spark.sql.files.ignoreCorruptFiles": "false",
     "spark.sql.files.ignoreMissingFiles": "false",
@@ -34,11 +36,16 @@ MEANING = {
     "spark.sql.parquet.datetimeRebaseModeInWrite": "CORRECTED",
     "spark.sql.parquet.int96RebaseModeInRead": "CORRECTED",
     "spark.sql.adaptive.enabled": "true",
+    # A table cut by month and store has many small files; a task reads some dozens of them.
+    "spark.sql.files.openCostInBytes": "262144",
     # Tables are read by lists of files: a job of its own to look at each of them costs more.
     "spark.sql.sources.parallelPartitionDiscovery.threshold": "100000",
 }
 # For a session of our own on one machine: 200 parts of everything are made for a cluster.
-_ON_ONE_MACHINE = {"spark.sql.shuffle.partitions": "8", "spark.driver.host": "127.0.0.1"}
+_ON_ONE_MACHINE = {
+    "spark.sql.shuffle.partitions": "8",
+    "spark.driver.host": "127.0.0.1",
+}
 _OWN = {
     "spark.app.name": "retailmart",
     "spark.ui.enabled": "false",
@@ -108,7 +115,10 @@ def _new(settings: SparkSettings) -> SparkSession:
         if settings.master or "PYSPARK_GATEWAY_PORT" not in os.environ:
             master = settings.master or "local[*]"
             builder = builder.master(master)
-            defaults = _OWN | (_ON_ONE_MACHINE if master.startswith("local") else {})
+            defaults = dict(_OWN)
+            if master.startswith("local"):
+                defaults |= _ON_ONE_MACHINE
+                os.environ.setdefault("PYSPARK_PYTHON", sys.executable)
         for key, value in {**defaults, **given}.items():
             builder = builder.config(key, value)
         return builder.getOrCreate()
@@ -137,8 +147,13 @@ def _text(value: object) -> str:
 
 
 def first_words(error: BaseException) -> str:
-    """What an error of Spark's says, without the stack it came through."""
-    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    """What an error of Spark's says, without the stacks it came through."""
+    text = str(error)
+    if _TRACEBACK in text:  # of a worker's Python: the last line that is not indented says why
+        lines = text.rsplit(_TRACEBACK, maxsplit=1)[-1].splitlines()[1:]
+        said = next((line for line in lines if line.strip() and not line.startswith(" ")), "")
+        return said[:_LONGEST]
+    lines = [line.strip() for line in text.splitlines() if line.strip()]
     causes = [line.removeprefix("Caused by: ") for line in lines if line.startswith("Caused by: ")]
     said = causes[-1] if causes else next((line for line in lines if "[" in line), "")
-    return (said or (lines[0] if lines else type(error).__name__))[:500]
+    return (said or (lines[0] if lines else type(error).__name__))[:_LONGEST]

@@ -1,0 +1,29 @@
+"""What breaks within an engine, told in our words. Engines hand errors on as texts."""
+
+from __future__ import annotations
+
+from retailmart.errors import GateFailed, RetailmartError
+from retailmart.project.functions import FILE, FunctionFailed
+
+WRONG_MONTH = "retailmart: a row outside month "
+_IN_WORKER = f"{RetailmartError.__module__}.{RetailmartError.__name__}: "
+_IN_FUNCTION = f"{FunctionFailed.__name__}: "
+
+
+def ours(words: str) -> RetailmartError | None:
+    """The error of ours that an engine's words hold; None where there is none in them."""
+    if WRONG_MONTH in words:
+        month = words.split(WRONG_MONTH, 1)[1][:7]
+        return GateFailed(
+            f"a row does not belong to the month it was computed from, {month}",
+            "The mart's first partition must be the month of its rows: select s._month",
+        )
+    if _IN_FUNCTION in words:
+        return RetailmartError(
+            words.split(_IN_FUNCTION, 1)[1].splitlines()[0], f"Correct {FILE} and run again"
+        )
+    if _IN_WORKER in words:
+        message, *hint = words.split(_IN_WORKER, 1)[1].splitlines()
+        own_hint = hint[0].strip() if hint and hint[0].startswith("  ") else None
+        return RetailmartError(message, own_hint)
+    return None
