@@ -1,5 +1,6 @@
 # make run    a sample shop in ./demo, run once: the shortest way to see it work
 # make test   everything that must hold, lint and types included
+# make test-spark  the tests of the Spark engine alone, SPARK=3.5 for what older clusters run
 # make chaos  the fault campaign: kills, power cuts, broken stores and databases (CHAOS=--small)
 # make bench  the speed figures, as ratios (BENCH=--small for a minute's version)
 
@@ -9,7 +10,10 @@ BENCH ?= --out bench/results.md
 
 CHAOS ?= --out docs/reliability.md
 
-.PHONY: run test lint bench chaos lock clean
+SPARK ?= 4
+SPARK_VENV = $(if $(filter 3.5,$(SPARK)),.venv-spark35,.venv-dev)
+
+.PHONY: run test test-spark lint bench chaos lock clean
 .DELETE_ON_ERROR:
 
 run: .venv/.installed
@@ -19,6 +23,9 @@ run: .venv/.installed
 
 test: .venv-dev/.installed lint
 	.venv-dev/bin/pytest -n 2 --dist loadfile tests
+
+test-spark: $(SPARK_VENV)/.installed
+	$(SPARK_VENV)/bin/pytest -n 2 --dist loadfile -m spark tests
 
 lint: .venv-dev/.installed
 	.venv-dev/bin/ruff check src tests bench chaos
@@ -39,20 +46,28 @@ chaos: .venv-dev/.installed
 	@touch $@
 
 .venv-dev/.installed: requirements/dev.txt pyproject.toml
-	$(PYTHON) -m venv .venv-dev
-	.venv-dev/bin/pip install --quiet --disable-pip-version-check --require-hashes -r requirements/dev.txt
-	.venv-dev/bin/pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation -e .
+.venv-spark35/.installed: requirements/spark35.txt pyproject.toml
+.venv-dev/.installed .venv-spark35/.installed:
+	$(PYTHON) -m venv $(@D)
+	$(@D)/bin/pip install --quiet --disable-pip-version-check --require-hashes -r $<
+	$(@D)/bin/pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation -e .
 	@touch $@
 
 LOCKED = -q --universal --generate-hashes --no-header --no-annotate --no-emit-index-url \
 	--python-version 3.11 --extra build --extra s3 --extra mysql --extra secrets --extra xlsx
 
+# Spark 3.5 refuses NumPy 2, without which newer ones of pyarrow can't be imported.
+SPARK35 = 'pyspark<4' 'pyarrow<26'
+
 # Versions and hashes only: where packages come from is each machine's own affair.
 lock: .venv-dev/.installed
 	.venv-dev/bin/pip install --quiet --disable-pip-version-check uv
 	.venv-dev/bin/uv pip compile $(LOCKED) pyproject.toml -o requirements/run.txt
-	.venv-dev/bin/uv pip compile $(LOCKED) --extra dev pyproject.toml \
+	.venv-dev/bin/uv pip compile $(LOCKED) --extra spark --extra dev pyproject.toml \
 		-c requirements/run.txt -o requirements/dev.txt
+	cp requirements/dev.txt requirements/spark35.txt  # what Spark 3.5 can live with stays the same
+	printf '%s\n' $(SPARK35) | .venv-dev/bin/uv pip compile $(LOCKED) --extra spark --extra dev \
+		pyproject.toml - -o requirements/spark35.txt
 
 clean:
-	rm -rf .venv .venv-dev $(DEMO) .mypy_cache .pytest_cache .ruff_cache .hypothesis
+	rm -rf .venv .venv-dev .venv-spark35 $(DEMO) .mypy_cache .pytest_cache .ruff_cache .hypothesis

@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import fcntl
 import os
 import secrets
 import shutil
 import ssl
 import subprocess
-import tempfile
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
@@ -18,6 +16,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 from urllib.parse import quote, unquote, urlsplit
 
+from tests.services.debian import install as install_package
 from tests.services.process import (
     HOST,
     NotStarted,
@@ -501,14 +500,12 @@ def _kill(cursor: Any, thread: int) -> None:
 
 def _programs() -> tuple[str, str]:
     """Paths of mariadbd and mariadb-install-db, installed if missing and we may."""
-    found = _find("mariadbd"), _find("mariadb-install-db")
-    if not all(found) and os.geteuid() == 0 and shutil.which("apt-get"):
-        _apt_install("mariadb-server")
-        found = _find("mariadbd"), _find("mariadb-install-db")
-    daemon, install = found
-    if daemon is None or install is None:
+    if failed := install_package("mariadb-server", lambda: _find("mariadbd") is not None):
+        _fail(failed)
+    daemon, maker = _find("mariadbd"), _find("mariadb-install-db")
+    if daemon is None or maker is None:
         _missing()
-    return daemon, install
+    return daemon, maker
 
 
 def _missing() -> NoReturn:
@@ -522,26 +519,6 @@ def _missing() -> NoReturn:
 def _find(program: str) -> str | None:
     path = os.pathsep.join([os.environ.get("PATH", os.defpath), *SBIN])
     return shutil.which(program, path=path)
-
-
-def _apt_install(package: str) -> None:
-    with (Path(tempfile.gettempdir()) / "retailmart-apt.lock").open("w") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
-        if _find("mariadbd"):  # another worker was first
-            return
-        quiet = {
-            **os.environ,
-            "DEBIAN_FRONTEND": "noninteractive",
-            "RUNLEVEL": "1",  # the package's own server is not wanted
-        }
-        for command in (
-            ["apt-get", "update", "-q"],
-            ["apt-get", "install", "-y", "-q", "--no-install-recommends", package],
-        ):
-            done = subprocess.run(command, env=quiet, capture_output=True, text=True, check=False)
-            if done.returncode:
-                said = (done.stdout + done.stderr)[-2_000:]
-                _fail(f"{' '.join(command)} failed:\n{said}")
 
 
 def _fail(words: str) -> NoReturn:
