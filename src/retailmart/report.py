@@ -182,6 +182,81 @@ class RunReport:
         return plain
 
 
+@dataclass(frozen=True)
+class Contrast:
+    """Where two groups of sides part, each of sides that are alike.
+
+    `columns` are those that differ anywhere. `row` is the first row that does, told by its key or
+    by what is alike; `values` are both groups' texts in it, by column, None for NULL. Where only
+    one group has the row, `only_in` is that one; where columns are not of one type, `types` has
+    both groups' by column, None for one that lacks it, and no row is looked for.
+    """
+
+    sides: tuple[str, ...]
+    others: tuple[str, ...]
+    columns: tuple[str, ...]
+    row: Mapping[str, str | None] = field(default_factory=dict)
+    values: Mapping[str, tuple[str | None, str | None]] = field(default_factory=dict)
+    only_in: tuple[str, ...] = ()
+    types: Mapping[str, tuple[str | None, str | None]] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """A table as each side has it: rows by side, digests by column and side.
+
+    `as_of` is what a mart was computed for. `left_out` tells why the lake's own was not compared.
+    """
+
+    table: str
+    rows: Mapping[str, int]
+    digests: Mapping[str, Mapping[str, str]]
+    contrasts: tuple[Contrast, ...] = ()
+    as_of: datetime | None = None
+    left_out: str | None = None
+
+    @property
+    def equal(self) -> bool:
+        """Whether all sides have the same rows."""
+        return not self.contrasts
+
+
+@dataclass(frozen=True)
+class VerifyReport:
+    """What engines make of the lake's data, against each other and against what lies there.
+
+    `deliveries` are by run and table, `skipped` maps files that were not parsed again → why,
+    `unavailable` marts → what they lack. `seconds` is by step.
+    """
+
+    engines: tuple[str, ...]
+    marts: tuple[Comparison, ...]
+    deliveries: tuple[tuple[int, Comparison], ...] = ()
+    skipped: Mapping[str, str] = field(default_factory=dict)
+    unavailable: Mapping[str, str] = field(default_factory=dict)
+    seconds: Mapping[str, float] = field(default_factory=dict)
+
+    @property
+    def different(self) -> tuple[Comparison, ...]:
+        """The tables of which not all sides have the same rows."""
+        deliveries = (comparison for _, comparison in self.deliveries)
+        return tuple(one for one in (*self.marts, *deliveries) if not one.equal)
+
+    def to_dict(self) -> dict[str, Any]:
+        """The report as plain values."""
+        return {
+            "equal": not self.different,
+            "engines": self.engines,
+            "marts": [asdict(one) | {"equal": one.equal} for one in self.marts],
+            "deliveries": [
+                {"run": run} | asdict(one) | {"equal": one.equal} for run, one in self.deliveries
+            ],
+            "skipped": dict(self.skipped),
+            "unavailable": dict(self.unavailable),
+            "seconds": dict(self.seconds),
+        }
+
+
 class Watch(Protocol):
     """Somebody who watches a run go by."""
 

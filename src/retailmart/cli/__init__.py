@@ -25,7 +25,7 @@ from retailmart.cli.common import (
     say,
 )
 from retailmart.cli.doctor import doctor
-from retailmart.errors import RetailmartError, SettingsError
+from retailmart.errors import GateFailed, RetailmartError, SettingsError
 
 app = typer.Typer(
     help="Turn till exports into data marts that balance to the cent.",
@@ -100,6 +100,46 @@ def check(project: ProjectOption = Path(), settings: SetOption = None) -> None:
     opened.check_secrets()
     check_functions(opened)
     say(f"{len(opened.feeds)} feeds and {len(opened.marts)} marts, no mistake found")
+
+
+@app.command()
+def verify(
+    project: ProjectOption = Path(),
+    engines: Annotated[
+        str,
+        typer.Option("--engines", metavar="NAMES", help="One or more, with commas in between."),
+    ] = "duckdb,spark",
+    files: Annotated[
+        str | None,
+        typer.Option(
+            "--files", metavar="RUNS", help="Parse the files of so many last runs too, or of all."
+        ),
+    ] = None,
+    as_of: Annotated[
+        str | None,
+        typer.Option(
+            "--as-of", metavar="TIME", help="Compute for this moment (UTC), default the lake's."
+        ),
+    ] = None,
+    output: OutputOption = Output.TEXT,
+    settings: SetOption = None,
+) -> None:
+    """Prove that engines make the same marts of the lake's data as lie there; exit 3 if not."""
+    from retailmart import console
+    from retailmart.cli.verify import engine_names, runs_wanted, verified
+    from retailmart.house import House
+
+    names, runs, moment = engine_names(engines), runs_wanted(files), _moment(as_of)
+    opened = open_at(project, settings).project
+    with console.watch() as watch, House.open(opened, watch) as house:
+        report = verified(house, names, moment, runs)
+    if output is Output.JSON:
+        print_json(report.to_dict())
+    else:
+        console.verification(report)
+    if tables := dict.fromkeys(one.table for one in report.different):
+        are = "table is" if len(tables) == 1 else "tables are"
+        raise GateFailed(f"{len(tables)} {are} not the same: {', '.join(tables)}")
 
 
 @app.command()

@@ -1,0 +1,251 @@
+"""`retailmart verify`: do engines make the same of the lake's data, and is it what lies there?"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, replace
+from datetime import datetime
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from retailmart.errors import RetailmartError, SettingsError
+
+if TYPE_CHECKING:
+    from retailmart.engines import Engine
+    from retailmart.house import House
+    from retailmart.report import Comparison, VerifyReport
+    from retailmart.steps.load import LoadedFeed
+    from retailmart.steps.pin import Pinned
+    from retailmart.steps.rebuild import Plan
+    from retailmart.steps.reparse import Delivery
+    from retailmart.tables import TableState
+
+# All sides are digested by one engine, whoever wrote them.
+_JUDGE = "duckdb"
+_ALL = 1_000_000
+
+Tell = Callable[[str], None]
+
+
+def engine_names(text: str) -> list[str]:
+    """The engines of `--engines duckdb,spark`; SettingsError for what is none."""
+    from typing import get_args
+
+    from retailmart.project.documents import did_you_mean
+    from retailmart.project.settings import Settings
+
+    known = get_args(Settings.model_fields["engine"].annotation)
+    names = list(dict.fromkeys(filter(None, (word.strip() for word in text.split(",")))))
+    problems = [
+        f"--engines {text}: there is no engine {name!r}{did_you_mean(name, known)}"
+        for name in names
+        if name not in known
+    ]
+    if problems or not names:
+        raise SettingsError(
+            problems or [f"--engines {text}: names no engine"], f"Known: {', '.join(known)}"
+        )
+    return names
+
+
+def runs_wanted(text: str | None) -> int:
+    """How many runs' files `--files 5` or `--files all` means; SettingsError for anything else."""
+    if text is None:
+        return 0
+    if text == "all":
+        return _ALL
+    if text.isdecimal() and int(text):
+        return int(text)
+    raise SettingsError([f"--files {text}: write a number of runs, or all"])
+
+
+def verified(
+    house: House, engines: Sequence[str], as_of: datetime | None, runs: int
+) -> VerifyReport:
+    """Build the marts anew on each engine, parse the last `runs` runs' files, compare all of it."""
+    from retailmart.steps.rebuild import workbench
+
+    with workbench(house.private) as folder, ExitStack() as stack:
+        return _Verification(house, folder, stack, engines).report(as_of, runs)
+
+
+@dataclass(frozen=True)
+class _Made:
+    """What one engine made: marts by name, and of each delivery what `load` says."""
+
+    marts: Mapping[str, TableState]
+    parsed: Sequence[LoadedFeed]
+
+
+class _Verification:
+    """One verification, in a folder of its own."""
+
+    def __init__(
+        self, house: House, folder: Path, stack: ExitStack, engines: Sequence[str]
+    ) -> None:
+        from retailmart.house import store_at
+        from retailmart.lake import Lake, place_of
+
+        self.house = house
+        self.folder = folder
+        self.stack = stack
+        # Of a lake in a bucket, files are fetched into this folder: a run that fetches the same
+        # ones into its own is not met.
+        store = store_at(house.project, house.project.settings.lake)
+        self.lake = Lake(place_of(store, folder / "lake"))
+        with house.step("open"):
+            self.judge, _ = self._open(_JUDGE)
+            # All of them first: what can't be opened is told before any work is done.
+            self.engines = {name: self._open(name) for name in engines}
+        self.skipped: dict[str, str] = {}
+
+    def report(self, as_of: datetime | None, runs: int) -> VerifyReport:
+        """Pin, build, parse, compare."""
+        from retailmart.report import VerifyReport
+
+        house = self.house
+        with house.step("pin"):
+            pinned = self._pinned(runs)
+            work = self._planned(pinned, as_of)
+            deliveries = self._deliveries(pinned)
+        made = {name: self._made(name, pinned, work, deliveries) for name in self.engines}
+        with house.step("compare") as tell:
+            marts = tuple(self._compare_marts(pinned, work, made, tell))
+            files = tuple(self._compare_deliveries(pinned, deliveries, made, tell))
+        return VerifyReport(
+            tuple(self.engines),
+            marts,
+            files,
+            self.skipped,
+            work.unavailable,
+            {name: round(took, 3) for name, took in house.seconds.items()},
+        )
+
+    def _open(self, name: str) -> tuple[Engine, ExitStack]:
+        """An engine, and what closes it before the end."""
+        from retailmart.engines import open_engine
+
+        project, workspace = self.house.project, self.lake.place.workspace
+        workspace.mkdir(parents=True, exist_ok=True)
+        settings = project.settings.model_copy(update={"engine": name})
+        with _on(name):
+            engine = open_engine(settings, [workspace], self.folder, self._fetch)
+            closing = self.stack.enter_context(ExitStack())
+            closing.callback(engine.close)
+            engine.add_functions(project.functions.load())
+            engine.set_variables(self.house.variables())
+        return engine, closing
+
+    def _fetch(self, table: TableState) -> None:
+        """Bring the lake's files here; what was written here is here."""
+        if Path(table.root).is_relative_to(self.lake.place.workspace):
+            self.lake.fetch(table)
+
+    def _pinned(self, runs: int) -> Pinned:
+        from retailmart.database import told
+        from retailmart.errors import MartNotBuilt
+        from retailmart.house import definition_of
+        from retailmart.steps.pin import pin
+
+        if not self.lake.place.tables():  # nor may there be a ledger, and looking would make one
+            raise MartNotBuilt("no mart is built yet", "Build them with: retailmart run")
+        house = self.house
+        with told():
+            house.ledger.migrate()
+            return pin(self.lake, house.ledger, house.project, definition_of, runs)
+
+    def _planned(self, pinned: Pinned, as_of: datetime | None) -> Plan:
+        from retailmart.house import definition_of
+        from retailmart.steps.rebuild import plan
+
+        house = self.house
+        today = house.fingerprints(as_of or pinned.last_moment)
+        definitions = {name: definition_of(said) for name, said in today.items()}
+        return plan(self.judge, self.lake, house.project, pinned, definitions, as_of)
+
+    def _deliveries(self, pinned: Pinned) -> list[Delivery]:
+        from retailmart.database import told
+        from retailmart.steps.reparse import deliveries
+
+        house = self.house
+        scratch = self.folder / "deliveries"
+        with told():
+            found = deliveries(
+                house.ledger, house.archive, house.project, pinned, scratch, self.skipped
+            )
+            return list(found)
+
+    def _made(self, name: str, pinned: Pinned, work: Plan, deliveries: Sequence[Delivery]) -> _Made:
+        """Let one engine do all its work, and close it: the next needs the memory."""
+        from retailmart.lake.places import LocalPlace
+        from retailmart.steps.rebuild import rebuild
+        from retailmart.steps.reparse import parse_again
+
+        engine, closing = self.engines[name]
+        place = self.folder / name
+        with self.house.step(name) as tell, _on(name), closing:
+            marts = rebuild(engine, LocalPlace(place), work, tell)
+            parsed = []
+            for number, delivery in enumerate(deliveries):
+                tell(f"files of run {delivery.run_id}, {delivery.feed.name}")
+                beside = LocalPlace(place / "deliveries" / str(number))
+                parsed.append(parse_again(engine, beside, pinned, delivery))
+        return _Made(marts, parsed)
+
+    def _compare_marts(
+        self, pinned: Pinned, work: Plan, made: Mapping[str, _Made], tell: Tell
+    ) -> Iterator[Comparison]:
+        from retailmart.steps.build import mart_table
+        from retailmart.steps.compare import LAKE, compare, side_of
+
+        for mart in work.order:
+            tell(mart.name)
+            sides = (
+                {} if mart.name in work.left_out else {LAKE: pinned.tables[mart_table(mart.name)]}
+            )
+            sides |= {name: one.marts[mart.name] for name, one in made.items()}
+            found = compare(
+                self.judge,
+                mart.name,
+                [side_of(self.judge, name, state) for name, state in sides.items()],
+                mart.key,
+                mart.month,
+            )
+            left_out = work.left_out.get(mart.name)
+            yield replace(found, as_of=work.moments[mart.name], left_out=left_out)
+
+    def _compare_deliveries(
+        self,
+        pinned: Pinned,
+        deliveries: Sequence[Delivery],
+        made: Mapping[str, _Made],
+        tell: Tell,
+    ) -> Iterator[tuple[int, Comparison]]:
+        from retailmart.steps.compare import compare
+        from retailmart.steps.load import MONTH, raw_table
+        from retailmart.steps.quarantine import quarantine_table
+        from retailmart.steps.reparse import sides_of_raw, sides_of_refused
+
+        for number, delivery in enumerate(deliveries):
+            feed = delivery.feed
+            tell(f"files of run {delivery.run_id}, {feed.name}")
+            parsed = {name: one.parsed[number] for name, one in made.items()}
+            month = MONTH if feed.month else None
+            raw = sides_of_raw(self.judge, self.lake, pinned, delivery, parsed)
+            yield delivery.run_id, compare(self.judge, raw_table(feed.name), raw, (), month)
+            refused = sides_of_refused(self.judge, self.lake, pinned, delivery, parsed)
+            key = ("file_id", "line")
+            table = quarantine_table(feed.name)
+            yield delivery.run_id, compare(self.judge, table, refused, key, None)
+
+
+@contextmanager
+def _on(engine: str) -> Iterator[None]:
+    """Tell whose error it is."""
+    try:
+        yield
+    except SettingsError:
+        raise
+    except RetailmartError as error:
+        raise type(error)(f"{engine}: {error.message}", error.hint) from error

@@ -1,0 +1,145 @@
+"""Parse deliveries anew beside the lake, and set what comes of them against what it holds."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from retailmart.engines import Engine
+from retailmart.lake import Lake
+from retailmart.lake.places import Place
+from retailmart.ledger import Ledger
+from retailmart.ledger.values import LedgerFile
+from retailmart.project import Feed, Project
+from retailmart.steps.archive import snapshot_archived
+from retailmart.steps.check import Refusal, check_content
+from retailmart.steps.compare import LAKE, Side, side_of
+from retailmart.steps.discover import scan_again
+from retailmart.steps.evolve import effective
+from retailmart.steps.load import FILE_ID, FileToLoad, LoadedFeed, load, raw_fields, raw_table
+from retailmart.steps.pin import Pinned
+from retailmart.steps.quarantine import REFUSED_FIELDS, quarantine_table, refused_columns
+from retailmart.steps.rebuild import NO_BATCH, Bench
+from retailmart.storage import Store
+from retailmart.tables import TableState, quoted
+
+# Of refused rows all is compared but the batch, which is none here.
+_REFUSED = tuple(column for column in REFUSED_FIELDS if column.name != "batch_id")
+
+
+@dataclass(frozen=True)
+class Delivery:
+    """A run's files of one feed, ready to be parsed again, and the months of their rows."""
+
+    run_id: int
+    feed: Feed
+    files: Sequence[FileToLoad]
+    months: frozenset[str]
+
+    @property
+    def ids(self) -> str:
+        """The files' keys, as a list in SQL."""
+        return ", ".join(str(item.file.file_id) for item in self.files)
+
+
+def deliveries(
+    ledger: Ledger,
+    archive: Store,
+    project: Project,
+    pinned: Pinned,
+    scratch: Path,
+    skipped: dict[str, str],
+) -> Iterator[Delivery]:
+    """The pinned deliveries by run and feed, taken out of the archive into `scratch`.
+
+    Files that can't be parsed again go to `skipped`, with the reason.
+    """
+    for run_id, files in pinned.deliveries:
+        by_feed: dict[str, list[LedgerFile]] = {}
+        for file in files:
+            by_feed.setdefault(str(file.feed), []).append(file)
+        for name, of_feed in by_feed.items():
+            feed = _feed_now(project, pinned, name)
+            if isinstance(feed, str):
+                skipped |= {file.path: feed for file in of_feed}
+                continue
+            items = {file.path: _checked(ledger, archive, feed, file, scratch) for file in of_feed}
+            skipped |= {path: why for path, why in items.items() if isinstance(why, str)}
+            ready = [item for item in items.values() if isinstance(item, FileToLoad)]
+            months = ledger.months_of_files(item.file.file_id for item in ready)
+            if ready:
+                yield Delivery(run_id, feed, ready, frozenset(months))
+
+
+def _feed_now(project: Project, pinned: Pinned, name: str) -> Feed | str:
+    """A feed with all that its raw table holds, or why its files can't be parsed again."""
+    if name not in project.feeds:
+        return f"feeds/{name}.yml is gone"
+    raw = pinned.tables.get(raw_table(name))
+    feed = effective(project.feeds[name], raw.fields if raw else None, pinned.columns[name])
+    if raw is not None and raw.fields != raw_fields(feed):
+        return f"feeds/{name}.yml has other columns than the lake's raw/{name}"
+    return feed
+
+
+def _checked(
+    ledger: Ledger, archive: Store, feed: Feed, file: LedgerFile, scratch: Path
+) -> FileToLoad | str:
+    """A file as `load` takes it, or why it can't be parsed again."""
+    if not snapshot_archived(ledger, archive, file.sha256, scratch):
+        return "is in the archive no more"
+    content = scratch / f"{file.sha256}.csv"
+    verdict = check_content(content, scan_again(content), feed, file.path)
+    if isinstance(verdict, Refusal):
+        return f"would be refused by now: {verdict.message}"
+    if verdict.layout.is_replay:
+        return "brought refused rows back, and only once can they be"
+    return FileToLoad(file, verdict)
+
+
+def parse_again(engine: Engine, place: Place, pinned: Pinned, delivery: Delivery) -> LoadedFeed:
+    """Parse a run's files of one feed anew, into tables at `place`."""
+    table = raw_table(delivery.feed.name)
+    shown = {table: pinned.tables[table]} if table in pinned.tables else {}
+    return load(engine, Bench(place, shown=shown), delivery.feed, delivery.files, {}, NO_BATCH)
+
+
+def sides_of_raw(
+    engine: Engine, lake: Lake, pinned: Pinned, delivery: Delivery, parsed: Mapping[str, LoadedFeed]
+) -> list[Side]:
+    """A delivery's accepted rows as the lake and each engine have them."""
+    raw = pinned.raw(delivery.feed, lake)
+    if delivery.feed.month:
+        raw = raw.in_months(delivery.months.union(*(one.added.months for one in parsed.values())))
+    engine.define("_of_lake", raw)
+    of_lake = f"(SELECT * FROM _of_lake WHERE {FILE_ID} IN ({delivery.ids}))"
+    return [
+        Side(LAKE, of_lake, raw.fields),
+        *(side_of(engine, name, one.added) for name, one in parsed.items()),
+    ]
+
+
+def sides_of_refused(
+    engine: Engine, lake: Lake, pinned: Pinned, delivery: Delivery, parsed: Mapping[str, LoadedFeed]
+) -> list[Side]:
+    """A delivery's refused rows as the lake and each engine have them."""
+    path = quarantine_table(delivery.feed.name)
+    none = TableState(str(lake.folder(path)), REFUSED_FIELDS, (), ())
+    held = pinned.tables.get(path, none)
+    engine.define("_refused_of_lake", held)
+    columns = refused_columns([column.name for column in held.fields])
+    kept = f"(SELECT {columns} FROM _refused_of_lake WHERE file_id IN ({delivery.ids}))"
+    sides = [Side(LAKE, _as_refused(kept), _REFUSED)]
+    for name, one in parsed.items():
+        adds = one.quarantine.adds if one.quarantine else ()
+        root = Path(one.after.root).parents[1] / path
+        found = side_of(engine, name, TableState(str(root), REFUSED_FIELDS, (), adds))
+        sides.append(Side(name, _as_refused(found.relation), _REFUSED))
+    return sides
+
+
+def _as_refused(relation: str) -> str:
+    """Refused rows without the batch, each column of its type."""
+    columns = ", ".join(f"CAST({quoted(f.name)} AS {f.type}) AS {quoted(f.name)}" for f in _REFUSED)
+    return f"(SELECT {columns} FROM {relation})"
