@@ -15,7 +15,7 @@ import time
 import uuid
 from collections.abc import Generator, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from functools import reduce
 from pathlib import Path
@@ -72,6 +72,34 @@ class _Query:
     text: str
 
 
+@dataclass
+class _Output:
+    """The files named `prefix-…` below `root`. Those count that a finished task has told of.
+
+    Others are there where a task failed or was tried twice: no commit would ever name them.
+    """
+
+    root: Path
+    prefix: str
+    counting: set[Path] = field(default_factory=set)
+    uncertain: bool = False
+
+    def settle(self, files: Iterable[DataFile]) -> None:
+        """These count. Whoever else tried the same task wrote to the same folders."""
+        self.counting.update(self.root / file.path for file in files if file.path)
+        for folder in {path.parent for path in self.counting}:
+            self._forget(folder.glob(f"{self.prefix}-*.parquet"))
+
+    def forget_others(self) -> None:
+        """Remove what does not count, wherever it is."""
+        self._forget(self.root.rglob(f"{self.prefix}-*.parquet"))
+
+    def _forget(self, found: Iterable[Path]) -> None:
+        for path in set(found) - self.counting:
+            path.unlink(missing_ok=True)
+            self.uncertain = True
+
+
 # What a name stands for: files, rows of Spark's, a query.
 _Relation = TableState | _Frame | _Query
 
@@ -88,6 +116,8 @@ class SparkEngine:
     ) -> None:
         self._fetch = fetch or (lambda _: None)
         self._stack = ExitStack()
+        self._outputs: dict[tuple[Path, str], _Output] = {}
+        self._stack.callback(self._forget_late)  # behind the session's end
         self._session: SparkSession = self._stack.enter_context(open_session(settings))
         self._file_bytes = _bytes(settings.file_size)
         self._catalogue = DuckDBEngine(readable, scratch)
@@ -193,7 +223,7 @@ class SparkEngine:
         fields = self.fields(query)
         frame = self._frame(query, fields)
         self._expect(query)
-        files = self._write(frame, fields, root, prefix, partition_by)
+        files = self._write(frame, fields, root, prefix, partition_by, partition_by)
         return Written(fields, tuple(file for file in files if file.path), left_out(files))
 
     def write_months(
@@ -218,7 +248,9 @@ class SparkEngine:
             return ()
         self._expect(query)
         together = reduce(lambda one, other: one.union(other), parts)
-        return tuple(self._write(together, fields, root, prefix, partition_by))
+        # A task has rows of one month only, so that those need no shuffle.
+        inner = partition_by[1:]
+        return tuple(self._write(together, fields, root, prefix, partition_by, inner))
 
     def rows(self, query: str) -> list[tuple[Any, ...]]:
         frame = self._frame(query, self._simple_fields(query))
@@ -409,22 +441,33 @@ class SparkEngine:
         root: Path,
         prefix: str,
         partition_by: Sequence[str],
+        gathered: Sequence[str],
     ) -> list[DataFile]:
-        """Write rows below `root`; where that fails, none of it is left."""
-        columns = [_named(name) for name in partition_by]
-        frame = self._rebalanced(frame, columns)
-        if columns:
-            frame = frame.sortWithinPartitions(*columns)
+        """Write rows below `root`; where that fails, none of it is left.
+
+        `gathered` are the partition columns of which a task may have several values.
+        """
+        if gathered:
+            columns = [_named(name) for name in partition_by]
+            frame = self._rebalanced(frame, columns).sortWithinPartitions(*columns)
         kinds = {field.name: field.type for field in fields}
         writer = Writer(str(root), prefix, tuple(partition_by), kinds, self._file_bytes)
         root.mkdir(parents=True, exist_ok=True)
+        output = self._outputs.setdefault((root, prefix), _Output(root, prefix))
         try:
             files = self._run(frame, writer)
         except RetailmartError:
-            for unfinished in root.rglob(f"{prefix}*.parquet"):
-                unfinished.unlink(missing_ok=True)
+            output.uncertain = True
+            output.forget_others()
             raise
+        output.settle(files)
         return files
+
+    def _forget_late(self) -> None:
+        """A task that is told to stop may go on for seconds; by now none does."""
+        for output in self._outputs.values():
+            if output.uncertain:
+                output.forget_others()
 
     def _rebalanced(self, frame: DataFrame, columns: Sequence[str]) -> DataFrame:
         """Rows of a partition together, and a partition that is too large for one file cut.

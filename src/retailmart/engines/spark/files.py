@@ -49,7 +49,9 @@ class Writer:
         from pyspark import TaskContext
 
         task = TaskContext.get()
-        number = (task.partitionId(), task.attemptNumber()) if task else (0, 0)
+        # Attempts are counted anew where a stage is tried again while its tasks still run: only
+        # the id is no other's.
+        number = (task.partitionId(), task.taskAttemptId()) if task else (0, 0)
         name = "{}-{:06d}-{}".format(self.prefix, *number)
         for file in self._files(batches, name):
             yield pa.RecordBatch.from_arrays([pa.array([json.dumps(asdict(file))])], ["file"])

@@ -119,6 +119,8 @@ def _new(settings: SparkSettings) -> SparkSession:
             if master.startswith("local"):
                 defaults |= _ON_ONE_MACHINE
                 os.environ.setdefault("PYSPARK_PYTHON", sys.executable)
+        if python := given.get("spark.pyspark.python"):  # what only spark-submit looks at
+            os.environ["PYSPARK_PYTHON"] = python
         for key, value in {**defaults, **given}.items():
             builder = builder.config(key, value)
         return builder.getOrCreate()
