@@ -28,12 +28,12 @@ test-spark: $(SPARK_VENV)/.installed
 	$(SPARK_VENV)/bin/pytest -n 2 --dist loadfile -m spark tests
 
 lint: .venv-dev/.installed
-	.venv-dev/bin/ruff check src tests bench chaos
-	.venv-dev/bin/ruff format --check src tests bench chaos
+	.venv-dev/bin/ruff check src tests bench chaos deploy
+	.venv-dev/bin/ruff format --check src tests bench chaos deploy
 	.venv-dev/bin/mypy
 
-bench: .venv/.installed
-	.venv/bin/python bench/run.py $(BENCH)
+bench: .venv/.installed .venv-dev/.installed
+	.venv/bin/python bench/run.py --spark .venv-dev/bin/python $(BENCH)
 
 chaos: .venv-dev/.installed
 	.venv-dev/bin/python -m chaos.campaign $(CHAOS)

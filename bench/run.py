@@ -51,6 +51,7 @@ class Plan:
     rows: int
     pairs: int
     repeats: int
+    spark: Path
 
     @property
     def database_rows(self) -> int:
@@ -61,6 +62,12 @@ class Plan:
     def refreshed_rows(self) -> int:
         """Rows of the table that changes a little: 5 M beside 20 M."""
         return min(5_000_000, self.rows // 4)
+
+    @property
+    def spark_rows(self) -> tuple[int, ...]:
+        """Rows of the full loads on Spark: 1 M and 5 M beside 20 M, 100,000 beside 1 M."""
+        few = self.rows <= SMALL_ROWS
+        return (self.rows // 10,) if few else (self.rows // 20, self.rows // 4)
 
     @property
     def base_rows(self) -> int:
@@ -93,6 +100,7 @@ class Figures:
     refresh: Mapping[str, Sequence[float]]
     json: Mapping[str, Mapping[str, Sequence[float]]]
     small_files: Sequence[float]
+    spark: Mapping[str, Mapping[str, Sequence[float]]] | None
 
     def all(self) -> Iterable[Usage]:
         """Every process, in the order of the report."""
@@ -204,6 +212,19 @@ def many_files(figures: Figures) -> Row:
     return Row("2,000 small files", f"{speed:,.0f} a second", "≥ 1,000", speed >= 1000, note)
 
 
+def load_on_spark(figures: Figures) -> Row:
+    """Four sales marts on Spark ÷ a PySpark script of tutorials; the worst of the sizes."""
+    measure = "full load on Spark ÷ PySpark script of tutorials"
+    if figures.spark is None:
+        return Row(measure, "not measured", "≤ 0.40", None, "pip install 'retailmart[spark]'")
+    ratios, notes = [], []
+    for rows, tries in figures.spark.items():
+        ours, theirs, duckdb = (median(tries[side]) for side in ("ours", "theirs", "duckdb"))
+        ratios.append(ours / theirs)
+        notes.append(f"{int(rows):,} rows {ours:.1f} s ÷ {theirs:.1f} s (DuckDB {duckdb:.1f} s)")
+    return _ratio(measure, max(ratios), 0.4, ", ".join(notes))
+
+
 MEASURES: Final[tuple[Callable[[Figures], Row], ...]] = (
     full_load,
     full_load_cpu,
@@ -219,6 +240,7 @@ MEASURES: Final[tuple[Callable[[Figures], Row], ...]] = (
     json_lines,
     json_array,
     many_files,
+    load_on_spark,
 )
 
 
@@ -231,6 +253,7 @@ def take_figures(plan: Plan) -> Figures:
     refresh = _told(plan, "tables", plan.refreshed_rows)
     json_load = _told(plan, "json_load", plan.base_rows)
     small_files = _told(plan, "files")
+    spark = _spark(plan)
     limited = _load(full, "full load, memory_limit 2GB", MEMORY_LIMIT)
     unsafe, pairs = [], []
     for number in range(plan.pairs):
@@ -247,6 +270,7 @@ def take_figures(plan: Plan) -> Figures:
         refresh=refresh["refresh"],
         json=json_load,
         small_files=small_files["files"],
+        spark=spark,
         day_on_full=tuple(on_full for on_full, _ in days),
         day_on_base=tuple(on_base for _, on_base in days),
         nothing=tuple(_run(full, "nothing to do") for _ in range(5)),
@@ -277,13 +301,24 @@ def _pair(shop: Path, number: int) -> tuple[Usage, Usage]:
     return ours, theirs
 
 
-def _told(plan: Plan, name: str, rows: int | None = None) -> Any:
+def _told(
+    plan: Plan, name: str, *rows: int, python: Path | str = sys.executable, tries: int = 0
+) -> Any:
     """What a script of this folder measured, in a process of its own."""
-    script = [sys.executable, HERE / f"{name}.py", "--work", plan.work]
+    script = [python, HERE / f"{name}.py", "--work", plan.work]
+    options = [*(("--rows", *rows) if rows else ()), *(("--tries", tries) if tries else ())]
     with tempfile.TemporaryFile() as told:
-        _process(name, [*script, *(("--rows", rows) if rows else ())], plan.work, stdout=told)
+        _process(name, [*script, *options], plan.work, stdout=told)
         told.seek(0)
         return json.load(told)
+
+
+def _spark(plan: Plan) -> Any:
+    """Seconds on Spark; None where it is not installed."""
+    asked = [plan.spark, "-c", "import pyspark"]
+    if subprocess.run(asked, capture_output=True, check=False).returncode:
+        return None
+    return _told(plan, "spark", *plan.spark_rows, python=plan.spark, tries=plan.pairs)
 
 
 def _load(
@@ -456,6 +491,9 @@ def main() -> int:
     )
     parser.add_argument("--pairs", type=int, help="full loads of each side (3; 1 with --small)")
     parser.add_argument("--repeats", type=int, help="days on each load (5; 3 with --small)")
+    parser.add_argument(
+        "--spark", type=Path, default=Path(sys.executable), help="the Python that has pyspark"
+    )
     parser.add_argument("--work", type=Path, help="existing folder to work in (a temporary one)")
     parser.add_argument(
         "--out", type=Path, help="report (results.md beside this file; none with --small)"
@@ -469,6 +507,7 @@ def main() -> int:
             rows=SMALL_ROWS if options.small else options.rows,
             pairs=options.pairs or (1 if options.small else 3),
             repeats=options.repeats or (3 if options.small else 5),
+            spark=options.spark.absolute(),
         )
         try:
             text = report(plan, take_figures(plan))

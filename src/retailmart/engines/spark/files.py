@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -54,7 +54,7 @@ class Writer:
         number = (task.partitionId(), task.taskAttemptId()) if task else (0, 0)
         name = "{}-{:06d}-{}".format(self.prefix, *number)
         for file in self._files(batches, name):
-            yield pa.RecordBatch.from_arrays([pa.array([json.dumps(asdict(file))])], ["file"])
+            yield pa.RecordBatch.from_arrays([pa.array([json.dumps(vars(file))])], ["file"])
 
     def _files(self, batches: Iterable[pa.RecordBatch], name: str) -> Iterator[DataFile]:
         current: _Open | None = None

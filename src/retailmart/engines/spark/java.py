@@ -17,8 +17,8 @@ if TYPE_CHECKING:
 
 _OLDEST_SPARK = (3, 5)
 _INSTALL = "Install it with: pip install 'retailmart[spark]'"
-# Beside pyspark, which a platform may bring itself, perhaps unknown to pip.
-_BESIDE = ("pandas", "sqlglot")
+# Beside pyspark, which a platform may bring itself, perhaps unknown to pip; rows travel by it.
+_BESIDE = ("pandas",)
 _FOR_CONNECT = ("grpc", "grpc_status", "google.rpc")
 _PACKAGES = {
     "grpc": "grpcio",
