@@ -1,7 +1,8 @@
-"""What a shop of the tests stands on: files here and SQLite, or S3 and MySQL. Same behaviour."""
+"""What a shop of the tests stands on: files here and SQLite, S3 and MySQL, or Spark. All alike."""
 
 from __future__ import annotations
 
+import re
 import sqlite3
 from collections.abc import Iterable
 from contextlib import closing
@@ -84,6 +85,14 @@ class LocalBackend:
 
 
 @dataclass(frozen=True)
+class SparkBackend(LocalBackend):
+    """The same, and runs are on Spark: in the session of this process."""
+
+    def settle(self, folder: Path) -> None:
+        choose_engine(folder, "spark")
+
+
+@dataclass(frozen=True)
 class RemoteBackend:
     """A bucket for landing, lake and archive; MySQL for the shop, the ledger and what is shown."""
 
@@ -133,6 +142,14 @@ class RemoteBackend:
 
     def execute_in_shop(self, *statements: str) -> None:
         self.shop.execute(*statements)
+
+
+def choose_engine(folder: Path, engine: str) -> None:
+    """Change the line of retailmart.yml that names the engine."""
+    path = folder / "retailmart.yml"
+    text, found = re.subn(r"^engine: .*$", f"engine: {engine}", path.read_text(), flags=re.M)
+    assert found == 1
+    path.write_text(text)
 
 
 def _address(database: Database, password: str) -> str:

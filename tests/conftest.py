@@ -16,7 +16,7 @@ import retailmart
 from retailmart.cli import main
 from retailmart.report import RunReport
 from retailmart.template import write_project
-from tests.backends import Backend, LocalBackend, RemoteBackend, shop_tables
+from tests.backends import Backend, LocalBackend, RemoteBackend, SparkBackend, shop_tables
 
 pytest_plugins = ["tests.services.fixtures", "tests.services.spark"]
 
@@ -114,10 +114,14 @@ def called(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) 
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
-    """A test marked `every_backend` runs once on each."""
+    """A test marked `every_backend` or `every_engine` runs once on each."""
     if "backend" in metafunc.fixturenames:
-        everywhere = metafunc.definition.get_closest_marker("every_backend")
-        names = ("local", "remote") if everywhere else ("local",)
+        marked = metafunc.definition.get_closest_marker
+        names = [pytest.param("local")]
+        if marked("every_backend"):
+            names.append(pytest.param("remote"))
+        if marked("every_engine"):
+            names.append(pytest.param("spark", marks=pytest.mark.spark))
         metafunc.parametrize("backend", names, indirect=True)
 
 
@@ -126,6 +130,9 @@ def backend(request: pytest.FixtureRequest, tmp_path: Path) -> Backend:
     """What the shop stands on; the servers are started when a test first asks for them."""
     if request.param == "local":
         return LocalBackend(tmp_path / "shop")
+    if request.param == "spark":
+        request.getfixturevalue("spark_session")
+        return SparkBackend(tmp_path / "shop")
     mariadb, s3 = request.getfixturevalue("mariadb"), request.getfixturevalue("s3")
     return RemoteBackend(s3.look(s3.bucket()), mariadb.database(), mariadb.database())
 

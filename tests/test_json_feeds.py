@@ -81,6 +81,7 @@ def test_the_content_tells_the_layout(users: Shop, name: str, array: bool) -> No
     assert users.refused("users") == []
 
 
+@pytest.mark.every_engine
 def test_two_markets_differ(users: Shop) -> None:
     """Columns by alias, letter case and inner object; a pattern cuts; texts and numbers alike."""
     one = {" customer id ": "7", "Number of Employees": "3", "address": {"City": "Lagos", "zip": 5}}
@@ -94,6 +95,7 @@ def test_two_markets_differ(users: Shop) -> None:
     ]
 
 
+@pytest.mark.every_engine
 def test_nested_objects_can_be_kept(users: Shop) -> None:
     """With `nested: keep` an object is JSON text in its column."""
     text = FEED.replace("[address.city]", "[address]").replace("json\n", "json\nnested: keep\n", 1)
@@ -103,6 +105,7 @@ def test_nested_objects_can_be_kept(users: Shop) -> None:
     assert raw(users, "city, more") == [('{"city":"A","n":1.50}', None)]
 
 
+@pytest.mark.every_engine
 def test_refused_records_tell_where(users: Shop) -> None:
     """Line is the record's number, the message has its JSON pointer, raw its own text."""
     rows = [
@@ -137,6 +140,7 @@ def test_refused_records_tell_where(users: Shop) -> None:
     assert (line.records, line.loaded, line.quarantined) == (7, 1, 6)
 
 
+@pytest.mark.every_engine
 def test_large_files_come_out_the_same(users: Shop, monkeypatch: pytest.MonkeyPatch) -> None:
     """Whether the engine reads a file as it is or it is written anew, raw and quarantine agree."""
     records = [
@@ -159,6 +163,7 @@ def test_large_files_come_out_the_same(users: Shop, monkeypatch: pytest.MonkeyPa
     assert refused[1] - refused[0] == refused[0]
 
 
+@pytest.mark.every_engine
 def test_a_correction_replaces_and_a_copy_does_not_count(users: Shop) -> None:
     """The same name with new content supersedes; the same content again is a duplicate."""
     users.drop("market1/users.json", '[{"Customer ID": 1}, {"Customer ID": 2}]')
@@ -214,6 +219,7 @@ def test_without_a_json_feed_json_is_no_known_type(shop: Shop) -> None:
     assert "is no CSV file, and no feed takes other formats" in reason.read_text()
 
 
+@pytest.mark.every_engine
 def test_nulls_of_a_feed_refuse_no_row(shop: Shop) -> None:
     """A `-` in an optional number is nothing, in CSV as in JSON."""
     without_markets(shop)
@@ -226,6 +232,7 @@ def test_nulls_of_a_feed_refuse_no_row(shop: Shop) -> None:
 
 
 @pytest.mark.parametrize("ending", [".csv", ".xlsx"])
+@pytest.mark.every_engine
 def test_repaired_records_come_back_once(
     users: Shop, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, ending: str
 ) -> None:
@@ -285,6 +292,7 @@ def repair(sheet: Path, wrong: str, right: str) -> None:
     book.save(sheet)
 
 
+@pytest.mark.every_engine
 def test_new_keys_can_become_columns(users: Shop) -> None:
     """With `columns: evolve` further keys, and the leaves of objects, are columns of raw."""
     feed = FEED.replace("rules:", "schema: {columns: evolve}\nrules:")

@@ -96,6 +96,7 @@ def test_same_content_under_another_name_is_a_duplicate(shop: Shop) -> None:
     assert_total(shop, 2, "15.00")
 
 
+@pytest.mark.every_engine
 def test_equal_lines_are_two_sales(shop: Shop) -> None:
     """Rows have no identity: two equal lines count twice."""
     shop.sales("sales_a.csv", [sale(), sale()])
@@ -103,6 +104,7 @@ def test_equal_lines_are_two_sales(shop: Shop) -> None:
     assert_total(shop, 2, "20.00")
 
 
+@pytest.mark.every_engine
 def test_new_content_under_a_name_supersedes(shop: Shop) -> None:
     """Old rows leave every table, other files of the month stay, the difference is told."""
     shop.sales("sales_a.csv", [sale(), sale(2), sale(3)])
@@ -122,6 +124,7 @@ def test_new_content_under_a_name_supersedes(shop: Shop) -> None:
     ]
 
 
+@pytest.mark.every_engine
 def test_a_new_version_that_moves_rows_to_another_month(shop: Shop) -> None:
     """Months of both versions are rebuilt, and a month left empty is gone everywhere."""
     shop.sales("sales_a.csv", [sale(1, day="2024-01-31"), sale(2, day="2024-02-01")])
@@ -211,6 +214,7 @@ def test_a_first_run_that_refuses_everything_does_not_hinder_the_next(shop: Shop
     assert_total(shop, 1, "10.00")
 
 
+@pytest.mark.every_engine
 def test_a_correction_whose_rows_are_all_quarantined_empties_the_file(shop: Shop) -> None:
     """A loadable new version supersedes although none of its rows is good."""
     shop.sales("sales_a.csv", [sale()])
@@ -226,6 +230,7 @@ def test_a_correction_whose_rows_are_all_quarantined_empties_the_file(shop: Shop
 # marts
 
 
+@pytest.mark.every_engine
 def test_january_s_second_file_leaves_one_top_seller_a_store(shop: Shop) -> None:
     """The incentive of a month is that of all its files; who was top may be top no more."""
     shop.sales("sales_a.csv", [sale(person=1, price="100.00"), sale(person=2, price="60.00")])
@@ -241,6 +246,7 @@ def test_january_s_second_file_leaves_one_top_seller_a_store(shop: Shop) -> None
     assert [r[0] for r in shop.published("sales_team_incentive", "incentive")] == [0, 0.1, 1.2]
 
 
+@pytest.mark.every_engine
 def test_tied_tops_each_earn_the_full_rate(shop: Shop) -> None:
     """Nobody loses by a tie."""
     shop.sales("sales_a.csv", [sale(person=1, price="50.00"), sale(person=2, price="50.00")])
@@ -252,6 +258,7 @@ def test_tied_tops_each_earn_the_full_rate(shop: Shop) -> None:
     ("total", "incentive"),
     [("0.50", "0.01"), ("0.49", "0.00"), ("1.50", "0.02"), ("2.50", "0.03"), ("100.50", "1.01")],
 )
+@pytest.mark.every_engine
 def test_the_incentive_is_rounded_half_up(shop: Shop, total: str, incentive: str) -> None:
     """Half a cent goes to the salesperson, whether the cent before is odd or even."""
     shop.sales("sales_a.csv", [sale(price=total)])
@@ -259,6 +266,7 @@ def test_the_incentive_is_rounded_half_up(shop: Shop, total: str, incentive: str
     assert shop.mart("sales_team_incentive", "incentive") == [(cents(incentive),)]
 
 
+@pytest.mark.every_engine
 def test_scope_and_rate_of_the_incentive_are_settings(shop: Shop) -> None:
     """A changed variable rebuilds and republishes the mart without any new file."""
     shop.sales("sales_a.csv", [sale(person=1, price="50.00"), sale(store=2, person=3)])
@@ -277,6 +285,7 @@ def test_scope_and_rate_of_the_incentive_are_settings(shop: Shop) -> None:
     assert shop.run().nothing_to_do
 
 
+@pytest.mark.every_engine
 def test_unknown_keys_keep_their_sales_and_are_counted(shop: Shop) -> None:
     """A sale of an unknown customer, store or salesperson stays, with NULLs, and is told."""
     unknown = sale(77, 9, person=8)
@@ -301,6 +310,7 @@ def test_unknown_keys_keep_their_sales_and_are_counted(shop: Shop) -> None:
     assert (77, None, 20) in shop.published("customer_monthly_purchase", columns)
 
 
+@pytest.mark.every_engine
 def test_an_extra_column_reaches_raw_and_both_row_marts(shop: Shop) -> None:
     """payment_mode travels as JSON by its name; files without it have NULL."""
     shop.sales("sales_a.csv", [sale() + ",UPI"], f"{HEADER},payment_mode")
@@ -324,6 +334,7 @@ def purchases(shop: Shop, *lines: tuple[int, str, str]) -> None:
     shop.sales("sales_a.csv", [sale(c, day=f"{m}-10", price=total) for c, m, total in lines])
 
 
+@pytest.mark.every_engine
 def test_declining_customers_by_hand(shop: Shop) -> None:
     """Gap months are 0, falls in a row are counted, who did not fall is not there."""
     purchases(
@@ -363,6 +374,7 @@ def test_declining_customers_by_hand(shop: Shop) -> None:
         ("300.00", "299.99", "0.00"),
     ],
 )
+@pytest.mark.every_engine
 def test_change_percent_is_rounded_half_up(shop: Shop, before: str, now: str, percent: str) -> None:
     """Half a hundredth is rounded away from zero, as on paper."""
     purchases(shop, (1, "2024-02", before), (1, "2024-03", now))
@@ -409,6 +421,7 @@ def test_the_month_is_the_last_that_ended_before_as_of_and_has_sales(
 # the user changes marts
 
 
+@pytest.mark.every_engine
 def test_a_new_mart_is_built_over_all_history(shop: Shop) -> None:
     """A mart's file added after runs is built and published from all months, without new files."""
     shop.sales("sales_a.csv", [sale(), sale(2, 2, "2024-02-01", 3)])
@@ -466,6 +479,7 @@ def test_an_edited_mart_is_rebuilt_and_republished(shop: Shop) -> None:
     assert_total(shop, 2, "20.00")
 
 
+@pytest.mark.every_engine
 def test_publish_can_be_switched_off_and_on_under_another_name(shop: Shop) -> None:
     """After each switch the table of that name shows the mart as it is."""
     shop.sales("sales_a.csv", [sale()])
@@ -492,6 +506,7 @@ def test_a_row_mart_is_published_by_one_word(shop: Shop) -> None:
     assert shop.published("customer_mart", "customer_id, total_cost") == [(1, 10), (1, 10)]
 
 
+@pytest.mark.every_engine
 def test_a_mart_reads_another_mart(shop: Shop) -> None:
     """It is built after the mart it reads, and follows it when that one alone is edited."""
     top = """-- refresh: months
@@ -514,6 +529,7 @@ SELECT _month, max(monthly_total) AS best FROM customer_monthly_purchase GROUP B
     assert shop.published("best_months", "_month, best") == [("2024-01", 16), ("2024-02", 31)]
 
 
+@pytest.mark.every_engine
 def test_a_column_added_to_the_feed_keeps_history(shop: Shop) -> None:
     """Raw takes a new schema without losing the files that were loaded under the old one."""
     shop.sales("sales_a.csv", [sale()])
@@ -529,6 +545,7 @@ def test_a_column_added_to_the_feed_keeps_history(shop: Shop) -> None:
     assert len(shop.mart("customer_monthly_purchase")) == 3
 
 
+@pytest.mark.every_engine
 def test_a_source_column_of_another_type_keeps_history(shop: Shop) -> None:
     """The shop's database turns a text column into numbers; row marts keep their old months."""
     shop.sales("sales_a.csv", [sale()])
@@ -550,6 +567,7 @@ def test_a_source_column_of_another_type_keeps_history(shop: Shop) -> None:
 # gates
 
 
+@pytest.mark.every_engine
 def test_a_fail_rule_stops_the_run_and_the_next_one_works(shop: Shop) -> None:
     """Nothing of the run is kept, files stay in landing; a corrected file then loads."""
     shop.sales("sales_a.csv", [sale()])
@@ -580,6 +598,7 @@ _LOSES = ("LEFT JOIN customer", "INNER JOIN customer")
 
 
 @pytest.mark.parametrize("mart", ["customer_mart", "customer_monthly_purchase"])
+@pytest.mark.every_engine
 def test_a_mart_that_loses_rows_of_new_files_fails(shop: Shop, mart: str) -> None:
     """The message names mart, month and difference; nothing changes, files stay."""
     shop.sales("sales_a.csv", [sale()])
@@ -610,6 +629,7 @@ def test_a_mart_edited_to_lose_old_rows_fails(shop: Shop, mart: str, with_file: 
     assert everything(shop) == before
 
 
+@pytest.mark.every_engine
 def test_a_mart_with_broken_sql_fails_and_works_once_corrected(shop: Shop) -> None:
     """An error in a mart names its file; the open batch is finished after the correction."""
     shop.sales("sales_a.csv", [sale()])
@@ -660,6 +680,7 @@ _PURCHASES = "customer_monthly_purchase"
 # the report
 
 
+@pytest.mark.every_engine
 def test_the_report_tells_the_run_s_figures(shop: Shop) -> None:
     """Files, rows, warnings, balance, marts and archive are those of the run."""
     shop.sales("sales_a.csv", [sale(), sale(2, total="9.99"), sale(day="2024-02-30")])
@@ -694,6 +715,7 @@ def test_the_report_tells_the_run_s_figures(shop: Shop) -> None:
     assert idle.waiting == ("sales_d.csv.part",)
 
 
+@pytest.mark.every_engine
 def test_only_touched_months_are_written(shop: Shop) -> None:
     """A day of March leaves January's files of every month's mart as they are."""
     shop.sales("sales_a.csv", [sale(), sale(day="2024-03-01")])
@@ -711,6 +733,7 @@ def test_only_touched_months_are_written(shop: Shop) -> None:
     assert {line.name: line.months for line in report.batches[0].marts}[_PURCHASES] == 1
 
 
+@pytest.mark.every_engine
 def test_sql_does_not_care_for_the_case_of_names(shop: Shop) -> None:
     """A mart that writes FROM SALES reads the feed sales."""
     (shop.folder / "marts" / "loud.sql").write_text(

@@ -79,6 +79,7 @@ def refusals(report: RunReport) -> dict[str, str | None]:
 
 
 @pytest.mark.every_backend
+@pytest.mark.every_engine
 def test_a_new_column_reaches_raw_lake_and_database_in_the_same_run(
     shop: Shop, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -128,6 +129,7 @@ def test_a_run_that_fails_behind_the_new_column_is_finished_by_the_next(
 
 
 @pytest.mark.every_backend
+@pytest.mark.every_engine
 def test_a_column_of_another_type_is_shown_in_a_table_of_that_type(shop: Shop) -> None:
     """What a narrower column of the database would not take arrives whole."""
     settle(shop, "{types: evolve}")
@@ -175,6 +177,7 @@ def test_a_frozen_feed_refuses_the_file(shop: Shop) -> None:
     assert shop.mart("everything", "id, till") == [(1, "x"), (3, "z")]
 
 
+@pytest.mark.every_engine
 def test_rows_with_a_value_in_a_strange_column_are_quarantined(shop: Shop) -> None:
     """Those without one are rows like any others; the reason names the column."""
     settle(shop, "{columns: discard_row}")
@@ -191,6 +194,7 @@ def test_values_of_strange_columns_can_be_dropped(shop: Shop) -> None:
     assert shop.mart("everything", "id, more") == [(1, None)]
 
 
+@pytest.mark.every_engine
 def test_a_missing_column_is_null_or_refuses_the_file(shop: Shop) -> None:
     """An optional one is empty in the file's rows; without a mandatory one there are no rows."""
     settle(shop, "evolve")
@@ -218,6 +222,7 @@ def deliver_json(shop: Shop, name: str, *records: Mapping[str, Any]) -> RunRepor
     return shop.run()
 
 
+@pytest.mark.every_engine
 def test_keys_of_json_become_columns_and_types_grow(shop: Shop) -> None:
     """A key that some records have is a column; a nested one has a dot, which is made fit."""
     settle_json(shop, "evolve")
@@ -251,6 +256,7 @@ def test_a_frozen_json_feed_refuses_columns_and_values(shop: Shop) -> None:
     assert why.startswith("has 'x' in record 2, column n, which should be a whole number")
 
 
+@pytest.mark.every_engine
 def test_json_rows_and_values_are_discarded_by_policy(shop: Shop) -> None:
     """A record that says something of a strange key, and a value that is not of its type."""
     settle_json(shop, "{columns: discard_row, types: discard_value}")
@@ -263,6 +269,7 @@ def test_json_rows_and_values_are_discarded_by_policy(shop: Shop) -> None:
 # types
 
 
+@pytest.mark.every_engine
 def test_types_grow_as_far_as_the_values_need(shop: Shop) -> None:
     """INT, BIGINT, DECIMAL; what no number holds is quarantined; older rows keep their values."""
     settle(shop, "{types: evolve}")
@@ -282,6 +289,7 @@ def test_types_grow_as_far_as_the_values_need(shop: Shop) -> None:
     assert [row[:4] for row in shop.refused("till")] == [("5.csv", 2, "n", "type")]
 
 
+@pytest.mark.every_engine
 def test_days_become_moments_only_by_setting(shop: Shop) -> None:
     """Then plain days are midnight, in files to come as well; the month stays a day always."""
     settle(shop, "{types: evolve}")
@@ -306,6 +314,7 @@ def test_days_become_moments_only_by_setting(shop: Shop) -> None:
     ]
 
 
+@pytest.mark.every_engine
 def test_frozen_types_refuse_the_file_with_column_line_and_value(shop: Shop) -> None:
     """Whatever else the file holds stays out too, and its older version stays in."""
     settle(shop, "{types: freeze}")
@@ -320,6 +329,7 @@ def test_frozen_types_refuse_the_file_with_column_line_and_value(shop: Shop) -> 
     assert any(path.startswith("error_files/bad_schema/a.csv") for path in shop.archived())
 
 
+@pytest.mark.every_engine
 def test_values_of_another_type_can_be_dropped(shop: Shop) -> None:
     """They are NULL; a mandatory value that would be is quarantined."""
     settle(shop, "{types: discard_value}")
@@ -346,6 +356,7 @@ def test_a_feed_whose_table_is_frozen_takes_no_first_file(shop: Shop) -> None:
 
 
 @pytest.mark.parametrize("policy", ["discard_row", "discard_value"])
+@pytest.mark.every_engine
 def test_all_rows_of_a_first_file_can_be_quarantined(shop: Shop, policy: str) -> None:
     """No table is made, however many files come; replayed once there may be one, they count."""
     settle(shop, f"{{table: {policy}}}")
@@ -376,6 +387,7 @@ def test_all_rows_of_a_first_file_can_be_quarantined(shop: Shop, policy: str) ->
         ("{columns: discard_value}", "", [(1,)], 1),
     ],
 )
+@pytest.mark.every_engine
 def test_a_repaired_sheet_makes_no_columns(
     shop: Shop, schema: str, more: str, rows: list[tuple[int]], kept: int
 ) -> None:
@@ -389,6 +401,7 @@ def test_a_repaired_sheet_makes_no_columns(
     assert shop.mart("everything", "id") == [(1,)]
 
 
+@pytest.mark.every_engine
 def test_a_refused_row_comes_back_with_the_column_its_file_brought(shop: Shop) -> None:
     """The sheet names the column as raw does, and the value reaches it."""
     settle(shop, "{columns: evolve}")
@@ -404,6 +417,7 @@ def test_a_refused_row_comes_back_with_the_column_its_file_brought(shop: Shop) -
 # the definition
 
 
+@pytest.mark.every_engine
 def test_a_definition_that_grows_is_taken(shop: Shop) -> None:
     """A new column is NULL in older rows, a wider type holds them; the run tells both."""
     settle(shop)
@@ -471,6 +485,7 @@ def test_the_ledger_keeps_a_row_for_each_change(shop: Shop) -> None:
     )
 
 
+@pytest.mark.every_engine
 def test_an_undone_file_leaves_its_column(shop: Shop) -> None:
     """Its rows go; the column stays, empty, and is no new one when the file comes again."""
     settle(shop, "evolve")

@@ -46,6 +46,7 @@ def months_written(batch: BatchReport) -> dict[str, int | None]:
     return {line.name: line.months for line in batch.marts}
 
 
+@pytest.mark.every_engine
 def test_a_sale_keeps_the_customer_of_its_day(shop: Shop) -> None:
     """The old name before the change was seen, the new one from that day on, whatever came when."""
     shop.sales("sales_1.csv", [sale(day="2024-01-15")])
@@ -60,6 +61,7 @@ def test_a_sale_keeps_the_customer_of_its_day(shop: Shop) -> None:
     assert monthly == [("2024-01", "Zoe"), ("2024-02", "Zoe")], "months show the latest name"
 
 
+@pytest.mark.every_engine
 def test_a_change_rewrites_only_what_shows_it(shop: Shop) -> None:
     """Of four months, the one with a sale behind the change; of other customers none."""
     days = ["2024-01-15", "2024-02-15", "2024-03-15"]
@@ -73,6 +75,7 @@ def test_a_change_rewrites_only_what_shows_it(shop: Shop) -> None:
     assert "sales_mart" not in months
 
 
+@pytest.mark.every_engine
 def test_a_key_that_comes_late_heals_its_months(shop: Shop) -> None:
     """Only those that missed it, and the run tells the money that left unknown."""
     shop.sales("sales_1.csv", [sale(77, day="2024-01-15", price="12.50"), sale(day="2024-02-15")])
@@ -132,6 +135,7 @@ def test_marts_of_a_feed_that_never_came_are_named(shop: Shop) -> None:
     assert shop.mart("visitors") == [(2,)]
 
 
+@pytest.mark.every_engine
 def test_tables_alone_are_a_shop(shop: Shop) -> None:
     """Without a single file: what reads only tables is built, and again when they change."""
     (shop.folder / "marts" / "people.sql").write_text(
@@ -168,6 +172,7 @@ def test_a_table_that_nothing_reads_any_more_brings_no_batch(shop: Shop) -> None
     assert shop.run().nothing_to_do
 
 
+@pytest.mark.every_engine
 def test_a_cursor_moves_with_the_data(shop: Shop) -> None:
     """A run that fails behind the read reads the same rows again."""
     shop.backend.execute_in_shop(
@@ -191,6 +196,7 @@ def test_a_cursor_moves_with_the_data(shop: Shop) -> None:
     assert shop.mart("visits") == [(1, 3), (2, 2)]
 
 
+@pytest.mark.every_engine
 def test_marts_that_should_agree_and_do_not_stop_the_run(shop: Shop) -> None:
     """Nothing is published, and the numbers that are off are named."""
     (shop.folder / "marts" / "stores.sql").write_text(
@@ -283,6 +289,7 @@ def _end_of(shop: Shop) -> list[object]:
     ]
 
 
+@pytest.mark.every_engine
 def test_a_column_that_a_table_gets_is_told(shop: Shop) -> None:
     """In the run's report, and in the history of its columns from then on."""
     shop.sales("sales_1.csv", [sale()])

@@ -28,6 +28,7 @@ def files(shop: Shop) -> dict[str, str]:
     return dict(shop.backend.query(query))
 
 
+@pytest.mark.every_engine
 def test_a_run_is_taken_back_everywhere(shop: Shop) -> None:
     """Raw, marts and published tables are what they were; its files lie in undone/."""
     shop.sales("sales_a.csv", [sale(), sale(2, day="2024-02-01")])
@@ -59,6 +60,7 @@ def test_its_files_can_come_again(shop: Shop) -> None:
     assert figures(shop) == before
 
 
+@pytest.mark.every_engine
 def test_the_version_that_it_replaced_counts_again(shop: Shop) -> None:
     """A correction that is taken back brings the older version back from the archive."""
     shop.sales("sales_a.csv", [sale(price="1.00"), sale(2)])

@@ -12,11 +12,13 @@ from typing import Any
 
 import pytest
 
-from retailmart.engines.duckdb import DuckDBEngine, sql_type
+from retailmart.engines import Engine, open_engine
+from retailmart.engines.duckdb import sql_type
 from retailmart.errors import RetailmartError, SettingsError
 from retailmart.house import check_functions
 from retailmart.project import load_project
 from retailmart.project.functions import Functions, read_functions
+from retailmart.project.settings import Settings
 from retailmart.project.types import parse_type
 from tests.conftest import AS_OF, Shop, sale
 from tests.test_docs import blocks
@@ -63,14 +65,17 @@ def digests(tmp_path: Path, text: str) -> dict[str, str]:
     return {name: function.source_digest for name, function in functions.defined.items()}
 
 
-@pytest.fixture
-def engine(tmp_path: Path) -> Iterator[DuckDBEngine]:
-    """An engine without a table."""
-    with closing(DuckDBEngine([tmp_path], tmp_path / "private", threads=2)) as opened:
+@pytest.fixture(params=["duckdb", pytest.param("spark", marks=pytest.mark.spark)])
+def engine(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Engine]:
+    """Each engine, without a table."""
+    if request.param == "spark":
+        request.getfixturevalue("spark_session")
+    settings = Settings(engine=request.param, threads=2)
+    with closing(open_engine(settings, [tmp_path], tmp_path / "private")) as opened:
         yield opened
 
 
-def add(engine: DuckDBEngine, tmp_path: Path, text: str) -> None:
+def add(engine: Engine, tmp_path: Path, text: str) -> None:
     """Give the engine the functions of a text."""
     functions, problems = read(
         tmp_path, f"import pyarrow as pa\nimport pyarrow.compute as pc\n{text}"
@@ -200,7 +205,7 @@ def test_a_query_tells_what_it_may_call(tmp_path: Path, query: str, used: list[s
     ],
 )
 def test_every_type_goes_through_a_function_unchanged(
-    engine: DuckDBEngine, tmp_path: Path, kind: str, value: str
+    engine: Engine, tmp_path: Path, kind: str, value: str
 ) -> None:
     """Values and NULLs come back as they went in."""
     add(engine, tmp_path, f"def same(a: '{kind}') -> '{kind}':\n    return a\n")
@@ -212,13 +217,13 @@ def test_every_type_goes_through_a_function_unchanged(
     assert rows[1] == (None, None)
 
 
-def test_nulls_are_seen(engine: DuckDBEngine, tmp_path: Path) -> None:
+def test_nulls_are_seen(engine: Engine, tmp_path: Path) -> None:
     """A function can give NULL a meaning."""
     add(engine, tmp_path, "def known(a: 'INT') -> 'BOOLEAN':\n    return pc.is_valid(a)\n")
     assert engine.rows("SELECT known(NULL), known(1)") == [(False, True)]
 
 
-def test_what_fits_is_cast_to_the_declared_type(engine: DuckDBEngine, tmp_path: Path) -> None:
+def test_what_fits_is_cast_to_the_declared_type(engine: Engine, tmp_path: Path) -> None:
     """Other widths, dictionaries and whole numbers for money are taken, exactly."""
     add(
         engine,
@@ -254,7 +259,7 @@ def test_what_fits_is_cast_to_the_declared_type(engine: DuckDBEngine, tmp_path: 
     ],
 )
 def test_what_goes_wrong_names_the_function_and_its_line(
-    engine: DuckDBEngine, tmp_path: Path, body: str, told: str
+    engine: Engine, tmp_path: Path, body: str, told: str
 ) -> None:
     """A wrong length, type or an error is one sentence, by every way a query is run."""
     add(
@@ -276,7 +281,7 @@ def test_what_goes_wrong_names_the_function_and_its_line(
     assert engine.rows("SELECT 1") == [(1,)]
 
 
-def test_what_goes_wrong_late_is_told_alike(engine: DuckDBEngine, tmp_path: Path) -> None:
+def test_what_goes_wrong_late_is_told_alike(engine: Engine, tmp_path: Path) -> None:
     """A value in the middle of a stream that has begun is the function's error, too."""
     body = "    if pc.max(a).as_py() > 900000:\n        raise ValueError('too far')\n    return a\n"
     add(engine, tmp_path, f"def f(a: 'BIGINT') -> 'BIGINT':\n{body}")
@@ -307,13 +312,13 @@ def test_what_goes_wrong_late_is_told_alike(engine: DuckDBEngine, tmp_path: Path
         "current_date",
     ],
 )
-def test_a_word_of_sql_is_no_name(engine: DuckDBEngine, tmp_path: Path, name: str) -> None:
+def test_a_word_of_sql_is_no_name(engine: Engine, tmp_path: Path, name: str) -> None:
     """Built-in functions, aggregates, macros and syntax keep their meaning."""
     with pytest.raises(SettingsError, match=rf"functions.py:3: {name} is a word of SQL's own"):
         add(engine, tmp_path, f"def {name}(a: 'INT') -> 'INT':\n    return a\n")
 
 
-def test_functions_are_called_from_several_threads(engine: DuckDBEngine, tmp_path: Path) -> None:
+def test_functions_are_called_from_several_threads(engine: Engine, tmp_path: Path) -> None:
     """Queries that run at the same time call the same function, and none sees another's rows."""
     add(engine, tmp_path, "def twice(a: 'BIGINT') -> 'BIGINT':\n    return pc.multiply(a, 2)\n")
     found: dict[int, int] = {}
@@ -397,6 +402,7 @@ def built(shop: Shop) -> set[str]:
     return {line.name for batch in shop.run().batches for line in batch.marts}
 
 
+@pytest.mark.every_engine
 def test_a_mart_is_built_anew_when_its_function_changes(shop: Shop) -> None:
     """What the function uses counts; the marts that don't call it are left alone."""
     path = shop.folder / "functions.py"
@@ -415,6 +421,7 @@ def test_a_mart_is_built_anew_when_its_function_changes(shop: Shop) -> None:
     assert built(shop) == set()
 
 
+@pytest.mark.every_engine
 def test_an_error_in_a_mart_s_function_names_both(shop: Shop) -> None:
     """The mart's place, the function's line, its words; the batch is finished once it is good."""
     path = shop.folder / "functions.py"
@@ -445,7 +452,7 @@ def test_an_edit_while_a_run_is_on_is_taken_by_the_next(shop: Shop) -> None:
     assert shop.published("loyalty", "points") == [(15,)]
 
 
-def test_classes_of_the_file_find_their_module(engine: DuckDBEngine, tmp_path: Path) -> None:
+def test_classes_of_the_file_find_their_module(engine: Engine, tmp_path: Path) -> None:
     """A dataclass with postponed types works as in any module."""
     text = (
         "from __future__ import annotations\nfrom dataclasses import dataclass\n"
@@ -460,6 +467,7 @@ def test_classes_of_the_file_find_their_module(engine: DuckDBEngine, tmp_path: P
     assert "retailmart_functions" in sys.modules
 
 
+@pytest.mark.every_engine
 def test_the_functions_of_the_docs_work(shop: Shop) -> None:
     """The Python and SQL of docs/functions.md make the mart that the page describes."""
     (code,) = blocks("docs/functions.md", "python")

@@ -63,6 +63,7 @@ def test_a_header_that_names_an_unselected_column(shop: Shop) -> None:
         shop.run()
 
 
+@pytest.mark.every_engine
 def test_a_mart_that_answers_for_another_month_is_stopped(shop: Shop) -> None:
     """Rows outside the month they were computed from would be lost or doubled later."""
     write(shop, f"{_HEAD}SELECT '2024-02' AS _month, total_cost FROM sales")
@@ -71,6 +72,7 @@ def test_a_mart_that_answers_for_another_month_is_stopped(shop: Shop) -> None:
         shop.run()
 
 
+@pytest.mark.every_engine
 def test_a_changed_dimension_shows_in_all_its_months(shop: Shop) -> None:
     """Monthly marts show the latest name everywhere, also where no sale is new."""
     shop.sales("sales_a.csv", [sale(), sale(day="2024-02-01")])
@@ -85,6 +87,7 @@ def test_a_changed_dimension_shows_in_all_its_months(shop: Shop) -> None:
     ]
 
 
+@pytest.mark.every_engine
 def test_variables_and_as_of_reach_the_marts(shop: Shop) -> None:
     """A mart reads its own variable and the run's moment."""
     write(
@@ -99,6 +102,7 @@ def test_variables_and_as_of_reach_the_marts(shop: Shop) -> None:
     assert (word, f"{day}", count) == ("tea", "2024-04-01", 2)
 
 
+@pytest.mark.every_engine
 def test_a_mart_that_is_written_whole_is_read_whole(shop: Shop) -> None:
     """However it is partitioned: by values that are no months, it has none to be cut by."""
     (shop.folder / "marts" / "places.sql").write_text(

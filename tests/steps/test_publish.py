@@ -36,6 +36,7 @@ def changed(shop: Shop) -> dict[str, int | None]:
     return {line.name: line.changed for line in batch.marts if line.published_as}
 
 
+@pytest.mark.every_engine
 def test_only_rows_that_differ_travel(shop: Shop) -> None:
     """A file that changes one customer of many deletes and inserts one row."""
     shop.sales("sales_a.csv", [sale(n) for n in range(1, 10)])
@@ -48,6 +49,7 @@ def test_only_rows_that_differ_travel(shop: Shop) -> None:
     assert shop.published(_PURCHASES, columns).count((4, 20)) == 1
 
 
+@pytest.mark.every_engine
 def test_rows_of_untouched_months_stay_as_they_lie(shop: Shop) -> None:
     """What somebody wrote into January is not looked at by a run of March."""
     shop.sales("sales_a.csv", [sale(), sale(2)])
@@ -86,6 +88,7 @@ def test_a_publish_that_fails_half_way_shows_nothing_of_the_batch(shop: Shop) ->
     assert shop.published(_PURCHASES, columns) == [(1, 20), (2, 10)]
 
 
+@pytest.mark.every_engine
 def test_published_money_is_exact(shop: Shop) -> None:
     """Cents of large and negative totals come back as they are in the mart."""
     prices = ["99999999.99", "-0.01", "0.10", "0.20"]
@@ -170,6 +173,7 @@ def test_a_table_without_months_that_somebody_changed_is_replaced_whole(shop: Sh
     assert after == [(1, 11), (2, 10)]
 
 
+@pytest.mark.every_engine
 def test_another_key_makes_another_table(shop: Shop) -> None:
     """A new definition is loaded whole, whatever the table was before."""
     shop.sales("sales_a.csv", [sale(), sale(2)])
@@ -205,6 +209,7 @@ def tables(database: Database) -> set[str]:
     return {name for (name,) in database.query("SHOW TABLES")}
 
 
+@pytest.mark.every_engine
 def test_new_tables_are_loaded_side_by_side(shop: Shop, monkeypatch: pytest.MonkeyPatch) -> None:
     """Where a server takes several loads at once, two are under way at the same time."""
     shop.sales("sales_a.csv", [sale(n, store=1 + n % 2, person=1) for n in range(1, 10)])

@@ -36,6 +36,7 @@ def edit_mart(shop: Shop, name: str, old: str, new: str) -> None:
     ],
     ids=["a file's money", "a file's rows", "raw's rows", "a mart's money"],
 )
+@pytest.mark.every_engine
 def test_a_number_that_is_off_by_the_least_stops_the_run(
     shop: Shop, statement: str, words: str
 ) -> None:
@@ -52,6 +53,7 @@ def test_a_number_that_is_off_by_the_least_stops_the_run(
     assert "sales_b.csv" in shop.backend.landed()
 
 
+@pytest.mark.every_engine
 def test_all_marts_that_are_off_are_named_at_once(shop: Shop) -> None:
     """Whoever broke two marts reads of both in one message."""
     edit_mart(shop, "customer_mart", "FROM sales s", "FROM (FROM sales LIMIT 1) s")
@@ -64,6 +66,7 @@ def test_all_marts_that_are_off_are_named_at_once(shop: Shop) -> None:
     assert "marts/sales_mart 22.00, off by 2.00" in caught.value.message
 
 
+@pytest.mark.every_engine
 def test_a_join_that_doubles_rows_is_found(shop: Shop) -> None:
     """A dimension with two rows a key would count sales twice."""
     edit_mart(
@@ -77,6 +80,7 @@ def test_a_join_that_doubles_rows_is_found(shop: Shop) -> None:
         shop.run()
 
 
+@pytest.mark.every_engine
 def test_rows_that_cancel_out_in_money_still_count(shop: Shop) -> None:
     """A mart that drops a sale and its return has the right money and the wrong rows."""
     edit_mart(

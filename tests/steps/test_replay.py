@@ -127,6 +127,7 @@ def refused(shop: Shop) -> Shop:
 
 
 @pytest.mark.every_backend
+@pytest.mark.every_engine
 def test_a_repaired_row_is_counted_and_closed(shop: Shop) -> None:
     """It reaches raw with its origin and all marts with its money, and nothing is open any more."""
     shop.sales("sales_1.csv", [sale(), BAD])
@@ -140,6 +141,7 @@ def test_a_repaired_row_is_counted_and_closed(shop: Shop) -> None:
     assert states(shop) == [("sales_1.csv", 3, "closed", "sales_back.csv")]
 
 
+@pytest.mark.every_engine
 def test_what_was_exported_comes_back_as_if_delivered_well(shop: Shop, tmp_path: Path) -> None:
     """Further columns reach the marts as from the row's own file; the sheet's own never do."""
     header = HEADER + ',payment_mode,"a, note"'
@@ -178,6 +180,7 @@ def test_the_export_tells_place_and_reason(shop: Shop, tmp_path: Path) -> None:
     assert {second[name] for name in COLUMNS} == {""}
 
 
+@pytest.mark.every_engine
 def test_a_row_that_could_not_be_cut_can_be_filled_in(shop: Shop, tmp_path: Path) -> None:
     """People write its columns beside the raw text, and it counts."""
     shop.sales("sales_1.csv", [sale(), "1,1,tea"])
@@ -218,6 +221,7 @@ def test_a_header_can_hold_a_formula_too(shop: Shop, tmp_path: Path) -> None:
     }
 
 
+@pytest.mark.every_engine
 def test_a_feed_with_its_own_delimiter_and_encoding(shop: Shop, tmp_path: Path) -> None:
     """The export speaks as the feed's files do, so that it can be dropped as it is."""
     feed = shop.folder / "feeds" / "sales.yml"
@@ -284,6 +288,7 @@ def test_a_corrected_replay_replaces_its_older_version(refused: Shop) -> None:
     assert total(refused) == Decimal("16.00")
 
 
+@pytest.mark.every_engine
 def test_a_row_that_a_corrected_replay_lacks_is_open_again(shop: Shop) -> None:
     """What leaves with the replay's older version can be replayed once more."""
     shop.sales("sales_1.csv", [sale(), BAD, BAD])
@@ -300,6 +305,7 @@ def test_a_row_that_a_corrected_replay_lacks_is_open_again(shop: Shop) -> None:
     assert open_rows(shop) == {}
 
 
+@pytest.mark.every_engine
 def test_undoing_the_replay_opens_the_row_again(refused: Shop) -> None:
     """The row leaves the marts and waits to be repaired."""
     origin = only_origin(refused)
@@ -356,6 +362,7 @@ def test_the_place_of_a_second_refusal_means_the_first_origin(refused: Shop) -> 
         ("9999999999999999999#3", "there is no refused row"),
     ],
 )
+@pytest.mark.every_engine
 def test_a_row_of_unknown_origin_is_kept_out(refused: Shop, said: str, told: str) -> None:
     """It could be any row, counted or not; the file is to be corrected, the item stays open."""
     origin = only_origin(refused)
@@ -426,6 +433,7 @@ def test_without_origin_the_words_of_the_sheet_are_columns_like_others(shop: Sho
     assert raw(shop, "additional_column, _origin") == [('{"_line":"7"}', None)]
 
 
+@pytest.mark.every_engine
 def test_quoted_and_multiline_cells_come_back(shop: Shop, tmp_path: Path) -> None:
     """A name with line ends, quotes and commas is cut, exported and counted as it was."""
     name = 'two\nlines, "quoted"'
@@ -439,6 +447,7 @@ def test_quoted_and_multiline_cells_come_back(shop: Shop, tmp_path: Path) -> Non
     assert raw(shop, "product_name") == [(name,), (name,)]
 
 
+@pytest.mark.every_engine
 def test_a_feed_without_months_takes_rows_back(shop: Shop) -> None:
     """Where rows go to no month, they are counted once all the same."""
     feed = "files: [things*.csv]\ncolumns: {a: {type: INT, mandatory: true}, b: STRING}\n"
@@ -496,6 +505,7 @@ def test_a_correction_is_refused_while_its_rows_are_counted_elsewhere(refused: S
     assert [row[0] for row in refused.mart("customer_mart", "customer_id")] == [1, 2]
 
 
+@pytest.mark.every_engine
 def test_a_correction_counts_where_the_replay_leaves_with_it(refused: Shop) -> None:
     """In one run the file is corrected and the sheet replaced by one without the row."""
     refused.sales("sales_2.csv", [BAD.replace("tea", "milk")])

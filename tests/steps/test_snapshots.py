@@ -85,6 +85,7 @@ def add_mart(shop: Shop, name: str, header: str, query: str) -> None:
 
 
 @pytest.mark.every_backend
+@pytest.mark.every_engine
 def test_marts_are_shown_under_the_run_s_date(shop: Shop, tmp_path: Path) -> None:
     """Only those that ask for it; plain readers find the mart's own rows, without Delta."""
     shop.sales("sales_a.csv", [sale(), sale(2, day="2024-02-03"), sale(3, store=2, person=3)])
@@ -138,6 +139,7 @@ def test_what_is_shown_already_costs_nothing(shop: Shop, tmp_path: Path) -> None
 
 
 @pytest.mark.every_backend
+@pytest.mark.every_engine
 def test_an_earlier_date_stays_as_it_was(shop: Shop, tmp_path: Path) -> None:
     """The next day's run shows every mart again, and touches nothing of the day before."""
     shop.sales("sales_a.csv", [sale(), sale(2)])
@@ -261,6 +263,7 @@ def test_a_half_snapshot_that_nobody_finishes_is_swept(
 
 
 @pytest.mark.every_backend
+@pytest.mark.every_engine
 def test_any_text_can_be_a_folder(shop: Shop, tmp_path: Path) -> None:
     """Odd partition values are folders that Hive's readers understand; `_` columns are none."""
     values = ["a/b", "x y", "ü₦", "50%", "a=b", "it''s", "[x]*?", "%41"]
@@ -278,6 +281,7 @@ def test_any_text_can_be_a_folder(shop: Shop, tmp_path: Path) -> None:
         assert set(found.columns) == {"k", "n"}
 
 
+@pytest.mark.every_engine
 def test_an_empty_mart_is_an_empty_table(shop: Shop, tmp_path: Path) -> None:
     """Readers find its columns and no row, rather than nothing to read."""
     header = "-- partitions: [store_id, _month]"

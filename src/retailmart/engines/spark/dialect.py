@@ -263,9 +263,10 @@ class _Translator:
         found = self._connection.execute("SELECT json_serialize_sql(?)", [query]).fetchall()
         tree = json.loads(found[0][0])
         if tree.get("error"):
-            raise RetailmartError(str(tree.get("error_message", "is no SELECT")))
+            told = str(tree.get("error_message", "it is no SELECT"))
+            raise RetailmartError(told, "Write one SELECT; CASE and GROUP BY do what PIVOT does")
         if len(tree["statements"]) != 1:
-            raise RetailmartError("a query is one SELECT")
+            raise RetailmartError("more than one statement", "A query is one SELECT")
         return self.relation(tree["statements"][0]["node"], None, {}).sql
 
     # what DuckDB says
@@ -478,8 +479,17 @@ class _Translator:
                     raise _refuse("COLUMNS(…)", "name the columns")
                 items += self._star(node, scope)
             else:
-                items.append((node.get("alias") or self.named(node), node))
+                items.append((node.get("alias") or self._called(node, scope), node))
         return items
+
+    def _called(self, node: Node, scope: _Scope) -> str:
+        """The name of a column that is given none: as its table writes it, in that letter case."""
+        if node["class"] == "COLUMN_REF":
+            *relation, name = (str(one).lower() for one in node["column_names"])
+            for column in scope.columns:
+                if column.name.lower() == name and relation in ([], [column.relation.lower()]):
+                    return column.name
+        return self.named(node)
 
     def _star(self, node: Node, scope: _Scope) -> Iterator[tuple[str, Node]]:
         relation = node["relation_name"].lower() or None
@@ -920,6 +930,8 @@ class _Translator:
             place = place.parent
         if len(names) > 1:
             raise _refuse(f"{'.'.join(names)}, a field of a struct,", "use plain columns")
+        if names[0].lower() in _INSTEAD:
+            raise _refuse(names[0], _INSTEAD[names[0].lower()])
         raise RetailmartError(f"there is no column {'.'.join(names)}")
 
     def _comparison(self, node: Node, scope: _Scope) -> _Value:
@@ -1052,23 +1064,28 @@ class _Translator:
             argument = node["arguments"][0]["expression"]
             return self.variable(str(argument["literal"]["text"]))
         if name in self.functions:
-            args = [self.value(one["expression"], scope) for one in node["arguments"]]
-            told = ", ".join(arg.sql for arg in args)
+            told = ", ".join(arg.sql for arg in self._args(node, scope))
             return _Value(f"{_name(name)}({told})", self.functions[name])
         if any(one["expression"]["class"] == "LAMBDA" for one in node["arguments"]):
             return self._with_lambda(name, node, scope)
         if name in _AGGREGATES:
             scope = scope.within or scope
-            return self._aggregate(self._call(name, node, scope), scope, None)
-        call = self._call(name, node, scope)
-        if call.args and all(arg.literal for arg in call.args) and self._is_constant(call):
+            return self._aggregate(self._call(name, node, self._args(node, scope)), scope, None)
+        args = self._args(node, scope)
+        constant = bool(args) and all(arg.literal for arg in args)
+        if name not in _FUNCTIONS and not constant:
+            raise _refuse(f"{name}()", _INSTEAD.get(name, _AT_HAND))
+        call = self._call(name, node, args)
+        if constant and self._is_constant(call):
             return self.constant(call.template, call.type)
         if name not in _FUNCTIONS:
             raise _refuse(f"{name}()", _INSTEAD.get(name, _AT_HAND))
         return _FUNCTIONS[name](self, call)
 
-    def _call(self, name: str, node: Node, scope: _Scope) -> _Call:
-        args = tuple(self.value(one["expression"], scope) for one in node["arguments"])
+    def _args(self, node: Node, scope: _Scope) -> tuple[_Value, ...]:
+        return tuple(self.value(one["expression"], scope) for one in node["arguments"])
+
+    def _call(self, name: str, node: Node, args: tuple[_Value, ...]) -> _Call:
         told = [self.template(arg) for arg in args]
         symbol = node.get("is_operator") and not name.isidentifier()
         if symbol and len(told) == 2:
@@ -1118,7 +1135,7 @@ class _Translator:
 
     def _window(self, node: Node, scope: _Scope) -> _Value:
         name = str(node["function_name"]).lower()
-        call = self._call(name, node, scope)
+        call = self._call(name, node, self._args(node, scope))
         if node.get("exclude_clause", "NO_OTHER") != "NO_OTHER":
             raise _refuse("EXCLUDE in a window", "leave the row out by a condition")
         over = self._over(node, scope, name)
@@ -1312,19 +1329,45 @@ class _Cast:
         return self._translator.let(one, lambda value: self._decimal_of(value, kind))
 
     def _decimal_of(self, value: str, kind: str) -> str:
-        """DuckDB multiplies, adds a billionth so that 1.005 is what it looks like, and rounds."""
+        """DuckDB multiplies and rounds halves away from zero; to a HUGEINT it rounds to even."""
         precision, scale = _digits(kind) or (38, 0)
-        whole = f"rint({value} * 1E{scale}D + 1E-9D * signum({value}))"
         if kind == "HUGEINT":
             whole = f"rint({value})"
+        else:
+            scaled = f"{value} * 1E{scale}D" if scale else value
+            whole = self._translator.let(scaled, _half_away)
         number = f"CAST({self._word}({whole} AS BIGINT) AS DECIMAL(38,0))"
+        if precision > 18:  # in two halves of 63 bits, either of which is exact
+            number = self._translator.let(whole, self._wide)
         if scale:
             number = f"({number} * CAST('1E-{scale}' AS DECIMAL({scale + 1},{scale})))"
         return f"{self._word}({number} AS DECIMAL({precision},{scale}))"
 
-    @staticmethod
-    def _to_float(one: str, was: str, kind: str) -> str:
-        return f"CAST({one} AS {kind})"
+    def _wide(self, whole: str) -> str:
+        high = f"floor(abs({whole}) / 9223372036854775808D)"
+        low = f"CAST(abs({whole}) - {high} * 9223372036854775808D AS BIGINT)"
+        sign = f"CASE WHEN {whole} < 0 THEN -1BD ELSE 1BD END"
+        told = _string("retailmart: a DOUBLE of more than 37 digits as an exact number")
+        fails = f"WHEN {whole} IS NOT NULL THEN CAST(raise_error({told}) AS DECIMAL(38,0))"
+        if self._tried:
+            fails = f"WHEN abs({whole}) < 1E38D THEN CAST(raise_error({told}) AS DECIMAL(38,0))"
+        return (
+            f"CASE WHEN abs({whole}) < 8.5E37D THEN CAST({sign} * (CAST({high} AS DECIMAL(38,0))"
+            f" * 9223372036854775808BD + CAST({low} AS DECIMAL(38,0))) AS DECIMAL(38,0))"
+            f" {fails} END"
+        )
+
+    def _to_float(self, one: str, was: str, kind: str) -> str:
+        if was != "HUGEINT":
+            return f"CAST({one} AS {kind})"
+        told = _string(f"retailmart: {_LARGE}; cast to DECIMAL(38,0) first")
+        return self._translator.let(
+            one,
+            lambda value: (
+                f"CASE WHEN abs({value}) > 9007199254740992 THEN"
+                f" CAST(raise_error({told}) AS {kind}) ELSE CAST({value} AS {kind}) END"
+            ),
+        )
 
     def _to_text(self, one: str, was: str) -> str:
         if was == "BOOLEAN" or _exact(was):
@@ -1355,6 +1398,9 @@ class _Cast:
                 f" AS {spark_type(kind)})) END"
             ),
         )
+
+
+_LARGE = "a whole number of more than 15 digits, a sum perhaps, as DOUBLE"
 
 
 def _day_text(value: str) -> str:
@@ -1427,7 +1473,8 @@ def _read(value: str, kind: str) -> str:
         return (
             f"CASE WHEN {_matches(value, _PLAIN_DAY)} THEN try_cast({value} AS DATE)"
             f" WHEN {_matches(value, _BLANK + _DAY + _BLANK)} THEN {_read_day(value)}"
-            f" WHEN {_matches(value, _MOMENT)} THEN CAST({_read_moment(value)} AS DATE) END"
+            f" WHEN {_matches(value, _MOMENT)} AND {_read_moment(value)} IS NOT NULL"
+            f" THEN {_read_day(value)} END"
         )
     if kind in _MOMENTS:
         cases = [
@@ -2569,26 +2616,15 @@ def _summed(s: _Summary, value: _Value) -> str:
 @_summing("avg", "mean")
 def _avg(s: _Summary) -> _Value:
     value = s.call.args[0]
-    if not (digits := _digits(value.type)):
+    if value.type not in _INTEGERS:
         raise _refuse(
             f"avg() of {value.type}",
-            "average exact numbers: avg(CAST(x AS DECIMAL(18,4)))",
+            "its last digit hangs on the plan, on DuckDB too; write sum(x) / count(x) of an exact"
+            " number, as in CAST(x AS DECIMAL(18,4))",
         )
-    total, count = s.of("sum", _summed(s, value)), s.of("count", value.sql)
-    power = f"CAST('1E{digits[1]}' AS DECIMAL({digits[1] + 1},0))"
-    whole = f"CAST({total} * {power} AS DECIMAL(38,0))"
-    parts = f"CAST(nullif({count}, 0) * {power} AS DECIMAL(38,0))"
-    told = s.t.let(whole, lambda top: s.t.let(parts, lambda by: _average(top, by)))
-    return _Value(told, "DOUBLE")
-
-
-def _average(top: str, by: str) -> str:
-    """One exact number through another, rounded once as far as decimals can tell."""
-    floats = f"CAST({top} AS DOUBLE) / CAST({by} AS DOUBLE)"
-    return (
-        f"CASE WHEN abs({top}) > 9007199254740992 AND abs({top}) / 1E19BD < {by}"
-        f" THEN CAST({top} / {by} AS DOUBLE) ELSE {floats} END"
-    )
+    total = s.t.typed(s.of("sum", _summed(s, value)), "HUGEINT")
+    count = s.of("count", value.sql)
+    return _Value(f"({s.t.cast(total, 'DOUBLE').sql} / nullif({count}, 0))", "DOUBLE")
 
 
 @_summing("min", "max")

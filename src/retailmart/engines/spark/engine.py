@@ -346,7 +346,7 @@ class SparkEngine:
             for given in frame.schema.fields:
                 name, kind = _named(given.name), kinds.get(given.name)
                 columns.append(name if kind is None else f"CAST({name} AS {kind}) AS {name}")
-            return frame.selectExpr(*columns)
+            return self._pinned(frame.selectExpr(*columns))
 
     def _translated(self, query: str) -> str:
         """A query in Spark's SQL, all that it names being there."""
@@ -479,9 +479,22 @@ class SparkEngine:
         frame.createOrReplaceTempView(view)
         try:
             words = ", ".join((str(self._cores), *columns))
-            return self._session.sql(f"SELECT /*+ REBALANCE({words}) */ * FROM {view}")
+            return self._pinned(
+                self._session.sql(f"SELECT /*+ REBALANCE({words}) */ * FROM {view}")
+            )
         finally:
             self._session.catalog.dropTempView(view)
+
+    def _pinned(self, frame: DataFrame) -> DataFrame:
+        """A frame that names views, as they are now.
+
+        A Connect client looks names up when a frame is run; what a view is made of, at once.
+        """
+        if not type(frame).__module__.startswith("pyspark.sql.connect"):
+            return frame
+        view = f"_pinned_{uuid.uuid4().hex}"
+        frame.createOrReplaceTempView(view)
+        return self._session.table(view)
 
     def _run(self, frame: DataFrame, writer: Writer) -> list[DataFile]:
         """Let the workers write; the driver sees a line for each file, and no row."""

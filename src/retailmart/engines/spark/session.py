@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import sys
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -20,11 +20,14 @@ if TYPE_CHECKING:
 
 _LONGEST = 500
 _TRACEBACK = "Traceback (most recent call last):"
+_LOGS_OF_ERRORS = ("SQLQueryContextLogger", "DataFrameQueryContextLogger")
 _LOGGING = Path(__file__).with_name("log4j2.properties")
 # What the same SQL means must not hang on a cluster's defaults.
 MEANING = {
     "spark.sql.ansi.enabled": "true",
     "spark.sql.session.timeZone": "UTC",
+    # Days that go from driver to workers as java.sql.Date are others where their zones differ.
+    "spark.sql.datetime.java8API.enabled": "true",
     "spark.sql.caseSensitive": "false",
     "spark.sql.decimalOperations.allowPrecisionLoss": "false",
     "spark.sql.csv.parser.columnPruning.enabled": "false",
@@ -105,6 +108,7 @@ def _settings_of(session: SparkSession) -> Iterator[SparkSession]:
 def _new(settings: SparkSettings) -> SparkSession:
     from pyspark.sql import SparkSession
 
+    _quieten()
     builder = SparkSession.builder
     given = {key: _text(value) for key, value in settings.conf.items()}
     try:
@@ -130,6 +134,15 @@ def _new(settings: SparkSettings) -> SparkSession:
             f"Spark can't be reached at {place}: {first_words(error)}",
             "Start it, or correct `spark` in retailmart.yml; look closer with: retailmart doctor",
         ) from error
+
+
+def _quieten() -> None:
+    """Spark 4 also writes each error that it raises to stderr, with all its stacks, as JSON."""
+    with suppress(ImportError):
+        from pyspark.logger import PySparkLogger
+
+        for name in _LOGS_OF_ERRORS:
+            PySparkLogger.getLogger(name).disabled = True
 
 
 def _set(session: SparkSession, settings: dict[str, str]) -> SparkSession:
