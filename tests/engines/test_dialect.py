@@ -19,7 +19,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from retailmart.engines import VariableValue
-from retailmart.engines.duckdb import _literal, sql_type
+from retailmart.engines.duckdb import literal, sql_type
 from retailmart.engines.spark.dialect import to_spark
 from retailmart.errors import RetailmartError
 from retailmart.project.types import parse_type
@@ -880,7 +880,7 @@ def both(spark_session: SparkSession, tmp_path_factory: pytest.TempPathFactory) 
     duck = duckdb.connect()
     duck.execute("SET GLOBAL TimeZone = 'UTC'")
     for name, value in VARIABLES.items():
-        duck.execute(f"SET VARIABLE {name} = {_literal(value)}")
+        duck.execute(f"SET VARIABLE {name} = {literal(value)}")
     found = Both(duck, spark_session, tmp_path_factory.mktemp("dialect"), {})
     columns = zip(*ROWS, strict=True)
     rows = {name: list(values) for name, values in zip(COLUMNS, columns, strict=True)}

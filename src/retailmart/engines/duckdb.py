@@ -318,7 +318,7 @@ def _set_variables(
     connection: duckdb.DuckDBPyConnection, values: Mapping[str, VariableValue]
 ) -> None:
     for name, value in values.items():
-        connection.execute(f"SET VARIABLE {quoted(name)} = {_literal(value)}")
+        connection.execute(f"SET VARIABLE {quoted(name)} = {literal(value)}")
 
 
 @contextmanager
@@ -418,7 +418,8 @@ def _escaped(path: Path) -> str:
     return re.sub(r"([\[*?])", r"[\1]", str(path))
 
 
-def _literal(value: VariableValue) -> str:
+def literal(value: VariableValue) -> str:
+    """A variable's value in DuckDB's SQL; decimals are exact, times are UTC."""
     if value is None:
         return "NULL"
     if isinstance(value, bool):

@@ -18,7 +18,7 @@ from functools import cache
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from retailmart.engines import VariableValue
-from retailmart.engines.duckdb import _literal as duck_literal
+from retailmart.engines.duckdb import literal as duck_literal
 from retailmart.engines.duckdb import sql_type
 from retailmart.errors import RetailmartError
 from retailmart.project.functions import FILE
@@ -33,6 +33,7 @@ Fields = Callable[[str], Sequence[Field] | None]
 
 _TZ = "TIMESTAMP WITH TIME ZONE"
 _NULL = '"NULL"'
+_RAISE = "raise_error("
 _SPARK_TYPES = {
     "BOOLEAN": "BOOLEAN",
     "TINYINT": "TINYINT",
@@ -1032,7 +1033,9 @@ class _Translator:
         if value.type == kind:
             return value
         if value.type == _NULL:
-            return _Value(f"CAST(NULL AS {spark_type(kind)})", kind)
+            # A column of NULLs has some type to Spark, which may be none that casts to this one.
+            one = value.sql if value.sql.startswith(_RAISE) else "NULL"
+            return _Value(f"CAST({one} AS {spark_type(kind)})", kind)
         if kind == _NULL:
             return value
         if value.literal is not None:
@@ -1760,7 +1763,7 @@ def _extreme(t: _Translator, call: _Call) -> _Value:
 
 @_function("error")
 def _error(t: _Translator, call: _Call) -> _Value:
-    return _Value(f"raise_error({call.text(0)})", _NULL)
+    return _Value(f"{_RAISE}{call.text(0)})", _NULL)
 
 
 @_function("abs")

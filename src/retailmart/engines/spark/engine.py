@@ -14,10 +14,11 @@ import threading
 import time
 import uuid
 from collections.abc import Generator, Iterable, Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager, suppress
+from contextlib import ExitStack, closing, contextmanager, suppress
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from functools import reduce
+from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -40,7 +41,6 @@ from retailmart.tables import (
     TableState,
     Written,
     quoted,
-    text_literal,
 )
 
 if TYPE_CHECKING:
@@ -50,6 +50,7 @@ if TYPE_CHECKING:
     from retailmart.project.settings import SparkSettings
 
 _MANY_FILES = 16
+_ROWS_AT_ONCE = 100_000
 # What one task is to shuffle, and how much larger rows are there than in a table's files.
 _PART, _GROWTH = 64 << 20, 8
 _STALE = timedelta(days=1)
@@ -128,6 +129,8 @@ class SparkEngine:
         self._exchange = place / uuid.uuid4().hex
         self._stack.callback(shutil.rmtree, self._exchange, ignore_errors=True)
         self._parts = int(self._session.conf.get("spark.sql.shuffle.partitions") or 200)
+        parts = ("spark.sql.shuffle.partitions", str(self._parts))
+        self._stack.callback(self._session.conf.set, *parts)
         self._cores = _cores(self._session, self._parts)
         self._relations: dict[str, _Relation] = {}
         self._views: dict[str, tuple[object, ...]] = {}
@@ -188,7 +191,7 @@ class SparkEngine:
         return self._through_duckdb(self._catalogue.json(files, shape))
 
     def numbered_json(self, file: Path, shape: JsonShape) -> str:
-        return self._through_duckdb(f"{self._catalogue.numbered_json(file, shape)} ORDER BY _row")
+        return self._through_duckdb(self._catalogue.numbered_json(file, shape))
 
     def define(self, name: str, table: TableState) -> None:
         with self._lock:
@@ -221,7 +224,7 @@ class SparkEngine:
 
     def write(self, query: str, root: Path, prefix: str, partition_by: Sequence[str]) -> Written:
         fields = self.fields(query)
-        frame = self._frame(query, fields)
+        frame = self._frame(query, [field.type for field in fields])
         self._expect(query)
         files = self._write(frame, fields, root, prefix, partition_by, partition_by)
         return Written(fields, tuple(file for file in files if file.path), left_out(files))
@@ -242,7 +245,7 @@ class SparkEngine:
                 for name, table in tables.items():
                     self.define(name, table)
                 fields = fields or self.fields(query)
-                frame = self._frame(query, fields)
+                frame = self._frame(query, [field.type for field in fields])
                 parts.append(frame.selectExpr("*", f"{_literal(month)} AS {OF_MONTH}"))
         if not parts:
             return ()
@@ -253,7 +256,7 @@ class SparkEngine:
         return tuple(self._write(together, fields, root, prefix, partition_by, inner))
 
     def rows(self, query: str) -> list[tuple[Any, ...]]:
-        frame = self._frame(query, self._simple_fields(query))
+        frame = self._frame(query, self._kinds(query))
         moments = [f.name for f in frame.schema.fields if isinstance(f.dataType, st.TimestampType)]
         if moments:  # Python's times of the machine's own zone would be ambiguous once a year
             frame = frame.selectExpr(
@@ -274,8 +277,7 @@ class SparkEngine:
         """The query's order is that of the tasks that write its rows: Spark sorts into ranges."""
         import pyarrow.parquet as pq
 
-        fields = self._simple_fields(query)
-        frame = self._frame(query, fields)
+        frame = self._frame(query, self._kinds(query))
         self._expect(query)
         target = self._new_path()
         try:
@@ -321,11 +323,22 @@ class SparkEngine:
 
         JSON numbers are exact only in DuckDB's reader and the check that goes with it; it streams.
         """
+        import pyarrow.parquet as pq
+
         path = self._new_path().with_suffix(".parquet")
         path.parent.mkdir(parents=True, exist_ok=True)
         query = f"SELECT * FROM {relation}"
         fields = self._catalogue.fields(query)
-        self._catalogue.rows(f"COPY ({query}) TO {text_literal(str(path))} (FORMAT parquet)")
+        # By batches, not by COPY: only they keep a file's order, in which records are numbered.
+        with closing(self._catalogue.batches(query, _ROWS_AT_ONCE)) as batches:
+            first = next(batches, None)
+            if first is None:
+                return self._relation(
+                    self._session.createDataFrame([], _schema(fields)), fields, []
+                )
+            with pq.ParquetWriter(path, first.schema, compression="zstd") as file:
+                for batch in chain([first], batches):
+                    file.write_batch(batch)
         frame = self._session.read.schema(_schema(fields)).parquet(_uri(path))
         return self._relation(frame, fields, [path])
 
@@ -337,14 +350,13 @@ class SparkEngine:
             self._relations[name] = _Frame(frame, _size_of(files))
             return name
 
-    def _frame(self, query: str, fields: Sequence[Field]) -> DataFrame:
-        """What Spark gives for a query, cast to the types that DuckDB says."""
+    def _frame(self, query: str, kinds: Sequence[ColumnType | None]) -> DataFrame:
+        """What Spark gives for a query, its columns cast to these types, by their places."""
         with self._lock, _told():
             frame = self._session.sql(self._translated(query))
-            kinds = {field.name: field.type for field in fields}
             columns = []
-            for given in frame.schema.fields:
-                name, kind = _named(given.name), kinds.get(given.name)
+            for given, kind in zip(frame.columns, kinds, strict=True):
+                name = _named(given)
                 columns.append(name if kind is None else f"CAST({name} AS {kind}) AS {name}")
             return self._pinned(frame.selectExpr(*columns))
 
@@ -396,7 +408,7 @@ class SparkEngine:
         if isinstance(relation, _Frame):
             return relation.frame
         if isinstance(relation, _Query):
-            return self._frame(relation.text, self._catalogue.fields(relation.text))
+            return self._frame(relation.text, self._kinds(relation.text))
         return self._read(relation)
 
     def _read(self, table: TableState) -> DataFrame:
@@ -424,13 +436,15 @@ class SparkEngine:
             frames.append(frame.selectExpr(*(_column(f, told_values) for f in table.fields)))
         return reduce(lambda one, other: one.unionByName(other), frames)
 
-    def _simple_fields(self, query: str) -> list[Field]:
-        """The fields that have one of our types; others are left as Spark has them."""
-        fields = []
-        for name, kind, *_ in self._catalogue.rows(f"DESCRIBE {query}"):
-            with suppress(ValueError):
-                fields.append(Field(name, parse_type(kind)))
-        return fields
+    def _kinds(self, query: str) -> list[ColumnType | None]:
+        """The types of a query's columns; None for one that is none of ours and stays as it is."""
+        kinds: list[ColumnType | None] = []
+        for _, kind, *_ in self._catalogue.rows(f"DESCRIBE {query}"):
+            try:
+                kinds.append(parse_type(kind))
+            except ValueError:
+                kinds.append(None)
+        return kinds
 
     # writing
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from inspect import Parameter, Signature
 from typing import TYPE_CHECKING, Any
 
 from retailmart.project.functions import Function, Vectorised, guarded
@@ -17,24 +18,40 @@ def register(session: SparkSession, function: Function, code: Vectorised) -> Non
     """Let a session's queries call a function, on whichever worker they run."""
     from pyspark.sql import functions as sf
 
-    call = guarded(function, code, arrow_type(function.returns))
-    travel_by_value(str(getattr(code, "__module__", "")))
-    kind = str(function.returns)
-    if hasattr(sf, "arrow_udf"):
-        session.udf.register(function.name, sf.arrow_udf(call, kind))
-        return
+    guard = guarded(function, code, arrow_type(function.returns))
     takes = [arrow_type(parameter) for parameter in function.parameters]
+    travel_by_value(str(getattr(code, "__module__", "")))
+
+    def call(*arguments: pa.Array) -> pa.Array:
+        import pyarrow as pa
+
+        # As DuckDB hands it to a function: of the declared types, and in chunks.
+        given = zip(arguments, takes, strict=True)
+        result = guard(*(pa.chunked_array([one.cast(kind)]) for one, kind in given))
+        return result.combine_chunks() if isinstance(result, pa.ChunkedArray) else result
 
     def with_pandas(*columns: Any) -> Any:
         import pyarrow as pa
 
-        arrays = [
-            pa.Array.from_pandas(column, type=kind)
-            for column, kind in zip(columns, takes, strict=True)
-        ]
-        return call(*arrays).to_pandas()
+        typed = zip(columns, takes, strict=True)
+        return call(
+            *(pa.Array.from_pandas(column, type=kind) for column, kind in typed)
+        ).to_pandas()
 
-    session.udf.register(function.name, sf.pandas_udf(with_pandas, kind))  # type: ignore[attr-defined]
+    made: Any
+    if hasattr(sf, "arrow_udf"):
+        made = sf.arrow_udf(_shaped(call, function), str(function.returns))
+    else:  # before 4.1, functions are handed pandas only
+        made = sf.pandas_udf(_shaped(with_pandas, function), str(function.returns))  # type: ignore[attr-defined]
+    session.udf.register(function.name, made)
+
+
+def _shaped(call: Vectorised, function: Function) -> Vectorised:
+    """The same, showing its parameters: Spark counts them, and takes annotations for its own."""
+    shown = [Parameter(f"p{n}", Parameter.POSITIONAL_ONLY) for n in range(len(function.parameters))]
+    call.__signature__ = Signature(shown)  # type: ignore[attr-defined]
+    call.__annotations__ = {}
+    return call
 
 
 def travel_by_value(name: str) -> None:
