@@ -179,7 +179,6 @@ class Markets:
 
 
 @pytest.mark.parametrize("seed", range(3))
-@pytest.mark.every_engine
 def test_any_history_of_files_is_what_the_judge_makes_of_it(shop: Shop, seed: int) -> None:
     """Re-exports, drift, odd cells and unknown keys, over several runs: the newest file counts."""
     markets = Markets(seed)
@@ -245,7 +244,6 @@ def test_tasks_are_shown_before_anything_else_has_come(shop: Shop) -> None:
     assert (row["order_status"], row["user_last_used_platform"]) == ("COMPLETED", None)
 
 
-@pytest.mark.every_engine
 def test_an_order_told_again_replaces_all_its_lines(shop: Shop) -> None:
     """The later file says what the order is: fewer lines, another total, or cancelled."""
     lines = [line(Order_ID=str(n), SKU=sku) for n in (1, 2, 3) for sku in ("A", "B")]
@@ -266,7 +264,6 @@ def test_an_order_told_again_replaces_all_its_lines(shop: Shop) -> None:
     assert lines_left == {1: 1, 2: 1, 3: 2}
 
 
-@pytest.mark.every_engine
 def test_a_repaired_line_joins_its_order(shop: Shop) -> None:
     """It comes in a later file, and still the order keeps its other lines."""
     broken = line(SKU="B", Total_Price="ten")
@@ -316,7 +313,6 @@ def test_cancelled_orders_count_nowhere(shop: Shop) -> None:
     assert (row["order_status"], row["order_total"]) == ("COMPLETED", None)
 
 
-@pytest.mark.every_engine
 def test_averages_are_half_up_to_the_cent(shop: Shop) -> None:
     """In decimals, and away from nothing where money goes back."""
     lines = [
@@ -336,7 +332,6 @@ def test_averages_are_half_up_to_the_cent(shop: Shop) -> None:
     assert found == {user: Decimal(amount) for user, amount in told.items()}
 
 
-@pytest.mark.every_engine
 def test_hours_to_deliver_are_those_between_two_times(shop: Shop) -> None:
     """An order that lacks one of them says nothing of it."""
     late = line(Order_ID="2", Delivery_Time="2024-03-01T12:30:00.360Z")
@@ -362,7 +357,6 @@ def test_users_and_tasks_told_again_are_replaced(shop: Shop) -> None:
 
 
 @pytest.mark.every_backend
-@pytest.mark.every_engine
 def test_every_mart_is_in_the_database_under_its_key(shop: Shop) -> None:
     """Keys that differ by case or are unknown are keys of their own, and none is empty."""
     lines = [

@@ -141,7 +141,6 @@ def random_webshop(seed: int) -> Webshop:
 
 
 @pytest.mark.parametrize("seed", range(4))
-@pytest.mark.every_engine
 def test_any_webshop_is_what_the_judge_makes_of_it(shop: Shop, seed: int) -> None:
     """Random shops of missing, negative, future and unknown values; no number is infinite."""
     random_webshop(seed).write(shop)
@@ -151,7 +150,6 @@ def test_any_webshop_is_what_the_judge_makes_of_it(shop: Shop, seed: int) -> Non
     assert all(math.isfinite(v) for v in values if isinstance(v, float | Decimal))
 
 
-@pytest.mark.every_engine
 def test_settings_move_the_bounds(shop: Shop) -> None:
     """The window, the statuses' bounds and the segments' quintiles follow retailmart.yml."""
     random_webshop(2).write(shop)
@@ -167,7 +165,6 @@ def test_settings_move_the_bounds(shop: Shop) -> None:
     assert expected != webshop_marts(shop.folder / "shop.db", AS_OF)
 
 
-@pytest.mark.every_engine
 def test_scores_of_places_for_a_hundred(shop: Shop) -> None:
     """The score falls with the distance from half full and with age, never below 0."""
     cases: list[tuple[int | None, float | None, int | None, str, int | None]] = [
@@ -280,7 +277,6 @@ def test_the_peak_hour_is_the_earliest_of_equals(shop: Shop) -> None:
     assert (second["first_name"], second["avg_days_between_orders"]) == (None, 0)
 
 
-@pytest.mark.every_engine
 def test_averages_are_half_up_to_the_cent(shop: Shop) -> None:
     """In decimals: half a cent goes up, and away from nothing where money goes back."""
     cases: list[tuple[tuple[str | None, ...], str]] = [
@@ -339,7 +335,6 @@ def test_a_warehouse_without_stock_and_stock_without_a_warehouse(shop: Shop) -> 
     assert (unknown["products"], unknown["out_of_stock_products"]) == (3, 2)
 
 
-@pytest.mark.every_engine
 def test_equal_customers_are_of_one_segment(shop: Shop) -> None:
     """A fifth never parts those who bought as lately, as often and for as much."""
     webshop = Webshop()
@@ -357,7 +352,6 @@ def test_equal_customers_are_of_one_segment(shop: Shop) -> None:
 
 
 @pytest.mark.every_backend
-@pytest.mark.every_engine
 def test_every_mart_is_in_the_database(shop: Shop) -> None:
     """Published under its own name, with as many rows as the lake has."""
     random_webshop(0).write(shop)

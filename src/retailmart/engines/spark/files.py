@@ -32,7 +32,7 @@ TOLD = "file STRING"
 
 @dataclass(frozen=True)
 class Writer:
-    """How a query's rows become files below `root`, named `prefix…`.
+    """How a query's rows become files below `root`, named `prefix…`; `columns` are its names.
 
     Rows come sorted by `partition_by`. Those without the first are not written but counted. `kinds`
     are the columns' types. A file ends once it is `file_bytes` large.
@@ -43,6 +43,7 @@ class Writer:
     partition_by: tuple[str, ...]
     kinds: dict[str, ColumnType]
     file_bytes: int
+    columns: tuple[str, ...] = ()
 
     def __call__(self, batches: Iterable[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
         """One task's rows; gives a JSON text for each file."""
@@ -79,7 +80,7 @@ class Writer:
         self, batches: Iterable[pa.RecordBatch]
     ) -> Iterator[tuple[Partition, pa.RecordBatch]]:
         for batch in batches:
-            checked = self._checked(batch)
+            checked = self._checked(batch.rename_columns(list(self.columns)))
             if not self.partition_by:
                 yield (), checked
             elif checked.num_rows:
