@@ -129,8 +129,7 @@ class SparkEngine:
         self._exchange = place / uuid.uuid4().hex
         self._stack.callback(shutil.rmtree, self._exchange, ignore_errors=True)
         self._parts = int(self._session.conf.get("spark.sql.shuffle.partitions") or 200)
-        parts = ("spark.sql.shuffle.partitions", str(self._parts))
-        self._stack.callback(self._session.conf.set, *parts)
+        self._stack.callback(self._set_back)
         self._cores = _cores(self._session, self._parts)
         self._relations: dict[str, _Relation] = {}
         self._views: dict[str, tuple[object, ...]] = {}
@@ -374,6 +373,12 @@ class SparkEngine:
         for name in sorted(named):
             self._show(name)
         return translated
+
+    def _set_back(self) -> None:
+        from py4j.protocol import Py4JError
+
+        with suppress(PySparkException, Py4JError):  # a Spark that is gone must not hide why
+            self._session.conf.set("spark.sql.shuffle.partitions", str(self._parts))
 
     def _expect(self, query: str, times: int = 1) -> None:
         """Tell Spark into how many parts to cut what a query shuffles, `times` times over.
