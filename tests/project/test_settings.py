@@ -138,7 +138,7 @@ def test_mistakes_from_outside_name_where_they_were_made(
         "RETAILMART__LNDING: unknown key 'lnding'; did you mean 'landing'?",
         "RETAILMART__THREADS: threads: Input should be a valid integer, unable to parse string as"
         " an integer",
-        "setting engine: engine: 'sparc' is unknown; known: duckdb",
+        "setting engine: engine: 'sparc' is unknown; did you mean 'spark'?",
     ]
 
 
