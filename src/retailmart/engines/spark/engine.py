@@ -30,6 +30,7 @@ from retailmart.engines.duckdb import DuckDBEngine
 from retailmart.engines.spark.dialect import to_spark
 from retailmart.engines.spark.files import OF_MONTH, TOLD, Writer, left_out, told
 from retailmart.engines.spark.functions import register, travel_by_value
+from retailmart.engines.spark.months import all_at_once
 from retailmart.engines.spark.session import first_words, open_session
 from retailmart.engines.told import ours
 from retailmart.errors import CsvBroken, RetailmartError
@@ -237,22 +238,48 @@ class SparkEngine:
         partition_by: Sequence[str],
     ) -> tuple[DataFile, ...]:
         """All months in one job: each of its own would cost more than most months' rows."""
-        fields: tuple[Field, ...] = ()
-        parts: list[DataFrame] = []
-        with self._lock:
-            for month, tables in months.items():
-                for name, table in tables.items():
-                    self.define(name, table)
-                fields = fields or self.fields(query)
-                frame = self._frame(query, [field.type for field in fields])
-                parts.append(frame.selectExpr("*", f"{_literal(month)} AS {OF_MONTH}"))
-        if not parts:
+        if not months:
             return ()
+        with self._lock:
+            together, of_several = self._all_at_once(query, months), True
+            if together is None:
+                together, of_several = self._one_by_one(query, months), False
+            fields = self.fields(query)
         self._expect(query)
-        together = reduce(lambda one, other: one.union(other), parts)
-        # A task has rows of one month only, so that those need no shuffle.
-        inner = partition_by[1:]
-        return tuple(self._write(together, fields, root, prefix, partition_by, inner))
+        # Where a task has rows of one month only, those need no shuffle.
+        gathered = partition_by if of_several else partition_by[1:]
+        return tuple(self._write(together, fields, root, prefix, partition_by, gathered))
+
+    def _all_at_once(
+        self, query: str, months: Mapping[str, Mapping[str, TableState]]
+    ) -> DataFrame | None:
+        """The rows of all months by one query, where there is one that gives just those."""
+        monthly = _monthly(months)
+        lifted = all_at_once(query, monthly) if len(months) > 1 else None
+        if lifted is None:
+            return None
+        for name, table in {**next(iter(months.values())), **monthly}.items():
+            self.define(name, table)
+        kinds = [field.type for field in self.fields(query)]
+        for name, table in monthly.items():
+            base = f"_all_{name}"
+            self.define(base, table)
+            month = f"{quoted(table.partition_by[0])} AS {OF_MONTH}"
+            self.define_query(name, f"SELECT *, {month} FROM {quoted(base)}")
+        try:
+            return self._frame(lifted, [*kinds, ColumnType("STRING")])
+        finally:
+            for name, table in monthly.items():
+                self.define(name, table)
+
+    def _one_by_one(self, query: str, months: Mapping[str, Mapping[str, TableState]]) -> DataFrame:
+        parts = []
+        for month, tables in months.items():
+            for name, table in tables.items():
+                self.define(name, table)
+            frame = self._frame(query, [field.type for field in self.fields(query)])
+            parts.append(frame.selectExpr("*", f"{_literal(month)} AS {OF_MONTH}"))
+        return reduce(lambda one, other: one.union(other), parts)
 
     def rows(self, query: str) -> list[tuple[Any, ...]]:
         frame = self._frame(query, self._kinds(query))
@@ -526,6 +553,21 @@ class SparkEngine:
 
     def _new_path(self) -> Path:
         return self._exchange / uuid.uuid4().hex
+
+
+def _monthly(months: Mapping[str, Mapping[str, TableState]]) -> dict[str, TableState]:
+    """The tables of which each month sees its own part, with all parts together."""
+
+    def is_of(month: str, table: TableState) -> bool:
+        first = table.partition_by[:1]
+        return bool(first) and all(file.partition[first[0]] == month for file in table.files)
+
+    names = next(iter(months.values()))
+    return {
+        name: table.only(chain.from_iterable(tables[name].files for tables in months.values()))
+        for name, table in names.items()
+        if all(is_of(month, tables[name]) for month, tables in months.items())
+    }
 
 
 _FILE_ID = Field("_file_id", ColumnType("INT"))
