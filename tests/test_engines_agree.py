@@ -84,7 +84,8 @@ class Twins:
             try:
                 ends[name] = told(shop.run(as_of))
             except RetailmartError as error:
-                ends[name] = {"error": type(error)}
+                ends[name] = {"error": type(error), "message": str(error)}
+                print("ERR",name,error)
         assert ends["spark"] == ends["duckdb"]
         self.assert_alike()
         return "error" not in ends["spark"]
@@ -156,10 +157,12 @@ def database_of(shop: Shop) -> dict[str, list[str]]:
         }
 
 
-def archive_of(shop: Shop) -> dict[str, bytes]:
-    """Every archived file, by its path without its batch's time."""
-    archived = shop.backend.archived().items()
-    return {re.sub(r"/\d{8}_\d{6}/", "/", f"/{path}"): content for path, content in archived}
+def archive_of(shop: Shop) -> dict[str, list[bytes]]:
+    """What every archived file held, by its path without its batch's time."""
+    found: dict[str, list[bytes]] = {}
+    for path, content in shop.backend.archived().items():
+        found.setdefault(re.sub(r"/\d{8}_\d{6}/", "/", f"/{path}"), []).append(content)
+    return {path: sorted(contents) for path, contents in found.items()}
 
 
 def _unlike(

@@ -232,6 +232,7 @@ day < ts
 getvariable('as_of')
 getvariable('rate') * 2
 getvariable('few') / 3
+getvariable('fe' || 'w')
 getvariable('large') + i
 getvariable('scope') || s
 getvariable('flag') AND b
@@ -743,6 +744,10 @@ REFUSED = {
     "list_sum([i])": "functions.py",
     "i IN (SELECT o.j FROM t o)": "EXISTS",
     "i > ALL (SELECT o.j FROM t o)": "EXISTS",
+    "round(i, j)": "places",
+    "round(i, CAST(NULL AS INT))": "places",
+    "getvariable(s)": "name",
+    "timezone(ts)": "UTC",
     "TRY(i // 0)": "TRY",
     "s COLLATE NOCASE = 'a'": "NOCASE",
     "ts AT TIME ZONE 'Europe/Berlin'": "hours",
