@@ -7,6 +7,7 @@ was written, or where its text has the plain form of its type.
 
 from __future__ import annotations
 
+from retailmart.engines import PLAIN
 from retailmart.project.types import ColumnType
 
 _WHOLE = r"\s*[+-]?[0-9]+\s*"
@@ -27,7 +28,7 @@ _TRUTH = r"\s*(?i:true|false|yes|no|y|n|1|0)\s*"
 def attempt(text: str, kind: ColumnType) -> str:
     """The engine's own generous cast of a text expression: the first half of `typed`."""
     name = {"INT": "INTEGER", "STRING": "VARCHAR", "TIMESTAMP": "TIMESTAMPTZ"}.get(kind.name)
-    return f"TRY_CAST({text} AS {name or kind})"
+    return f"TRY_CAST({PLAIN}({text}) AS {name or kind})"
 
 
 def typed(text: str, attempted: str, kind: ColumnType) -> str:

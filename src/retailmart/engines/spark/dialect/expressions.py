@@ -8,12 +8,13 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 
-from retailmart.engines import VariableValue
+from retailmart.engines import PLAIN, VariableValue
 from retailmart.engines.duckdb import literal as duck_literal
 from retailmart.engines.spark.dialect.aggregates import AGGREGATES, Summary
 from retailmart.engines.spark.dialect.calls import Call
 from retailmart.engines.spark.dialect.functions import FUNCTIONS, INSTEAD
 from retailmart.engines.spark.dialect.lists import LAMBDAS, element
+from retailmart.engines.spark.dialect.readings import read_plain
 from retailmart.engines.spark.dialect.scopes import Relation, Scope
 from retailmart.engines.spark.dialect.translator import Translator
 from retailmart.engines.spark.dialect.tree import Node, direction
@@ -188,8 +189,11 @@ class Expressions:
         return Value(f"CASE {whens} ELSE {self._t.cast(otherwise, kind).sql} END", kind)
 
     def _cast_node(self, node: Node, scope: Scope) -> Value:
-        value = self.value(node["child"], scope)
-        return self._t.cast(value, self._cast_type(node["type_expr"]), tried=node["try_cast"])
+        child, kind = node["child"], self._cast_type(node["type_expr"])
+        if node["try_cast"] and child.get("function_name") == PLAIN:
+            text = self.value(child["arguments"][0]["expression"], scope)
+            return Value(read_plain(text.sql, kind), kind)
+        return self._t.cast(self.value(child, scope), kind, tried=node["try_cast"])
 
     def _cast_type(self, node: Node) -> str:
         name = str(node["type_name"])

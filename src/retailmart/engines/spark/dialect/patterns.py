@@ -69,6 +69,9 @@ def _flags(t: Translator, call: Call, options: int) -> str:
     return str(t.evaluated(call.args[options].literal or "''")) if len(call.args) > options else ""
 
 
+_ANY, _ANY_OF_A_LINE = r"[\s\S]", r"[^\n]"
+
+
 class _JavaPattern:
     """RE2's pattern in the words of Java: letter by letter, and refused where they differ."""
 
@@ -93,7 +96,8 @@ class _JavaPattern:
     def __init__(self, pattern: str, *, ignoring_case: bool, dot_all: bool) -> None:
         self._pattern = pattern
         self._at = 0
-        self._dot = r"[\s\S]" if dot_all else r"[^\n]"
+        # What a dot means in each of the groups that are open.
+        self._dots = [_ANY if dot_all else _ANY_OF_A_LINE]
         self._start = "(?iu)" if ignoring_case else ""
 
     def told(self) -> str:
@@ -125,22 +129,29 @@ class _JavaPattern:
         letter = self._pattern[self._at]
         self._at += 1
         if letter == ".":
-            return self._dot
+            return self._dots[-1]
         if letter == "$":
             return r"\z"
         if letter == "^":
             return r"\A"
+        if letter == ")" and len(self._dots) > 1:
+            self._dots.pop()
         return letter if letter in "|()" else _plain_letter(letter)
 
     def _group(self, opened: str) -> str:
-        if "<" in opened:
-            return "("
-        flags = opened[2:-1]
-        if not opened.startswith("(?") or not flags:
-            return opened
-        if set(flags) != {"i"}:
-            raise self._refuse(f"the flags {flags}")
-        return f"(?iu{opened[-1]}"
+        """A group's beginning, or flags for the rest of the one that is open."""
+        flags = "" if "<" in opened else opened[2:-1]
+        if strange := set(flags) - {"i", "s"}:
+            raise self._refuse(f"the flags {''.join(sorted(strange))}")
+        if not opened.endswith(")"):
+            self._dots.append(self._dots[-1])
+        if "s" in flags:
+            self._dots[-1] = _ANY
+        if not flags:
+            return "(" if "<" in opened else opened
+        if "i" in flags:
+            return f"(?iu{opened[-1]}"
+        return "" if opened.endswith(")") else "(?:"
 
     def _escaped(self, *, within: bool) -> str:
         if code := self._take(r"x[0-9A-Fa-f]{2}|x\{[0-9A-Fa-f]+\}"):
