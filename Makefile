@@ -22,7 +22,7 @@ run: .venv/.installed
 	@cd $(DEMO) && ../.venv/bin/retailmart run
 
 test: .venv-dev/.installed lint
-	.venv-dev/bin/pytest -n 2 --dist loadfile -m "not long" tests
+	.venv-dev/bin/pytest -n 2 --dist loadfile tests
 
 test-spark: $(SPARK_VENV)/.installed
 	$(SPARK_VENV)/bin/pytest -n 2 --dist loadfile -m spark tests

@@ -145,9 +145,11 @@ class RemoteBackend:
 
 
 def choose_engine(folder: Path, engine: str) -> None:
-    """Change the line of retailmart.yml that names the engine."""
+    """Change the lines of retailmart.yml that name the engine; all is then left to it."""
     path = folder / "retailmart.yml"
-    text, found = re.subn(r"^engine: .*$", f"engine: {engine}", path.read_text(), flags=re.M)
+    lines = f"engine: {engine}" + ("\nspark: {driver_reads: 0MB}" if engine == "spark" else "")
+    known = r"^engine: .*$(?:\nspark: \{driver_reads: 0MB\}$)?"
+    text, found = re.subn(known, lines, path.read_text(), flags=re.M)
     assert found == 1
     path.write_text(text)
 

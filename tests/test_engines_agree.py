@@ -35,11 +35,7 @@ from tests.steps import test_hostile_files as hostile_files
 from tests.steps import test_hostile_json as hostile_json
 from tests.steps.test_replay import only_origin, replay_of
 
-pytestmark = [
-    pytest.mark.spark,
-    pytest.mark.long,
-    pytest.mark.usefixtures("spark_session"),
-]
+pytestmark = [pytest.mark.spark, pytest.mark.usefixtures("spark_session")]
 
 ENGINES = ("duckdb", "spark")
 T = TypeVar("T")

@@ -31,7 +31,7 @@ from tests.conftest import HEADER
 from tests.services.spark import SparkCluster, SparkConnect, environment
 from tests.services.test_spark_services import members, until, until_gone
 
-pytestmark = [pytest.mark.spark, pytest.mark.long]
+pytestmark = pytest.mark.spark
 
 MARTS = ("customer_mart", "customer_monthly_purchase", "sales_mart", "sales_team_incentive")
 ROWS, FILES = 4_000, 3

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from retailmart.database import open_database, told
-from retailmart.engines import Engine, open_engine
+from retailmart.engines import Engine, open_engine, takes_over_from
 from retailmart.errors import DeliveryReplaced, LeaseLost, RetailmartError, SettingsError
 from retailmart.lake import Lake, place_of
 from retailmart.ledger import Ledger, claim
@@ -265,7 +265,8 @@ class House:
             url = self.project.source_url(name)
             return open_database(url, self.project.folder, must_exist=True)
 
-        sources = Sources(tuple(self.project.settings.sources), opened)
+        settings = self.project.settings
+        sources = Sources(tuple(settings.sources), opened, takes_over_from(settings))
         self._stack.callback(sources.close)
         return sources
 

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import asdict, dataclass, field
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from retailmart.project.types import ColumnType, parse_type
+
+if TYPE_CHECKING:
+    import pyarrow as pa
 
 Statistic = int | str | bool
 
@@ -114,6 +117,39 @@ class TableChange:
             adds=tuple(DataFile(**add) for add in plain["adds"]),
             removes=tuple(plain["removes"]),
         )
+
+
+@dataclass(frozen=True)
+class DatabaseAddress:
+    """Where a database is, for whoever opens connections of its own; its password is never shown.
+
+    `session` are the variables that each connection sets. With `tls` the host's name is verified;
+    `authority` is then the certificate to trust as PEM text, where it is not one that all trust.
+    """
+
+    host: str
+    port: int
+    database: str
+    user: str
+    password: str = field(repr=False)
+    session: str
+    tls: bool = False
+    authority: str | None = None
+
+
+@dataclass(frozen=True)
+class Extract:
+    """All rows of a database's table, for whoever reads them over connections of its own.
+
+    Each of `queries` gives a part of the rows, all values as texts in columns `c0`, `c1`, …;
+    `decode` makes of such a batch what `fields` say.
+    """
+
+    address: DatabaseAddress
+    name: str
+    fields: tuple[Field, ...]
+    queries: tuple[str, ...]
+    decode: Callable[[pa.RecordBatch], pa.RecordBatch]
 
 
 def quoted(name: str) -> str:

@@ -15,9 +15,9 @@ from sqlalchemy import Engine
 from retailmart.database import open_database
 from retailmart.database.mysql import reading
 from retailmart.database.mysql.opening import address_of
-from retailmart.database.source import SourceTable, read_table, table_names
+from retailmart.database.source import SourceTable, fingerprint_of, read_table, table_names
 from retailmart.errors import RetailmartError
-from tests.services.mariadb import Database
+from tests.services.mariadb import Database, DatabaseServer
 
 READERS = ("fast", "driver")
 
@@ -189,6 +189,68 @@ def test_a_type_that_tables_do_not_hold_is_told(database: Database, source: Engi
     with pytest.raises(RetailmartError, match="column 'v' is of type point") as caught:
         filled(database, source, "POINT")
     assert "view" in str(caught.value)
+
+
+@pytest.mark.parametrize("kind", [kind for kind, *_ in TYPES])
+def test_the_server_tells_whether_a_value_moved(
+    database: Database, either: Engine, kind: str
+) -> None:
+    """Its digest is the same for the same values, and another for each other one or none."""
+    values = [given for given, _ in next(values for name, _, values in TYPES if name == kind)]
+    filled(database, either, kind, "NULL")
+    told = {fingerprint_of(either, "t")}
+    for value in values:
+        database.execute("SET SESSION sql_mode = ''", f"UPDATE t SET v = {value}")
+        told.add(fingerprint_of(either, "t"))
+    assert len(told) == len(values) + 1
+    database.execute("UPDATE t SET v = NULL")
+    assert fingerprint_of(either, "t") in told
+    database.execute("ALTER TABLE t RENAME COLUMN v TO w")
+    assert fingerprint_of(either, "t") not in told
+
+
+@pytest.mark.parametrize(
+    "rows",
+    [
+        "(1, 'b', NULL), (2, 'a', NULL)",
+        "(1, 'a', ''), (2, 'b', NULL)",
+        "(1, 'a', 'N'), (2, 'b', NULL)",
+        "(1, 'a,1,b', NULL), (2, 'b', NULL)",
+        "(1, NULL, 'a'), (2, 'b', NULL)",
+        "(1, 'A', NULL), (2, 'b', NULL)",
+        "(1, 'a ', NULL), (2, 'b', NULL)",
+        "(1, 'a', NULL), (2, 'b', NULL), (3, 'a', NULL), (4, 'a', NULL)",
+        "(1, 'a', NULL)",
+    ],
+)
+def test_the_server_is_not_taken_in_by_rows_that_look_alike(
+    database: Database, either: Engine, rows: str
+) -> None:
+    """Swapped values, NULLs, blanks, letter case and separators within a text all show."""
+    database.execute(
+        "CREATE TABLE t (id INT PRIMARY KEY, a VARCHAR(9) CHARACTER SET latin1,"
+        " b VARCHAR(9) COLLATE utf8mb4_bin)",
+        "INSERT INTO t VALUES (1, 'a', NULL), (2, 'b', NULL)",
+    )
+    before = fingerprint_of(either, "t")
+    database.execute("DELETE FROM t", f"INSERT INTO t VALUES {rows}")
+    assert fingerprint_of(either, "t") != before
+    database.execute("DELETE FROM t", "INSERT INTO t VALUES (2, 'b', NULL), (1, 'a', NULL)")
+    assert fingerprint_of(either, "t") == before
+
+
+def test_a_row_too_long_for_the_server_is_not_told(
+    database: Database, either: Engine, mariadb: DatabaseServer
+) -> None:
+    """Where a row is more than the server puts into one text, it says nothing of any row."""
+    database.execute(
+        "CREATE TABLE t (id INT PRIMARY KEY, a LONGTEXT, b LONGTEXT)",
+        "INSERT INTO t VALUES (1, REPEAT('a', 600000), REPEAT('b', 600000)), (2, 'a', 'b')",
+    )
+    assert fingerprint_of(either, "t") is not None
+    with mariadb.setting(max_allowed_packet=1_048_576):
+        either.dispose()
+        assert fingerprint_of(either, "t") is None
 
 
 def test_partitions_meet_without_a_gap(

@@ -13,7 +13,7 @@ import pytest
 
 from retailmart.engines import CsvShape, Engine, VariableValue, open_engine
 from retailmart.errors import CsvBroken, GateFailed, RetailmartError
-from retailmart.project.settings import Settings
+from retailmart.project.settings import Settings, SparkSettings
 from retailmart.project.types import parse_type
 from retailmart.tables import Field, TableState, Written
 
@@ -34,7 +34,7 @@ def opened(request: pytest.FixtureRequest) -> Iterator[Opened]:
     """Opens an engine that may use a lake and its scratch folder; it is closed in the end."""
     if request.param == "spark":
         request.getfixturevalue("spark_session")
-    settings = Settings(engine=request.param)
+    settings = Settings(engine=request.param, spark=SparkSettings(driver_reads="0MB"))
     with ExitStack() as stack:
 
         def open_one(lake: Path, scratch: Path) -> Engine:
@@ -241,6 +241,31 @@ def test_rows_without_month_are_left_out(engine: Engine, lake: Path) -> None:
     assert {file.partition["m"] for file in written.files} == {"2024-01", "2024-02"}
     on_disk = {path.relative_to(lake / "t").as_posix() for path in lake.rglob("*.parquet")}
     assert on_disk == {file.path for file in written.files}
+
+
+@pytest.mark.spark
+@pytest.mark.usefixtures("spark_session")
+def test_a_month_that_outgrows_a_file_is_cut_among_tasks(lake: Path, tmp_path: Path) -> None:
+    """Files are about as large as the setting says, and one large month does not wait for one task.
+
+    Small months stay whole: they share no part of the rows with a large one.
+    """
+    told = Settings(engine="spark", spark=SparkSettings(file_size="1MB", driver_reads="0MB"))
+    with closing(open_engine(told, [lake], tmp_path / "scratch")) as engine:
+        query = (
+            "SELECT i AS v, md5(CAST(i AS VARCHAR)) AS w,"
+            " CASE WHEN i % 50 = 0 THEN '2024-0' || (i // 50 % 6 + 1) ELSE '2024-09' END AS m"
+            " FROM range(400000) t(i)"
+        )
+        engine.define("many", state(lake / "many", engine.write(query, lake / "many", "b1-", ())))
+        written = engine.write("SELECT * FROM many", lake / "t", "b1-", ("m",))
+        engine.define("t", state(lake / "t", written, ("m",)))
+        assert engine.rows("SELECT count(*), count(DISTINCT v) FROM t") == [(400_000, 400_000)]
+    large = [file for file in written.files if file.partition["m"] == "2024-09"]
+    assert len({file.path.split("-")[3] for file in large}) > 1
+    assert all(file.size < 2_000_000 for file in large)
+    assert max(file.size for file in large) > 700_000
+    assert len(written.files) - len(large) == 6
 
 
 def test_a_failing_write_leaves_no_file(engine: Engine, lake: Path) -> None:

@@ -8,7 +8,7 @@ from decimal import Decimal
 from typing import TYPE_CHECKING, Any, Protocol
 
 from retailmart.project.types import ColumnType
-from retailmart.tables import Field
+from retailmart.tables import DatabaseAddress, Extract, Field
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -82,6 +82,21 @@ class Dialect(Protocol):
 
     def newest(self, engine: Engine, name: str, column: str) -> Any:
         """The largest value of a column as the driver gives it; None where there is none."""
+
+    def address(self, engine: Engine) -> DatabaseAddress | None:
+        """Where others can connect to; None where there is no such way."""
+
+    def extract(self, engine: Engine, name: str, least: int) -> Extract | None:
+        """How others can read a table; None where it has less than about `least` rows, or a view.
+
+        How many there are is the server's estimate, which costs nothing.
+        """
+
+    def fingerprint(self, engine: Engine, name: str) -> str | None:
+        """A text that changes with any column or value of a table, found out by the server.
+
+        All rows are seen as at one moment. None where the server can't tell.
+        """
 
     def version(self, engine: Engine) -> str | None:
         """A text that changes with anything in the database, where that costs next to nothing."""

@@ -14,6 +14,7 @@ from sqlalchemy import Engine, inspect
 from retailmart.database.dialect import Since, dialect_of
 from retailmart.database.told import told
 from retailmart.errors import RetailmartError
+from retailmart.tables import Extract
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -47,6 +48,18 @@ def read_since(engine: Engine, name: str, cursor: str, position: str) -> pa.Tabl
     since = Since(cursor, _from_json(position))
     with told(f"source table {name!r} cannot be read"):
         return dialect_of(engine).read_table(engine, name, since)
+
+
+def extract_of(engine: Engine, name: str, least: int) -> Extract | None:
+    """How others can read a table of about `least` rows or more; None for any other."""
+    with told(f"source table {name!r} cannot be read"):
+        return dialect_of(engine).extract(engine, name, least)
+
+
+def fingerprint_of(engine: Engine, name: str) -> str | None:
+    """What changes with any column or value of a table, by the server; None where it can't tell."""
+    with told(f"source table {name!r} cannot be read"):
+        return dialect_of(engine).fingerprint(engine, name)
 
 
 def position_of(engine: Engine, name: str, cursor: str) -> str | None:

@@ -44,7 +44,7 @@ from retailmart.database.dialect import Read, Since
 from retailmart.database.values import record_batch, rows_of, schema_of
 from retailmart.errors import RetailmartError
 from retailmart.project.types import ColumnType
-from retailmart.tables import Field, quoted
+from retailmart.tables import DatabaseAddress, Extract, Field, quoted
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -181,6 +181,15 @@ class SQLite:
         query = str(select(func.max(cursor)).compile(dialect=engine.dialect))
         with engine.connect() as connection:
             return connection.exec_driver_sql(query).scalar()
+
+    def address(self, engine: Engine) -> DatabaseAddress | None:
+        return None
+
+    def extract(self, engine: Engine, name: str, least: int) -> Extract | None:
+        return None
+
+    def fingerprint(self, engine: Engine, name: str) -> str | None:
+        return None
 
     def version(self, engine: Engine) -> str | None:
         """Of the file and its journal: size, time and the counter in the file's header."""

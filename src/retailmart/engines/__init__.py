@@ -9,9 +9,16 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from decimal import Decimal
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any, Final, Protocol
 
-from retailmart.tables import DataFile, Field, TableState, Written
+from retailmart.tables import (
+    DatabaseAddress,
+    DataFile,
+    Extract,
+    Field,
+    TableState,
+    Written,
+)
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -19,6 +26,9 @@ if TYPE_CHECKING:
     from retailmart.project.functions import Function, Vectorised
     from retailmart.project.settings import Settings
 
+# TRY_CAST(_plain(text) AS …) may give anything for a text that is not of a plain form: it is for
+# who looks at the text, too, and spares an engine what another's cast takes beside that.
+PLAIN: Final = "_plain"
 Fetch = Callable[[TableState], None]
 VariableValue = Decimal | int | bool | str | datetime | None
 
@@ -136,6 +146,19 @@ class Engine(Protocol):
     def batches(self, query: str, size: int) -> Generator[pa.RecordBatch, None, None]:
         """A large result in the query's order, in record batches of about `size` rows."""
 
+    def hand_over(self, query: str, address: DatabaseAddress, table: str, rows: int) -> bool:
+        """Write a query's about `rows` rows into an empty table of a database, in parallel.
+
+        False where the engine has no way of its own there, or so few rows are not worth it.
+        KeyClash where some were refused: others may be in the table.
+        """
+
+    def take_over(self, extract: Extract) -> str | None:
+        """A relation of all rows of a database's table, which are read once, in parallel.
+
+        None where the engine has no way of its own there.
+        """
+
     def close(self) -> None:
         """Free what the engine holds."""
 
@@ -154,6 +177,13 @@ def open_engine(
     from retailmart.engines.duckdb import DuckDBEngine
 
     return DuckDBEngine(readable, scratch, settings.memory_limit, settings.threads, fetch)
+
+
+def takes_over_from(settings: Settings) -> int | None:
+    """From how many rows on the engine is to take a database's table over; None for none."""
+    if settings.engine == "spark" and settings.spark.jdbc_jar is not None:
+        return settings.spark.jdbc_from
+    return None
 
 
 def count_alike(file: Path, form: JsonForm) -> int | None:

@@ -16,13 +16,15 @@ from typing import TYPE_CHECKING, Any
 import duckdb
 from duckdb.func import FunctionNullHandling, PythonUDFType
 
-from retailmart.engines import CsvShape, Fetch, JsonShape, VariableValue
+from retailmart.engines import PLAIN, CsvShape, Fetch, JsonShape, VariableValue
 from retailmart.engines.told import WRONG_MONTH, ours
 from retailmart.errors import CsvBroken, RetailmartError, SettingsError
 from retailmart.project.functions import FILE, Function, Vectorised, guarded
 from retailmart.project.types import ColumnType, parse_type
 from retailmart.tables import (
+    DatabaseAddress,
     DataFile,
+    Extract,
     Field,
     Statistic,
     TableState,
@@ -79,6 +81,7 @@ class DuckDBEngine:
         execute(f"SET temp_directory = {text_literal(str(scratch / 'spill'))}")
         execute("SET autoinstall_known_extensions = false")
         execute("SET autoload_known_extensions = false")
+        execute(f"CREATE MACRO {PLAIN}(text) AS text")
         if memory_limit:
             execute(f"SET memory_limit = {text_literal(memory_limit)}")
         if threads:
@@ -275,6 +278,12 @@ class DuckDBEngine:
             cursor.close()
             with self._lock:
                 self._keep_order(-1)
+
+    def hand_over(self, query: str, address: DatabaseAddress, table: str, rows: int) -> bool:
+        return False
+
+    def take_over(self, extract: Extract) -> str | None:
+        return None
 
     def relation(self, name: str) -> duckdb.DuckDBPyRelation:
         """A defined table as a relation of this engine's connection."""

@@ -99,7 +99,29 @@ class SparkSettings(Document):
         "128MB", description="About how large a table's files are to become, as in 128MB."
     )
 
-    @field_validator("file_size")
+    jdbc_jar: str | None = Field(
+        None,
+        description="The jar of MariaDB's or MySQL's JDBC driver, for large tables of databases;"
+        " without it, their rows pass Spark's driver.",
+    )
+    jdbc_from: int = Field(
+        1_000_000, ge=1, description="Tables of so many rows and more go by JDBC."
+    )
+
+    @field_validator("jdbc_jar")
+    @classmethod
+    def _is_whole_path(cls, value: str | None) -> str | None:
+        if value is not None and not Path(value).is_absolute():
+            raise ValueError(f"{value!r} is no whole path; write it as in /opt/jars/driver.jar")
+        return value
+
+    driver_reads: str = Field(
+        "256MB",
+        description="Rows to sum or to publish that lie in so little are read by this machine"
+        " itself, as a job of the cluster's would take longer; 0MB leaves all to the cluster.",
+    )
+
+    @field_validator("file_size", "driver_reads")
     @classmethod
     def _is_size(cls, value: str) -> str:
         return _amount(value)

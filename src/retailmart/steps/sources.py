@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import date
 from typing import TYPE_CHECKING, Final
 
 from retailmart.database.source import (
     digest_of,
+    extract_of,
+    fingerprint_of,
     position_of,
     read_since,
     read_table,
@@ -25,7 +27,15 @@ from retailmart.project.table import HISTORY, Reading, Table
 from retailmart.project.types import ColumnType
 from retailmart.steps.evolve import joined
 from retailmart.steps.load import raw_table
-from retailmart.tables import DataFile, Field, TableChange, TableState, Written, quoted
+from retailmart.tables import (
+    DataFile,
+    Extract,
+    Field,
+    TableChange,
+    TableState,
+    Written,
+    quoted,
+)
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -39,6 +49,8 @@ _LAYER, _BASE, _CHANGES = "_layer", "base", "changes"
 # Past this share of a table, writing it anew costs less than reading around its changes.
 _CHANGES_SHARE = 0.2
 _AT_ONCE = 50_000
+# So often is a table read that changes meanwhile.
+_TRIES = 3
 # A source's table becomes a folder: nothing may lead elsewhere, and the lake's library takes `%41`
 # for A.
 _FOLDER_NAME = re.compile(r"(?!\.)[^\x00-\x1f\x7f-\x9f/\\%]{1,100}")
@@ -49,10 +61,14 @@ _FOLDER_NAME = re.compile(r"(?!\.)[^\x00-\x1f\x7f-\x9f/\\%]{1,100}")
 
 @dataclass
 class Sources:
-    """The shop's own databases in one run, each opened when it is first asked for."""
+    """The shop's own databases in one run, each opened when it is first asked for.
+
+    Tables of `large` rows and more are left to the engine; of None, no table is.
+    """
 
     names: tuple[str, ...]
     open: Callable[[str], Database]
+    large: int | None = None
     _opened: dict[str, Database] = field(default_factory=dict)
     _offered: dict[str, frozenset[str]] = field(default_factory=dict)
     _versions: dict[str, str | None] = field(default_factory=dict)
@@ -87,6 +103,14 @@ class Sources:
         asked = (table.source,) if table.source is not None else self.names
         return next((source for source in asked if table.table in self.offered(source)), None)
 
+    def left(self, source: str, table: Table) -> Left | None:
+        """How the engine is to read a table, where that is large."""
+        if self.large is None:
+            return None
+        database = self.database(source)
+        extract = extract_of(database, table.table, self.large)
+        return None if extract is None else Left(database, extract)
+
     def close(self) -> None:
         """Let the databases go; the next run looks anew."""
         for database in self._opened.values():
@@ -94,18 +118,66 @@ class Sources:
 
 
 @dataclass(frozen=True)
+class Left:
+    """Rows that are still where they were: the engine will read them, by `extract`."""
+
+    database: Database
+    extract: Extract
+
+    def fetched(self, engine: Engine) -> pa.Table | str:
+        """The rows as a relation of the engine, or in memory where it has no way there."""
+        relation = engine.take_over(self.extract)
+        return read_table(self.database, self.extract.name).rows if relation is None else relation
+
+    def anew(self) -> Left:
+        """The same for the table as it is by now, which may have other columns."""
+        extract = extract_of(self.database, self.extract.name, 0)
+        return self if extract is None else replace(self, extract=extract)
+
+
+@dataclass(frozen=True)
 class Found:
     """What a source's table has. `rows` is None where nothing has moved since it was last read.
 
-    `since_cursor` tells that they are not all rows but those at or behind the cursor; `again` are
-    those at the cursor's new place, read once more and later.
+    They are in memory, a relation of the engine, or left to it. `since_cursor` tells that they are
+    not all rows but those at or behind the cursor; `again` are those at the cursor's new place,
+    read once more and later.
     """
 
     table: Table
     record: SourceRecord
-    rows: pa.Table | None
+    rows: pa.Table | str | Left | None
     again: pa.Table | None = None
     since_cursor: bool = False
+
+    def fetched(self, engine: Engine) -> Found:
+        """The same with the rows that were left to the engine, and what tells whether they move.
+
+        They are read in several transactions, but by what the server tells before and behind they
+        are those of one moment. RetailmartError where the table changes whenever it is read.
+        """
+        left, record = self.rows, self.record
+        if not isinstance(left, Left):
+            return self
+        if record.position is not None:  # what moves meanwhile is at the cursor's place or behind
+            rows = left.fetched(engine)
+            again = read_since(
+                left.database, self.table.table, str(self.table.cursor), record.position
+            )
+            return replace(
+                self, record=replace(record, digest=digest_of(again)), rows=rows, again=again
+            )
+        for _ in range(_TRIES):
+            rows = left.fetched(engine)
+            digest = fingerprint_of(left.database, self.table.table)
+            if digest == record.digest:
+                return replace(self, record=record, rows=rows)
+            record = replace(record, digest=str(digest))
+            left = left.anew()
+        raise RetailmartError(
+            f"source table {self.table.table!r} was changed {_TRIES} times while it was read",
+            "Run when nobody writes to it, or read it by a cursor, as docs/tables.md says",
+        )
 
 
 def look(sources: Sources, source: str, table: Table, known: SourceRecord | None) -> Found:
@@ -116,7 +188,11 @@ def look(sources: Sources, source: str, table: Table, known: SourceRecord | None
         known = None  # what it was read by then says nothing of what it would be now
     database, version = sources.database(source), sources.version(source)
     if table.reading is Reading.INCREMENTAL:
-        return _look_behind_cursor(database, table, known, version)
+        return _look_behind_cursor(sources, source, table, known)
+    left = sources.left(source, table)
+    if left and (digest := fingerprint_of(database, table.table)) is not None:
+        record = SourceRecord(table.name, digest, table.definition, version)
+        return Found(table, record, None if known and known.digest == digest else left)
     read = read_table(database, table.table)
     record = SourceRecord(table.name, read.digest, table.definition, version)
     unmoved = known is not None and known.digest == read.digest
@@ -124,16 +200,20 @@ def look(sources: Sources, source: str, table: Table, known: SourceRecord | None
 
 
 def _look_behind_cursor(
-    database: Database, table: Table, known: SourceRecord | None, version: str | None
+    sources: Sources, source: str, table: Table, known: SourceRecord | None
 ) -> Found:
     """Rows at the cursor are read again each time: some of them may have come late.
 
     The digest is that of the rows at the cursor: as long as they stay the same, nothing has moved.
     """
     name, cursor = table.table, str(table.cursor)
+    database, version = sources.database(source), sources.version(source)
     position = position_of(database, name, cursor)
     before = known.position if known else None
     if before is None:
+        if position is not None and (left := sources.left(source, table)) is not None:
+            record = SourceRecord(table.name, "", table.definition, version, position)
+            return Found(table, record, left)
         rows = read_table(database, name).rows
     else:
         rows = read_since(database, name, cursor, before)
@@ -251,9 +331,9 @@ def load_table(
     before = lake.state(raw_table(found.table.name))
     if found.rows is None and before is not None:
         return LoadedTable(found.table, found.record, before, before)
-    loader = _Loader(engine, lake, found, before, as_of, batch_id)
+    loader = _Loader(engine, lake, found.fetched(engine), before, as_of, batch_id)
     if not loader.continues and (found.rows is None or found.since_cursor):
-        loader = _Loader(engine, lake, whole(), before, as_of, batch_id)
+        loader = _Loader(engine, lake, whole().fetched(engine), before, as_of, batch_id)
     return loader.load()
 
 
@@ -339,7 +419,10 @@ class _Loader:
         if self.rows is None:
             return ()
         engine, first = self.engine, self.delivered
-        engine.define_rows(first, self.rows)
+        if isinstance(self.rows, str):
+            engine.define_query(first, f"SELECT * FROM {self.rows}")
+        else:
+            engine.define_rows(first, self.rows)
         fields = self._kept(engine.fields(f"SELECT * FROM {quoted(first)}"))
         self._check_key_columns(fields)
         query = f"SELECT {_cast(fields)} FROM {quoted(first)}"

@@ -9,6 +9,7 @@ from contextlib import closing
 from dataclasses import dataclass
 from decimal import Decimal
 from itertools import chain, islice
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from sqlalchemy import BigInteger, Date, Integer, Numeric, func, text
@@ -20,7 +21,7 @@ from retailmart.database.told import error_code
 from retailmart.database.values import rows_of
 from retailmart.errors import KeyClash, RetailmartError
 from retailmart.project.types import ColumnType
-from retailmart.tables import Field, quoted
+from retailmart.tables import DatabaseAddress, Extract, Field, quoted
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -161,6 +162,36 @@ class MySQL:
         from retailmart.database.mysql.reading import newest
 
         return newest(engine, name, column)
+
+    def address(self, engine: Engine) -> DatabaseAddress | None:
+        """None for a socket of this machine, and where it takes a certificate of the client's."""
+        from retailmart.database.mysql.opening import SESSION, address_of
+
+        here = address_of(engine)
+        if here.unix_socket is not None or "ssl_cert" in here.files:
+            return None
+        authority = here.files.get("ssl_ca") if here.verified is not None else None
+        return DatabaseAddress(
+            host=here.host,
+            port=here.port,
+            database=here.database,
+            user=here.user,
+            password=here.password,
+            session=SESSION,
+            tls=here.verified is not None,
+            authority=None if authority is None else Path(authority).read_text(),
+        )
+
+    def extract(self, engine: Engine, name: str, least: int) -> Extract | None:
+        from retailmart.database.mysql.reading import extract
+
+        address = self.address(engine)
+        return None if address is None else extract(engine, address, name, least)
+
+    def fingerprint(self, engine: Engine, name: str) -> str | None:
+        from retailmart.database.mysql.reading import fingerprint
+
+        return fingerprint(engine, name)
 
     def version(self, engine: Engine) -> str | None:
         """None: what the server knows of a table's changes is lost when it restarts."""

@@ -27,8 +27,8 @@ _PARAMETERS = (*_NUMBERS, *_FILES, "ssl_disabled", "unix_socket", "charset")
 _ADDRESS = "retailmart_address"
 # Waiting for locks is short: the run is repeated from its ledger. Waiting for rows that a mart's
 # sort must give first is long; and a pooled connection outlives a pause.
-_SESSION = (
-    "SET SESSION sql_mode = 'STRICT_ALL_TABLES,NO_ZERO_IN_DATE,NO_ZERO_DATE,"
+SESSION = (
+    "sql_mode = 'STRICT_ALL_TABLES,NO_ZERO_IN_DATE,NO_ZERO_DATE,"
     "ERROR_FOR_DIVISION_BY_ZERO,NO_ENGINE_SUBSTITUTION', time_zone = '+00:00',"
     " innodb_lock_wait_timeout = 20, lock_wait_timeout = 30, wait_timeout = 28800,"
     " net_read_timeout = 900, net_write_timeout = 900"
@@ -37,7 +37,10 @@ _SESSION = (
 
 @dataclass(frozen=True)
 class Address:
-    """Where a server is and how it is spoken to; never shown with its password."""
+    """Where a server is and how it is spoken to; never shown with its password.
+
+    `files` are those that `verified` was made from, by the URL's parameters.
+    """
 
     host: str
     port: int
@@ -47,6 +50,7 @@ class Address:
     unix_socket: str | None
     verified: ssl.SSLContext | None = field(repr=False)
     timeouts: dict[str, int] = field(default_factory=dict)
+    files: dict[str, str] = field(default_factory=dict)
 
 
 def open_mysql(url: URL, folder: Path, *, read_only: bool) -> Engine:
@@ -84,7 +88,7 @@ def open_mysql(url: URL, folder: Path, *, read_only: bool) -> Engine:
 
     def configure(connection: Any, _record: object) -> None:
         with connection.cursor() as cursor:
-            cursor.execute(_SESSION)
+            cursor.execute(f"SET SESSION {SESSION}")
             if read_only:
                 cursor.execute("SET SESSION TRANSACTION READ ONLY")
 
@@ -122,6 +126,7 @@ def _address(url: URL, folder: Path) -> Address:
                 problems.append(f"{label}: {name} is a number of seconds")
     if problems:
         raise SettingsError(problems)
+    files = {name: str(folder / given[name]) for name in _FILES if name in given}
     return Address(
         host=host,
         port=url.port or 3306,
@@ -129,18 +134,20 @@ def _address(url: URL, folder: Path) -> Address:
         password=url.password or "",
         database=url.database or "",
         unix_socket=given.get("unix_socket"),
-        verified=_verified(host, given, folder, label),
+        verified=_verified(host, given, files, label),
         timeouts=timeouts,
+        files=files,
     )
 
 
-def _verified(host: str, given: dict[str, str], folder: Path, label: str) -> ssl.SSLContext | None:
+def _verified(
+    host: str, given: dict[str, str], files: dict[str, str], label: str
+) -> ssl.SSLContext | None:
     """TLS with a verified host name, unless the way is this machine's own or the URL opts out."""
     if given.get("ssl_disabled", "").lower() in ("true", "1", "yes"):
         return None
-    if not any(name in given for name in _FILES) and ("unix_socket" in given or _is_here(host)):
+    if not files and ("unix_socket" in given or _is_here(host)):
         return None
-    files = {name: str(folder / given[name]) for name in _FILES if name in given}
     try:
         context = ssl.create_default_context(cafile=files.get("ssl_ca"))
         # Authorities that servers make for themselves lack extensions the strict check asks for.

@@ -30,6 +30,7 @@ from retailmart.engines.duckdb import DuckDBEngine
 from retailmart.engines.spark.dialect import to_spark
 from retailmart.engines.spark.files import OF_MONTH, TOLD, Writer, left_out, told
 from retailmart.engines.spark.functions import register, travel_by_value
+from retailmart.engines.spark.jdbc import WRITERS, driver_in, open_jdbc
 from retailmart.engines.spark.months import all_at_once
 from retailmart.engines.spark.session import first_words, open_session
 from retailmart.engines.told import ours
@@ -37,7 +38,9 @@ from retailmart.errors import CsvBroken, RetailmartError
 from retailmart.project.functions import Function, Vectorised
 from retailmart.project.types import ColumnType, parse_type
 from retailmart.tables import (
+    DatabaseAddress,
     DataFile,
+    Extract,
     Field,
     TableState,
     Written,
@@ -51,7 +54,17 @@ if TYPE_CHECKING:
     from retailmart.project.settings import SparkSettings
 
 _MANY_FILES = 16
+# Spark joins parts that are small; many of them keep a small month from a large one's part, which
+# is cut among tasks.
+_PARTS_A_CORE = 8
+_READERS_MEMORY = "1GB"
 _ROWS_AT_ONCE = 100_000
+_PARTS, _PART_BYTES = (
+    "spark.sql.shuffle.partitions",
+    "spark.sql.adaptive.advisoryPartitionSizeInBytes",
+)
+# How much larger rows are in a shuffle than in a table's files.
+_SHUFFLED = 2
 # What one task is to shuffle, and how much larger rows are there than in a table's files.
 _PART, _GROWTH = 64 << 20, 8
 _STALE = timedelta(days=1)
@@ -61,10 +74,14 @@ _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
 @dataclass(frozen=True)
 class _Frame:
-    """A relation that Spark has already, read from files of so many bytes."""
+    """A relation that Spark has already, read from files of so many bytes.
+
+    `table` is there where those are Parquet with just the relation's rows.
+    """
 
     frame: DataFrame
     size: int
+    table: TableState | None = None
 
 
 @dataclass(frozen=True)
@@ -120,17 +137,26 @@ class SparkEngine:
         self._stack = ExitStack()
         self._outputs: dict[tuple[Path, str], _Output] = {}
         self._stack.callback(self._forget_late)  # behind the session's end
+        driver = driver_in(settings)
         self._session: SparkSession = self._stack.enter_context(open_session(settings))
+        self._jdbc = open_jdbc(self._session, settings, driver)
+        self._jdbc_from = settings.jdbc_from
+        self._handing_over = threading.Lock()
         self._file_bytes = _bytes(settings.file_size)
         self._catalogue = DuckDBEngine(readable, scratch)
         self._stack.callback(self._catalogue.close)
         travel_by_value("retailmart")
         place = Path(settings.exchange) if settings.exchange else scratch / "exchange"
+        self._driver_reads = _bytes(settings.driver_reads)
+        self._reader = DuckDBEngine([*readable, place], scratch, _READERS_MEMORY)
+        self._stack.callback(self._reader.close)
         _forget_stale(place)
         self._exchange = place / uuid.uuid4().hex
         self._stack.callback(shutil.rmtree, self._exchange, ignore_errors=True)
-        self._parts = int(self._session.conf.get("spark.sql.shuffle.partitions") or 200)
+        self._before = {key: self._session.conf.get(key) for key in (_PARTS, _PART_BYTES)}
+        self._parts = int(self._before[_PARTS] or 200)
         self._stack.callback(self._set_back)
+        self._session.conf.set(_PART_BYTES, str(_SHUFFLED * self._file_bytes))
         self._cores = _cores(self._session, self._parts)
         self._relations: dict[str, _Relation] = {}
         self._views: dict[str, tuple[object, ...]] = {}
@@ -146,9 +172,11 @@ class SparkEngine:
         with self._lock:
             self._variables.update(values)
             self._catalogue.set_variables(values)
+            self._reader.set_variables(values)
 
     def add_functions(self, functions: Mapping[Function, Vectorised]) -> None:
         self._catalogue.add_functions(functions)
+        self._reader.add_functions(functions)
         for function, code in functions.items():
             self._functions[function.name] = function.returns
             register(self._session, function, code)
@@ -212,10 +240,13 @@ class SparkEngine:
         path = self._new_path().with_suffix(".parquet")
         path.parent.mkdir(parents=True, exist_ok=True)
         pq.write_table(plain, path, compression="zstd", compression_level=1)
-        frame = self._session.read.schema(_schema(_fields_of(plain))).parquet(_uri(path))
+        fields, size = tuple(_fields_of(plain)), _size_of([path])
+        frame = self._session.read.schema(_schema(fields)).parquet(_uri(path))
+        file = DataFile(path.name, size, plain.num_rows)
         with self._lock:
             self._catalogue.define_rows(name, pa.Table.from_batches([], rows.schema))
-            self._relations[name.lower()] = _Frame(frame, _size_of([path]))
+            table = TableState(str(path.parent), fields, (), (file,))
+            self._relations[name.lower()] = _Frame(frame, size, table)
 
     # what queries give
 
@@ -282,6 +313,8 @@ class SparkEngine:
         return reduce(lambda one, other: one.union(other), parts)
 
     def rows(self, query: str) -> list[tuple[Any, ...]]:
+        if self._is_read_here(query):
+            return self._reader.rows(query)
         frame = self._frame(query, self._kinds(query))
         moments = [f.name for f in frame.schema.fields if isinstance(f.dataType, st.TimestampType)]
         if moments:  # Python's times of the machine's own zone would be ambiguous once a year
@@ -303,6 +336,9 @@ class SparkEngine:
         """The query's order is that of the tasks that write its rows: Spark sorts into ranges."""
         import pyarrow.parquet as pq
 
+        if self._is_read_here(query):
+            yield from self._reader.batches(query, size)
+            return
         frame = self._frame(query, self._kinds(query))
         self._expect(query)
         target = self._new_path()
@@ -314,10 +350,65 @@ class SparkEngine:
         finally:
             shutil.rmtree(target, ignore_errors=True)
 
+    def hand_over(self, query: str, address: DatabaseAddress, table: str, rows: int) -> bool:
+        kinds = self._kinds(query)
+        names = [field.name for field in self.fields(query)]
+        # Spark does not write a name that holds its own quotes.
+        if self._jdbc is None or rows < self._jdbc_from or "`" in "".join(names):
+            return False
+        frame = self._frame(query, kinds)
+        with self._handing_over:  # else tables that are filled at a time would each have so many
+            self._session.conf.set(_PARTS, str(WRITERS))
+            self._jdbc.write(frame, address, table)
+        return True
+
+    def take_over(self, extract: Extract) -> str | None:
+        if self._jdbc is None:
+            return None
+        target = self._new_path()
+        writer = Writer(str(target), "rows", (), {}, self._file_bytes)
+        paths = [target / file.path for file in self._jdbc.fetch(extract, writer)]
+        schema = _schema(extract.fields)
+        if paths:
+            frame = self._session.read.schema(schema).parquet(*map(_uri, paths))
+        else:
+            frame = self._session.createDataFrame([], schema)
+        return self._relation(frame, extract.fields, paths)
+
     def close(self) -> None:
         self._stack.close()
 
     # reading
+
+    def _is_read_here(self, query: str) -> bool:
+        """Whether so little is read for a query that to ask Spark would take longer than to read.
+
+        Its relations are then known to the reader.
+        """
+        with self._lock:
+            try:
+                names = {name.lower() for name in self._catalogue.tables_in(query)}
+            except ValueError:  # no SELECT: Spark's side says what is wrong with it
+                return False
+            if self._driver_reads <= sum(map(self._size, names)):
+                return False
+            return all(map(self._show_here, sorted(names)))
+
+    def _show_here(self, name: str) -> bool:
+        """Make a name mean to the reader what it means here; whether that can be."""
+        relation = self._relations.get(name)
+        if isinstance(relation, _Query):
+            inner = {inner.lower() for inner in self._catalogue.tables_in(relation.text)}
+            if not all(map(self._show_here, sorted(inner))):
+                return False
+            self._reader.define_query(name, relation.text)
+            return True
+        if isinstance(relation, TableState) and relation.files:
+            self._fetch(relation)
+        table = relation.table if isinstance(relation, _Frame) else relation
+        if table is not None:
+            self._reader.define(name, table)
+        return table is not None
 
     def _read_csv(self, files: Iterable[Path], shape: CsvShape) -> DataFrame:
         columns = st.StructType(
@@ -405,16 +496,17 @@ class SparkEngine:
         from py4j.protocol import Py4JError
 
         with suppress(PySparkException, Py4JError):  # a Spark that is gone must not hide why
-            self._session.conf.set("spark.sql.shuffle.partitions", str(self._parts))
+            for key, value in self._before.items():
+                self._session.conf.set(key, str(value))
 
-    def _expect(self, query: str, times: int = 1) -> None:
-        """Tell Spark into how many parts to cut what a query shuffles, `times` times over.
+    def _expect(self, query: str) -> None:
+        """Tell Spark into how many parts to cut what a query shuffles.
 
         It plans for a cluster's amounts: on a day's rows most of its time went into empty parts.
         """
-        size = sum(map(self._size, self._catalogue.tables_in(query))) // times
+        size = sum(map(self._size, self._catalogue.tables_in(query)))
         parts = min(max(1, size * _GROWTH // _PART), self._parts)
-        self._session.conf.set("spark.sql.shuffle.partitions", str(parts))
+        self._session.conf.set(_PARTS, str(parts))
 
     def _size(self, name: str) -> int:
         relation = self._relations.get(name.lower())
@@ -524,7 +616,7 @@ class SparkEngine:
         view = f"_rebalanced_{uuid.uuid4().hex}"
         frame.createOrReplaceTempView(view)
         try:
-            words = ", ".join((str(self._cores), *columns))
+            words = ", ".join((str(self._cores * _PARTS_A_CORE), *columns))
             return self._pinned(
                 self._session.sql(f"SELECT /*+ REBALANCE({words}) */ * FROM {view}")
             )

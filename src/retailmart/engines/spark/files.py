@@ -121,7 +121,7 @@ class _Open:
     def add(self, rows: pa.RecordBatch) -> None:
         self._rows.append(rows)
         self._bytes += rows.nbytes
-        if self._bytes >= _GROUP_BYTES:
+        if self._bytes >= min(_GROUP_BYTES, self.writer.file_bytes):
             self._flush()
 
     def _flush(self) -> None:

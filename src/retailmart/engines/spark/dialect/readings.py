@@ -91,11 +91,11 @@ def read(value: str, kind: str) -> str:
             _NUMBER: f"try_cast({number} AS DECIMAL(38,0))",
             _CODED: f"try_cast(conv(substr({number}, 3), {base}, 10) AS DECIMAL(38,0))",
         }
-        cases = " ".join(
+        others = " ".join(
             f"WHEN {_matches(value, form)} THEN try_cast({found} AS {told})"
             for form, found in forms.items()
         )
-        return f"CASE WHEN {_as_written(value, told)} {cases} END"
+        return f"CASE WHEN {_as_written(value, told)} {others} END"
     return (
         f"CASE WHEN {_as_written(value, told)}"
         f" WHEN {_matches(value, _NUMBER)} THEN try_cast({number} AS {told}) END"

@@ -51,6 +51,16 @@ def _length(t: Translator, call: Call) -> Value:
     return t.typed(f"{word}({call.text(0)})", call.type)
 
 
+@FUNCTIONS.tells("md5", "sha1", "sha256")
+def _digest(t: Translator, call: Call) -> Value:
+    if call.args[0].type != "VARCHAR":
+        raise refuse(f"{call.name}() of {call.args[0].type}", "cast it to VARCHAR")
+    text = f"CAST({call.text(0)} AS BINARY)"
+    return Value(
+        f"sha2({text}, 256)" if call.name == "sha256" else f"{call.name}({text})", "VARCHAR"
+    )
+
+
 @FUNCTIONS.tells("upper", "lower", "ucase", "lcase")
 def _letters(t: Translator, call: Call) -> Value:
     word = {"ucase": "upper", "lcase": "lower"}.get(call.name, call.name)
