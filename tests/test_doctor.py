@@ -710,10 +710,21 @@ def test_spark_is_looked_at_where_it_is_wanted(
 
 
 @pytest.mark.spark
+def test_a_jdbc_driver_that_is_none_is_told(shop: Shop, tmp_path: Path) -> None:
+    """Before a run needs it, with the package that has one."""
+    jar = tmp_path / "driver.jar"
+    finding = visit(shop, engine="spark", spark={"jdbc_jar": str(jar)})["spark: JDBC"]
+    assert finding.level is Level.PROBLEM
+    assert str(jar) in finding.found
+    assert "libmariadb-java" in str(finding.cure)
+
+
+@pytest.mark.spark
 def test_rows_must_reach_sparks_workers_and_come_back(
-    shop: Shop, spark_cluster: SparkCluster
+    shop: Shop, spark_cluster: SparkCluster, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Asked of the project's real Spark; nothing is left of the question."""
+    monkeypatch.setenv("PYSPARK_PYTHON", sys.executable)
     project = ["--set", "engine=spark", "--set", f"spark.master={spark_cluster.url}"]
     before = names_below(shop.folder)
     done = doctor(shop.folder, "--timeout", "100", "--output", "json", *project)

@@ -36,8 +36,17 @@ def examine_spark(settings: Settings, private: Path, *, asked: bool) -> Iterator
     if needs_java(settings.spark):
         found = _told("spark: Java", ensure_java)
         yield found
+    if (jar := settings.spark.jdbc_jar) is not None and found.level is Level.OK:
+        found = _told("spark: JDBC", lambda: f"{_driver(settings)} in {jar}")
+        yield found
     if uses and found.level is Level.OK:
         yield _rows(settings, private)
+
+
+def _driver(settings: Settings) -> str | None:
+    from retailmart.engines.spark.jdbc import driver_in
+
+    return driver_in(settings.spark)
 
 
 def _rows(settings: Settings, private: Path) -> Finding:
@@ -47,9 +56,10 @@ def _rows(settings: Settings, private: Path) -> Finding:
     check = "spark: rows"
     with _folder_below(private) as scratch, closing(open_engine(settings, [], scratch)) as engine:
         engine.define_rows("probe", pa.table({"n": range(_ROWS)}))
-        batches = list(engine.batches("SELECT n FROM probe ORDER BY n", _ROWS))
+        written = engine.write("SELECT n FROM probe", scratch / "written", "probe", ())
+        found = (file for file in written.files if (scratch / "written" / file.path).is_file())
+        came = sum(file.rows for file in found)
     place = settings.spark.remote or settings.spark.master or "Spark"
-    came = sum(batch.num_rows for batch in batches)
     if came != _ROWS:
         return problem(
             check,
