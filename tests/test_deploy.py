@@ -250,14 +250,13 @@ def test_the_files_of_the_page_are_there() -> None:
 
 
 @pytest.mark.spark
-def test_the_commands_of_the_page_work(
-    shop: Shop, monkeypatch: pytest.MonkeyPatch, spark_environment: None
-) -> None:
-    """Looked at by the doctor, run on Spark, and verified against DuckDB."""
+def test_the_commands_of_the_page_work(shop: Shop, jdbc_jar: str, spark_environment: None) -> None:
+    """Looked at by the doctor, run on Spark, verified against DuckDB, and given a JDBC driver."""
     keep_mart(shop.folder, "sales_team_incentive")
     shop.sales("sales_1.csv", [sale(), sale(customer=2, store=2, person=3, price="30.00")])
     typed = [line for line in commands(PAGE) if line.startswith("retailmart ")]
-    assert [line.split()[1] for line in typed] == ["doctor", "run", "verify"]
+    assert [line.split()[1] for line in typed] == ["doctor", "run", "verify", "run"]
+    assert jdbc_jar in typed[-1]
     for line in typed:
         done = call(line, shop.folder)
         assert done.returncode == 0, f"{line}: {done.stdout}{done.stderr}"

@@ -33,13 +33,11 @@ from retailmart.template import write_project
 from tests.backends import shop_tables
 from tests.conftest import HEADER, Shop
 from tests.database.test_source_on_mysql import TYPES, insert
-from tests.services.debian import install
 from tests.services.mariadb import Database, DatabaseServer, MariaDB, make_certificates
 from tests.services.spark import SparkConnect, environment
 
 pytestmark = pytest.mark.spark
 
-JAR = Path("/usr/share/java/mariadb-java-client.jar")
 AS_OF = datetime(2024, 4, 1, tzinfo=UTC)
 LINES = """-- about: each sale, in columns of every type
 -- refresh: months
@@ -62,19 +60,12 @@ FROM sales
 """
 
 
-@pytest.fixture(scope="session")
-def jar() -> str:
-    """MariaDB's driver, of Debian's package."""
-    if failure := install("libmariadb-java", JAR.is_file):
-        pytest.fail(failure, pytrace=False)
-    assert JAR.is_file(), "the tests need Debian's libmariadb-java"
-    return str(JAR)
-
-
 @pytest.fixture
-def engine(spark_session: object, jar: str, tmp_path: Path) -> Iterator[SparkEngine]:
+def engine(spark_session: object, jdbc_jar: str, tmp_path: Path) -> Iterator[SparkEngine]:
     """Spark in the session that is there, which learns of the driver by the setting alone."""
-    opened = SparkEngine(SparkSettings(jdbc_jar=jar, jdbc_from=1), [tmp_path], tmp_path / "private")
+    opened = SparkEngine(
+        SparkSettings(jdbc_jar=jdbc_jar, jdbc_from=1), [tmp_path], tmp_path / "private"
+    )
     yield opened
     opened.close()
 
@@ -407,13 +398,15 @@ def drop(shop: Shop, count: int, name: str = "sales_a.csv") -> None:
 
 @pytest.fixture
 def backend_of(
-    mariadb: DatabaseServer, jar: str, tmp_path: Path
+    mariadb: DatabaseServer, jdbc_jar: str, tmp_path: Path
 ) -> Iterator[Callable[..., MySQLBackend]]:
     """Makes a project's folder and databases; the shop's tables are in them."""
     made: list[MySQLBackend] = []
 
     def make(name: str = "shop", more: str = "") -> MySQLBackend:
-        backend = MySQLBackend(tmp_path / name, mariadb.database(), mariadb.database(), jar, more)
+        backend = MySQLBackend(
+            tmp_path / name, mariadb.database(), mariadb.database(), jdbc_jar, more
+        )
         backend.shop.execute(*shop_tables())
         made.append(backend)
         return backend
@@ -599,13 +592,13 @@ def address_of(target: Source) -> DatabaseAddress:
 
 
 def test_a_few_rows_and_names_that_spark_cannot_write_pass_the_driver(
-    spark_session: object, jar: str, target: Source, tmp_path: Path
+    spark_session: object, jdbc_jar: str, target: Source, tmp_path: Path
 ) -> None:
     """Below the setting's count, without a driver's jar, and for a name with its own quotes."""
     for settings, query in (
-        (SparkSettings(jdbc_jar=jar, jdbc_from=6), "SELECT 1 AS id"),
+        (SparkSettings(jdbc_jar=jdbc_jar, jdbc_from=6), "SELECT 1 AS id"),
         (SparkSettings(jdbc_from=1), "SELECT 1 AS id"),
-        (SparkSettings(jdbc_jar=jar, jdbc_from=1), 'SELECT 1 AS "i`d"'),
+        (SparkSettings(jdbc_jar=jdbc_jar, jdbc_from=1), 'SELECT 1 AS "i`d"'),
     ):
         engine = SparkEngine(settings, [], tmp_path / "private")
         assert not engine.hand_over(query, address_of(target), "t", 5)

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 
+from tests.services.debian import install
 from tests.services.mariadb import Database, DatabaseServer, open_server
 from tests.services.proxy import MySQLProxy, S3Faults
 from tests.services.s3 import S3Bucket, S3Server
@@ -17,6 +19,16 @@ def mariadb(tmp_path_factory: pytest.TempPathFactory) -> Iterator[DatabaseServer
     server = open_server(tmp_path_factory.mktemp("mariadb"))
     yield server
     server.close()
+
+
+@pytest.fixture(scope="session")
+def jdbc_jar() -> str:
+    """MariaDB's JDBC driver, of Debian's package."""
+    jar = Path("/usr/share/java/mariadb-java-client.jar")
+    if failure := install("libmariadb-java", jar.is_file):
+        pytest.fail(failure, pytrace=False)
+    assert jar.is_file(), "the tests need Debian's libmariadb-java"
+    return str(jar)
 
 
 @pytest.fixture
