@@ -209,6 +209,26 @@ def test_months_and_inner_partitions(engine: Engine, lake: Path) -> None:
     ]
 
 
+def test_each_month_is_written_with_its_own_rows(engine: Engine, lake: Path) -> None:
+    """Months come mixed: a file holds one of them, each row comes once, and files are few."""
+    month = "'2024-' || lpad(CAST(i % 12 + 1 AS VARCHAR), 2, '0')"
+    days = f"SELECT i AS v, {month} AS m FROM range(60000) t(i)"
+    raw = state(lake / "raw", engine.write(days, lake / "raw", "b1-", ("m",)), ("m",))
+    months = {month: {"raw": raw.in_months([month])} for month in sorted(raw.months)}
+    query = "SELECT v, m, count(*) OVER () AS of_month FROM raw ORDER BY v"
+    files = engine.write_months(query, months, lake / "t", "b2-", ("m",))
+    engine.define("t", state(lake / "t", Written(engine.fields(query), files), ("m",)))
+    found = engine.rows(
+        "SELECT m, count(*), count(DISTINCT v), min(v % 12), max(of_month) FROM t GROUP BY m"
+    )
+    assert sorted(found) == [(f"2024-{n + 1:02d}", 5000, 5000, n, 5000) for n in range(12)]
+    assert engine.rows("SELECT count(*) FROM t WHERE v % 12 + 1 <> CAST(right(m, 2) AS INT)") == [
+        (0,)
+    ]
+    assert {file.partition["m"] for file in files} == set(months)
+    assert len(files) < 50
+
+
 @pytest.mark.parametrize("by_month", [True, False])
 def test_any_text_can_be_a_partition(engine: Engine, lake: Path, by_month: bool) -> None:
     """Slashes, blanks, glob characters, percent signs and NULL in partition values read back."""
