@@ -24,6 +24,7 @@ SCHEDULE = "15 * * * *"
 HELPLESS = {
     2: "the project's files have mistakes",
     3: "a quality gate or a total failed; nothing was published",
+    5: "done, but a mart is held back; the log names it and its cure",
 }
 BUSY = 4  # another run holds the project and does the work
 

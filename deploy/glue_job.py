@@ -22,8 +22,8 @@ from awsglue.utils import getResolvedOptions
 
 from retailmart import OpenProject, SettingsError, open_project
 
-# Glue's driver and executors share no folder to hand rows over in, so the driver computes alone.
-SPARK = {"master": "local[*]", "remote": None}
+# Whatever retailmart.yml says, the job's own Spark does the work.
+SPARK = {"master": None, "remote": None}
 
 
 def main() -> None:

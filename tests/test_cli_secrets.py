@@ -280,7 +280,7 @@ def test_the_commands_of_the_docs_work(
 
 def test_the_settings_of_the_docs_work(project: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The page's YAML means what the page says."""
-    store, one, all_five, s3 = blocks("yaml")
+    store, one, all_five, postgres, s3 = blocks("yaml")
     settings = project / "retailmart.yml"
 
     open_secrets(project).set("SHOP_PASSWORD", CANARY)
@@ -301,6 +301,12 @@ def test_the_settings_of_the_docs_work(project: Path, monkeypatch: pytest.Monkey
         monkeypatch.delenv(f"MYSQL_{name}")
     assert load_project(project).database_url() == (
         "mysql://retailmart:password@db.example.com/retail"
+    )
+
+    monkeypatch.setenv("PGPASSWORD", CANARY)
+    settings.write_text(postgres)
+    assert load_project(project).database_url() == (
+        f"postgresql://retailmart:{CANARY}@db.example.com/retail"
     )
 
     settings.write_text(s3)

@@ -1,7 +1,7 @@
 """Runs on a real Spark cluster and by Connect: workers, tasks and drivers die, nothing differs.
 
 Each run is a process of its own. What a project must look like is told by DuckDB, which ran the
-same project undisturbed. Workers have a Python of their own, without this package.
+same project undisturbed. Driver and workers have one folder in common.
 """
 
 from __future__ import annotations
@@ -13,11 +13,11 @@ import signal
 import sqlite3
 import subprocess
 import sys
+import time
 import venv
 from collections.abc import Iterator, Mapping
 from contextlib import closing, contextmanager, suppress
 from dataclasses import dataclass, replace
-from importlib.metadata import version
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -26,9 +26,10 @@ import yaml
 from chaos.pictures import Picture, compare, picture
 
 from retailmart.template import write_project
-from tests.backends import LocalBackend, shop_tables
-from tests.conftest import HEADER
-from tests.services.spark import SparkCluster, SparkConnect, environment
+from tests.backends import LocalBackend, on_mariadb, shop_tables
+from tests.conftest import HEADER, keep_only
+from tests.services.mariadb import DatabaseServer
+from tests.services.spark import Daemon, SparkCluster, SparkConnect, environment
 from tests.services.test_spark_services import members, until, until_gone
 
 pytestmark = pytest.mark.spark
@@ -36,10 +37,6 @@ pytestmark = pytest.mark.spark
 MARTS = ("customer_mart", "customer_monthly_purchase", "sales_mart", "sales_team_incentive")
 ROWS, FILES = 4_000, 3
 AS_OF = "2024-07-01"
-# What the Python of workers must have. Spark 3.5 hands functions nothing but what pandas has made.
-PACKAGES: tuple[str, ...] = ("pyarrow", "numpy")
-if version("pyspark").startswith("3."):
-    PACKAGES += ("pandas", "pytz", "dateutil", "six")
 # What a short life of Java is spent on is compiling, which pays in a long one.
 QUICK_START = "-XX:TieredStopAtLevel=1 -XX:+UseSerialGC"
 JAVA_OPTIONS = ("spark.driver.extraJavaOptions", "spark.executor.extraJavaOptions")
@@ -86,7 +83,31 @@ def _seen(event, arguments):
 sys.addaudithook(_seen)
 """
 
-# The project's own functions; one stops or breaks where a test asks for it, once.
+# In the driver: published tables are filled in parts, however small they are.
+IN_PARTS = """
+import retailmart.steps.publish
+
+retailmart.steps.publish._PARALLEL_ROWS = 1
+"""
+# In workers, beside the hook: it also stops where a part's rows are in a table that is published,
+# and their transaction is open.
+FILLED = "filled"
+WHERE_FILLED = f"""
+from retailmart.database.target import Target
+
+_insert = Target.insert
+
+def _stopping(self, connection, read):
+    count = _insert(self, connection, read)
+    if held := _taken("stop", {FILLED!r}):
+        while os.path.exists(held):
+            time.sleep(0.01)
+    return count
+
+Target.insert = _stopping
+"""
+
+# The project's own functions; one stops where a test asks for it, once.
 FUNCTIONS = """
 import os
 import time
@@ -108,14 +129,9 @@ def _disturbed():
     try:
         os.rename(os.path.join(_PLACE, "wait"), held)
     except FileNotFoundError:
-        held = os.path.join(_PLACE, "no such file")
+        return
     while os.path.exists(held):
         time.sleep(0.01)
-    try:
-        os.rename(os.path.join(_PLACE, "break"), os.path.join(_PLACE, "broken"))
-    except FileNotFoundError:
-        return
-    raise RuntimeError("just this once")
 
 
 _PLACE = {place!r}
@@ -162,7 +178,6 @@ class Ground:
     folder: Path
     place: Path
     hook: Path
-    workers: Path
     right: Picture
 
 
@@ -175,12 +190,11 @@ class Project:
 
     def start(self, **more: str) -> subprocess.Popen[str]:
         """A run, in a session of the kernel's own. Its words go to a file beside the project."""
-        python = {"PYSPARK_PYTHON": str(self.ground.workers / "bin" / "python")}
         with self.folder.with_suffix(".log").open("a") as log:
             return subprocess.Popen(
                 [sys.executable, "-m", "retailmart", "run", "--as-of", AS_OF],
                 cwd=self.folder,
-                env=environment() | python | more,
+                env=environment() | more,
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=log,
@@ -208,8 +222,6 @@ class Project:
     def is_right(self) -> None:
         """Its tables, its ledger and its folders are as where nothing was disturbed."""
         found = picture(self.folder)
-        # What a dead driver was handing on goes after a day; until then another may be at it.
-        found["left lying"] = [n for n in found["left lying"] if not n.startswith("exchange/")]
         # The files of snapshots have other names: what is in them is in the marts.
         parts = [part for part in found if part != "snapshots"]
         differs = compare(self.ground.right, found, only=parts)
@@ -259,7 +271,19 @@ def kill_all(sessions: set[int]) -> None:
     until_gone(found)
 
 
-def python_of_workers(folder: Path, packages: tuple[str, ...], hook: str) -> Path:
+def at_start(folder: Path, code: str) -> Path:
+    """A folder for PYTHONPATH: what it holds is run where a Python starts."""
+    folder.mkdir()
+    (folder / "sitecustomize.py").write_text(code)
+    return folder
+
+
+def with_path(folder: Path) -> str:
+    """PYTHONPATH with a folder in front."""
+    return os.pathsep.join([str(folder), environment()["PYTHONPATH"]])
+
+
+def python_of_workers(folder: Path, packages: tuple[str, ...]) -> Path:
     """A Python that has these packages and no others."""
     venv.create(folder, with_pip=False, symlinks=True)
     (site,) = folder.glob("lib/python*/site-packages")
@@ -271,7 +295,6 @@ def python_of_workers(folder: Path, packages: tuple[str, ...], hook: str) -> Pat
         package = module.parent if module.name == "__init__.py" else module
         for path in package.parent.glob(f"{name}*"):
             (site / path.name).symlink_to(path)
-    (site / "sitecustomize.py").write_text(hook)
     return folder
 
 
@@ -279,13 +302,8 @@ def make_project(folder: Path, place: Path) -> None:
     """The till marts of a small shop, two marts that call functions, half a year of sales."""
     write_project(folder, sample=False)
     LocalBackend(folder).execute_in_shop(*shop_tables())
-    for kind, kept in {"marts": MARTS, "feeds": ("sales",)}.items():
-        for path in (folder / kind).iterdir():
-            if path.stem not in kept:
-                path.unlink()
-    for path in (folder / "tables").iterdir():
-        if path.stem not in ("customer", "store", "sales_team", "product"):
-            path.unlink()
+    tables = ("customer", "store", "sales_team", "product")
+    keep_only(folder, marts=MARTS, feeds=["sales"], tables=tables)
     (folder / "functions.py").write_text(FUNCTIONS.format(place=str(place)))
     (folder / "marts" / "loyalty.sql").write_text(LOYALTY)
     (folder / "marts" / "doors.sql").write_text(VISITS)
@@ -323,11 +341,8 @@ def ground(tmp_path_factory: pytest.TempPathFactory) -> Ground:
     place, folder = root / "place", root / "shop"
     place.mkdir()
     make_project(folder, place)
-    hook = root / "hook" / "sitecustomize.py"
-    hook.parent.mkdir()
-    hook.write_text(HOOK.format(place=str(place)))
-    workers = python_of_workers(root / "python", PACKAGES, hook.read_text())
-    ground = Ground(folder, place, hook.parent, workers, {})
+    hook = at_start(root / "hook", HOOK.format(place=str(place)))
+    ground = Ground(folder, place, hook, {})
     undisturbed = Project(shutil.copytree(folder, root / "undisturbed"), ground)
     undisturbed.run()
     right = picture(undisturbed.folder)
@@ -356,7 +371,7 @@ def project(ground: Ground, at: Path, settings: Mapping[str, object]) -> Project
     folder = shutil.copytree(ground.folder, at / "shop")
     path = folder / "retailmart.yml"
     words = path.read_text().replace("engine: duckdb", "engine: spark")
-    path.write_text(words + yaml.safe_dump({"spark": settings}))
+    path.write_text(words + yaml.safe_dump({"spark": {**settings, "driver_reads": "0MB"}}))
     return Project(folder, ground)
 
 
@@ -365,8 +380,20 @@ def on_cluster(
 ) -> Project:
     """A copy of the project that is run by a cluster."""
     cluster.ensure()
-    conf = {**cluster.settings, **dict.fromkeys(JAVA_OPTIONS, QUICK_START), **(more or {})}
+    conf = {
+        **cluster.settings,
+        **dict.fromkeys(JAVA_OPTIONS, QUICK_START),
+        "spark.executorEnv.PYTHONPATH": with_path(ground.hook),
+        **(more or {}),
+    }
     return project(ground, at, {"master": conf.pop("spark.master"), "conf": conf})
+
+
+def worker_of(process: int, cluster: SparkCluster) -> Daemon:
+    """The worker whose executor has started a process."""
+    at = Path(f"/proc/{process}/cwd").readlink().parts
+    (found,) = (worker for worker in cluster.alive if f"work-{worker.port}" in at)
+    return found
 
 
 def alive(cluster: SparkCluster) -> set[int]:
@@ -380,10 +407,7 @@ def alive(cluster: SparkCluster) -> set[int]:
 def test_a_cluster_gives_what_duckdb_gives(
     ground: Ground, spark_cluster: SparkCluster, tmp_path: Path
 ) -> None:
-    """All tables, row for row: whatever zones its machines are in, and without this package."""
-    python = ground.workers / "bin" / "python"
-    lacking = subprocess.run([python, "-c", "import retailmart"], check=False, capture_output=True)
-    assert b"No module named 'retailmart'" in lacking.stderr
+    """All tables, row for row, whatever zones its machines are in."""
     zones = {
         "spark.driver.extraJavaOptions": f"{QUICK_START} -Duser.timezone=Asia/Tokyo",
         "spark.executor.extraJavaOptions": f"{QUICK_START} -Duser.timezone=America/Sao_Paulo",
@@ -397,32 +421,58 @@ def test_a_cluster_gives_what_duckdb_gives(
 def test_a_task_that_is_tried_again_counts_once(
     ground: Ground, spark_cluster: SparkCluster, tmp_path: Path
 ) -> None:
-    """A function that breaks once, a worker whose disk fails once when it has written files."""
+    """A worker's disk fails once when it has written files."""
     shop = on_cluster(ground, tmp_path, spark_cluster)
-    ask(ground, "break")
     with asked(ground, "fail", LAST):
         shop.run()
-        broken = sorted(path.name.partition("-")[0] for path in ground.place.iterdir())
-    assert broken == ["broken", "fail"]
+        assert [path.name.partition("-")[0] for path in ground.place.iterdir()] == ["fail"]
     shop.is_right()
 
 
 def test_workers_may_die(ground: Ground, spark_cluster: SparkCluster, tmp_path: Path) -> None:
     """A worker dies while it writes raw rows, another while it writes a mart; others come."""
     shop = on_cluster(ground, tmp_path, spark_cluster)
+    ask(ground, "stop", "lake/raw/sales/_month=2024-05")
     run = shop.start()
     try:
-        for words in ("lake/raw/sales/_month=2024-05", LAST):
-            with asked(ground, "stop", words):
-                process = shop.until_held(run, "stop")
-                at = Path(f"/proc/{process}/cwd").readlink().parts
-                (victim,) = (w for w in spark_cluster.alive if f"work-{w.port}" in at)
-                victim.kill()
+        for following in (LAST, None):
+            process = shop.until_held(run, "stop")
+            victim = worker_of(process, spark_cluster)
+            if following:  # while the run stands still: the other worker may be there soon
+                ask(ground, "stop", following)
+            victim.kill()
+            (ground.place / f"stop-{process}").unlink()
             spark_cluster.ensure()
     finally:
+        let_go(ground)
         code = shop.ended(run)
         spark_cluster.ensure()
     assert code == 0, shop.told
+    shop.is_right()
+
+
+def test_a_worker_may_die_while_it_fills_a_table(
+    ground: Ground, spark_cluster: SparkCluster, mariadb: DatabaseServer, tmp_path: Path
+) -> None:
+    """Its rows go with its transaction; the table is published whole, each row in it once."""
+    undisturbed = Project(shutil.copytree(ground.folder, tmp_path / "undisturbed"), ground)
+    on_mariadb(undisturbed.folder, mariadb.database())
+    undisturbed.run()
+    code = HOOK.format(place=str(ground.place)) + WHERE_FILLED
+    of_workers = at_start(tmp_path / "of_workers", code)
+    of_driver = at_start(tmp_path / "of_driver", IN_PARTS)
+    right = picture(undisturbed.folder)
+    shop = on_cluster(replace(ground, hook=of_workers, right=right), tmp_path, spark_cluster)
+    on_mariadb(shop.folder, mariadb.database())
+    with asked(ground, "stop", FILLED):
+        run = shop.start(PYTHONPATH=with_path(of_driver))
+        try:
+            worker_of(shop.until_held(run, "stop"), spark_cluster).kill()
+            spark_cluster.ensure()
+        finally:
+            code_of_run = shop.ended(run)
+            spark_cluster.ensure()
+    assert code_of_run == 0, shop.told
     shop.is_right()
 
 
@@ -432,7 +482,7 @@ def test_a_driver_may_die_again_and_again(
     """While workers write raw rows, while they write a mart, between two commits."""
     shop = on_cluster(ground, tmp_path, spark_cluster)
     before = alive(spark_cluster)
-    hook = {"PYTHONPATH": str(ground.hook)}
+    hook = {"PYTHONPATH": with_path(ground.hook)}
     points = ("lake/raw/sales/_month=2024-05", LAST, "lake/marts/sales_mart/_delta_log")
     for words in points:
         with asked(ground, "stop", words):
@@ -465,7 +515,7 @@ def test_connect_gives_what_duckdb_gives(
 def test_what_a_server_does_for_a_dead_client_is_swept(
     ground: Ground, server: SparkConnect, tmp_path: Path
 ) -> None:
-    """A server goes on for a client that was killed: its files are in no table, and go."""
+    """A server goes on for a client that was killed: whatever it still writes is in no table."""
     shop = project(ground, tmp_path, {"remote": server.remote})
     with asked(ground, "wait"):
         run = shop.start()
@@ -474,26 +524,27 @@ def test_what_a_server_does_for_a_dead_client_is_swept(
         run.wait()
         shop.run(RETAILMART__ENGINE="duckdb")
         shop.is_right()
-    loyalty = shop.folder / "lake" / "marts" / "loyalty"
-    until(lambda: any(loyalty.glob("*/b*-f0001-*.parquet")))
-    assert picture(shop.folder)["orphans"]
+    time.sleep(5)  # of what it had begun the sweep took the files away, or it writes them now
     with closing(sqlite3.connect(shop.folder / "retail.db")) as connection, connection:
         connection.execute("DELETE FROM retailmart_lease WHERE name = 'sweep'")
     shop.run(RETAILMART__ENGINE="duckdb")
     shop.is_right()
 
 
-def test_workers_without_pyarrow_are_told_of(
+def test_workers_without_this_package_are_told_of(
     ground: Ground, spark_cluster: SparkCluster, tmp_path: Path
 ) -> None:
     """In one sentence with its cure, and nothing is written."""
-    bare = python_of_workers(tmp_path / "python", (), "")
-    shop = on_cluster(
-        ground, tmp_path, spark_cluster, {"spark.pyspark.python": str(bare / "bin" / "python")}
-    )
+    bare = python_of_workers(tmp_path / "python", ("pyarrow", "numpy"))
+    settings = {
+        "spark.pyspark.python": str(bare / "bin" / "python"),
+        "spark.executorEnv.PYTHONPATH": str(ground.hook),
+    }
+    shop = on_cluster(ground, tmp_path, spark_cluster, settings)
     assert shop.ended(shop.start()) == 1
     _, said = shop.told.split("\nretailmart: ")
     assert said.splitlines() == [
-        "the Python of Spark's workers has no pyarrow",
-        "  Install it there, or let PYSPARK_PYTHON name a Python that has it",
+        "the Python of Spark's workers has no retailmart",
+        "  Install retailmart there as here, or let PYSPARK_PYTHON name a Python that has it;"
+        " docs/spark.md says how",
     ]

@@ -1,9 +1,11 @@
-"""What every engine does alike: fenced in, strict about months, and tidy when it fails."""
+"""What every engine does alike: sandboxed, strict about months, and tidy when it fails."""
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, closing
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from decimal import Decimal
 from pathlib import Path
@@ -11,11 +13,12 @@ from pathlib import Path
 import pyarrow as pa
 import pytest
 
-from retailmart.engines import CsvShape, Engine, VariableValue, open_engine
+from retailmart.engines import CsvShape, Cut, Engine, VariableValue, open_engine
 from retailmart.errors import CsvBroken, GateFailed, RetailmartError
+from retailmart.lake.places import LocalPlace
 from retailmart.project.settings import Settings, SparkSettings
 from retailmart.project.types import parse_type
-from retailmart.tables import Field, TableState, Written
+from retailmart.tables import DataFile, Field, TableState, Written
 
 
 @pytest.fixture
@@ -38,7 +41,7 @@ def opened(request: pytest.FixtureRequest) -> Iterator[Opened]:
     with ExitStack() as stack:
 
         def open_one(lake: Path, scratch: Path) -> Engine:
-            return stack.enter_context(closing(open_engine(settings, [lake], scratch)))
+            return stack.enter_context(closing(open_engine(settings, [LocalPlace(lake)], scratch)))
 
         yield open_one
 
@@ -177,8 +180,9 @@ def test_written_rows_read_back(engine: Engine, lake: Path) -> None:
     assert (file.minimum["id"], file.maximum["id"], file.nulls["id"]) == (0, 4, 0)
     assert file.maximum["day"] == "2024-01-05"
     assert "money" not in file.minimum
-    engine.define("t", state(lake / "t", written))
-    assert engine.rows("SELECT count(*), sum(money), max(name) FROM t") == [
+    table = engine.define(state(lake / "t", written))
+    assert table.fields == written.fields
+    assert engine.rows(f"SELECT count(*), sum(money), max(name) FROM {table}") == [
         (5, Decimal("2.50"), "n4")
     ]
 
@@ -201,8 +205,8 @@ def test_months_and_inner_partitions(engine: Engine, lake: Path) -> None:
     assert sorted(str(file.partition["store"]) for file in written.files) == ["0", "1", "2"]
     assert {file.partition["m"] for file in written.files} == {"2024-01"}
     assert written.rows == 9
-    engine.define("t", state(lake / "t", written, ("m", "store")))
-    assert engine.rows("SELECT m, store, sum(v) FROM t GROUP BY ALL ORDER BY 2") == [
+    table = engine.define(state(lake / "t", written, ("m", "store")))
+    assert engine.rows(f"SELECT m, store, sum(v) FROM {table} GROUP BY ALL ORDER BY 2") == [
         ("2024-01", 0, 9),
         ("2024-01", 1, 12),
         ("2024-01", 2, 15),
@@ -217,14 +221,14 @@ def test_each_month_is_written_with_its_own_rows(engine: Engine, lake: Path) -> 
     months = {month: {"raw": raw.in_months([month])} for month in sorted(raw.months)}
     query = "SELECT v, m, count(*) OVER () AS of_month FROM raw ORDER BY v"
     files = engine.write_months(query, months, lake / "t", "b2-", ("m",))
-    engine.define("t", state(lake / "t", Written(engine.fields(query), files), ("m",)))
+    fields = engine.fields(query, {"raw": engine.define(raw)})
+    table = engine.define(state(lake / "t", Written(fields, files), ("m",)))
     found = engine.rows(
-        "SELECT m, count(*), count(DISTINCT v), min(v % 12), max(of_month) FROM t GROUP BY m"
+        f"SELECT m, count(*), count(DISTINCT v), min(v % 12), max(of_month) FROM {table} GROUP BY m"
     )
     assert sorted(found) == [(f"2024-{n + 1:02d}", 5000, 5000, n, 5000) for n in range(12)]
-    assert engine.rows("SELECT count(*) FROM t WHERE v % 12 + 1 <> CAST(right(m, 2) AS INT)") == [
-        (0,)
-    ]
+    strange = f"SELECT count(*) FROM {table} WHERE v % 12 + 1 <> CAST(right(m, 2) AS INT)"
+    assert engine.rows(strange) == [(0,)]
     assert {file.partition["m"] for file in files} == set(months)
     assert len(files) < 50
 
@@ -233,12 +237,12 @@ def test_each_month_is_written_with_its_own_rows(engine: Engine, lake: Path) -> 
 def test_any_text_can_be_a_partition(engine: Engine, lake: Path, by_month: bool) -> None:
     """Slashes, blanks, glob characters, percent signs and NULL in partition values read back."""
     texts = ["a/b", "x y", "ü₦", "[x]*?", "50%", "a=b", "it's", "%41", "..", "", None]
-    engine.define_rows("texts", pa.table({"k": texts, "n": list(range(len(texts)))}))
-    query = "SELECT n, '2024-01' AS m, k FROM texts"
+    rows = engine.values(pa.table({"k": texts, "n": list(range(len(texts)))}))
+    query = f"SELECT n, '2024-01' AS m, k FROM {rows}"
     written = write(engine, query, lake / "t", ("m", "k"), by_month=by_month)
     assert written.rows == len(texts)
-    engine.define("t", state(lake / "t", written, ("m", "k")))
-    found = engine.rows("SELECT k FROM t ORDER BY n")
+    table = engine.define(state(lake / "t", written, ("m", "k")))
+    found = engine.rows(f"SELECT k FROM {table} ORDER BY n")
     assert [value for (value,) in found] == texts
 
 
@@ -265,27 +269,46 @@ def test_rows_without_month_are_left_out(engine: Engine, lake: Path) -> None:
 
 @pytest.mark.spark
 @pytest.mark.usefixtures("spark_session")
-def test_a_month_that_outgrows_a_file_is_cut_among_tasks(lake: Path, tmp_path: Path) -> None:
-    """Files are about as large as the setting says, and one large month does not wait for one task.
+@pytest.mark.parametrize(
+    "cut", [Cut(by_files="t"), Cut(by_columns=("k",), tables=frozenset({"t"}))]
+)
+def test_a_large_month_is_divided_between_tasks(
+    lake: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, cut: Cut
+) -> None:
+    """Where a cut is allowed, a month that is larger than others is several tasks' work."""
+    monkeypatch.setattr("retailmart.engines.spark.engine._LEAST_OF_TABLES", 1000)
+    settings = Settings(engine="spark", spark=SparkSettings(driver_reads="0MB"))
+    with closing(open_engine(settings, [LocalPlace(lake)], tmp_path / "scratch")) as engine:
+        parts: list[DataFile] = []
+        for number in range(8):
+            query = f"SELECT i AS v, i % 7 AS k FROM range({number}, 40000, 8) r(i)"
+            parts += engine.write(query, lake / "t", f"b{number}-", ()).files
+        fields = engine.fields("SELECT 1::BIGINT AS v, 1::BIGINT AS k")
+        table = TableState(str(lake / "t"), fields, (), tuple(parts))
+        small = table.only(table.files[:1])
+        query = "SELECT v, k, '2024-0' || (CASE WHEN s.n = 8 THEN 1 ELSE 2 END) AS m FROM t, s"
+        months = {
+            month: {"t": rows, "s": _number(engine, lake, len(rows.files))}
+            for month, rows in (("2024-01", table), ("2024-02", small))
+        }
+        files = engine.write_months(query, months, lake / "m", "b1-", ("m",), cut=cut)
+        large = [file for file in files if file.partition["m"] == "2024-01"]
+        assert len({re.search(r"t[0-9]{5}x", file.path)[0] for file in large}) > 1  # type: ignore[index]
+        made = TableState(str(lake / "m"), engine.fields(QUERY_OF_M), ("m",), files)
+        rows = f"SELECT m, count(*), count(DISTINCT v), sum(v) FROM {engine.define(made)}"
+        assert engine.rows(f"{rows} GROUP BY 1 ORDER BY 1") == [
+            ("2024-01", 40_000, 40_000, 799_980_000),
+            ("2024-02", 5_000, 5_000, 99_980_000),
+        ]
 
-    Small months stay whole: they share no part of the rows with a large one.
-    """
-    told = Settings(engine="spark", spark=SparkSettings(file_size="1MB", driver_reads="0MB"))
-    with closing(open_engine(told, [lake], tmp_path / "scratch")) as engine:
-        query = (
-            "SELECT i AS v, md5(CAST(i AS VARCHAR)) AS w,"
-            " CASE WHEN i % 50 = 0 THEN '2024-0' || (i // 50 % 6 + 1) ELSE '2024-09' END AS m"
-            " FROM range(400000) t(i)"
-        )
-        engine.define("many", state(lake / "many", engine.write(query, lake / "many", "b1-", ())))
-        written = engine.write("SELECT * FROM many", lake / "t", "b1-", ("m",))
-        engine.define("t", state(lake / "t", written, ("m",)))
-        assert engine.rows("SELECT count(*), count(DISTINCT v) FROM t") == [(400_000, 400_000)]
-    large = [file for file in written.files if file.partition["m"] == "2024-09"]
-    assert len({file.path.split("-")[3] for file in large}) > 1
-    assert all(file.size < 2_000_000 for file in large)
-    assert max(file.size for file in large) > 700_000
-    assert len(written.files) - len(large) == 6
+
+QUERY_OF_M = "SELECT 1::BIGINT AS v, 1::BIGINT AS k, '' AS m"
+
+
+def _number(engine: Engine, lake: Path, number: int) -> TableState:
+    """A table of one row with a number, and the column by which months are cut."""
+    written = engine.write(f"SELECT {number} AS n", lake / f"n{number}", "b1-", ())
+    return state(lake / f"n{number}", written)
 
 
 def test_a_failing_write_leaves_no_file(engine: Engine, lake: Path) -> None:
@@ -306,9 +329,77 @@ def test_no_rows_are_no_file(engine: Engine, lake: Path) -> None:
         written = write(engine, query, lake / "t", partitions, by_month=by_month)
         assert (written.files, written.rows) == ((), 0)
         assert [str(field.type) for field in written.fields] == ["DECIMAL(12,2)", "STRING"]
-        engine.define("t", state(lake / "t", written, partitions))
-        assert engine.rows("SELECT count(*), sum(money) FROM t") == [(0, None)]
+        table = engine.define(state(lake / "t", written, partitions))
+        assert engine.rows(f"SELECT count(*), sum(money) FROM {table}") == [(0, None)]
     assert list(lake.rglob("*.parquet")) == []
+
+
+def test_a_relation_is_found_by_nobody_elses_name(engine: Engine, lake: Path) -> None:
+    """Two relations never meet, nor does one meet a table of a user's query."""
+    one, two = (engine.values(pa.table({"v": [number]})) for number in (1, 2))
+    three = engine.query(f"SELECT v FROM {one} UNION ALL SELECT v FROM {two}")
+    assert len({str(one), str(two), str(three)}) == 3
+    assert engine.rows(f"SELECT v FROM {three} ORDER BY v") == [(1,), (2,)]
+    assert three.fields == (Field("v", parse_type("BIGINT")),)
+
+
+def test_a_users_query_reads_what_its_names_mean(engine: Engine, lake: Path) -> None:
+    """The same name can mean another relation in the next query."""
+    small, large = (engine.values(pa.table({"v": list(range(count))})) for count in (2, 5))
+    query = "SELECT count(*) AS n FROM sales"
+    for rows, count in ((small, 2), (large, 5), (small, 2)):
+        assert engine.fields(query, {"sales": rows}) == (Field("n", parse_type("BIGINT")),)
+        written = engine.write(query, lake / f"t{count}", "b1-", (), {"sales": rows})
+        table = engine.define(state(lake / f"t{count}", written))
+        assert engine.rows(f"FROM {table}") == [(count,)]
+
+
+def test_months_have_tables_of_their_own_and_common_ones(engine: Engine, lake: Path) -> None:
+    """A month's name goes before the common one; what only a month has is that month's."""
+    days = "SELECT i AS v, '2024-0' || (i % 2 + 1) AS m FROM range(10) t(i)"
+    raw = state(lake / "raw", engine.write(days, lake / "raw", "b1-", ("m",)), ("m",))
+    months = {month: {"raw": raw.in_months([month])} for month in sorted(raw.months)}
+    common = {"factor": engine.values(pa.table({"f": [10]}))}
+    query = "SELECT sum(v * f) AS total, m FROM raw, factor GROUP BY m"
+    files = engine.write_months(query, months, lake / "t", "b2-", ("m",), common)
+    fields = engine.fields(query, {**common, "raw": engine.define(raw)})
+    table = engine.define(state(lake / "t", Written(fields, files), ("m",)))
+    assert engine.rows(f"SELECT m, total FROM {table} ORDER BY m") == [
+        ("2024-01", 200),
+        ("2024-02", 250),
+    ]
+
+
+@dataclass(frozen=True)
+class Twice:
+    """Writes a number and its double, as one row."""
+
+    root: Path
+
+    def __call__(self, engine: Engine, number: int) -> Written:
+        row = engine.values(pa.table({"n": [number], "twice": [2 * number]}))
+        return engine.write(f"SELECT * FROM {row}", self.root, f"{number:04d}-", ())
+
+
+def test_work_is_spread_and_its_files_are_there(engine: Engine) -> None:
+    """Results come in the order of the items, and all of what was written can be read."""
+    root = engine.exchange()
+    written = engine.spread(Twice(root), range(5), [1] * 5)
+    assert [one.rows for one in written] == [1] * 5
+    files = tuple(file for one in written for file in one.files)
+    table = engine.define(TableState(str(root), written[0].fields, (), files))
+    expected = [(number, 2 * number) for number in range(5)]
+    assert engine.rows(f"SELECT n, twice FROM {table} ORDER BY n") == expected
+
+
+def test_rows_in_memory_can_be_forgotten(engine: Engine) -> None:
+    """What was read from memory once is not held there until the engine is closed."""
+    values = engine.values(pa.table({"n": [1]}))
+    query = f"SELECT n FROM {values}"
+    assert engine.rows(query) == [(1,)]
+    engine.forget(values)
+    with pytest.raises(RetailmartError, match="does not exist"):
+        engine.rows(query)
 
 
 def test_types_that_tables_lack_are_named(engine: Engine) -> None:
@@ -341,8 +432,8 @@ def test_any_folder_can_hold_the_lake(opened: Opened, tmp_path: Path, name: str)
     rows = engine.csv({5: private / "f.csv"}, CsvShape(1, ",", quoted=False))
     assert sorted(engine.rows(f"FROM {rows}")) == [("1", 5), ("2", 5)]
     written = engine.write("SELECT 1 AS v, 'a' AS k", lake / "t", "b1-", ("k",))
-    engine.define("t", state(lake / "t", written, ("k",)))
-    assert engine.rows("FROM t") == [(1, "a")]
+    table = engine.define(state(lake / "t", written, ("k",)))
+    assert engine.rows(f"FROM {table}") == [(1, "a")]
 
 
 def test_a_csv_is_taken_as_it_stands(engine: Engine, tmp_path: Path) -> None:
@@ -358,7 +449,7 @@ def test_a_csv_is_taken_as_it_stands(engine: Engine, tmp_path: Path) -> None:
         (3, 'a,"b', ""),
         (9, "007", "1e400"),
     ]
-    numbered = engine.numbered_csv(private / "a.csv", shape)
+    numbered = engine.csv({3: private / "a.csv"}, shape, numbered=True)
     assert engine.rows(f"SELECT _row, c0 FROM {numbered} ORDER BY 1") == [(1, " 1 "), (2, 'a,"b')]
 
 

@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from pathlib import Path
 
 import pytest
 
-from tests.services.debian import install
 from tests.services.mariadb import Database, DatabaseServer, open_server
+from tests.services.postgres import Postgres, PostgresDatabase
 from tests.services.proxy import MySQLProxy, S3Faults
 from tests.services.s3 import S3Bucket, S3Server
 
@@ -21,22 +20,30 @@ def mariadb(tmp_path_factory: pytest.TempPathFactory) -> Iterator[DatabaseServer
     server.close()
 
 
-@pytest.fixture(scope="session")
-def jdbc_jar() -> str:
-    """MariaDB's JDBC driver, of Debian's package."""
-    jar = Path("/usr/share/java/mariadb-java-client.jar")
-    if failure := install("libmariadb-java", jar.is_file):
-        pytest.fail(failure, pytrace=False)
-    assert jar.is_file(), "the tests need Debian's libmariadb-java"
-    return str(jar)
-
-
 @pytest.fixture
 def database(mariadb: DatabaseServer) -> Iterator[Database]:
     """A new empty database with an account of its own."""
     database = mariadb.database()
     yield database
     mariadb.ensure()
+    database.drop()
+
+
+@pytest.fixture(scope="session")
+def postgres() -> Iterator[Postgres]:
+    """The PostgreSQL server of this worker."""
+    server = Postgres()
+    server.start()
+    yield server
+    server.close()
+
+
+@pytest.fixture
+def postgres_database(postgres: Postgres) -> Iterator[PostgresDatabase]:
+    """A new empty database in PostgreSQL with an account of its own."""
+    database = postgres.database()
+    yield database
+    postgres.ensure()
     database.drop()
 
 

@@ -17,14 +17,7 @@ from typing import TYPE_CHECKING, Any, NoReturn
 from urllib.parse import quote, unquote, urlsplit
 
 from tests.services.debian import install as install_package
-from tests.services.process import (
-    HOST,
-    NotStarted,
-    end,
-    free_port,
-    spawn,
-    wait_until_ready,
-)
+from tests.services.process import HOST, Served
 
 if TYPE_CHECKING:
     from pymysql.connections import Connection
@@ -35,7 +28,6 @@ GIVEN = "RETAILMART_TEST_MYSQL"
 # Where Debian keeps servers; not on everybody's path.
 SBIN = ("/usr/sbin", "/usr/local/sbin")
 _ADMIN = "keeper"
-_TRIES = 5
 
 
 @dataclass(frozen=True)
@@ -202,7 +194,7 @@ class DatabaseServer:
         return self._user, self._password
 
 
-class MariaDB(DatabaseServer):
+class MariaDB(Served, DatabaseServer):
     """A private `mariadbd` on a free loopback port, its data in a folder of its own.
 
     Each commit is on disk before it is acknowledged, as in a shop. The certificate is for
@@ -225,7 +217,6 @@ class MariaDB(DatabaseServer):
         self.log = folder / "mariadbd.log"
         self._local_infile = local_infile
         self._options = tuple(options)
-        self._process: subprocess.Popen[bytes] | None = None
         self._daemon, self._install = _programs()
         folder.mkdir(parents=True, exist_ok=True)
         folder.chmod(0o700)  # the start file below holds the admin's password
@@ -244,26 +235,8 @@ class MariaDB(DatabaseServer):
         assert self._process is not None, "the server is not running"
         return self._process.pid
 
-    @property
-    def running(self) -> bool:
-        """Whether the process lives."""
-        return self._process is not None and self._process.poll() is None
-
     def start(self) -> None:
-        assert not self.running, "the server is already running"
-        first = self.port == 0
-        for left in reversed(range(_TRIES)):
-            self.port = free_port() if first else self.port
-            self._process = spawn(self._command(), self.log)
-            try:
-                wait_until_ready(self._process, self._answers, self.log)
-            except NotStarted as error:
-                end(self._process, clean=False)
-                taken = first and "already in use" in str(error)
-                if not (taken and left):
-                    raise
-            else:
-                return
+        self._launch()
 
     def stop(self) -> None:
         self._end(clean=True)
@@ -282,11 +255,6 @@ class MariaDB(DatabaseServer):
     def close(self) -> None:
         self._end(clean=False)
         shutil.rmtree(self.data, ignore_errors=True)
-
-    def _end(self, *, clean: bool) -> None:
-        if self._process is not None:
-            end(self._process, clean=clean)
-            self._process = None
 
     def _account(
         self, cursor: Any, name: str, password: str | None, grants: str, require_tls: bool

@@ -14,6 +14,7 @@ from pathlib import Path
 HOST = "127.0.0.1"
 # Below the ephemeral range: no outgoing connection takes the port while its server is down.
 _PORTS = range(20_000, 32_000)
+_TRIES = 5
 # A child asks to die with the *thread* that made it, so one thread which lives as long as the
 # process makes them all; a test may then restart a server from a thread of its own.
 _SPAWNER = ThreadPoolExecutor(1, thread_name_prefix="spawner")
@@ -97,3 +98,44 @@ def end(process: subprocess.Popen[bytes], *, clean: bool, seconds: float = 30) -
 def last_words(log: Path, size: int = 2_000) -> str:
     """The end of a log, to tell why a server did not start."""
     return log.read_text(errors="replace")[-size:] if log.exists() else "(no log)"
+
+
+class Served:
+    """A server as a child process on a free port, which it keeps when it starts again."""
+
+    log: Path
+    port: int
+    _process: subprocess.Popen[bytes] | None = None
+
+    @property
+    def running(self) -> bool:
+        """Whether the process lives."""
+        return self._process is not None and self._process.poll() is None
+
+    def _command(self) -> list[str]:
+        raise NotImplementedError
+
+    def _answers(self) -> bool:
+        raise NotImplementedError
+
+    def _launch(self, folder: Path | None = None) -> None:
+        """Start, and wait until it answers; another port where somebody was faster to take it."""
+        assert not self.running, "the server is already running"
+        first = self.port == 0
+        for left in reversed(range(_TRIES)):
+            self.port = free_port() if first else self.port
+            self._process = spawn(self._command(), self.log, folder=folder)
+            try:
+                wait_until_ready(self._process, self._answers, self.log)
+            except NotStarted as error:
+                end(self._process, clean=False)
+                taken = first and "already in use" in str(error)
+                if not (taken and left):
+                    raise
+            else:
+                return
+
+    def _end(self, *, clean: bool) -> None:
+        if self._process is not None:
+            end(self._process, clean=clean)
+            self._process = None

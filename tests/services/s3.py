@@ -9,7 +9,6 @@ import http.client
 import io
 import os
 import secrets
-import subprocess
 import sys
 import threading
 from collections.abc import Callable, Iterable
@@ -18,14 +17,13 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from tests.services.process import HOST, NotStarted, end, free_port, spawn, wait_until_ready
+from tests.services.process import HOST, Served
 
 REGION = "eu-central-1"
 _ROOT = Path(__file__).parents[2]
-_TRIES = 5
 
 
-class S3Server:
+class S3Server(Served):
     """An S3 server on a free loopback port. Its objects live in memory: a kill loses them."""
 
     def __init__(self, folder: Path) -> None:
@@ -33,7 +31,6 @@ class S3Server:
         self.port = 0
         self.access_key = "AKIA" + secrets.token_hex(8).upper()
         self.secret_key = secrets.token_urlsafe(30)
-        self._process: subprocess.Popen[bytes] | None = None
 
     @property
     def endpoint(self) -> str:
@@ -59,34 +56,13 @@ class S3Server:
         assert self._process is not None, "the server is not running"
         return self._process.pid
 
-    @property
-    def running(self) -> bool:
-        """Whether the process lives."""
-        return self._process is not None and self._process.poll() is None
-
     def start(self) -> None:
         """Start, on the same port if it ran before."""
-        assert not self.running, "the server is already running"
-        first = self.port == 0
-        for left in reversed(range(_TRIES)):
-            self.port = free_port() if first else self.port
-            command = [sys.executable, "-m", __name__, str(self.port)]
-            self._process = spawn(command, self.log, folder=_ROOT)
-            try:
-                wait_until_ready(self._process, self._answers, self.log)
-            except NotStarted as error:
-                end(self._process, clean=False)
-                taken = first and "already in use" in str(error)
-                if not (taken and left):
-                    raise
-            else:
-                return
+        self._launch(_ROOT)
 
     def kill(self) -> None:
         """SIGKILL: connections break, objects are gone."""
-        if self._process is not None:
-            end(self._process, clean=False)
-            self._process = None
+        self._end(clean=False)
 
     def close(self) -> None:
         """End of the session."""
@@ -131,6 +107,9 @@ class S3Server:
                 proxies={},
             ),
         )
+
+    def _command(self) -> list[str]:
+        return [sys.executable, "-m", __name__, str(self.port)]
 
     def _answers(self) -> bool:
         connection = http.client.HTTPConnection(HOST, self.port, timeout=30)

@@ -1,7 +1,9 @@
-"""Apache Spark for tests: a session in this process, a cluster of its own, a Connect server.
+"""Apache Spark for tests: a session in this process, clusters, a Connect server.
 
 A process has room for one classic session, and that is `spark_session`: what shall run on the
-cluster runs in a process of its own, with `environment()` and the cluster's `settings`.
+cluster runs in another process, with `environment()` and the cluster's `settings`. The workers of
+`spark_cluster` share this machine's folders, as on a network drive; those of `isolated_cluster`
+share nothing but the network.
 """
 
 from __future__ import annotations
@@ -13,9 +15,11 @@ import signal
 import socket
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import partial
 from http.client import HTTPConnection, HTTPException
 from importlib.metadata import version
 from importlib.util import find_spec
@@ -27,6 +31,7 @@ import pytest
 from retailmart.engines.spark.java import ensure_java
 from retailmart.errors import SettingsError
 from tests.services.debian import install
+from tests.services.isolation import Namespace, isolated, need_namespaces
 from tests.services.process import HOST, NotStarted, free_port, spawn, wait_until_ready
 
 if TYPE_CHECKING:
@@ -34,10 +39,14 @@ if TYPE_CHECKING:
 
 ROOT = Path(__file__).parents[2]
 WORKERS = 2
+ISOLATED_WORKERS = 3
+# For what does little: one thread to collect garbage, no time spent on compiling.
+_SMALL_JVM = "-XX:+UseSerialGC -XX:TieredStopAtLevel=1"
 # Enough for tests, and little enough to stand beside other services.
 SETTINGS = {
     "spark.ui.enabled": "false",
     "spark.driver.memory": "1g",
+    "spark.driver.extraJavaOptions": _SMALL_JVM,
     "spark.driver.host": HOST,
     "spark.sql.shuffle.partitions": "2",
     "spark.sql.ansi.enabled": "true",
@@ -47,9 +56,8 @@ SETTINGS = {
 _MASTER = "org.apache.spark.deploy.master.Master"
 _WORKER = "org.apache.spark.deploy.worker.Worker"
 _CONNECT = "org.apache.spark.sql.connect.service.SparkConnectServer"
-# A daemon does little: a small heap, one thread to collect it, no time spent on compiling.
 _DAEMON = (
-    "-XX:+UseSerialGC -XX:TieredStopAtLevel=1"
+    f"{_SMALL_JVM}"
     " -Dspark.port.maxRetries=0"  # on another port than the one asked for nobody would find it
     " -Dspark.master.rest.enabled=false"  # it would want a port that all clusters share
 )
@@ -75,6 +83,12 @@ def need_java() -> None:
         pytest.fail(f"{error}", pytrace=False)
 
 
+def _java_home() -> Path:
+    java = shutil.which("java")
+    assert java is not None
+    return Path(java).resolve().parents[1]
+
+
 def environment() -> dict[str, str]:
     """The environment of a process that starts Spark, or runs a part of it.
 
@@ -98,10 +112,14 @@ def _own() -> dict[str, str]:
 
 @dataclass(frozen=True)
 class Daemon:
-    """A part of Spark: its process, and whatever that has started."""
+    """A part of Spark: its process, and whatever that has started.
+
+    `namespace` has all processes of an isolated worker: executors, and their Python workers too.
+    """
 
     process: subprocess.Popen[bytes]
     port: int
+    namespace: Namespace | None = None
 
     @property
     def running(self) -> bool:
@@ -113,13 +131,38 @@ class Daemon:
         with suppress(ProcessLookupError):
             os.killpg(self.process.pid, signal.SIGKILL)
         self.process.wait()
+        if self.namespace:
+            self.namespace.kill()
+
+    def processes(self) -> set[int]:
+        """What runs on an isolated worker; empty once it is killed."""
+        assert self.namespace is not None, "the worker is not isolated"
+        return self.namespace.processes()
+
+    def path(self, inside: str | Path) -> Path:
+        """Where this process finds a file that an isolated worker sees at an absolute path."""
+        assert self.namespace is not None, "the worker is not isolated"
+        assert self.running, "the worker is gone, and its files are too"
+        # The process of ours is outside; its one child is the first process of the namespace.
+        outside = self.process.pid
+        first = Path(f"/proc/{outside}/task/{outside}/children").read_text().strip()
+        return Path(f"/proc/{first}/root") / str(inside).lstrip("/")
 
 
 class SparkCluster:
-    """A standalone cluster on loopback: a master, and workers with one core and 1 GB each."""
+    """A standalone cluster on loopback: a master, and workers with one core and 1 GB each.
 
-    def __init__(self, folder: Path) -> None:
+    With `hidden`, each worker is like another machine (see `isolated`): it sees neither these
+    folders and those for temporary files, nor what other workers write; it sees the interpreter,
+    Java and the sources of product and tests, and can write to folders in memory only.
+    """
+
+    def __init__(
+        self, folder: Path, size: int = WORKERS, hidden: Iterable[Path] | None = None
+    ) -> None:
         self.folder = folder
+        self.size = size
+        self.hidden = None if hidden is None else (*hidden, folder)
         self.workers: list[Daemon] = []
         self._ui = 0
         self._master: Daemon | None = None
@@ -133,13 +176,16 @@ class SparkCluster:
     @property
     def settings(self) -> dict[str, str]:
         """What an application of the cluster sets; it then has an executor on each worker."""
-        return SETTINGS | {
+        settings = SETTINGS | {
             "spark.master": self.url,
             "spark.executor.memory": "512m",
             # Work begins when all executors are there, so that it is shared however small it is.
             "spark.cores.max": str(len(self.alive)),
             "spark.scheduler.minRegisteredResourcesRatio": "1.0",
         }
+        if self.hidden is not None:  # three of them start on this machine
+            settings["spark.executor.extraJavaOptions"] = _SMALL_JVM
+        return settings
 
     @property
     def alive(self) -> list[Daemon]:
@@ -154,6 +200,8 @@ class SparkCluster:
     def start(self) -> None:
         """Start the master, then as many workers as there should be."""
         need_java()
+        if self.hidden is not None:
+            need_namespaces()
         self._master = _start(self._start_master)
         self.ensure()
 
@@ -165,8 +213,10 @@ class SparkCluster:
 
     def ensure(self) -> None:
         """Bring the workers back that a test has killed."""
-        for _ in range(WORKERS - len(self.alive)):
-            self.add_worker()
+        missing = self.size - len(self.alive)
+        with ThreadPoolExecutor(max(missing, 1)) as pool:
+            for started in [pool.submit(self.add_worker) for _ in range(missing)]:
+                started.result()
 
     def close(self) -> None:
         """Kill everything."""
@@ -181,26 +231,43 @@ class SparkCluster:
         return self._daemon(_MASTER, port, options, lambda: self._state() is not None)
 
     def _start_worker(self, port: int) -> Daemon:
+        work = self.folder / f"work-{port}"
         # fmt: off
         options = [
             "--host", HOST, "--port", str(port), "--webui-port", "0", "--cores", "1",
-            "--memory", "1g", "--work-dir", str(self.folder / f"work-{port}"), self.url,
+            "--memory", "1g", "--work-dir", str(work), self.url,
         ]
         # fmt: on
-        return self._daemon(_WORKER, port, options, lambda: self._knows(port))
+        ready = partial(self._knows, port)
+        if self.hidden is None:
+            return self._daemon(_WORKER, port, options, ready)
+        worker = self._daemon(_WORKER, port, options, ready, (work, self._local(port)))
+        return replace(worker, namespace=Namespace.of(worker.process.pid, "pid_for_children"))
 
     def _daemon(
-        self, name: str, port: int, options: list[str], ready: Callable[[], bool]
+        self,
+        name: str,
+        port: int,
+        options: list[str],
+        ready: Callable[[], bool],
+        private: Iterable[Path] = (),
     ) -> Daemon:
         kind = name.rpartition(".")[2].lower()
         around = environment() | {
             "SPARK_DAEMON_MEMORY": "256m",
             "SPARK_DAEMON_JAVA_OPTS": _DAEMON,
-            "SPARK_LOCAL_DIRS": str(self.folder / f"local-{port}"),
+            "SPARK_LOCAL_DIRS": str(self._local(port)),
         }
         command = [str(spark_home() / "bin" / "spark-class"), name, *options]
+        if private:
+            assert self.hidden is not None
+            kept = (spark_home(), _java_home())
+            command = isolated(command, hidden=self.hidden, private=private, kept=kept)
         log = self.folder / f"{kind}-{port}.log"
         return _daemon(command, around, port, log, ready)
+
+    def _local(self, port: int) -> Path:
+        return self.folder / f"local-{port}"
 
     def _knows(self, port: int) -> bool:
         """Whether the master counts on the worker at a port."""
@@ -331,7 +398,8 @@ def spark_session(spark_environment: None) -> SparkSession:
     from pyspark.sql import SparkSession
 
     builder = SparkSession.builder.master("local[2]").appName("retailmart-tests")
-    for key, value in SETTINGS.items():
+    daemon = {"spark.python.daemon.module": "retailmart.engines.spark.daemon"}
+    for key, value in {**SETTINGS, **daemon}.items():
         builder = builder.config(key, value)
     return builder.getOrCreate()
 
@@ -340,6 +408,23 @@ def spark_session(spark_environment: None) -> SparkSession:
 def spark_cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[SparkCluster]:
     """A cluster with two workers. Who kills one calls `ensure` in the end."""
     cluster = SparkCluster(tmp_path_factory.mktemp("spark"))
+    try:
+        cluster.start()
+        yield cluster
+    finally:
+        cluster.close()
+
+
+@pytest.fixture(scope="session")
+def isolated_cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[SparkCluster]:
+    """A cluster with three workers that see none of the tests' files. Who kills one calls `ensure`.
+
+    Tests that run on it need root.
+    """
+    base = tmp_path_factory.getbasetemp()
+    # Of pytest-xdist, each process has a folder in one for all.
+    hidden = [base.parent] if "PYTEST_XDIST_WORKER" in os.environ else [base]
+    cluster = SparkCluster(tmp_path_factory.mktemp("isolated"), ISOLATED_WORKERS, hidden)
     try:
         cluster.start()
         yield cluster

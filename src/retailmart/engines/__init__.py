@@ -1,71 +1,62 @@
-"""An engine parses, joins, sums and writes Parquet. It is a handful of primitives; the rest of the
-pipeline is written once above them, in DuckDB's SQL.
+"""What an engine must do: parse, join, sum and write Parquet.
+
+An engine is a handful of primitives. The rest of the pipeline is written once above them, in
+DuckDB's SQL. DuckDB computes on every engine: in this process, or in the tasks of a cluster.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Generator, Mapping, Sequence
+from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from decimal import Decimal
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final, Protocol
+from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
-from retailmart.tables import (
-    DatabaseAddress,
-    DataFile,
-    Extract,
-    Field,
-    TableState,
-    Written,
-)
+from retailmart.engines.relations import CsvShape, JsonShape, Relation
+from retailmart.errors import RetailmartError
+from retailmart.tables import DataFile, Field, TableState, Written
 
 if TYPE_CHECKING:
     import pyarrow as pa
 
-    from retailmart.project.functions import Function, Vectorised
+    from retailmart.project.functions import Functions
     from retailmart.project.settings import Settings
 
-# TRY_CAST(_plain(text) AS …) may give anything for a text that is not of a plain form: it is for
-# who looks at the text, too, and spares an engine what another's cast takes beside that.
-PLAIN: Final = "_plain"
-Fetch = Callable[[TableState], None]
+__all__ = [
+    "EXCHANGE",
+    "CsvShape",
+    "Cut",
+    "Engine",
+    "Files",
+    "JsonForm",
+    "JsonShape",
+    "Relation",
+    "VariableValue",
+    "Work",
+    "Write",
+    "count_alike",
+    "open_engine",
+]
+
+# A folder below a lake's root that holds no table: files on their way between machines.
+EXCHANGE = ".exchange"
 VariableValue = Decimal | int | bool | str | datetime | None
-
-
-@dataclass(frozen=True)
-class CsvShape:
-    """How the records of a group of files are laid out. The first line of each file is skipped.
-
-    `multiline` tells that quoted cells may hold line ends.
-    """
-
-    columns: int
-    delimiter: str
-    quoted: bool
-    multiline: bool = False
-
-
-@dataclass(frozen=True)
-class JsonShape:
-    """How the records of a group of JSON files are laid out: an array, or one object a line.
-
-    `keys` are read, each as a column. In a file `of_texts` every value is JSON text within a text.
-    """
-
-    keys: tuple[str, ...]
-    array: bool
-    of_texts: bool = False
+Item = TypeVar("Item")
+Result = TypeVar("Result")
+# The work on each item of a `spread`, done by the engine of the machine that runs it. It is
+# pickled, so it is a function of a module or a frozen dataclass of values.
+Work = Callable[["Engine", Item], Result]
 
 
 @dataclass(frozen=True)
 class JsonForm:
-    """How every record of a file is written, but for its values and for keys that it lacks.
+    """The form that all records of a file share, except for values and absent keys.
 
-    `before` is the text in front of each key's value, `after` the text behind the last. Values of
-    `exact` keys may not be null, as theirs is kept; those of `scales` (key → DECIMAL's precision
-    and scale) may be written with all decimals. `longest` is in bytes, `brackets` are those that
-    may be opened in a record.
+    `before` is the text in front of each key's value, `after` the text after the last. Values of
+    `exact` keys may not be null, because their null is kept. Values of `scales` (key → DECIMAL's
+    precision and scale) may be written with all decimals. `longest` is in bytes. `brackets` are
+    those that may be opened in a record.
     """
 
     keys: tuple[str, ...]
@@ -78,53 +69,125 @@ class JsonForm:
     scales: Mapping[str, tuple[int, int]] = field(default_factory=dict)
 
 
+class Files(Protocol):
+    """Where tables' data files are, as one machine sees them.
+
+    A table's root and the folder that files are written to carry the names that they have on the
+    machine where the run began. Each machine has its own folder for them, or all see the same one.
+    """
+
+    @property
+    def workspace(self) -> Path:
+        """The folder of this machine below which files are read and written."""
+
+    def on(self, workspace: Path) -> Files:
+        """The same files as another machine sees them, which has `workspace` as its folder."""
+
+    def holds(self, root: str) -> bool:
+        """Whether a table's root is below these locations."""
+
+    def here(self, table: TableState) -> TableState:
+        """The table with all its files readable on this machine."""
+
+    def folder(self, root: Path) -> Path:
+        """Where this machine writes the files that belong below a root."""
+
+    def remove(self, root: Path, files: Sequence[DataFile]) -> None:
+        """Remove files, here and where all machines see them."""
+
+    def send(self, root: Path, files: Sequence[DataFile]) -> None:
+        """Store files written on this machine so that they survive it and all machines see them."""
+
+    def forget(self, root: Path) -> None:
+        """Remove everything below a root."""
+
+
 class Engine(Protocol):
-    """What an engine must be able to do. Queries are DuckDB's SQL."""
+    """What an engine must be able to do. Queries are written in DuckDB's SQL.
+
+    They name a relation by its `str(relation)`. For a query that a user wrote, `names` maps its
+    table names to relations.
+    """
+
+    @property
+    def parallelism(self) -> int:
+        """How many items of a `spread` run at a time."""
+
+    def parts(self, size: int) -> int:
+        """The best number of items for a `spread` that reads `size` bytes."""
+
+    @property
+    def retried(self) -> bool:
+        """Whether work was tried more than once. Files of lost tries may then still be there."""
+
+    @property
+    def scratch(self) -> Path:
+        """A folder of this machine for temporary files."""
 
     def set_variables(self, values: Mapping[str, VariableValue]) -> None:
-        """Make `getvariable('name')` give these values."""
+        """Make `getvariable('name')` return these values."""
 
-    def add_functions(self, functions: Mapping[Function, Vectorised]) -> None:
-        """Let queries call the user's functions; SettingsError where SQL has such a name itself.
+    def add_functions(self, functions: Functions) -> None:
+        """Register the user's functions for queries.
 
-        They see NULLs, and may be called from several threads. What they give is checked and cast.
+        Raises SettingsError if SQL already has a function of that name. The functions receive NULLs
+        and may be called from several threads. Their results are checked and cast.
         """
 
     def tables_in(self, query: str) -> frozenset[str]:
-        """The names a single SELECT reads from. ValueError with the parser's words otherwise."""
+        """The table names that a single SELECT reads; else ValueError with the parser's text."""
 
-    def csv(self, files: Mapping[int, Path], shape: CsvShape) -> str:
-        """A relation of `c0`, `c1`, … as text and `_file_id`, the key of each file in `files`."""
+    def tree(self, query: str) -> Mapping[str, Any]:
+        """The parse tree of a single SELECT, as DuckDB's `json_serialize_sql` returns it."""
 
-    def numbered_csv(self, file: Path, shape: CsvShape) -> str:
-        """As `csv` for one file, with `_row`: the record's number from 1, in the file's order."""
+    def csv(
+        self, files: Mapping[int, Path], shape: CsvShape, *, numbered: bool = False
+    ) -> Relation:
+        """`c0`, `c1`, … as text and `_file_id`, the key of each file in `files`.
 
-    def json(self, files: Mapping[int, Path], shape: JsonShape) -> str:
-        """A relation of the keys' values: `c0`, … as text, `j0`, … as JSON text, and `_file_id`.
-
-        What is not there or null is '' as text, and NULL as JSON text unless files are of texts.
+        With `numbered` also `_row`: the record's number, from 1, in the order of the single file.
         """
 
-    def numbered_json(self, file: Path, shape: JsonShape) -> str:
-        """As `json` for one file, with `_row`: the record's number from 1, in the file's order."""
+    def json(
+        self, files: Mapping[int, Path], shape: JsonShape, *, numbered: bool = False
+    ) -> Relation:
+        """The keys' values: `c0`, … as text, `j0`, … as JSON text, and `_file_id`.
 
-    def define(self, name: str, table: TableState) -> None:
-        """Give a table's files a name that queries can use."""
+        A value that is absent or null is '' as text. As JSON text it is NULL, unless the files are
+        of texts. With `numbered` also `_row`, as in `csv`.
+        """
 
-    def define_query(self, name: str, query: str) -> None:
-        """Give a query a name that others can use; it is run where they are."""
+    def define(self, table: TableState) -> Relation:
+        """The rows of a table's files."""
 
-    def define_rows(self, name: str, rows: pa.Table) -> None:
-        """Give rows in memory a name that queries can use."""
+    def query(self, text: str) -> Relation:
+        """The rows of a query, which runs when they are read."""
 
-    def fields(self, query: str) -> tuple[Field, ...]:
-        """The columns a query would give."""
+    def values(self, rows: pa.Table) -> Relation:
+        """Rows in memory, held until they are forgotten or the engine is closed."""
 
-    def write(self, query: str, root: Path, prefix: str, partition_by: Sequence[str]) -> Written:
+    def forget(self, values: Relation) -> None:
+        """Free rows in memory that no later query reads."""
+
+    def fields(self, query: str, names: Mapping[str, Relation] | None = None) -> tuple[Field, ...]:
+        """The columns that a query returns."""
+
+    def write(
+        self,
+        query: str,
+        root: Path,
+        prefix: str,
+        partition_by: Sequence[str],
+        names: Mapping[str, Relation] | None = None,
+        *,
+        all_rows: bool = False,
+    ) -> Written:
         """Write a query's rows as Parquet files named `prefix…` below `root`.
 
-        Rows that have NULL in the first partition column are left out and counted.
-        Raises CsvBroken when a file the query parses is not as regular as its shape says.
+        Rows with NULL in the first partition column are left out and counted; `all_rows` keeps
+        them.
+
+        Raises CsvBroken when a file that the query parses is less regular than its shape says.
         """
 
     def write_months(
@@ -134,63 +197,109 @@ class Engine(Protocol):
         root: Path,
         prefix: str,
         partition_by: Sequence[str],
+        names: Mapping[str, Relation] | None = None,
+        *,
+        cut: Cut | None = None,
     ) -> tuple[DataFile, ...]:
-        """Write a query's rows once for each month, the tables being to it what `months` says.
+        """Write a query's rows once for each month; `months` maps each month to its tables.
 
-        The first partition column of every row must hold that row's month, else GateFailed.
+        Raises WrongMonth unless the first partition column of every row holds that row's month.
+        `cut` says how a month's work may be divided further.
         """
+
+    def write_each(
+        self, writes: Sequence[Write]
+    ) -> Iterator[tuple[DataFile, ...] | RetailmartError]:
+        """Write queries that do not read each other. Yields each one's files, or its error.
+
+        They run in parallel where the engine has several machines.
+        """
+
+    def discard(self, root: Path, files: Sequence[DataFile]) -> None:
+        """Remove files that were just written below a root."""
 
     def rows(self, query: str) -> list[tuple[Any, ...]]:
         """A small result, as Python values; decimals are Decimal."""
 
+    def rows_of(self, queries: Sequence[str]) -> list[list[tuple[Any, ...]]]:
+        """The small results of several queries, which run together on several machines."""
+
     def batches(self, query: str, size: int) -> Generator[pa.RecordBatch, None, None]:
-        """A large result in the query's order, in record batches of about `size` rows."""
+        """A large result in the query's order, as record batches of about `size` rows."""
 
-    def hand_over(self, query: str, address: DatabaseAddress, table: str, rows: int) -> bool:
-        """Write a query's about `rows` rows into an empty table of a database, in parallel.
+    def spread(
+        self, work: Work[Item, Result], items: Sequence[Item], sizes: Sequence[int]
+    ) -> list[Result]:
+        """Do the work for each item, in parallel where the engine has several machines.
 
-        False where the engine has no way of its own there, or so few rows are not worth it.
-        KeyClash where some were refused: others may be in the table.
+        `sizes` say about how many bytes each item reads; small work runs on this machine. What
+        `work` writes through its engine counts once, however often an item is tried.
         """
 
-    def take_over(self, extract: Extract) -> str | None:
-        """A relation of all rows of a database's table, which are read once, in parallel.
-
-        None where the engine has no way of its own there.
-        """
+    def exchange(self) -> Path:
+        """A new root that all machines see, for files in transit; removed on close."""
 
     def close(self) -> None:
         """Free what the engine holds."""
 
 
-def open_engine(
-    settings: Settings, readable: Sequence[Path], scratch: Path, fetch: Fetch | None = None
-) -> Engine:
-    """The engine that the settings name. It can read and write below `readable` and `scratch`.
+@dataclass(frozen=True)
+class Cut:
+    """How to divide a month's rows between tasks without changing a query's result.
 
-    `fetch` is called with each table before it is read: it makes the table's files readable.
+    Either by the files of one table: `by_files` names the one that the query takes row by row. Or
+    by the values of columns of `tables`. Each task sees all other tables whole.
     """
+
+    by_files: str | None = None
+    by_columns: tuple[str, ...] = ()
+    tables: frozenset[str] = frozenset()
+    # Part number and number of parts, when divided by columns; an engine sets this.
+    share: tuple[int, int] = (0, 1)
+
+
+@dataclass(frozen=True)
+class Write:
+    """Rows to write: all rows of a query, or its rows for each of some months.
+
+    The fields are the arguments of `Engine.write` and `Engine.write_months`.
+    """
+
+    query: str
+    root: Path
+    prefix: str
+    partition_by: Sequence[str]
+    names: Mapping[str, Relation]
+    months: Mapping[str, Mapping[str, TableState]] | None = None
+    cut: Cut | None = None
+
+
+def open_engine(settings: Settings, places: Sequence[Files], scratch: Path) -> Engine:
+    """The engine that the settings name. It reads and writes below `places` and `scratch`."""
     if settings.engine == "spark":
         from retailmart.engines.spark import open_spark
 
-        return open_spark(settings.spark, readable, scratch, fetch)
+        return open_spark(settings.spark, places, scratch)
     from retailmart.engines.duckdb import DuckDBEngine
 
-    return DuckDBEngine(readable, scratch, settings.memory_limit, settings.threads, fetch)
+    return DuckDBEngine(places, scratch, settings.memory_limit, settings.threads)
 
 
-def takes_over_from(settings: Settings) -> int | None:
-    """From how many rows on the engine is to take a database's table over; None for none."""
-    if settings.engine == "spark" and settings.spark.jdbc_jar is not None:
-        return settings.spark.jdbc_from
-    return None
+def has_workers(settings: Settings) -> bool:
+    """Whether other machines also do the engine's work."""
+    return settings.engine == "spark"
+
+
+def parallel_from(settings: Settings) -> int | None:
+    """The row count from which tasks read source tables; None if the engine has no tasks."""
+    return settings.spark.rows_in_parallel if has_workers(settings) else None
 
 
 def count_alike(file: Path, form: JsonForm) -> int | None:
-    """How many records a JSON file has if `Engine.json` gives each of their values as delivered.
+    """The number of records in a JSON file whose values `Engine.json` reads unchanged.
 
-    None where any is written otherwise, and where the file is no JSON: a float, a repeated or an
-    unknown key, an escape or a blank elsewhere would be lost.
+    None if any record is written differently, or if the file is not JSON: a float, a repeated or
+    unknown key, or an escape or blank elsewhere would be lost.
     """
     from retailmart.engines.alike import count
 

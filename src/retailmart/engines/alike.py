@@ -1,8 +1,8 @@
-"""Whether all records of a JSON file are written alike, so that DuckDB's reader changes no value.
+"""Checks that DuckDB's JSON reader changes no value of a file, by a round trip.
 
-Its reader makes floats of numbers, keeps the last blank out of sight and passes over keys it was
-not asked for. Here each record is put together again from the values it gave: where that is the
-delivered text to the byte, every value is the delivered one.
+The reader turns numbers into floats, hides the last blank and skips keys that it was not asked for.
+This module rebuilds each record from the values that the reader returned. Where the result equals
+the delivered text to the byte, every value is the delivered one.
 """
 
 from __future__ import annotations
@@ -16,12 +16,12 @@ from retailmart.engines import JsonForm
 from retailmart.engines.duckdb import path_literal
 from retailmart.tables import text_literal
 
-# Whatever the reader takes for these is no JSON, or no text that a database can hold.
+# The reader accepts these, but they are not JSON, or not text that a database can hold.
 _STRANGE = ("NaN", "Infinity", "\\u0000")
 
 
 def count(file: Path, form: JsonForm) -> int | None:
-    """How many records a file has if all are of one form; None where any is not."""
+    """The number of records, if all have the same form; otherwise None."""
     connection = duckdb.connect()
     try:
         connection.execute("SET autoinstall_known_extensions = false")
@@ -61,7 +61,7 @@ def _json_path(key: str) -> str:
 
 
 def _together(form: JsonForm, values: list[str]) -> str:
-    """A record's text, from the values that are there."""
+    """A record's text, built from the values that are present."""
     parts = [text_literal(form.before[0]), values[0]]
     for before, value in zip(form.before[1:], values[1:], strict=True):
         parts += [f"CASE WHEN {value} IS NOT NULL THEN {text_literal(before)} ELSE '' END", value]
@@ -69,7 +69,7 @@ def _together(form: JsonForm, values: list[str]) -> str:
 
 
 def _padded(value: str, form: JsonForm, key: str) -> str:
-    """A number of a DECIMAL column with all its decimals, anything else as it is."""
+    """A DECIMAL column's number with all its decimals; any other value unchanged."""
     if key not in form.scales:
         return value
     precision, scale = form.scales[key]

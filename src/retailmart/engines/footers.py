@@ -1,4 +1,4 @@
-"""What Parquet's own footers say of a file: its rows, bounds and NULLs."""
+"""Reads a file's rows, bounds and NULLs from its Parquet footer."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import Any
 from retailmart.project.types import ColumnType
 from retailmart.tables import DataFile, Statistic
 
-# Decimals and strings carry no bounds: a bound that is a hair off would hide rows from readers.
+# Decimals and strings have no bounds: a slightly wrong bound would hide rows from readers.
 _BOUNDED = ("INT", "BIGINT", "DATE")
 
 
@@ -20,7 +20,7 @@ def described(
     partition: Mapping[str, str | None],
     kinds: Mapping[str, ColumnType],
 ) -> DataFile:
-    """A file of `size` bytes as the lake sees it; `kinds` tells its columns' types."""
+    """A file of `size` bytes as the lake sees it; `kinds` maps columns to types."""
     lowest: dict[str, Any] = {}
     highest: dict[str, Any] = {}
     nulls: dict[str, int] = {}

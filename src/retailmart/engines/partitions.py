@@ -1,4 +1,4 @@
-"""Rows that come sorted by their partition columns, cut and written as one Parquet file each."""
+"""Cuts rows that are sorted by their partition columns, and writes one Parquet file for each."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ def write_partitions(
 ) -> list[DataFile]:
     """Write each partition's rows to `folder/column=value/…/name`.
 
-    A partition is held in memory whole while it is written; `kinds` tells the columns' types.
+    A whole partition is held in memory while it is written. `kinds` maps columns to types.
     """
     files: list[DataFile] = []
     pending: deque[Future[DataFile]] = deque()
@@ -99,14 +99,14 @@ def _write(
 
 
 def partition_folder(partition: Partition) -> Path:
-    """Where a partition's files lie below their table."""
+    """The folder of a partition's files, relative to their table."""
     return Path(
         *(f"{key}={NULL_FOLDER if v is None else quote(v, safe=' ')}" for key, v in partition)
     )
 
 
 def make_folder(folder: Path, partition: Partition) -> None:
-    """Make a partition's folder; RetailmartError where its values are too long for a name."""
+    """Create a partition's folder; RetailmartError if its values are too long for a name."""
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:

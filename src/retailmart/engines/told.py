@@ -1,8 +1,8 @@
-"""What breaks within an engine, told in our words. Engines hand errors on as texts."""
+"""Translates errors inside an engine to ours. Engines pass errors on as texts."""
 
 from __future__ import annotations
 
-from retailmart.errors import GateFailed, RetailmartError
+from retailmart.errors import NotComputed, RetailmartError, WrongMonth
 from retailmart.project.functions import FILE, FunctionFailed
 
 WRONG_MONTH = "retailmart: a row outside month "
@@ -11,15 +11,15 @@ _IN_FUNCTION = f"{FunctionFailed.__name__}: "
 
 
 def ours(words: str) -> RetailmartError | None:
-    """The error of ours that an engine's words hold; None where there is none in them."""
+    """Our error in an engine's error text; None if the text holds none."""
     if WRONG_MONTH in words:
         month = words.split(WRONG_MONTH, 1)[1][:7]
-        return GateFailed(
+        return WrongMonth(
             f"a row does not belong to the month it was computed from, {month}",
             "The mart's first partition must be the month of its rows: select s._month",
         )
     if _IN_FUNCTION in words:
-        return RetailmartError(
+        return NotComputed(
             words.split(_IN_FUNCTION, 1)[1].splitlines()[0], f"Correct {FILE} and run again"
         )
     if _IN_WORKER in words:

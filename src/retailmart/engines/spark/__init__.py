@@ -1,4 +1,4 @@
-"""Apache Spark as an engine."""
+"""Apache Spark as an engine: it schedules, retries and places tasks; DuckDB computes in each."""
 
 from __future__ import annotations
 
@@ -6,22 +6,20 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from retailmart.engines import Engine, Fetch
+from retailmart.engines import Engine, Files
 
 if TYPE_CHECKING:
     from retailmart.project.settings import SparkSettings
 
 
-def open_spark(
-    settings: SparkSettings, readable: Sequence[Path], scratch: Path, fetch: Fetch | None
-) -> Engine:
-    """An engine in the session that is there, or in one of its own.
+def open_spark(settings: SparkSettings, places: Sequence[Files], scratch: Path) -> Engine:
+    """An engine in the existing Spark session, or in a new one.
 
-    SettingsError tells which package or Java is missing, and what installs it.
+    Raises SettingsError that names the missing package or Java, and how to install it.
     """
     from retailmart.engines.spark.java import ensure_spark
 
     ensure_spark(settings)
     from retailmart.engines.spark.engine import SparkEngine
 
-    return SparkEngine(settings, readable, scratch, fetch)
+    return SparkEngine(settings, places, scratch)

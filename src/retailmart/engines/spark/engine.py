@@ -1,264 +1,288 @@
-"""Apache Spark as an engine: DuckDB types each query, Spark runs it.
+"""The Spark engine: a task carries a description of a query's input, and DuckDB computes there.
 
-Every relation is known twice: to Spark with its rows, and to a catalogue, which is a DuckDB in this
-process, without any. So users' SQL is read, typed and refused by the same parser on both engines,
-and what Spark gives is cast to what DuckDB says. Rows travel through Parquet files in a folder that
-driver and workers both see: the driver's memory does not grow with them.
+On the driver every relation exists without rows, so that queries can be parsed and typed. The
+driver computes small work itself. Everything else becomes tasks: a query with the relations that it
+reads, or a piece of work with an item. Rows do not pass through the driver.
 """
 
 from __future__ import annotations
 
 import re
-import shutil
 import threading
-import time
 import uuid
 from collections.abc import Generator, Iterable, Iterator, Mapping, Sequence
-from contextlib import ExitStack, closing, contextmanager, suppress
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field, replace
-from datetime import UTC, datetime, timedelta
-from functools import reduce
-from itertools import chain
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from pyspark.errors import PySparkException
-from pyspark.sql import types as st
 
-from retailmart.engines import CsvShape, Fetch, JsonShape, VariableValue
-from retailmart.engines.duckdb import DuckDBEngine
-from retailmart.engines.spark.dialect import to_spark
-from retailmart.engines.spark.files import OF_MONTH, TOLD, Writer, left_out, told
-from retailmart.engines.spark.functions import register, travel_by_value
-from retailmart.engines.spark.jdbc import WRITERS, driver_in, open_jdbc
-from retailmart.engines.spark.months import all_at_once
-from retailmart.engines.spark.session import first_words, open_session
-from retailmart.engines.told import ours
-from retailmart.errors import CsvBroken, RetailmartError
-from retailmart.project.functions import Function, Vectorised
-from retailmart.project.types import ColumnType, parse_type
-from retailmart.tables import (
-    DatabaseAddress,
-    DataFile,
-    Extract,
-    Field,
-    TableState,
-    Written,
-    quoted,
+import retailmart.errors
+from retailmart.engines import (
+    EXCHANGE,
+    Cut,
+    Engine,
+    Files,
+    Item,
+    Result,
+    VariableValue,
+    Work,
+    Write,
 )
+from retailmart.engines.duckdb import DuckDBEngine
+from retailmart.engines.relations import (
+    CsvShape,
+    Definition,
+    JsonShape,
+    OfFiles,
+    OfQuery,
+    OfRows,
+    OfTable,
+    Relation,
+)
+from retailmart.engines.spark.session import first_words, open_session
+from retailmart.engines.spark.tasks import (
+    MEMORY_HINT,
+    RESULT,
+    Context,
+    Outcome,
+    Tasks,
+    packed,
+    unpacked,
+    version_of,
+)
+from retailmart.errors import RetailmartError
+from retailmart.project.functions import Functions
+from retailmart.tables import DataFile, Field, TableState, Written
 
 if TYPE_CHECKING:
     import pyarrow as pa
-    from pyspark.sql import DataFrame, SparkSession
+    from pyspark.sql import SparkSession
 
     from retailmart.project.settings import SparkSettings
 
-_MANY_FILES = 16
-# Spark joins parts that are small; many of them keep a small month from a large one's part, which
-# is cut among tasks.
-_PARTS_A_CORE = 8
-_READERS_MEMORY = "1GB"
-_ROWS_AT_ONCE = 100_000
-_PARTS, _PART_BYTES = (
-    "spark.sql.shuffle.partitions",
-    "spark.sql.adaptive.advisoryPartitionSizeInBytes",
-)
-# How much larger rows are in a shuffle than in a table's files.
-_SHUFFLED = 2
-# What one task is to shuffle, and how much larger rows are there than in a table's files.
-_PART, _GROWTH = 64 << 20, 8
-_STALE = timedelta(days=1)
-_BROKEN_CSV = ("MALFORMED_CSV_RECORD", "MALFORMED_RECORD_IN_PARSING", "TextParsingException")
-_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+# The packages whose versions must match for pickled work to mean the same.
+_SAME = ("retailmart", "duckdb", "pyarrow")
+# A task that reads less is not worth starting; more than a few tasks a core gain nothing.
+_LEAST, _TASKS_A_CORE = 16 << 20, 2
+# For a table's files, which are compressed; a mart's query produces more than it reads.
+_LEAST_OF_TABLES = 2 << 20
+# Files already on this machine are processed here, up to this many bytes at a time.
+_MOST_HERE = 32 << 20
+# Larger rows in memory are sent as a file instead of within the task.
+_ROWS_IN_TASK = 4 << 20
+_MEMORY_HERE = "2GB"
+_OUR_ERROR = re.compile(r"retailmart\.errors\.(\w+): ([^\n]*)(?:\n  ([^\n]*))?")
 
 
 @dataclass(frozen=True)
-class _Frame:
-    """A relation that Spark has already, read from files of so many bytes.
+class _Reads:
+    """All relations that a query reads, each after those that it is built from.
 
-    `table` is there where those are Parquet with just the relation's rows.
+    `names` maps names in a user's query to relations.
     """
 
-    frame: DataFrame
-    size: int
-    table: TableState | None = None
+    defined: tuple[tuple[str, Definition], ...]
+    names: Mapping[str, str] = field(default_factory=dict)
+
+    @property
+    def size(self) -> int:
+        return sum(definition.size for _, definition in self.defined)
+
+    def on(self, engine: Engine) -> dict[str, Relation]:
+        """Define the relations in another engine; returns the query's names there."""
+        assert isinstance(engine, DuckDBEngine)  # noqa: S101 - tasks and the driver have no other
+        for name, definition in self.defined:
+            engine.add(name, definition)
+        return {name: Relation(meant) for name, meant in self.names.items()}
 
 
 @dataclass(frozen=True)
-class _Query:
-    """A relation that is a query over others, run where it is used."""
+class _Question:
+    """A query with a small result."""
 
-    text: str
+    query: str
+    reads: _Reads
 
 
-@dataclass
-class _Output:
-    """The files named `prefix-…` below `root`. Those count that a finished task has told of.
+def _answers(engine: Engine, questions: Sequence[_Question]) -> list[list[tuple[Any, ...]]]:
+    answers = []
+    for question in questions:
+        question.reads.on(engine)
+        answers.append(engine.rows(question.query))
+    return answers
 
-    Others are there where a task failed or was tried twice: no commit would ever name them.
-    """
 
+@dataclass(frozen=True)
+class _Ordered:
+    """Writes a query's rows in its order, so that the driver can read them."""
+
+    query: str
+    root: Path
+
+    def __call__(self, engine: Engine, reads: _Reads) -> Written:
+        assert isinstance(engine, DuckDBEngine)  # noqa: S101
+        reads.on(engine)
+        return engine.write_ordered(self.query, self.root, "rows")
+
+
+@dataclass(frozen=True)
+class _Write:
+    """Writes a query's rows."""
+
+    query: str
     root: Path
     prefix: str
-    counting: set[Path] = field(default_factory=set)
-    uncertain: bool = False
+    partition_by: tuple[str, ...]
+    all_rows: bool = False
 
-    def settle(self, files: Iterable[DataFile]) -> None:
-        """These count. Whoever else tried the same task wrote to the same folders."""
-        self.counting.update(self.root / file.path for file in files if file.path)
-        for folder in {path.parent for path in self.counting}:
-            self._forget(folder.glob(f"{self.prefix}-*.parquet"))
-
-    def forget_others(self) -> None:
-        """Remove what does not count, wherever it is."""
-        self._forget(self.root.rglob(f"{self.prefix}-*.parquet"))
-
-    def _forget(self, found: Iterable[Path]) -> None:
-        for path in set(found) - self.counting:
-            path.unlink(missing_ok=True)
-            self.uncertain = True
+    def __call__(self, engine: Engine, reads: _Reads) -> Written:
+        names = reads.on(engine)
+        return engine.write(
+            self.query, self.root, self.prefix, self.partition_by, names, all_rows=self.all_rows
+        )
 
 
-# What a name stands for: files, rows of Spark's, a query.
-_Relation = TableState | _Frame | _Query
+@dataclass(frozen=True)
+class _Months:
+    """Some months of a mart, or a share of one; `number` makes its file names unique."""
+
+    number: int
+    months: Mapping[str, Mapping[str, TableState]]
+    cut: Cut | None = None
+
+    @property
+    def size(self) -> int:
+        tables = (table for tables in self.months.values() for table in tables.values())
+        whole = sum(file.size for table in tables for file in table.files)
+        return whole // (self.cut.share[1] if self.cut else 1)
+
+
+@dataclass(frozen=True)
+class _WriteMonths:
+    """Writes a query's rows for some months."""
+
+    query: str
+    root: Path
+    prefix: str
+    partition_by: tuple[str, ...]
+    reads: _Reads
+
+    def __call__(self, engine: Engine, item: _Months) -> tuple[DataFile, ...]:
+        prefix = f"{self.prefix}{item.number:04d}-"
+        names = self.reads.on(engine)
+        return engine.write_months(
+            self.query, item.months, self.root, prefix, self.partition_by, names, cut=item.cut
+        )
+
+
+@dataclass(frozen=True)
+class _Part:
+    """A part of one query's rows, written together with those of other queries."""
+
+    work: _Write | _WriteMonths
+    item: Any
+
+
+def _write_part(engine: Engine, part: _Part) -> tuple[DataFile, ...]:
+    if isinstance(part.work, _Write):
+        return part.work(engine, part.item).files
+    return part.work(engine, part.item)
 
 
 class SparkEngine:
-    """One run's use of Spark."""
+    """One run's use of Spark; a session is opened when the first task needs it."""
 
-    def __init__(
-        self,
-        settings: SparkSettings,
-        readable: Sequence[Path],
-        scratch: Path,
-        fetch: Fetch | None = None,
-    ) -> None:
-        self._fetch = fetch or (lambda _: None)
+    retried = False
+
+    def __init__(self, settings: SparkSettings, places: Sequence[Files], scratch: Path) -> None:
+        self.scratch = scratch
+        self._settings = settings
+        self._places = tuple(places)
         self._stack = ExitStack()
-        self._outputs: dict[tuple[Path, str], _Output] = {}
-        self._stack.callback(self._forget_late)  # behind the session's end
-        driver = driver_in(settings)
-        self._session: SparkSession = self._stack.enter_context(open_session(settings))
-        self._jdbc = open_jdbc(self._session, settings, driver)
-        self._jdbc_from = settings.jdbc_from
-        self._handing_over = threading.Lock()
-        self._file_bytes = _bytes(settings.file_size)
-        self._catalogue = DuckDBEngine(readable, scratch)
-        self._stack.callback(self._catalogue.close)
-        travel_by_value("retailmart")
-        place = Path(settings.exchange) if settings.exchange else scratch / "exchange"
-        self._driver_reads = _bytes(settings.driver_reads)
-        self._reader = DuckDBEngine([*readable, place], scratch, _READERS_MEMORY)
-        self._stack.callback(self._reader.close)
-        _forget_stale(place)
-        self._exchange = place / uuid.uuid4().hex
-        self._stack.callback(shutil.rmtree, self._exchange, ignore_errors=True)
-        self._before = {key: self._session.conf.get(key) for key in (_PARTS, _PART_BYTES)}
-        self._parts = int(self._before[_PARTS] or 200)
-        self._stack.callback(self._set_back)
-        self._session.conf.set(_PART_BYTES, str(_SHUFFLED * self._file_bytes))
-        self._cores = _cores(self._session, self._parts)
-        self._relations: dict[str, _Relation] = {}
-        self._views: dict[str, tuple[object, ...]] = {}
+        self._types = DuckDBEngine(places, scratch)
+        self._stack.callback(self._types.close)
+        self._here = DuckDBEngine(places, scratch, _MEMORY_HERE)
+        self._stack.callback(self._here.close)
+        self._left_here = _bytes(settings.driver_reads)
+        # Files that this machine has read or written, by the roots of their tables.
+        self._known_here: set[tuple[str, str]] = set()
+        self._defined: dict[str, Definition] = {}
         self._variables: dict[str, VariableValue] = {}
-        self._functions: dict[str, ColumnType] = {}
-        self._named = 0
-        # Views are one for all threads: what a query means is settled before another changes them.
+        self._functions = Functions()
+        self._exchanges: list[Path] = []
         self._lock = threading.RLock()
 
-    # what queries may name
+    # queries: the relations that they can name
 
     def set_variables(self, values: Mapping[str, VariableValue]) -> None:
-        with self._lock:
-            self._variables.update(values)
-            self._catalogue.set_variables(values)
-            self._reader.set_variables(values)
+        self._variables.update(values)
+        self._types.set_variables(values)
+        self._here.set_variables(values)
 
-    def add_functions(self, functions: Mapping[Function, Vectorised]) -> None:
-        self._catalogue.add_functions(functions)
-        self._reader.add_functions(functions)
-        for function, code in functions.items():
-            self._functions[function.name] = function.returns
-            register(self._session, function, code)
+    def add_functions(self, functions: Functions) -> None:
+        self._functions = functions
+        self._types.add_functions(functions)
+        self._here.add_functions(functions)
 
     def tables_in(self, query: str) -> frozenset[str]:
-        return self._catalogue.tables_in(query)
+        return self._types.tables_in(query)
 
-    def csv(self, files: Mapping[int, Path], shape: CsvShape) -> str:
-        names = {path.name: file_id for file_id, path in files.items()}
-        frame = self._read_csv(files.values(), shape)
-        columns = ", ".join(f"c{n}" for n in range(shape.columns))
-        parsed = frame.selectExpr(*_texts(shape), "_metadata.file_name AS _file_name")
-        if len(names) <= _MANY_FILES:
-            cases = " ".join(f"WHEN {_literal(n)} THEN {i}" for n, i in names.items())
-            numbered = parsed.selectExpr("*", f"CASE _file_name {cases} END AS _file_id")
-        else:
-            rows = ", ".join(f"({_literal(n)}, {i})" for n, i in names.items())
-            ids = self._session.sql(f"SELECT * FROM VALUES {rows} AS v(_file_name, _file_id)")
-            numbered = parsed.join(ids.hint("broadcast"), "_file_name")
-        kept = numbered.selectExpr(*columns.split(", "), "CAST(_file_id AS INT) AS _file_id")
-        return self._relation(kept, [*_text_fields("c", shape.columns), _FILE_ID], files.values())
+    def tree(self, query: str) -> Mapping[str, Any]:
+        return self._types.tree(query)
 
-    def numbered_csv(self, file: Path, shape: CsvShape) -> str:
-        """Each part of the file numbers its own records; the parts before it say from where on."""
-        part = "_metadata.file_block_start AS _part"
-        frame = self._read_csv([file], shape).selectExpr(*_texts(shape), part)
-        placed = frame.selectExpr("*", "monotonically_increasing_id() AS _place")
-        counts = sorted(frame.groupBy("_part").count().collect())
-        starts, before = [], 0
-        for start, count in counts:
-            starts.append(f"WHEN {start} THEN {before}")
-            before += count
-        start = f"CASE _part {' '.join(starts)} END" if starts else "0"
-        within = "row_number() OVER (PARTITION BY _part ORDER BY _place)"
-        columns = [f"c{n}" for n in range(shape.columns)]
-        numbered = placed.selectExpr(*columns, f"CAST({start} + {within} AS BIGINT) AS _row")
-        return self._relation(numbered, [*_text_fields("c", shape.columns), _ROW], [file])
+    def csv(
+        self, files: Mapping[int, Path], shape: CsvShape, *, numbered: bool = False
+    ) -> Relation:
+        definition = OfFiles(files, shape, numbered)
+        return self._added(self._types.csv(files, shape, numbered=numbered), definition)
 
-    def json(self, files: Mapping[int, Path], shape: JsonShape) -> str:
-        return self._through_duckdb(self._catalogue.json(files, shape))
+    def json(
+        self, files: Mapping[int, Path], shape: JsonShape, *, numbered: bool = False
+    ) -> Relation:
+        definition = OfFiles(files, shape, numbered)
+        return self._added(self._types.json(files, shape, numbered=numbered), definition)
 
-    def numbered_json(self, file: Path, shape: JsonShape) -> str:
-        return self._through_duckdb(self._catalogue.numbered_json(file, shape))
+    def define(self, table: TableState) -> Relation:
+        return self._added(self._types.define(table.only(())), OfTable(table))
 
-    def define(self, name: str, table: TableState) -> None:
+    def query(self, text: str) -> Relation:
+        return self._added(self._types.query(text), OfQuery(text))
+
+    def values(self, rows: pa.Table) -> Relation:
+        return self._added(self._types.values(rows.slice(0, 0)), OfRows(rows))
+
+    def forget(self, values: Relation) -> None:
         with self._lock:
-            self._catalogue.define(name, table.only(()))
-            self._relations[name.lower()] = table
+            self._defined.pop(values.name, None)
+        self._types.forget(values)
+        self._here.forget(values)
 
-    def define_query(self, name: str, query: str) -> None:
+    def _added(self, relation: Relation, definition: Definition) -> Relation:
         with self._lock:
-            self._catalogue.define_query(name, query)
-            self._relations[name.lower()] = _Query(query)
+            self._defined[relation.name] = definition
+        return relation
 
-    def define_rows(self, name: str, rows: pa.Table) -> None:
-        """Rows in memory become a file: how frames are made of them differs between Sparks."""
-        import pyarrow as pa
-        import pyarrow.parquet as pq
+    def fields(self, query: str, names: Mapping[str, Relation] | None = None) -> tuple[Field, ...]:
+        return self._types.fields(query, names)
 
-        plain = _readable_by_spark(rows)
-        path = self._new_path().with_suffix(".parquet")
-        path.parent.mkdir(parents=True, exist_ok=True)
-        pq.write_table(plain, path, compression="zstd", compression_level=1)
-        fields, size = tuple(_fields_of(plain)), _size_of([path])
-        frame = self._session.read.schema(_schema(fields)).parquet(_uri(path))
-        file = DataFile(path.name, size, plain.num_rows)
-        with self._lock:
-            self._catalogue.define_rows(name, pa.Table.from_batches([], rows.schema))
-            table = TableState(str(path.parent), fields, (), (file,))
-            self._relations[name.lower()] = _Frame(frame, size, table)
+    # queries: their results
 
-    # what queries give
-
-    def fields(self, query: str) -> tuple[Field, ...]:
-        return self._catalogue.fields(query)
-
-    def write(self, query: str, root: Path, prefix: str, partition_by: Sequence[str]) -> Written:
-        fields = self.fields(query)
-        frame = self._frame(query, [field.type for field in fields])
-        self._expect(query)
-        files = self._write(frame, fields, root, prefix, partition_by, partition_by)
-        return Written(fields, tuple(file for file in files if file.path), left_out(files))
+    def write(
+        self,
+        query: str,
+        root: Path,
+        prefix: str,
+        partition_by: Sequence[str],
+        names: Mapping[str, Relation] | None = None,
+        *,
+        all_rows: bool = False,
+    ) -> Written:
+        reads = self._reads(query, names)
+        work = _Write(query, root, prefix, tuple(partition_by), all_rows)
+        return self.spread(work, [reads], [self._size(reads)])[0]
 
     def write_months(
         self,
@@ -267,488 +291,344 @@ class SparkEngine:
         root: Path,
         prefix: str,
         partition_by: Sequence[str],
+        names: Mapping[str, Relation] | None = None,
+        *,
+        cut: Cut | None = None,
     ) -> tuple[DataFile, ...]:
-        """All months in one job: each of its own would cost more than most months' rows."""
-        if not months:
-            return ()
-        with self._lock:
-            together, of_several = self._all_at_once(query, months), True
-            if together is None:
-                together, of_several = self._one_by_one(query, months), False
-            fields = self.fields(query)
-        self._expect(query)
-        # Where a task has rows of one month only, those need no shuffle.
-        gathered = partition_by if of_several else partition_by[1:]
-        return tuple(self._write(together, fields, root, prefix, partition_by, gathered))
+        write = Write(query, root, prefix, partition_by, names or {}, months, cut)
+        (found,) = self.write_each([write])
+        if isinstance(found, RetailmartError):
+            raise found
+        return found
 
-    def _all_at_once(
-        self, query: str, months: Mapping[str, Mapping[str, TableState]]
-    ) -> DataFrame | None:
-        """The rows of all months by one query, where there is one that gives just those."""
-        monthly = _monthly(months)
-        lifted = all_at_once(query, monthly) if len(months) > 1 else None
-        if lifted is None:
-            return None
-        for name, table in {**next(iter(months.values())), **monthly}.items():
-            self.define(name, table)
-        kinds = [field.type for field in self.fields(query)]
-        for name, table in monthly.items():
-            base = f"_all_{name}"
-            self.define(base, table)
-            month = f"{quoted(table.partition_by[0])} AS {OF_MONTH}"
-            self.define_query(name, f"SELECT *, {month} FROM {quoted(base)}")
-        try:
-            return self._frame(lifted, [*kinds, ColumnType("STRING")])
-        finally:
-            for name, table in monthly.items():
-                self.define(name, table)
+    def write_each(
+        self, writes: Sequence[Write]
+    ) -> Iterator[tuple[DataFile, ...] | RetailmartError]:
+        parts = [list(self._parts_of(write)) for write in writes]
+        sizes = [size for some in parts for _, size in some]
+        if self._takes(sum(sizes)):
+            sizes = [0] * len(sizes)
+        items = [part for some in parts for part, _ in some]
+        outcomes = iter(self._worked(_write_part, items, sizes))
+        for some in parts:
+            own = [next(outcomes) for _ in some]
+            error = next((outcome.error for outcome in own if outcome.error is not None), None)
+            yield error or tuple(file for outcome in own for file in outcome.value)
 
-    def _one_by_one(self, query: str, months: Mapping[str, Mapping[str, TableState]]) -> DataFrame:
-        parts = []
-        for month, tables in months.items():
-            for name, table in tables.items():
-                self.define(name, table)
-            frame = self._frame(query, [field.type for field in self.fields(query)])
-            parts.append(frame.selectExpr("*", f"{_literal(month)} AS {OF_MONTH}"))
-        return reduce(lambda one, other: one.union(other), parts)
+    def _parts_of(self, write: Write) -> Iterator[tuple[_Part, int]]:
+        """The tasks for one write, each with the size that it reads."""
+        to = (write.query, write.root, write.prefix, tuple(write.partition_by))
+        if write.months is None:
+            reads = self._reads(write.query, write.names)
+            yield _Part(_Write(*to, all_rows=True), reads), self._size(reads)
+            return
+        monthly = frozenset().union(*(tables.keys() for tables in write.months.values()))
+        reads = self._reads(write.query, write.names, monthly)
+        common = self._size(reads)
+        for item in self._divided(write.months, write.cut):
+            yield _Part(_WriteMonths(*to, reads), item), item.size + common
+
+    def _divided(
+        self, months: Mapping[str, Mapping[str, TableState]], cut: Cut | None
+    ) -> list[_Months]:
+        """Small months grouped, large months alone, or divided where that is allowed."""
+        whole = {month: _Months(0, {month: tables}) for month, tables in months.items()}
+        total = sum(one.size for one in whole.values())
+        share = max(total // max(self._tasks_for(total), 1), 1)
+        items: list[_Months] = []
+        together: dict[str, Mapping[str, TableState]] = {}
+        size = 0
+        for month, one in whole.items():
+            if cut is not None and one.size > 2 * max(share, _LEAST_OF_TABLES):
+                items += _shares(one, cut, one.size // max(share, _LEAST_OF_TABLES))
+                continue
+            together[month] = months[month]
+            size += one.size
+            if size >= share:
+                items.append(_Months(0, together))
+                together, size = {}, 0
+        if together:
+            items.append(_Months(0, together))
+        return [replace(item, number=number) for number, item in enumerate(items, 1)]
 
     def rows(self, query: str) -> list[tuple[Any, ...]]:
-        if self._is_read_here(query):
-            return self._reader.rows(query)
-        frame = self._frame(query, self._kinds(query))
-        moments = [f.name for f in frame.schema.fields if isinstance(f.dataType, st.TimestampType)]
-        if moments:  # Python's times of the machine's own zone would be ambiguous once a year
-            frame = frame.selectExpr(
-                *(
-                    f"unix_micros({_named(name)}) AS {_named(name)}"
-                    if name in moments
-                    else _named(name)
-                    for name in frame.columns
-                )
-            )
-        at = [frame.columns.index(name) for name in moments]
-        self._expect(query)
-        with _told():
-            found = [tuple(row) for row in frame.collect()]
-        return [_with_times(row, at) for row in found] if at else found
+        return self.rows_of([query])[0]
+
+    def rows_of(self, queries: Sequence[str]) -> list[list[tuple[Any, ...]]]:
+        questions = [_Question(query, self._reads(query)) for query in queries]
+        groups, sizes = self._grouped(questions)
+        found = self.spread(_answers, groups, sizes)
+        answers = {
+            id(question): rows
+            for group, some in zip(groups, found, strict=True)
+            for question, rows in zip(group, some, strict=True)
+        }
+        return [answers[id(question)] for question in questions]
+
+    def _grouped(self, questions: Sequence[_Question]) -> tuple[list[list[_Question]], list[int]]:
+        """Questions in groups of about the same size, with these sizes; apart if they have none."""
+        sizes = [self._size(question.reads) for question in questions]
+        total = sum(sizes)
+        share = max(total // max(self._tasks_for(total), 1), 1)
+        groups: list[list[_Question]] = []
+        filled: list[int] = []
+        for question, size in sorted(zip(questions, sizes, strict=True), key=lambda one: one[1]):
+            if not groups or filled[-1] >= share or (size and not filled[-1]):
+                groups.append([])
+                filled.append(0)
+            groups[-1].append(question)
+            filled[-1] += size
+        return groups, filled
 
     def batches(self, query: str, size: int) -> Generator[pa.RecordBatch, None, None]:
-        """The query's order is that of the tasks that write its rows: Spark sorts into ranges."""
+        reads = self._reads(query)
+        read = self._size(reads)
+        # The rows come to this machine in any case, so it may also read a small input.
+        if read <= _LEAST_OF_TABLES or self._takes(read):
+            self._knows(reads)
+            reads.on(self._here)
+            yield from self._here.batches(query, size)
+            return
         import pyarrow.parquet as pq
 
-        if self._is_read_here(query):
-            yield from self._reader.batches(query, size)
-            return
-        frame = self._frame(query, self._kinds(query))
-        self._expect(query)
-        target = self._new_path()
-        try:
-            files = self._run(frame, Writer(str(target), "rows", (), {}, self._file_bytes))
-            for file in sorted(files, key=lambda file: file.path):
-                with pq.ParquetFile(target / file.path) as opened:
-                    yield from opened.iter_batches(size)
-        finally:
-            shutil.rmtree(target, ignore_errors=True)
+        root = self.exchange()
+        written = self.spread(_Ordered(query, root), [reads], [read])[0]
+        table = TableState(str(root), written.fields, (), written.files)
+        place = self._places[0]
+        for file in place.here(table).files:
+            with pq.ParquetFile(place.folder(root) / file.path) as opened:
+                yield from opened.iter_batches(size)
+        place.forget(root)
 
-    def hand_over(self, query: str, address: DatabaseAddress, table: str, rows: int) -> bool:
-        kinds = self._kinds(query)
-        names = [field.name for field in self.fields(query)]
-        # Spark does not write a name that holds its own quotes.
-        if self._jdbc is None or rows < self._jdbc_from or "`" in "".join(names):
-            return False
-        frame = self._frame(query, kinds)
-        with self._handing_over:  # else tables that are filled at a time would each have so many
-            self._session.conf.set(_PARTS, str(WRITERS))
-            self._jdbc.write(frame, address, table)
-        return True
+    def discard(self, root: Path, files: Sequence[DataFile]) -> None:
+        self._here.discard(root, files)
 
-    def take_over(self, extract: Extract) -> str | None:
-        if self._jdbc is None:
-            return None
-        target = self._new_path()
-        writer = Writer(str(target), "rows", (), {}, self._file_bytes)
-        paths = [target / file.path for file in self._jdbc.fetch(extract, writer)]
-        schema = _schema(extract.fields)
-        if paths:
-            frame = self._session.read.schema(schema).parquet(*map(_uri, paths))
-        else:
-            frame = self._session.createDataFrame([], schema)
-        return self._relation(frame, extract.fields, paths)
+    def exchange(self) -> Path:
+        if not self._places:
+            return self._here.exchange()
+        root = self._places[0].workspace / EXCHANGE / uuid.uuid4().hex
+        self._exchanges.append(root)
+        return root
 
     def close(self) -> None:
+        for root in self._exchanges:
+            self._places[0].forget(root)
         self._stack.close()
 
-    # reading
-
-    def _is_read_here(self, query: str) -> bool:
-        """Whether so little is read for a query that to ask Spark would take longer than to read.
-
-        Its relations are then known to the reader.
-        """
-        with self._lock:
-            try:
-                names = {name.lower() for name in self._catalogue.tables_in(query)}
-            except ValueError:  # no SELECT: Spark's side says what is wrong with it
-                return False
-            if self._driver_reads <= sum(map(self._size, names)):
-                return False
-            return all(map(self._show_here, sorted(names)))
-
-    def _show_here(self, name: str) -> bool:
-        """Make a name mean to the reader what it means here; whether that can be."""
-        relation = self._relations.get(name)
-        if isinstance(relation, _Query):
-            inner = {inner.lower() for inner in self._catalogue.tables_in(relation.text)}
-            if not all(map(self._show_here, sorted(inner))):
-                return False
-            self._reader.define_query(name, relation.text)
-            return True
-        if isinstance(relation, TableState) and relation.files:
-            self._fetch(relation)
-        table = relation.table if isinstance(relation, _Frame) else relation
-        if table is not None:
-            self._reader.define(name, table)
-        return table is not None
-
-    def _read_csv(self, files: Iterable[Path], shape: CsvShape) -> DataFrame:
-        columns = st.StructType(
-            [st.StructField(f"c{n}", st.StringType()) for n in range(shape.columns)]
-        )
-        reader = self._session.read.schema(columns).options(
-            header=True,
-            sep=shape.delimiter,
-            quote='"' if shape.quoted else "",
-            escape='"' if shape.quoted else "",
-            # Strict: what is not as regular as its shape says must not be read in one way here and
-            # in another there.
-            mode="FAILFAST",
-            unescapedQuoteHandling="RAISE_ERROR",
-            enforceSchema=True,
-            ignoreLeadingWhiteSpace=False,
-            ignoreTrailingWhiteSpace=False,
-            maxCharsPerColumn=-1,
-            maxColumns=max(shape.columns, 1) + 1,
-            encoding="UTF-8",
-        )
-        if shape.multiline:
-            reader = reader.options(multiLine=True, lineSep="\n")
-        with _told():
-            return reader.csv([_uri(path) for path in files])
-
-    def _through_duckdb(self, relation: str) -> str:
-        """A relation that DuckDB reads, as Parquet for Spark.
-
-        JSON numbers are exact only in DuckDB's reader and the check that goes with it; it streams.
-        """
-        import pyarrow.parquet as pq
-
-        path = self._new_path().with_suffix(".parquet")
-        path.parent.mkdir(parents=True, exist_ok=True)
-        query = f"SELECT * FROM {relation}"
-        fields = self._catalogue.fields(query)
-        # By batches, not by COPY: only they keep a file's order, in which records are numbered.
-        with closing(self._catalogue.batches(query, _ROWS_AT_ONCE)) as batches:
-            first = next(batches, None)
-            if first is None:
-                return self._relation(
-                    self._session.createDataFrame([], _schema(fields)), fields, []
-                )
-            with pq.ParquetWriter(path, first.schema, compression="zstd") as file:
-                for batch in chain([first], batches):
-                    file.write_batch(batch)
-        frame = self._session.read.schema(_schema(fields)).parquet(_uri(path))
-        return self._relation(frame, fields, [path])
-
-    def _relation(self, frame: DataFrame, fields: Sequence[Field], files: Iterable[Path]) -> str:
-        with self._lock:
-            self._named += 1
-            name = f"_relation_{self._named}"
-            self._catalogue.define(name, TableState("", tuple(fields), (), ()))
-            self._relations[name] = _Frame(frame, _size_of(files))
-            return name
-
-    def _frame(self, query: str, kinds: Sequence[ColumnType | None]) -> DataFrame:
-        """What Spark gives for a query, its columns cast to these types, by their places."""
-        with self._lock, _told():
-            frame = self._session.sql(self._translated(query))
-            columns = []
-            for given, kind in zip(frame.columns, kinds, strict=True):
-                name = _named(given)
-                columns.append(name if kind is None else f"CAST({name} AS {kind}) AS {name}")
-            return self._pinned(frame.selectExpr(*columns))
-
-    def _translated(self, query: str) -> str:
-        """A query in Spark's SQL, all that it names being there."""
-        named: set[str] = set()
-
-        def fields(name: str) -> Sequence[Field] | None:
-            if name.lower() not in self._relations:
-                return None
-            named.add(name.lower())
-            return self._catalogue.fields(f"SELECT * FROM {quoted(name)}")
-
-        translated = to_spark(query, fields, self._variables, self._functions)
-        for name in sorted(named):
-            self._show(name)
-        return translated
-
-    def _set_back(self) -> None:
-        from py4j.protocol import Py4JError
-
-        with suppress(PySparkException, Py4JError):  # a Spark that is gone must not hide why
-            for key, value in self._before.items():
-                self._session.conf.set(key, str(value))
-
-    def _expect(self, query: str) -> None:
-        """Tell Spark into how many parts to cut what a query shuffles.
-
-        It plans for a cluster's amounts: on a day's rows most of its time went into empty parts.
-        """
-        size = sum(map(self._size, self._catalogue.tables_in(query)))
-        parts = min(max(1, size * _GROWTH // _PART), self._parts)
-        self._session.conf.set(_PARTS, str(parts))
-
-    def _size(self, name: str) -> int:
-        relation = self._relations.get(name.lower())
-        if isinstance(relation, TableState):
-            return sum(file.size for file in relation.files)
-        if isinstance(relation, _Query):
-            return sum(map(self._size, self._catalogue.tables_in(relation.text)))
-        return relation.size if relation else 0
-
-    def _show(self, name: str) -> tuple[object, ...]:
-        """Make a name mean to Spark what it means here; what it has been told it by."""
-        relation = self._relations[name]
-        stamp: tuple[object, ...] = (relation,)
-        if isinstance(relation, _Query):
-            inner = sorted(n.lower() for n in self._catalogue.tables_in(relation.text))
-            stamp += tuple(self._show(n) for n in inner if n in self._relations)
-        if self._views.get(name) != stamp:
-            self._frame_of(relation).createOrReplaceTempView(_named(name))
-            self._views[name] = stamp
-        return stamp
-
-    def _frame_of(self, relation: _Relation) -> DataFrame:
-        if isinstance(relation, _Frame):
-            return relation.frame
-        if isinstance(relation, _Query):
-            return self._frame(relation.text, self._kinds(relation.text))
-        return self._read(relation)
-
-    def _read(self, table: TableState) -> DataFrame:
-        schema = _schema(table.fields)
-        if not table.files:
-            return self._session.createDataFrame([], schema)
-        self._fetch(table)
-        root = Path(table.root)
-        plain = [file for file in table.files if all(map(_reads_back, file.partition.values()))]
-        frames = []
-        if plain:
-            reader = self._session.read.schema(schema)
-            if table.partition_by:
-                reader = reader.option("basePath", _uri(root, glob=False))
-            frames.append(reader.parquet(*(_uri(root / file.path) for file in plain)))
-        odd: dict[tuple[str | None, ...], list[str]] = {}
-        for file in table.files:
-            if not all(map(_reads_back, file.partition.values())):
-                values = tuple(file.partition[name] for name in table.partition_by)
-                odd.setdefault(values, []).append(_uri(root / file.path))
-        inner = _schema([f for f in table.fields if f.name not in table.partition_by])
-        for values, paths in odd.items():
-            told_values = dict(zip(table.partition_by, values, strict=True))
-            frame = self._session.read.schema(inner).parquet(*paths)
-            frames.append(frame.selectExpr(*(_column(f, told_values) for f in table.fields)))
-        return reduce(lambda one, other: one.unionByName(other), frames)
-
-    def _kinds(self, query: str) -> list[ColumnType | None]:
-        """The types of a query's columns; None for one that is none of ours and stays as it is."""
-        kinds: list[ColumnType | None] = []
-        for _, kind, *_ in self._catalogue.rows(f"DESCRIBE {query}"):
-            try:
-                kinds.append(parse_type(kind))
-            except ValueError:
-                kinds.append(None)
-        return kinds
-
-    # writing
-
-    def _write(
+    def _reads(
         self,
-        frame: DataFrame,
-        fields: Sequence[Field],
-        root: Path,
-        prefix: str,
-        partition_by: Sequence[str],
-        gathered: Sequence[str],
-    ) -> list[DataFile]:
-        """Write rows below `root`; where that fails, none of it is left.
+        query: str,
+        names: Mapping[str, Relation] | None = None,
+        monthly: Iterable[str] = (),
+    ) -> _Reads:
+        """The relations that a query reads, without `monthly` names, which differ by month."""
+        meant = {name.lower(): relation for name, relation in (names or {}).items()}
+        skipped = {name.lower() for name in monthly}
+        found: dict[str, Definition] = {}
+        used: dict[str, str] = {}
+        for name in sorted(self._named(query)):
+            if (relation := meant.get(name.lower())) is not None:
+                used[name] = relation.name
+                self._collect(relation.name, found)
+            elif name.lower() not in skipped:
+                self._collect(name, found)
+        return _Reads(tuple(found.items()), used)
 
-        `gathered` are the partition columns of which a task may have several values.
-        """
-        if gathered:
-            columns = [_named(name) for name in partition_by]
-            frame = self._rebalanced(frame, columns).sortWithinPartitions(*columns)
-        kinds = {field.name: field.type for field in fields}
-        writer = Writer(str(root), prefix, tuple(partition_by), kinds, self._file_bytes)
-        root.mkdir(parents=True, exist_ok=True)
-        output = self._outputs.setdefault((root, prefix), _Output(root, prefix))
+    def _size(self, reads: _Reads) -> int:
+        """The bytes to read that are not on this machine yet; if those are many, all bytes."""
+        here = sum(
+            definition.size
+            if isinstance(definition, OfRows)
+            else sum(file.size for file in self._read_here(definition))
+            for _, definition in reads.defined
+        )
+        return reads.size - here if here <= _MOST_HERE else reads.size
+
+    def _read_here(self, definition: Definition) -> list[DataFile]:
+        if not isinstance(definition, OfTable):
+            return []
+        table = definition.table
+        return [file for file in table.files if (table.root, file.path) in self._known_here]
+
+    def _knows(self, reads: _Reads) -> None:
+        """Remember that this machine now has the files that it reads."""
+        for _, definition in reads.defined:
+            if isinstance(definition, OfTable):
+                table = definition.table
+                self._known_here |= {(table.root, file.path) for file in table.files}
+
+    def _collect(self, name: str, found: dict[str, Definition]) -> None:
+        if name in found or name not in self._defined:
+            return
+        definition = self._defined[name]
+        if isinstance(definition, OfQuery):
+            for inner in sorted(self._named(definition.text)):
+                self._collect(inner, found)
+        found[name] = definition
+
+    def _named(self, query: str) -> frozenset[str]:
         try:
-            files = self._run(frame, writer)
-        except RetailmartError:
-            output.uncertain = True
-            output.forget_others()
-            raise
-        output.settle(files)
-        return files
+            return self._types.tables_in(query)
+        except ValueError:  # it runs here, where DuckDB reports the error
+            return frozenset()
 
-    def _forget_late(self) -> None:
-        """A task that is told to stop may go on for seconds; by now none does."""
-        for output in self._outputs.values():
-            if output.uncertain:
-                output.forget_others()
+    # tasks
 
-    def _rebalanced(self, frame: DataFrame, columns: Sequence[str]) -> DataFrame:
-        """Rows of a partition together, and a partition that is too large for one file cut.
+    def spread(
+        self, work: Work[Item, Result], items: Sequence[Item], sizes: Sequence[int]
+    ) -> list[Result]:
+        if self._takes(sum(sizes)):
+            return [self._work_here(work, item) for item in items]
+        outcomes = self._worked(work, items, sizes)
+        for outcome in outcomes:
+            if outcome.error is not None:
+                raise outcome.error
+        return [outcome.value for outcome in outcomes]
 
-        Spark sees the sizes once the rows are shuffled. The hint is told in SQL: frames take its
-        columns in another form in each version.
-        """
-        view = f"_rebalanced_{uuid.uuid4().hex}"
-        frame.createOrReplaceTempView(view)
-        try:
-            words = ", ".join((str(self._cores * _PARTS_A_CORE), *columns))
-            return self._pinned(
-                self._session.sql(f"SELECT /*+ REBALANCE({words}) */ * FROM {view}")
-            )
-        finally:
-            self._session.catalog.dropTempView(view)
+    def _worked(self, work: Any, items: Sequence[Any], sizes: Sequence[int]) -> list[Outcome]:
+        """The outcome of each item; an item of size 0 reads only local data and runs here."""
+        away = sorted((n for n, size in enumerate(sizes) if size), key=lambda n: -sizes[n])
+        found = dict(zip(away, self._run(work, [items[n] for n in away]), strict=True))
+        for number, size in enumerate(sizes):
+            if not size:
+                try:
+                    found[number] = Outcome(self._work_here(work, items[number]), None, 0)
+                except RetailmartError as error:
+                    found[number] = Outcome(None, error, 0)
+        return [found[number] for number in range(len(items))]
 
-    def _pinned(self, frame: DataFrame) -> DataFrame:
-        """A frame that names views, as they are now.
+    def _work_here(self, work: Work[Item, Result], item: Item) -> Result:
+        before = len(self._here.written)
+        result = work(self._here, item)
+        written = self._here.written[before:]
+        self._known_here |= {(str(root), file.path) for root, file in written}
+        return result
 
-        A Connect client looks names up when a frame is run; what a view is made of, at once.
-        """
-        if not type(frame).__module__.startswith("pyspark.sql.connect"):
-            return frame
-        view = f"_pinned_{uuid.uuid4().hex}"
-        frame.createOrReplaceTempView(view)
-        return self._session.table(view)
+    def _is_little(self, size: int) -> bool:
+        """Whether the driver may read this much itself; a limit applies to the total."""
+        return size <= self._left_here
 
-    def _run(self, frame: DataFrame, writer: Writer) -> list[DataFile]:
-        """Let the workers write; the driver sees a line for each file, and no row."""
-        # By their places: pyspark takes the dots in a column's name for steps into it.
-        writer = replace(writer, columns=tuple(frame.columns))
-        plain = frame.toDF(*(f"c{n}" for n, _ in enumerate(frame.columns)))
-        with _told():
-            told_files = plain.mapInArrow(writer, TOLD).collect()
-        return [told(text) for (text,) in told_files]
+    def _takes(self, size: int) -> bool:
+        """Whether the driver does the work itself; what it reads then counts towards its limit."""
+        if not self._is_little(size):
+            return False
+        self._left_here -= size
+        return True
 
-    def _new_path(self) -> Path:
-        return self._exchange / uuid.uuid4().hex
+    @property
+    def parallelism(self) -> int:
+        return self._cores
+
+    def parts(self, size: int) -> int:
+        return max(1, min(size // _LEAST, _TASKS_A_CORE * self._cores_for(size)))
+
+    def _tasks_for(self, size: int) -> int:
+        """The best number of tasks for this many bytes of tables' files."""
+        return min(size // _LEAST_OF_TABLES, _TASKS_A_CORE * self._cores_for(size))
+
+    def _cores_for(self, size: int) -> int:
+        """How many tasks run at once for this size; opens no session for small work."""
+        return 1 if self._is_little(size) else self._cores
+
+    @cached_property
+    def _session(self) -> SparkSession:
+        return self._stack.enter_context(open_session(self._settings))
+
+    @cached_property
+    def _cores(self) -> int:
+        """How many tasks run at once; a remote server shows it by how it splits a range."""
+        with self._lock:
+            session = self._session
+        if not _is_remote(session):
+            return max(int(session.sparkContext.defaultParallelism), 1)
+        from pyspark.sql import functions as sf
+
+        with translate_errors():
+            parts = session.range(0, 1 << 20).select(sf.spark_partition_id().alias("part"))
+            return max(parts.distinct().count(), 1)
+
+    def _run(self, work: Any, items: Sequence[Any]) -> list[Outcome]:
+        """Run each item in its own task; the driver sees only descriptions and results."""
+        if not items:
+            return []
+        with self._lock:
+            session = self._session
+            self._here.send()  # tasks may read what was written on this machine
+            self._here.written = []
+        context = Context(
+            self._places,
+            dict(self._variables),
+            self._functions,
+            (self.scratch,),
+            self._settings.task_memory,
+        )
+        tasks = Tasks(
+            packed(self._travelling(work)),
+            tuple(packed(self._travelling(item)) for item in items),
+            packed(context),
+            {package: version_of(package) for package in _SAME},
+        )
+        count = len(items)
+        rows: Iterable[Any]
+        with translate_errors():
+            if _is_remote(session):
+                rows = session.range(0, count, 1, count).mapInArrow(tasks.batches, RESULT).collect()
+            else:  # makes files written on this machine visible to tasks
+                rows = session.sparkContext.parallelize(range(count), count).map(tasks).collect()
+        outcomes: dict[int, Outcome] = {row[0]: unpacked(bytes(row[1])) for row in rows}
+        if len(outcomes) != count:
+            raise RetailmartError(f"Spark gave {len(outcomes)} results for {count} tasks")
+        tried = any(outcome.attempt for outcome in outcomes.values())
+        self.retried = self.retried or tried or self._speculates
+        return [outcomes[number] for number in range(count)]
+
+    @cached_property
+    def _speculates(self) -> bool:
+        return str(self._session.conf.get("spark.speculation", "false")).lower() == "true"
+
+    def _travelling(self, item: Any) -> Any:
+        """Work or an item ready to send: many rows in memory go by a file that all machines see."""
+        if isinstance(item, list):
+            return [self._travelling(one) for one in item]
+        if isinstance(item, _Part):
+            return _Part(self._travelling(item.work), self._travelling(item.item))
+        if isinstance(item, _WriteMonths | _Question):
+            return replace(item, reads=self._travelling(item.reads))
+        if not isinstance(item, _Reads):
+            return item
+        return replace(item, defined=tuple((n, self._filed(d)) for n, d in item.defined))
+
+    def _filed(self, definition: Definition) -> Definition:
+        if not isinstance(definition, OfRows) or definition.size <= _ROWS_IN_TASK:
+            return definition
+        root = self.exchange()
+        values = self._here.values(definition.rows)
+        written = self._here.write(f"SELECT * FROM {values}", root, "rows", ())
+        self._here.forget(values)
+        self._places[0].send(root, written.files)
+        return OfTable(TableState(str(root), written.fields, (), written.files))
 
 
-def _monthly(months: Mapping[str, Mapping[str, TableState]]) -> dict[str, TableState]:
-    """The tables of which each month sees its own part, with all parts together."""
-
-    def is_of(month: str, table: TableState) -> bool:
-        first = table.partition_by[:1]
-        return bool(first) and all(file.partition[first[0]] == month for file in table.files)
-
-    names = next(iter(months.values()))
-    return {
-        name: table.only(chain.from_iterable(tables[name].files for tables in months.values()))
-        for name, table in names.items()
-        if all(is_of(month, tables[name]) for month, tables in months.items())
-    }
-
-
-_FILE_ID = Field("_file_id", ColumnType("INT"))
-_ROW = Field("_row", ColumnType("BIGINT"))
-
-
-def _texts(shape: CsvShape) -> list[str]:
-    """The cells of a record; what Spark takes for NULL is an empty cell."""
-    return [f"coalesce(c{n}, '') AS c{n}" for n in range(shape.columns)]
-
-
-def _text_fields(letter: str, count: int) -> list[Field]:
-    return [Field(f"{letter}{n}", ColumnType("STRING")) for n in range(count)]
-
-
-def _reads_back(value: str | None) -> bool:
-    """Whether Spark finds a partition's value in the name of its folder."""
-    return value is None or (value != "" and value.isascii())
-
-
-def _column(field: Field, values: Mapping[str, str | None]) -> str:
-    name = _named(field.name)
-    if field.name not in values:
-        return name
-    value = values[field.name]
-    literal = "NULL" if value is None else _literal(value)
-    return f"CAST({literal} AS {field.type}) AS {name}"
-
-
-def _literal(value: str) -> str:
-    """A text of Spark's SQL."""
-    return "'" + value.replace("\\", "\\\\").replace("'", "\\'") + "'"
-
-
-def _schema(fields: Sequence[Field]) -> st.StructType:
-    return st.StructType([st.StructField(f.name, _spark_type(f.type)) for f in fields])
-
-
-def _spark_type(kind: ColumnType) -> st.DataType:
-    if kind.is_decimal:
-        return st.DecimalType(kind.precision, kind.scale)
-    simple: dict[str, type[st.DataType]] = {
-        "INT": st.IntegerType,
-        "BIGINT": st.LongType,
-        "STRING": st.StringType,
-        "DATE": st.DateType,
-        "TIMESTAMP": st.TimestampType,
-        "BOOLEAN": st.BooleanType,
-        "DOUBLE": st.DoubleType,
-    }
-    return simple[kind.name]()
-
-
-def _named(name: str) -> str:
-    """An identifier of Spark's SQL."""
-    return "`" + name.replace("`", "``") + "`"
-
-
-def _uri(path: Path, *, glob: bool = True) -> str:
-    """A path as Spark names it, whatever glob characters its folders hold."""
-    text = re.sub(r"([\[\]{}*?\\])", r"\\\1", str(path)) if glob else str(path)
-    return f"file://{text}"
-
-
-def _fields_of(rows: pa.Table) -> list[Field]:
-    import duckdb
-
-    described_rows = duckdb.from_arrow(rows.slice(0, 0))
+def _shares(whole: _Months, cut: Cut, count: int) -> list[_Months]:
+    """A large month in `count` shares: by files of one of its tables, or by values of columns."""
+    ((month, tables),) = whole.months.items()
+    if cut.by_files is not None:
+        table = tables[cut.by_files]
+        files = sorted(table.files, key=lambda file: -file.size)
+        groups = [files[number::count] for number in range(min(count, len(files)))]
+        return [
+            _Months(0, {month: {**tables, cut.by_files: table.only(group)}}) for group in groups
+        ]
+    if not cut.by_columns:
+        return [whole]
     return [
-        Field(name, parse_type(str(kind)))
-        for name, kind in zip(described_rows.columns, described_rows.types, strict=True)
+        _Months(0, whole.months, replace(cut, share=(number, count))) for number in range(count)
     ]
 
 
-def _readable_by_spark(rows: pa.Table) -> pa.Table:
-    """Rows in the types that Spark reads from Parquet."""
-    import pyarrow as pa
-
-    def plain(kind: pa.DataType) -> pa.DataType:
-        if pa.types.is_timestamp(kind):
-            return pa.timestamp("us", tz="UTC")
-        if pa.types.is_decimal(kind):
-            return pa.decimal128(kind.precision, kind.scale)
-        if pa.types.is_large_string(kind) or pa.types.is_dictionary(kind):
-            return pa.string()
-        return kind
-
-    schema = pa.schema([field.with_type(plain(field.type)) for field in rows.schema])
-    return rows if schema == rows.schema else rows.cast(schema)
+def _is_remote(session: SparkSession) -> bool:
+    """Whether this is a Connect client, which can send only SQL plans."""
+    return type(session).__module__.startswith("pyspark.sql.connect")
 
 
 def _bytes(size: str) -> int:
@@ -757,52 +637,31 @@ def _bytes(size: str) -> int:
     return int(float(number) * base ** " KMGT".index(unit[0].upper()))
 
 
-def _size_of(files: Iterable[Path]) -> int:
-    return sum(path.stat().st_size for path in files)
-
-
-def _cores(session: SparkSession, otherwise: int) -> int:
-    """How many tasks run at once."""
-    try:
-        return int(session.sparkContext.defaultParallelism)
-    except (AttributeError, PySparkException):  # a Connect client does not know
-        return otherwise
-
-
-def _with_times(row: tuple[Any, ...], at: Sequence[int]) -> tuple[Any, ...]:
-    values = list(row)
-    for index in at:
-        if values[index] is not None:
-            values[index] = _EPOCH + timedelta(microseconds=values[index])
-    return tuple(values)
-
-
-def _forget_stale(place: Path) -> None:
-    """Remove what engines left behind that were killed."""
-    if not place.is_dir():
-        return
-    for folder in place.iterdir():
-        with suppress(OSError):
-            if time.time() - folder.stat().st_mtime > _STALE.total_seconds():
-                shutil.rmtree(folder, ignore_errors=True)
-
-
 @contextmanager
-def _told() -> Iterator[None]:
-    """Spark's errors as ours."""
+def translate_errors() -> Iterator[None]:
+    """Translate Spark's errors to ours."""
     from py4j.protocol import Py4JError
 
     try:
         yield
     except (PySparkException, Py4JError) as error:
-        words = str(error)
-        if (known := ours(words)) is not None:
-            raise known from error
-        if lacking := re.search(r"ModuleNotFoundError: No module named '([\w.]+)'", words):
-            raise RetailmartError(
-                f"the Python of Spark's workers has no {lacking[1]}",
-                "Install it there, or let PYSPARK_PYTHON name a Python that has it",
-            ) from error
-        if any(word in words for word in _BROKEN_CSV):
-            raise CsvBroken(first_words(error)) from error
-        raise RetailmartError(first_words(error)) from error
+        raise translated(str(error), error) from error
+
+
+def translated(words: str, error: BaseException) -> RetailmartError:
+    """Our error in the text of a Spark error, or a new one with that text."""
+    if lacking := re.search(r"ModuleNotFoundError: No module named '([\w.]+)'", words):
+        package = lacking[1].partition(".")[0]
+        return RetailmartError(
+            f"the Python of Spark's workers has no {package}",
+            "Install retailmart there as here, or let PYSPARK_PYTHON name a Python that has it;"
+            " docs/spark.md says how",
+        )
+    if own := _OUR_ERROR.search(words):
+        kind = getattr(retailmart.errors, own[1], RetailmartError)
+        if kind is not retailmart.errors.SettingsError and issubclass(kind, RetailmartError):
+            found: RetailmartError = kind(own[2].strip(), own[3] and own[3].strip())
+            return found
+    if "Python worker exited unexpectedly" in words or "MemoryError" in words:
+        return RetailmartError("a worker's Python was ended, as by too little memory", MEMORY_HINT)
+    return RetailmartError(first_words(error))

@@ -1,4 +1,4 @@
-"""What Spark needs on this machine: its Python packages, and a Java that its version runs on."""
+"""What Spark needs on this machine: its Python packages, and a Java that its version supports."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 _OLDEST_SPARK = (3, 5)
 _INSTALL = "Install it with: pip install 'retailmart[spark]'"
-# Beside pyspark, which a platform may bring itself, perhaps unknown to pip; rows travel by it.
+# In addition to pyspark, which a platform may provide without pip; rows travel by it.
 _BESIDE = ("pandas",)
 _FOR_CONNECT = ("grpc", "grpc_status", "google.rpc")
 _PACKAGES = {
@@ -26,15 +26,15 @@ _PACKAGES = {
     "google.rpc": "googleapis-common-protos",
     "pandas": "'pandas<3'",
 }
-# Spark 4 starts Java with this module; a runtime cut down to the common ones has it not.
+# Spark 4 starts Java with this module; a Java runtime cut down to common modules lacks it.
 _MODULE = "jdk.incubator.vector"
 _SECONDS = 15
 
 
 def ensure_spark(settings: SparkSettings) -> None:
-    """See that Spark can be used from here, before anything of it is imported.
+    """Check that Spark can be used from here, before importing any of it.
 
-    SettingsError tells what is missing, and the command that cures it.
+    Raises SettingsError that names what is missing, and the command that fixes it.
     """
     ensure_packages(remote=bool(settings.remote))
     if needs_java(settings):
@@ -42,7 +42,7 @@ def ensure_spark(settings: SparkSettings) -> None:
 
 
 def needs_java(settings: SparkSettings) -> bool:
-    """Whether this process would have to start a Java; a server or a launcher has one already."""
+    """Whether this process must start a Java; a server or a launcher already has one."""
     from pyspark import SparkContext
 
     return not (
@@ -53,9 +53,9 @@ def needs_java(settings: SparkSettings) -> bool:
 
 
 def ensure_packages(*, remote: bool = False) -> str:
-    """See that Spark's Python packages are there, `remote` for a Connect server; Spark's version.
+    """Check Spark's Python packages, `remote` for a Connect server; return Spark's version.
 
-    SettingsError where one is missing or too old, with the command that installs it.
+    Raises SettingsError if one is missing or too old, with the command that installs it.
     """
     if find_spec("pyspark") is None:
         raise SettingsError(["Spark needs the package pyspark, which is not installed"], _INSTALL)
@@ -77,9 +77,9 @@ def ensure_packages(*, remote: bool = False) -> str:
 
 
 def ensure_java() -> str:
-    """See that a Spark can be started here: which Java it will take, and by what it is found.
+    """Check that Spark can start here; return which Java it will use, and how that is found.
 
-    SettingsError where there is none, or one that pyspark's version can't run on, with the cure.
+    Raises SettingsError with a fix if there is no Java, or pyspark's version cannot run on it.
     """
     spark = _spark_version()
     runs_on = range(8, 24) if _numbers(spark) < (4, 0) else range(17, 100)
@@ -135,12 +135,12 @@ def _dotted(numbers: tuple[int, ...]) -> str:
 def _is_there(package: str) -> bool:
     try:
         return find_spec(package) is not None
-    except ModuleNotFoundError:  # the package around it is missing
+    except ModuleNotFoundError:  # the package that contains it is missing
         return False
 
 
 def _said(command: list[str]) -> str | None:
-    """What a program prints, or None where it fails or hangs."""
+    """A program's output, or None if it fails or hangs."""
     try:
         done = subprocess.run(  # noqa: S603 - a Java that the user's environment names
             command, capture_output=True, text=True, timeout=_SECONDS, check=True
