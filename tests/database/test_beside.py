@@ -4,17 +4,19 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Generator, Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import pyarrow as pa
 import pytest
+from pymysql.err import OperationalError
 from sqlalchemy import Connection, Engine
 from sqlalchemy.exc import DBAPIError
 
 from retailmart.database import open_database
 from retailmart.database.beside import Beside
 from retailmart.database.dialect import Read
-from retailmart.database.target import Target
+from retailmart.database.target import Target, drop_table
 from retailmart.project.types import parse_type
 from retailmart.tables import Field
 from tests.services.mariadb import Database, DatabaseServer
@@ -239,3 +241,56 @@ def test_what_the_server_only_warns_of_is_an_error(
     with pytest.raises(Exception, match=said), engine.begin() as connection:
         ONE.insert(connection, read)
     assert shown(database, "mart_one") == []
+
+
+@pytest.fixture
+def reader(mariadb: DatabaseServer, database: Database) -> Iterator[Database]:
+    """An account that was granted nothing but parts of the published tables."""
+    mariadb.require_ours("makes an account")
+    account = replace(database, user=f"reader_{database.name}"[:32], password="r3ad")
+    mariadb.ask(f"CREATE USER `{account.user}`@`%` IDENTIFIED BY 'r3ad'")
+    yield account
+    mariadb.ensure()
+    mariadb.ask(f"DROP USER `{account.user}`@`%`")
+
+
+def test_what_people_granted_on_a_table_outlives_its_replacement(
+    engine: Engine, database: Database, mariadb: DatabaseServer, reader: Database
+) -> None:
+    """The server grants on names: the new table has the old one's readers, of columns too."""
+    publish(engine, 1, mart_one="1.10", mart_two="2.20")
+    for grant in ("SELECT, UPDATE ON {}.mart_one", "SELECT (id) ON {}.mart_two"):
+        mariadb.ask(f"GRANT {grant.format(f'`{database.name}`')} TO `{reader.user}`@`%`")
+    granted = sorted(mariadb.ask(f"SHOW GRANTS FOR `{reader.user}`@`%`"))
+    assert len(granted) == 3
+    for fence in (2, 3):
+        publish(engine, fence, mart_one=f"{fence}.00", mart_two="9.00")
+        assert shown(reader, "mart_one") == [f"{fence}.00"]
+        assert reader.query("SELECT id FROM mart_two") == [(0,)]
+        with pytest.raises(OperationalError, match="SELECT command denied"):
+            reader.query("SELECT total FROM mart_two")
+        assert sorted(mariadb.ask(f"SHOW GRANTS FOR `{reader.user}`@`%`")) == granted
+    # A table that comes back after it was dropped has them as well: people revoke what is too much.
+    with engine.begin() as connection:
+        drop_table(connection, "mart_one")
+    publish(engine, 4, mart_one="4.00")
+    assert shown(reader, "mart_one") == ["4.00"]
+    assert sorted(mariadb.ask(f"SHOW GRANTS FOR `{reader.user}`@`%`")) == granted
+
+
+def test_a_column_that_goes_and_returns_has_its_readers(
+    engine: Engine, database: Database, mariadb: DatabaseServer, reader: Database
+) -> None:
+    """What was granted on other columns stays in force meanwhile, and no error comes of it."""
+    publish(engine, 1, mart_one="1.10")
+    mariadb.ask(f"GRANT SELECT (id, total) ON `{database.name}`.mart_one TO `{reader.user}`@`%`")
+
+    def only_ids(target: Target, connection: Connection) -> None:
+        connection.exec_driver_sql(f"INSERT INTO {target.name} VALUES (7)")
+
+    with Beside(engine, 2) as beside:
+        beside.load(Target("mart_one", FIELDS[:1], ("id",), None), "mark", only_ids)
+        beside.show()
+    assert reader.query("SELECT id FROM mart_one") == [(7,)]
+    publish(engine, 3, mart_one="3.00")
+    assert shown(reader, "mart_one") == ["3.00"]

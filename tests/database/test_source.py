@@ -16,9 +16,16 @@ import pytest
 from retailmart.database import open_database
 from retailmart.database.source import SourceTable, read_table, table_names
 from retailmart.errors import RetailmartError
+from retailmart.project.table import ReadRules, Unit, ZeroDates
 
 
-def read(tmp_path: Path, script: str, name: str = "t", rows: Sequence[Any] = ()) -> SourceTable:
+def read(
+    tmp_path: Path,
+    script: str,
+    name: str = "t",
+    rows: Sequence[Any] = (),
+    rules: ReadRules = ReadRules(),  # noqa: B008
+) -> SourceTable:
     """A table of a new SQLite database; `rows` are inserted as given."""
     path = tmp_path / "shop.db"
     path.unlink(missing_ok=True)
@@ -30,7 +37,7 @@ def read(tmp_path: Path, script: str, name: str = "t", rows: Sequence[Any] = ())
         connection.commit()
     engine = open_database("sqlite:///shop.db", tmp_path, must_exist=True)
     try:
-        return read_table(engine, name)
+        return read_table(engine, name, rules)
     finally:
         engine.dispose()
 
@@ -116,10 +123,15 @@ def test_values_arrive_beside_nulls(
     ("kind", "stored", "shown"),
     [
         ("DECIMAL(12,2)", "abc", "'abc'"),
-        ("DECIMAL(4,2)", 1234.5, "recision"),
+        ("DECIMAL(4,2)", 1234.5, "1234.5"),
         ("INTEGER", "abc", "'abc'"),
         ("INTEGER", 1.5, "1.5"),
-        ("INTEGER", 3_000_000_000, "3000000000"),
+        ("INTEGER", 1e19, "1e+19"),
+        ("TIMESTAMP", 1710123012345, "1710123012345"),
+        ("TIMESTAMP", 20240131, "20240131"),
+        ("TIMESTAMP", 2460380.5, "2460380.5"),
+        ("DATE", 1710123012345, "1710123012345"),
+        ("DATE", "0000-00-00", "'0000-00-00'"),
         ("DATE", "31.01.2024", "'31.01.2024'"),
         ("DATE", "2024-01-31 rubbish", "'2024-01-31 rubbish'"),
         ("DATE", "", "''"),
@@ -130,13 +142,75 @@ def test_values_arrive_beside_nulls(
     ],
 )
 def test_a_wrong_value_is_shown(tmp_path: Path, kind: str, stored: object, shown: str) -> None:
-    """A value that is not of its column's type stops the run, naming table, column and value."""
+    """A value that is not of its column's type names table, column, row and a cure."""
     with pytest.raises(RetailmartError) as caught:
         column(tmp_path, kind, None, stored)
-    words = "source table 't', column 'v': a value is no "
+    words = f"source table 't', column 'v', row id = 1: {shown} is no "
     assert caught.value.message.startswith(words)
-    assert shown in caught.value.message
-    assert "Correct it in the source" in str(caught.value)
+    assert caught.value.hint
+
+
+@pytest.mark.parametrize("kind", ["INTEGER", "INT", "SMALLINT", "BIGINT"])
+def test_whole_numbers_of_64_bits_are_kept(tmp_path: Path, kind: str) -> None:
+    """SQLite keeps 64 bits in any column of whole numbers; one that needs them is a BIGINT."""
+    assert column(tmp_path, kind, -(2**63), None, 2**63 - 1) == [-(2**63), None, 2**63 - 1]
+    table = read(tmp_path, "CREATE TABLE t (id INTEGER PRIMARY KEY)", rows=[(2**31,)])
+    assert table.rows.schema.field("id").type == pa.int64()
+
+
+MOMENT = datetime(2024, 3, 11, 2, 10, 12, tzinfo=UTC)
+
+
+@pytest.mark.parametrize("kind", ["TIMESTAMP", "INTEGER", "DATE", "TEXT"])
+@pytest.mark.parametrize(
+    ("unit", "stored"),
+    [
+        (Unit.SECONDS, 1710123012),
+        (Unit.MILLISECONDS, 1710123012000),
+        (Unit.MICROSECONDS, 1710123012000000),
+    ],
+)
+def test_numbers_are_moments_where_it_is_said_what_they_count(
+    tmp_path: Path, kind: str, unit: Unit, stored: int
+) -> None:
+    """Whatever the column was declared as; texts beside them are read as before."""
+    rules = ReadRules(times=(("v", unit),))
+    script = f"CREATE TABLE t (id INTEGER PRIMARY KEY, v {kind})"
+    rows = [(1, stored), (2, None), (3, "2024-03-11 02:10:12"), (4, -stored)]
+    found = read(tmp_path, script, rows=rows, rules=rules).rows.column("v").to_pylist()
+    wanted: list[Any] = [MOMENT, None, MOMENT, datetime(1915, 10, 23, 21, 49, 48, tzinfo=UTC)]
+    if kind == "DATE":
+        wanted = [moment and moment.date() for moment in wanted]
+    assert found == wanted
+
+
+def test_a_part_of_a_second_is_kept(tmp_path: Path) -> None:
+    """Milliseconds, and seconds with a point."""
+    script = "CREATE TABLE t (id INTEGER PRIMARY KEY, ms TIMESTAMP, s TIMESTAMP)"
+    rules = ReadRules(times=(("ms", Unit.MILLISECONDS), ("s", Unit.SECONDS)))
+    table = read(tmp_path, script, rows=[(1, 1710123012345, 1710123012.345)], rules=rules)
+    moment = MOMENT.replace(microsecond=345_000)
+    assert table.rows.to_pylist() == [{"id": 1, "ms": moment, "s": moment}]
+
+
+def test_a_column_that_is_not_there_counts_nothing(tmp_path: Path) -> None:
+    """A misspelled name in `times` is told, with the file."""
+    rules = ReadRules("tables/t.yml", times=(("at", Unit.SECONDS),))
+    with pytest.raises(RetailmartError, match="has no column 'at'") as caught:
+        read(tmp_path, "CREATE TABLE t (id INTEGER PRIMARY KEY)", rules=rules)
+    assert "tables/t.yml" in str(caught.value)
+
+
+@pytest.mark.parametrize("kind", ["DATE", "TIMESTAMP"])
+@pytest.mark.parametrize("stored", ["0000-00-00", "2024-00-00", "0000-00-00 00:00:00"])
+def test_zero_dates_are_null_where_that_is_said(tmp_path: Path, kind: str, stored: str) -> None:
+    """And only they."""
+    script = f"CREATE TABLE t (id INTEGER PRIMARY KEY, v {kind})"
+    rules = ReadRules(zero_dates=ZeroDates.EMPTY)
+    rows = [(1, stored), (2, "2024-01-31")]
+    first, second = read(tmp_path, script, rows=rows, rules=rules).rows.column("v").to_pylist()
+    assert first is None
+    assert str(second).startswith("2024-01-31")
 
 
 def test_text_in_another_encoding_is_no_traceback(tmp_path: Path) -> None:

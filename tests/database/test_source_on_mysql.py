@@ -15,8 +15,17 @@ from sqlalchemy import Engine
 from retailmart.database import open_database
 from retailmart.database.mysql import reading
 from retailmart.database.mysql.opening import address_of
-from retailmart.database.source import SourceTable, fingerprint_of, read_table, table_names
+from retailmart.database.source import (
+    SourceTable,
+    fingerprint_of,
+    key_collation_of,
+    position_of,
+    read_since,
+    read_table,
+    table_names,
+)
 from retailmart.errors import RetailmartError
+from retailmart.project.table import ReadRules, ZeroDates
 from tests.services.mariadb import Database, DatabaseServer
 
 READERS = ("fast", "driver")
@@ -168,20 +177,114 @@ def test_a_table_without_rows_keeps_its_types(
 @pytest.mark.parametrize(
     ("kind", "value", "shown"),
     [
-        ("DATE", "'0000-00-00'", "0000-00-00"),
-        ("DATE", "'2024-00-00'", "2024-00-00"),
-        ("DATETIME", "'0000-00-00 00:00:00'", "0000-00-00"),
-        ("BIGINT UNSIGNED", "18446744073709551615", ""),
-        ("DECIMAL(65,30)", "12345678901234567890123456789012345.5", ""),
+        ("DATE", "'0000-00-00'", "'0000-00-00' is no DATE"),
+        ("DATE", "'2024-00-00'", "'2024-00-00' is no DATE"),
+        ("DATETIME", "'0000-00-00 00:00:00'", "'0000-00-00 00:00:00' is no TIMESTAMP"),
+        ("DECIMAL(65,30)", "12345678901234567890123456789012345.5", "is no DECIMAL(38,30)"),
+        ("DECIMAL(65,0)", "1" + "0" * 39, "is no DECIMAL(38,0)"),
+        ("DECIMAL(65,2)", "9" * 39 + ".99", "is no DECIMAL(38,2)"),
     ],
 )
 def test_a_value_that_fits_no_type_is_told(
     database: Database, source: Engine, kind: str, value: str, shown: str
 ) -> None:
-    """A zero date or a number that is too large names table and column, and is never bent."""
-    with pytest.raises(RetailmartError, match="source table 't', column 'v'") as caught:
+    """A zero date or a number that is too large names table, column and row, and is never bent."""
+    with pytest.raises(RetailmartError) as caught:
         filled(database, source, kind, "NULL", value)
+    assert caught.value.message.startswith("source table 't', column 'v', row id = 1: ")
     assert shown in caught.value.message
+    assert caught.value.hint
+
+
+@pytest.mark.parametrize("kind", ["DATE", "DATETIME", "DATETIME(6)", "TIMESTAMP NULL"])
+def test_zero_dates_are_null_where_that_is_said(
+    database: Database, source: Engine, kind: str
+) -> None:
+    """By both readers, and other dates stay as they are."""
+    values = ["'0000-00-00'", "'2024-01-31'", "NULL"]
+    if kind.startswith("DATE"):
+        values.append("'2024-10-00'")
+    rows = ", ".join(f"({n}, {value})" for n, value in enumerate(values))
+    database.execute(
+        "SET SESSION sql_mode = ''",
+        f"CREATE TABLE t (id INT PRIMARY KEY, v {kind})",
+        f"INSERT INTO t VALUES {rows}",
+    )
+    table = read_table(source, "t", ReadRules(zero_dates=ZeroDates.EMPTY))
+    found = table.rows.column("v").to_pylist()
+    assert [value and str(value)[:10] for value in found][:3] == [None, "2024-01-31", None]
+    assert found[3:] in ([], [None])
+
+
+@pytest.mark.parametrize("kind", ["BIGINT UNSIGNED", "BIT(64)"])
+def test_whole_numbers_without_a_sign_are_kept(
+    database: Database, source: Engine, kind: str
+) -> None:
+    """A column that needs all 64 bits becomes a decimal; any other stays a BIGINT."""
+    table = filled(database, source, kind, "NULL", "18446744073709551615", "1")
+    assert table.rows.column("v").to_pylist() == [None, Decimal(2**64 - 1), Decimal(1)]
+    database.execute("DELETE FROM t WHERE id = 1")
+    assert read_table(source, "t").rows.schema.field("v").type == pa.int64()
+
+
+def test_a_key_without_a_sign_is_kept(database: Database, source: Engine) -> None:
+    """Also where rows would be read in parts of it."""
+    database.execute(
+        "CREATE TABLE t (id BIGINT UNSIGNED PRIMARY KEY)",
+        "INSERT INTO t VALUES (2), (10), (18446744073709551615)",
+    )
+    assert [int(n) for n in read_table(source, "t").rows.column(0).to_pylist()] == [
+        2,
+        10,
+        2**64 - 1,
+    ]
+
+
+@pytest.mark.parametrize(
+    ("collation", "engines", "read"),
+    [
+        ("utf8mb4_general_ci", "NOCASE.NOACCENT", "Abc"),
+        ("utf8mb4_bin", None, "Abc"),
+        ("utf8mb4_nopad_bin", None, "Abc  "),
+        ("utf8mb4_uca1400_as_ci", "NOCASE", "Abc"),
+    ],
+)
+def test_a_key_of_text_is_told_with_its_collation(
+    database: Database, source: Engine, collation: str, engines: str | None, read: str
+) -> None:
+    """Blanks at the end go where the server takes no notice of them, in the key alone."""
+    database.execute(
+        f"CREATE TABLE t (sku VARCHAR(9) COLLATE {collation} PRIMARY KEY, name VARCHAR(9))",
+        "INSERT INTO t VALUES ('Abc  ', 'mug ')",
+    )
+    assert read_table(source, "t").rows.to_pylist() == [{"sku": read, "name": "mug "}]
+    assert key_collation_of(source, "t") == (engines and ("sku", engines))
+
+
+def test_a_column_of_nothing_is_null(
+    database: Database, source: Engine, capfd: pytest.CaptureFixture[str]
+) -> None:
+    """A view's NULL has no type; the fast reader must not panic on the terminal."""
+    database.execute(
+        "CREATE TABLE t (id INT PRIMARY KEY)",
+        "INSERT INTO t VALUES (1)",
+        "CREATE VIEW v AS SELECT id, NULL AS later FROM t",
+    )
+    capfd.readouterr()
+    assert read_table(source, "v").rows.to_pylist() == [{"id": 1, "later": None}]
+    assert capfd.readouterr() == ("", "")
+
+
+@pytest.mark.parametrize("kind", ["FLOAT", "DOUBLE", "DECIMAL(4,1)", "DATETIME(6)", "VARCHAR(9)"])
+def test_rows_at_the_place_of_a_cursor_are_read_again(
+    database: Database, either: Engine, kind: str
+) -> None:
+    """Its position is a text that stands for the very value, of whatever type."""
+    value = "'2024-01-31 10:00:00.7'" if kind.startswith("DATETIME") else "0.7"
+    filled(database, either, kind, value, value)
+    position = position_of(either, "t", "v")
+    assert position is not None
+    assert read_since(either, "t", "v", position).num_rows == 2
 
 
 def test_a_type_that_tables_do_not_hold_is_told(database: Database, source: Engine) -> None:

@@ -1,43 +1,94 @@
-"""Databases: source tables in, marts out. What differs between them lives behind `Dialect`."""
+"""Databases: source tables in, marts out. Each kind is a package that the registry lists."""
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 
 from sqlalchemy import Engine
-from sqlalchemy.engine import make_url
+from sqlalchemy.engine import URL, make_url
 from sqlalchemy.exc import ArgumentError
 
-from retailmart.database.told import told
+from retailmart.database.errors import told
+from retailmart.database.registry import Kind, kind_of, kinds
 from retailmart.errors import SettingsError
+from retailmart.findings import Finding
+from retailmart.tables import DatabaseAddress
 
-__all__ = ["open_database", "told"]
-
-_KNOWN = "write it as in sqlite:///retail.db or mysql://user@host/db"
-_MYSQL = ("mysql", "mariadb")
+__all__ = [
+    "database_file",
+    "examine_database",
+    "is_same_database",
+    "open_address",
+    "open_database",
+    "told",
+]
 
 
 def open_database(url: str, folder: Path, *, must_exist: bool = False) -> Engine:
-    """Connect to a database; a relative SQLite path is below `folder`.
+    """Connect to a database; a relative path of a file is below `folder`.
 
-    With `must_exist` it is a source, and only read. Raises SettingsError for a URL that names no
-    database, RetailmartError where a file is missing. A server is asked for on first use.
+    With `must_exist` it is a source, and only read. Raises SettingsError for a URL that does not
+    name a database, RetailmartError if a file is missing. A server is contacted on first use.
     """
+    kind, parsed = known(url)
+    return kind.open(parsed, folder, read_only=must_exist)
+
+
+def known(url: str) -> tuple[Kind, URL]:
+    """The kind of database that a URL names. Raises SettingsError if it names none."""
     try:
         parsed = make_url(url)
     except (ArgumentError, ValueError):
-        # A URL that cannot be taken apart is not shown: its password could be anywhere in it.
-        raise SettingsError([f"what is given is no database URL; {_KNOWN}"]) from None
-    backend, driver = parsed.get_backend_name(), parsed.drivername.partition("+")[2]
-    if backend == "sqlite" and parsed.database:
-        from retailmart.database.sqlite import open_sqlite
-
-        return open_sqlite(folder / parsed.database, must_exist=must_exist)
-    if backend in _MYSQL and driver in ("", "pymysql"):
-        from retailmart.database.mysql.opening import open_mysql
-
-        return open_mysql(parsed, folder, read_only=must_exist)
+        # A URL that cannot be parsed is not shown: its password could be anywhere in it.
+        raise SettingsError([f"what is given is no database URL; {_advice()}"]) from None
+    with suppress(KeyError):
+        kind = kind_of(parsed.get_backend_name())
+        driver = parsed.drivername.partition("+")[2]
+        is_named = kind.variables is not None or bool(parsed.database)
+        if is_named and (not driver or driver in kind.libraries):
+            return kind, parsed
+    titles = ", ".join(kind.title for kind in kinds())
     shown = parsed.set(query={}).render_as_string(hide_password=True)
-    raise SettingsError(
-        [f"{shown}: only SQLite files and MySQL or MariaDB are supported; {_KNOWN}"]
-    )
+    raise SettingsError([f"{shown}: only these are supported: {titles}; {_advice()}"])
+
+
+def _advice() -> str:
+    return f"write it as in {' or '.join(kind.example for kind in kinds())}"
+
+
+def examine_database(url: str, folder: Path, name: str, *, writes: bool) -> Iterator[Finding]:
+    """Check what a database allows; `name` begins each check result.
+
+    `writes` means that the ledger and the marts are in it; otherwise it is only read.
+    """
+    kind, parsed = known(url)
+    yield from kind.examine(parsed, folder, name, writes=writes)
+
+
+def database_file(url: str, folder: Path) -> Path | None:
+    """The file of a database; None if it is on a server, or the URL names nothing."""
+    try:
+        kind, parsed = known(url)
+    except SettingsError:
+        return None
+    return kind.file(parsed, folder)
+
+
+def is_same_database(one: str, other: str, folder: Path) -> bool:
+    """Whether two URLs name the same database, whichever account connects."""
+    files = database_file(one, folder), database_file(other, folder)
+    if files[0] and files[1]:
+        return files[0].resolve() == files[1].resolve()
+    return not any(files) and _place(one) == _place(other)
+
+
+def _place(url: str) -> tuple[object, ...]:
+    kind, parsed = known(url)
+    return kind.title, *kind.place(parsed)
+
+
+def open_address(address: DatabaseAddress) -> Engine:
+    """Connect to the address from `Dialect.address`, on any machine."""
+    return kind_of(address.kind).open_address(address, read_only=False)

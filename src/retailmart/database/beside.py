@@ -1,4 +1,4 @@
-"""Tables that are replaced whole: loaded beside those that are shown, and shown in one step."""
+"""Tables that are replaced whole: loaded as shadow tables, then swapped in atomically."""
 
 from __future__ import annotations
 
@@ -16,21 +16,22 @@ from sqlalchemy import Connection, Engine, inspect
 from sqlalchemy.exc import SQLAlchemyError
 
 from retailmart.database.dialect import dialect_of
+from retailmart.database.errors import refusals
 from retailmart.database.target import Target
 
 _NEW, _OLD = "retailmart_new_", "retailmart_old_"
 _OURS = re.compile(r"retailmart_(?:new|old)_(\d+)_\d+")
-# What fills and proves a table that stands empty.
+# Fills an empty table and checks it.
 Fill = Callable[[Target, Connection], None]
 
 
 class Stopped(Exception):
-    """The load of another table has failed; this one is not needed any more."""
+    """The load of another table has failed, so this one is no longer needed."""
 
 
 @dataclass(frozen=True)
 class Load:
-    """A table that is to be loaded; `mark` is what `Target.mark` will say of it."""
+    """A table to load; `mark` is the version tag that `Target.mark` will return."""
 
     target: Target
     mark: str
@@ -39,11 +40,12 @@ class Load:
 
 @dataclass
 class Beside:
-    """The tables of one attempt to publish. Use it as a context manager.
+    """The shadow tables of one attempt to publish. Use it as a context manager.
 
-    Where creating a table ends a transaction, tables are loaded under names of their own that hold
-    the run's fence, so that a run that wakes late cannot write into another's; a single RENAME
-    shows them all. Elsewhere they are created anew within the transaction that shows them.
+    If the database allows several connections, tables are loaded under separate names. These hold
+    the run's fencing token, so that a run that resumes late cannot write into another run's tables.
+    They are renamed in one step, in the caller's transaction if renaming can be part of it. In
+    other databases the transaction that publishes them creates them again.
     """
 
     engine: Engine
@@ -54,7 +56,7 @@ class Beside:
     _stop: threading.Event = field(default_factory=threading.Event)
 
     def __enter__(self) -> Self:
-        if not self._in_transaction:
+        if self._loads_beside:
             with self.engine.begin() as connection:
                 self._drop(connection, self._left_over(connection))
         return self
@@ -65,22 +67,22 @@ class Beside:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
-        """What is not shown (any more) goes; what can't be dropped now goes next time."""
+        """Drop unused shadow tables; the next attempt drops what cannot be dropped now."""
         names = [name for new, _, old in self._renames for name in (new, old)]
         if names:
             with suppress(SQLAlchemyError), self.engine.begin() as connection:
                 self._drop(connection, names)
 
     @property
-    def _in_transaction(self) -> bool:
-        return dialect_of(self.engine).ddl_in_transaction
+    def _loads_beside(self) -> bool:
+        return dialect_of(self.engine).loads_beside
 
     def load_all(self, loads: Sequence[Load], tell: Callable[[str], None]) -> None:
-        """Load tables, several at a time where the database takes that; `tell` hears who is done.
+        """Load tables, several at a time if the database allows it; `tell` hears of each.
 
-        Where one fails, those that are under way end at their next `go_on`; its error is raised.
+        If one load fails, the running ones end at their next `go_on`, and its error is raised.
         """
-        if self._in_transaction:
+        if not self._loads_beside:
             for load in loads:
                 self.load(load.target, load.mark, load.fill)
             return
@@ -115,16 +117,21 @@ class Beside:
                 raise min(failed, key=lambda error: isinstance(error, Stopped))
 
     def go_on(self) -> None:
-        """Stopped where the load of another table has failed."""
+        """Raise Stopped if the load of another table has failed."""
         if self._stop.is_set():
             raise Stopped
 
     def load(
         self, target: Target, mark: str, fill: Fill, connection: Connection | None = None
     ) -> None:
-        """Create a table empty and fill it; `mark` is what `Target.mark` will say of it."""
-        if self._in_transaction:
-            self._waiting.append(lambda connection: _filled(target, mark, fill, connection))
+        """Create an empty table and fill it; `mark` is the version tag for `Target.mark`."""
+        if not self._loads_beside:
+
+            def work(connection: Connection) -> None:
+                with refusals(target.name, target.name):
+                    _filled(target, mark, fill, connection)
+
+            self._waiting.append(work)
             return
         with self._lock:
             number = len(self._renames)
@@ -132,22 +139,30 @@ class Beside:
             self._renames.append((new.name, target.name, f"{_OLD}{self.fence}_{number}"))
         with ExitStack() as stack:
             connection = connection or stack.enter_context(self.engine.connect())
-            with connection.begin():
+            with refusals(new.name, target.name), connection.begin():
                 _filled(new, mark, fill, connection)
 
     def join(self, connection: Connection) -> None:
-        """Fill what is part of the caller's transaction."""
+        """Fill the tables that are part of the caller's transaction."""
         for work in self._waiting:
             work(connection)
 
-    def show(self) -> None:
-        """Show all tables in one step; the caller's transaction must not have touched them."""
-        if self._renames:
-            with self.engine.begin() as connection:
-                dialect_of(connection).swap(connection, self._renames)
+    def show(self, connection: Connection | None = None) -> None:
+        """Swap in all tables in one step; the caller's transaction must not have used them.
+
+        The swap is part of that transaction if the database can rename within one.
+        """
+        if not self._renames:
+            return
+        dialect = dialect_of(self.engine)
+        if connection is not None and dialect.ddl_in_transaction:
+            dialect.swap(connection, self._renames)
+        else:
+            with self.engine.begin() as alone:
+                dialect.swap(alone, self._renames)
 
     def _connections(self, stack: ExitStack, count: int) -> list[Connection]:
-        """As many as are wanted, or as the server grants; the lease's heartbeat needs one, too."""
+        """Up to `count` connections, as the server grants; the lease's heartbeat needs one, too."""
         granted: list[Connection] = []
         for _ in range(min(count, dialect_of(self.engine).loads_at_once)):
             try:
@@ -161,7 +176,7 @@ class Beside:
         return granted
 
     def _left_over(self, connection: Connection) -> list[str]:
-        """Tables of attempts that ended half way; those of a later run are its own business."""
+        """Shadow tables of attempts that did not finish; those of a later run are left alone."""
         found = ((name, _OURS.fullmatch(name)) for name in inspect(connection).get_table_names())
         return [name for name, match in found if match and int(match[1]) <= self.fence]
 

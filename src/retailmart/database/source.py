@@ -1,10 +1,12 @@
-"""Tables of the shop's own databases, read into Arrow with their types kept."""
+"""Reads tables of the shop's own databases into Arrow and keeps their types."""
 
 from __future__ import annotations
 
 import hashlib
 import json
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from dataclasses import dataclass
 from decimal import Decimal
 from typing import TYPE_CHECKING, Any
@@ -12,12 +14,16 @@ from typing import TYPE_CHECKING, Any
 from sqlalchemy import Engine, inspect
 
 from retailmart.database.dialect import Since, dialect_of
-from retailmart.database.told import told
+from retailmart.database.errors import told
+from retailmart.database.registry import kind_of
 from retailmart.errors import RetailmartError
-from retailmart.tables import Extract
+from retailmart.project.table import ReadRules
+from retailmart.tables import Extract, Field
 
 if TYPE_CHECKING:
     import pyarrow as pa
+
+_NO_RULES = ReadRules()
 
 
 @dataclass(frozen=True)
@@ -33,39 +39,66 @@ def table_names(engine: Engine) -> frozenset[str]:
     """The tables and views a source offers."""
     with told(f"{_shown(engine)} cannot be read"):
         inspector = inspect(engine)
-        return frozenset(inspector.get_table_names()) | frozenset(inspector.get_view_names())
+        names = {*inspector.get_table_names(), *inspector.get_view_names()}
+        with suppress(NotImplementedError):  # few databases have these
+            names.update(inspector.get_materialized_view_names())
+        return frozenset(names)
 
 
-def read_table(engine: Engine, name: str) -> SourceTable:
-    """Read a whole table. Raises RetailmartError where a value is not of its column's type."""
+def fields_of(engine: Engine, name: str, rules: ReadRules = _NO_RULES) -> tuple[Field, ...]:
+    """The columns of a table, found without reading any row."""
     with told(f"source table {name!r} cannot be read"):
-        rows = dialect_of(engine).read_table(engine, name)
+        return dialect_of(engine).fields(engine, name, rules)
+
+
+def read_table(engine: Engine, name: str, rules: ReadRules = _NO_RULES) -> SourceTable:
+    """Read a whole table. Raises RetailmartError if a value is not of its column's type."""
+    with told(f"source table {name!r} cannot be read"):
+        rows = dialect_of(engine).read_table(engine, name, rules)
     return SourceTable(name, rows, digest_of(rows))
 
 
-def read_since(engine: Engine, name: str, cursor: str, position: str) -> pa.Table:
-    """The rows of a table whose cursor is at or behind a position, or has no value."""
+def read_since(
+    engine: Engine, name: str, cursor: str, position: str, rules: ReadRules = _NO_RULES
+) -> pa.Table:
+    """The rows of a table whose cursor is at or after a position, or has no value."""
     since = Since(cursor, _from_json(position))
     with told(f"source table {name!r} cannot be read"):
-        return dialect_of(engine).read_table(engine, name, since)
+        return dialect_of(engine).read_table(engine, name, rules, since)
 
 
-def extract_of(engine: Engine, name: str, least: int) -> Extract | None:
-    """How others can read a table of about `least` rows or more; None for any other."""
+def extract_of(
+    engine: Engine, name: str, least: int, rules: ReadRules = _NO_RULES
+) -> Extract | None:
+    """How others can read a table of about `least` rows or more; None for any other table."""
     with told(f"source table {name!r} cannot be read"):
-        return dialect_of(engine).extract(engine, name, least)
+        return dialect_of(engine).extract(engine, name, rules, least)
+
+
+def read_part(extract: Extract, query: str) -> Iterator[pa.RecordBatch]:
+    """The rows of one of an extract's queries, on any machine that has the extract."""
+    with told(f"source table {extract.name!r} cannot be read"):
+        yield from kind_of(extract.address.kind).read_part(extract, query)
 
 
 def fingerprint_of(engine: Engine, name: str) -> str | None:
-    """What changes with any column or value of a table, by the server; None where it can't tell."""
+    """The server's fingerprint of a table's columns and values; None if it has none."""
     with told(f"source table {name!r} cannot be read"):
         return dialect_of(engine).fingerprint(engine, name)
 
 
-def position_of(engine: Engine, name: str, cursor: str) -> str | None:
-    """Where a table's cursor stands: a text for `read_since`; None where no row has a value.
+def key_collation_of(
+    engine: Engine, name: str, rules: ReadRules = _NO_RULES
+) -> tuple[str, str] | None:
+    """A table's single text key, and the collation by which its database compares it."""
+    with told(f"source table {name!r} cannot be read"):
+        return dialect_of(engine).key_collation(engine, name, rules)
 
-    Asked before the rows are read, so that a row which comes meanwhile is read again, not missed.
+
+def position_of(engine: Engine, name: str, cursor: str) -> str | None:
+    """The current position of a table's cursor for `read_since`; None if no row has a value.
+
+    Read it before the rows, so that a row that arrives meanwhile is read again, not missed.
     """
     with told(f"source table {name!r} cannot be read"):
         newest = dialect_of(engine).newest(engine, name, cursor)
@@ -73,7 +106,7 @@ def position_of(engine: Engine, name: str, cursor: str) -> str | None:
 
 
 def version_of(engine: Engine) -> str | None:
-    """A text that changes with anything in the source, where that can be told cheaply."""
+    """A text that changes with anything in the source, if it is cheap to find."""
     return dialect_of(engine).version(engine)
 
 
@@ -94,7 +127,7 @@ def _from_json(text: str) -> Any:
 
 
 def digest_of(rows: pa.Table) -> str:
-    """A digest of schema and values, whatever pieces the values came in."""
+    """A digest of schema and values, however the values were divided into chunks."""
     whole = hashlib.sha256(repr(rows.schema).encode())
     with ThreadPoolExecutor(2) as pool:
         for digest in pool.map(_column_digest, rows.columns):
@@ -103,9 +136,9 @@ def digest_of(rows: pa.Table) -> str:
 
 
 def _column_digest(column: pa.ChunkedArray) -> bytes:
-    """Values, lengths and places of NULLs apart: the same whatever pieces a column came in.
+    """A digest of values, lengths and positions of NULLs, however a column was divided.
 
-    What lies under a NULL differs from reader to reader, so it is set to nothing first.
+    The bytes under a NULL differ from reader to reader, so they are set to zero first.
     """
     import pyarrow as pa
     import pyarrow.compute as pc
@@ -136,7 +169,7 @@ def _zero(kind: pa.DataType) -> pa.Scalar:
 
 
 def _fixed(values: pa.Array) -> memoryview:
-    """The bytes of an array of fixed width, without what lies around it."""
+    """The bytes of an array of fixed width, without those around it."""
     width = values.type.bit_width // 8
     data = memoryview(values.buffers()[1] or b"").cast("B")
     return data[values.offset * width : (values.offset + len(values)) * width]

@@ -1,23 +1,49 @@
-"""Values between databases and Arrow: each exactly as its column's type says, or not at all."""
+"""Converts values between databases and Arrow: exactly as the column's type, or not at all."""
 
 from __future__ import annotations
 
+import math
+import re
 from collections.abc import Callable, Sequence
 from contextlib import suppress
-from datetime import UTC, date, datetime
+from dataclasses import dataclass
+from datetime import UTC, date, datetime, timedelta
 from decimal import ROUND_HALF_UP, Context, Decimal
 from typing import TYPE_CHECKING, Any
 
 from retailmart.errors import RetailmartError
+from retailmart.project.table import ReadRules, Unit, ZeroDates
 from retailmart.project.types import ColumnType
 
 if TYPE_CHECKING:
     import pyarrow as pa
 
+# Errors for a value that is not of its column's type; Arrow's are ValueErrors or these.
+WRONG = (ArithmeticError, ValueError, TypeError, NotImplementedError)
+_NO_RULES = ReadRules()
+# Columns that identify a row without a key, and the maximum length of a value in messages.
+_SHOWN, _LONGEST = 3, 60
+_NUMBER = re.compile(r"-?[0-9]+(\.[0-9]*)?")
+_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+_MICROSECONDS = {Unit.SECONDS: 1_000_000, Unit.MILLISECONDS: 1_000, Unit.MICROSECONDS: 1}
+
 
 def rows_of(batch: pa.RecordBatch) -> list[tuple[Any, ...]]:
     """A batch as Python tuples."""
     return list(zip(*(column.to_pylist() for column in batch.columns), strict=True))
+
+
+def text_of(batch: pa.RecordBatch) -> memoryview:
+    """The bytes of a batch of one text column, all rows together, without a copy."""
+    (column,) = batch.columns
+    if column.null_count:
+        raise RetailmartError("a row that was to be loaded has no text")
+    _, offsets, data = column.buffers()
+    if data is None or not len(column):
+        return memoryview(b"")
+    bounds = memoryview(offsets).cast("B").cast("q" if str(column.type) == "large_string" else "i")
+    first, last = bounds[column.offset], bounds[column.offset + len(column)]
+    return memoryview(data).cast("B")[first:last]
 
 
 def schema_of(names: Sequence[str], kinds: Sequence[ColumnType]) -> pa.Schema:
@@ -28,55 +54,207 @@ def schema_of(names: Sequence[str], kinds: Sequence[ColumnType]) -> pa.Schema:
 
 
 def record_batch(
-    table: str, rows: Sequence[Any], kinds: Sequence[ColumnType], schema: pa.Schema
+    table: str,
+    rows: Sequence[Any],
+    kinds: Sequence[ColumnType],
+    schema: pa.Schema,
+    key: Sequence[str] = (),
+    rules: ReadRules = _NO_RULES,
 ) -> pa.RecordBatch:
-    """Rows as a driver gives them, in Arrow. RetailmartError names the column of a wrong value."""
+    """A driver's rows in Arrow.
+
+    Raises RetailmartError that names the column of a wrong value, and its row by `key`.
+    """
     import pyarrow as pa
 
     arrays = []
     for field, kind, values in zip(schema, kinds, zip(*rows, strict=True), strict=True):
+        wanted = _Wanted(kind, field.type, rules, rules.unit(field.name))
         try:
-            arrays.append(_array(values, kind, field.type))
-        except (pa.ArrowException, ArithmeticError, ValueError, TypeError) as error:
-            raise wrong_value(table, field.name, kind, error) from error
+            arrays.append(_array(values, wanted))
+        except WRONG:
+            number = next(n for n, value in enumerate(values) if _is_wrong(value, wanted))
+            row = row_words(schema.names, rows[number], key)
+            raise wrong_value(table, field.name, row, kind, values[number], rules) from None
     return pa.RecordBatch.from_arrays(arrays, schema=schema)
 
 
-def wrong_value(table: str, column: str, kind: ColumnType, error: Exception) -> RetailmartError:
-    """The error for a value that is not of its column's type."""
-    return RetailmartError(
-        f"source table {table!r}, column {column!r}: a value is no {kind}: {error}",
-        "Correct it in the source, or give the column a type that fits",
-    )
+def _is_wrong(value: Any, wanted: _Wanted) -> bool:
+    try:
+        _array([value], wanted)
+    except WRONG:
+        return True
+    return False
 
 
-def _array(values: Sequence[Any], kind: ColumnType, arrow: pa.DataType) -> pa.Array:
-    """Arrow takes most columns as they come; only an odd one is looked at value by value.
+def exact_batch(
+    rows: Sequence[Sequence[Any]], kinds: Sequence[ColumnType], schema: pa.Schema
+) -> tuple[pa.RecordBatch, list[int]]:
+    """A driver's rows in Arrow, without those that hold a value of another type.
 
-    What is odd is decided here: Arrow itself would take 1.5 into whole numbers, as 1.
+    Also returns the positions of these. Nothing is rounded. A value that is not written as its type
+    is written is not accepted.
     """
     import pyarrow as pa
 
+    def columns(some: Sequence[Sequence[Any]]) -> list[pa.Array]:
+        given = zip(*some, strict=True) if some else ((),) * len(kinds)
+        return [
+            _exact_array(values, kind, field.type)
+            for values, kind, field in zip(given, kinds, schema, strict=True)
+        ]
+
+    wrong: list[int] = []
+    try:
+        arrays = columns(rows)
+    except WRONG:
+        for number, row in enumerate(rows):
+            try:
+                columns([row])
+            except WRONG:
+                wrong.append(number)
+        left_out = set(wrong)
+        arrays = columns([row for number, row in enumerate(rows) if number not in left_out])
+    return pa.RecordBatch.from_arrays(arrays, schema=schema), wrong
+
+
+def _exact_array(values: Sequence[Any], kind: ColumnType, arrow: pa.DataType) -> pa.Array:
+    import pyarrow as pa
+
+    if set(map(type, values)) - {type(None)} <= {_EXACT[kind.name]}:
+        with suppress(*WRONG):
+            return pa.array(values, type=arrow)
+    convert = _EXACTLY[kind.name]
+    exact = [None if value is None else convert(value, kind) for value in values]
+    return pa.array(exact, type=arrow)
+
+
+def _exact_decimal(value: Any, kind: ColumnType) -> Decimal:
+    """Convert to a decimal; a float must be within one float step of the decimal."""
+    _expect(isinstance(value, int | float | Decimal))
+    exact = _decimal(value, Decimal(1).scaleb(-kind.scale))
+    if isinstance(value, float):
+        _expect(abs(Decimal(value) - exact) <= Decimal(math.ulp(value)))
+    else:
+        _expect(exact == value)
+    return exact
+
+
+def _exact_whole(value: Any, _kind: ColumnType) -> int:
+    _expect(isinstance(value, int | float | Decimal) and int(value) == value)
+    return int(value)
+
+
+def _exact_float(value: Any, _kind: ColumnType) -> float:
+    _expect(isinstance(value, int | float | Decimal) and float(value) == value)
+    return float(value)
+
+
+def _none_other(_value: Any, _kind: ColumnType) -> Any:
+    raise ValueError
+
+
+def _expect(holds: bool) -> None:
+    if not holds:
+        raise ValueError
+
+
+def row_words(names: Sequence[str], values: Sequence[Any], key: Sequence[str]) -> str:
+    """A text that identifies a row by its key or, without one, by its first values."""
+    shown = key or names[:_SHOWN]
+    pairs = (
+        f"{name} = {_cut(str(value))}"  # readers that get everything as text show the same
+        for name, value in zip(names, values, strict=True)
+        if name in shown
+    )
+    return ", ".join(pairs)
+
+
+def wrong_value(
+    table: str, column: str, row: str, kind: ColumnType, value: Any, rules: ReadRules = _NO_RULES
+) -> RetailmartError:
+    """The error for a value that is not of its column's type, with possible fixes."""
+    is_time = kind.name in ("DATE", "TIMESTAMP")
+    if is_time and _is_zero_date(value):
+        cure = f"Correct it in the source, or write in {rules.file}: zero_dates: empty"
+    elif is_time and (isinstance(value, int | float) or str(value).isdigit()):
+        cure = (
+            f"Write in {rules.file} what it counts, as in times: {{{column}: milliseconds}};"
+            " or seconds, microseconds"
+        )
+    else:
+        cure = "Correct it in the source, or read the table through a view that casts the column"
+    return RetailmartError(
+        f"source table {table!r}, column {column!r}, row {row}: {_short(value)} is no {kind}", cure
+    )
+
+
+def _short(value: Any) -> str:
+    return _cut(repr(value) if isinstance(value, str | bytes) else str(value))
+
+
+def _cut(said: str) -> str:
+    return said if len(said) <= _LONGEST else f"{said[:_LONGEST]}…"
+
+
+def _is_zero_date(value: Any) -> bool:
+    """A date whose month or day is 0, which MySQL uses for a missing date."""
+    return isinstance(value, str) and "-00" in value[:10]
+
+
+@dataclass(frozen=True)
+class _Wanted:
+    """The target of a column's conversion."""
+
+    kind: ColumnType
+    arrow: pa.DataType
+    rules: ReadRules
+    unit: Unit | None
+
+
+def _array(values: Sequence[Any], wanted: _Wanted) -> pa.Array:
+    """Convert a column: Arrow takes most of them directly, others go value by value.
+
+    The code here decides about odd values: Arrow itself would convert 1.5 to the integer 1.
+    """
+    import pyarrow as pa
+
+    kind, arrow = wanted.kind, wanted.arrow
     found = set(map(type, values)) - {type(None)}
     if found <= _AS_IS.get(kind.name, set()):
         return pa.array(values, type=arrow)
     if kind.name == "DATE" and found == {str}:
         with suppress(pa.ArrowInvalid):
             return pa.array(values, type=pa.string()).cast(arrow)
-    unit = Decimal(1).scaleb(-kind.scale)
-    convert = _CONVERSIONS.get(kind.name) or (lambda value: _decimal(value, unit))
-    return pa.array([None if v is None else _converted(v, convert) for v in values], type=arrow)
+    convert = _conversion(wanted)
+    return pa.array([None if v is None else convert(v) for v in values], type=arrow)
 
 
-def _converted(value: Any, convert: Callable[[Any], Any]) -> Any:
-    try:
+def _conversion(wanted: _Wanted) -> Callable[[Any], Any]:
+    kind, unit = wanted.kind, Decimal(1).scaleb(-wanted.kind.scale)
+    if kind.is_decimal:
+        return lambda value: _decimal(value, unit)
+    convert = _CONVERSIONS[kind.name]
+    if kind.name not in ("DATE", "TIMESTAMP"):
+        return convert
+
+    def moment(value: Any) -> Any:
+        if wanted.rules.zero_dates is ZeroDates.EMPTY and _is_zero_date(value):
+            return None
+        if wanted.unit and _NUMBER.fullmatch(str(value)):
+            value = _counted(value, wanted.unit)
         return convert(value)
-    except (ArithmeticError, ValueError, TypeError) as error:
-        raise ValueError(repr(value)) from error
+
+    return moment
+
+
+def _counted(value: Any, unit: Unit) -> datetime:
+    """The timestamp that many seconds, milliseconds or microseconds after the start of 1970."""
+    return _EPOCH + timedelta(microseconds=int(Decimal(str(value)) * _MICROSECONDS[unit]))
 
 
 def _decimal(value: Any, unit: Decimal) -> Decimal:
-    """SQLite hands money out as float; its shortest decimal text is what was stored."""
+    """SQLite returns money as float; its shortest decimal text is the stored value."""
     exact = value if isinstance(value, Decimal) else Decimal(str(value))
     return exact.quantize(unit, ROUND_HALF_UP, _WIDE)
 
@@ -89,7 +267,7 @@ def _whole(value: Any) -> int:
 
 
 def text(value: Any) -> str:
-    """Anything as text; bytes that are no UTF-8 as escapes."""
+    """Any value as text; bytes that are not UTF-8 become escapes."""
     return value.decode("utf-8", "backslashreplace") if isinstance(value, bytes) else str(value)
 
 
@@ -100,17 +278,24 @@ def _truth(value: Any) -> bool:
 
 
 def _date(value: Any) -> date:
+    """A date; a number counts only with eight digits, because others could mean anything."""
     if isinstance(value, date):
         return value.date() if isinstance(value, datetime) else value
-    return datetime.fromisoformat(str(value)).date()
+    said = str(value)
+    if said.isdigit() and len(said) != len("20240131"):
+        raise ValueError
+    return datetime.fromisoformat(said).date()
 
 
 def _timestamp(value: Any) -> datetime:
+    """A timestamp. A bare number is not one, because its unit is unknown."""
+    if not isinstance(value, datetime) and (said := str(value)).isdigit():
+        raise ValueError(said)
     moment = value if isinstance(value, datetime) else datetime.fromisoformat(str(value))
     return moment if moment.tzinfo else moment.replace(tzinfo=UTC)
 
 
-# Decimals of 38 digits are rounded; the usual context gives up at 28.
+# Decimals of 38 digits are rounded; the usual context stops at 28.
 _WIDE = Context(prec=80)
 _TRUTH = {"1": True, "true": True, "0": False, "false": False}
 _AS_IS: dict[str, set[type]] = {
@@ -119,6 +304,27 @@ _AS_IS: dict[str, set[type]] = {
     "DOUBLE": {float, int},
     "STRING": {str},
     "BOOLEAN": {bool},
+}
+# The Python types that drivers return; Arrow takes exactly these without conversion.
+_EXACT: dict[str, type] = {
+    "INT": int,
+    "BIGINT": int,
+    "DECIMAL": Decimal,
+    "DOUBLE": float,
+    "STRING": str,
+    "DATE": date,
+    "TIMESTAMP": datetime,
+    "BOOLEAN": bool,
+}
+_EXACTLY: dict[str, Callable[[Any, ColumnType], Any]] = {
+    "INT": _exact_whole,
+    "BIGINT": _exact_whole,
+    "DECIMAL": _exact_decimal,
+    "DOUBLE": _exact_float,
+    "STRING": _none_other,
+    "DATE": _none_other,
+    "TIMESTAMP": _none_other,
+    "BOOLEAN": _none_other,
 }
 _CONVERSIONS: dict[str, Callable[[Any], Any]] = {
     "INT": _whole,

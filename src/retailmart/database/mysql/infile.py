@@ -1,7 +1,7 @@
-"""The driver's connection, taught to send LOAD DATA LOCAL from memory.
+"""A driver connection that sends LOAD DATA LOCAL from memory.
 
-A server may ask a client for any file. This connection opens none, whatever name it is asked for:
-it sends the bytes that were handed to it, or nothing.
+A server may ask a client for any file. This connection opens no file, whatever name the server asks
+for: it sends the bytes that were given to it, or nothing.
 """
 
 from __future__ import annotations
@@ -14,8 +14,6 @@ from pymysql import err
 from pymysql.connections import Connection as Driver
 from pymysql.connections import MySQLResult
 from pymysql.constants import CLIENT
-
-from retailmart.errors import RetailmartError
 
 if TYPE_CHECKING:
     from retailmart.database.mysql.opening import Address
@@ -30,7 +28,7 @@ def connect(address: Address) -> Feeding:
         host=address.host,
         port=address.port,
         user=address.user,
-        # As bytes: the driver would take text for Latin-1.
+        # As bytes: the driver would encode text as Latin-1.
         password=address.password.encode(),
         database=address.database,
         unix_socket=address.unix_socket,
@@ -57,7 +55,7 @@ class Feeding(Driver):  # type: ignore[misc]
 
     @contextmanager
     def feeding(self, chunks: Iterable[memoryview]) -> Generator[None]:
-        """Within, LOAD DATA LOCAL takes these bytes, once."""
+        """Inside this context, LOAD DATA LOCAL reads these bytes, once."""
         self._feed = iter(chunks)
         try:
             yield
@@ -78,14 +76,15 @@ class Feeding(Driver):  # type: ignore[misc]
         return int(result.affected_rows or 0)
 
     def send_feed(self) -> None:
-        """Send what there is to send, packet by packet, and the empty packet that ends it."""
+        """Send the available bytes packet by packet, and the empty packet that ends them."""
         feed, self._feed = self._feed, None
         try:
             for chunk in feed or ():
                 for start in range(0, len(chunk), _PACKET):
                     self.write_packet(chunk[start : start + _PACKET])
         except BaseException:
-            # The server takes half a file for a whole one: whoever gets this error rolls back.
+            # The server takes half a file for a whole one; the caller who gets this error rolls
+            # back.
             with suppress(err.Error):
                 self.write_packet(b"")
                 self._read_packet()
@@ -104,16 +103,3 @@ class _Result(MySQLResult):  # type: ignore[misc]
         if not answer.is_ok_packet():
             raise err.OperationalError(2014, "the server's answer to a file is out of turn")
         self._read_ok_packet(answer)
-
-
-def text_of(batch: Any) -> memoryview:
-    """The bytes of a batch of one text column, all rows together, without a copy."""
-    (column,) = batch.columns
-    if column.null_count:
-        raise RetailmartError("a row that was to be loaded has no text")
-    _, offsets, data = column.buffers()
-    if data is None or not len(column):
-        return memoryview(b"")
-    bounds = memoryview(offsets).cast("B").cast("q" if str(column.type) == "large_string" else "i")
-    first, last = bounds[column.offset], bounds[column.offset + len(column)]
-    return memoryview(data).cast("B")[first:last]

@@ -1,20 +1,21 @@
-"""The way to a MySQL or MariaDB server: address, TLS, session, pool."""
+"""Connects to a MySQL or MariaDB server: address, TLS, session, pool."""
 
 from __future__ import annotations
 
 import ssl
 from dataclasses import dataclass, field
-from ipaddress import ip_address
 from pathlib import Path
 from typing import Any, cast
 
-from sqlalchemy import Engine, create_engine, event
+from sqlalchemy import Engine
 from sqlalchemy.engine import URL
 
+from retailmart.database.pool import ADDRESS, is_here, pool_of
 from retailmart.errors import SettingsError
+from retailmart.tables import DatabaseAddress
 
 _CONNECT_SECONDS = 10
-# A LOAD or DELETE of minutes is no hang; a server that says nothing for longer is.
+# A LOAD or DELETE may take minutes; a server that is silent for longer has hung.
 _READ_SECONDS = 900
 _WRITE_SECONDS = 300
 _NUMBERS = {
@@ -24,9 +25,8 @@ _NUMBERS = {
 }
 _FILES = ("ssl_ca", "ssl_cert", "ssl_key")
 _PARAMETERS = (*_NUMBERS, *_FILES, "ssl_disabled", "unix_socket", "charset")
-_ADDRESS = "retailmart_address"
-# Waiting for locks is short: the run is repeated from its ledger. Waiting for rows that a mart's
-# sort must give first is long; and a pooled connection outlives a pause.
+# Waiting for locks is short, because the run is repeated from its ledger. Waiting for rows is long,
+# because a mart's sort must finish first. A pooled connection survives a pause.
 SESSION = (
     "sql_mode = 'STRICT_ALL_TABLES,NO_ZERO_IN_DATE,NO_ZERO_DATE,"
     "ERROR_FOR_DIVISION_BY_ZERO,NO_ENGINE_SUBSTITUTION', time_zone = '+00:00',"
@@ -37,9 +37,9 @@ SESSION = (
 
 @dataclass(frozen=True)
 class Address:
-    """Where a server is and how it is spoken to; never shown with its password.
+    """A server's address and connection settings; the password is never printed.
 
-    `files` are those that `verified` was made from, by the URL's parameters.
+    `files` are the certificate files that `verified` was made from, by the URL's parameters.
     """
 
     host: str
@@ -54,10 +54,27 @@ class Address:
 
 
 def open_mysql(url: URL, folder: Path, *, read_only: bool) -> Engine:
-    """A pool of connections; the first is made on first use.
+    """A pool of connections; the first is opened on first use."""
+    return _pool(_address(url, folder), SESSION, read_only=read_only)
 
-    Raises SettingsError for a URL or a certificate file that cannot be used.
-    """
+
+def open_address(address: DatabaseAddress, *, read_only: bool) -> Engine:
+    """A pool of connections to an address that another machine also uses."""
+    verified = _context(cadata=address.authority) if address.tls else None
+    known = Address(
+        host=address.host,
+        port=address.port,
+        user=address.user,
+        password=address.password,
+        database=address.database,
+        unix_socket=None,
+        verified=verified,
+        timeouts={**_NUMBERS, **address.timeouts},
+    )
+    return _pool(known, address.session, read_only=read_only)
+
+
+def _pool(address: Address, session: str, *, read_only: bool) -> Engine:
     try:
         from retailmart.database.mysql import infile
     except ModuleNotFoundError as error:
@@ -65,7 +82,6 @@ def open_mysql(url: URL, folder: Path, *, read_only: bool) -> Engine:
             [f"MySQL needs the package {error.name}, which is not installed"],
             "Install it with: pip install 'retailmart[mysql]'",
         ) from None
-    address = _address(url, folder)
     shown = URL.create(
         "mysql+pymysql", address.user, None, address.host, address.port, address.database
     )
@@ -73,32 +89,18 @@ def open_mysql(url: URL, folder: Path, *, read_only: bool) -> Engine:
     def connect() -> Any:
         return infile.connect(address)
 
-    engine = create_engine(
-        shown,
-        creator=connect,
-        isolation_level="READ COMMITTED",
-        pool_pre_ping=True,
-        pool_recycle=1800,
-        pool_size=4,
-        max_overflow=8,
-        pool_timeout=30,
-        hide_parameters=True,
-        execution_options={_ADDRESS: address},
-    )
-
-    def configure(connection: Any, _record: object) -> None:
+    def set_up(connection: Any) -> None:
         with connection.cursor() as cursor:
-            cursor.execute(f"SET SESSION {SESSION}")
+            cursor.execute(f"SET SESSION {session}")
             if read_only:
                 cursor.execute("SET SESSION TRANSACTION READ ONLY")
 
-    event.listen(engine, "connect", configure)
-    return engine
+    return pool_of(shown, address, connect, set_up)
 
 
 def address_of(engine: Engine) -> Address:
-    """Where an engine of `open_mysql` connects to."""
-    return cast(Address, engine.get_execution_options()[_ADDRESS])
+    """The address of an engine from `open_mysql`."""
+    return cast(Address, engine.get_execution_options()[ADDRESS])
 
 
 def _address(url: URL, folder: Path) -> Address:
@@ -143,15 +145,13 @@ def _address(url: URL, folder: Path) -> Address:
 def _verified(
     host: str, given: dict[str, str], files: dict[str, str], label: str
 ) -> ssl.SSLContext | None:
-    """TLS with a verified host name, unless the way is this machine's own or the URL opts out."""
+    """TLS with a verified host name, unless the connection is local or the URL opts out."""
     if given.get("ssl_disabled", "").lower() in ("true", "1", "yes"):
         return None
-    if not files and ("unix_socket" in given or _is_here(host)):
+    if not files and ("unix_socket" in given or is_here(host)):
         return None
     try:
-        context = ssl.create_default_context(cafile=files.get("ssl_ca"))
-        # Authorities that servers make for themselves lack extensions the strict check asks for.
-        context.verify_flags &= ~ssl.VERIFY_X509_STRICT
+        context = _context(cafile=files.get("ssl_ca"))
         if "ssl_cert" in files:
             context.load_cert_chain(files["ssl_cert"], files.get("ssl_key"))
     except (OSError, ssl.SSLError) as error:
@@ -160,8 +160,8 @@ def _verified(
     return context
 
 
-def _is_here(host: str) -> bool:
-    try:
-        return ip_address(host).is_loopback
-    except ValueError:
-        return host.lower() == "localhost"
+def _context(*, cafile: str | None = None, cadata: str | None = None) -> ssl.SSLContext:
+    context = ssl.create_default_context(cafile=cafile, cadata=cadata)
+    # Certificate authorities that servers create themselves lack extensions for the strict check.
+    context.verify_flags &= ~ssl.VERIFY_X509_STRICT
+    return context

@@ -1,18 +1,18 @@
-"""Source tables of MySQL and MariaDB, read into Arrow by ConnectorX, or by the driver.
+"""Reads MySQL's and MariaDB's source tables into Arrow with ConnectorX, or with the driver.
 
-Both ways give the same rows. What one of the two would bend (a zero date, a long decimal, a bit
-field) is asked of the server as text or as a whole number. Others read a large table as texts
-alone, and make of them the same.
+Both ways return the same rows. A value that one of the two would change (a zero date, a long
+decimal, a bit field) is requested from the server as text or as an integer. A large table can be
+read in parts, as texts only, which are then converted to the same rows.
 """
 
 from __future__ import annotations
 
 import hashlib
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from decimal import Decimal
 from typing import TYPE_CHECKING, Any
 from urllib.parse import quote
@@ -20,10 +20,13 @@ from urllib.parse import quote
 from sqlalchemy import text
 
 from retailmart.database.dialect import Since
-from retailmart.database.mysql.opening import Address, address_of
-from retailmart.database.values import arrow_type, record_batch, schema_of, wrong_value
+from retailmart.database.mysql.opening import Address, address_of, open_address
+from retailmart.database.parts import WORTH_PARTS, Texts, parts_of, ranges
+from retailmart.database.values import WRONG, arrow_type, record_batch, schema_of
 from retailmart.database.values import text as as_text
 from retailmart.errors import RetailmartError
+from retailmart.project.decimals import as_decimals
+from retailmart.project.table import ReadRules, ZeroDates
 from retailmart.project.types import ColumnType
 from retailmart.tables import DatabaseAddress, Extract, Field
 
@@ -31,11 +34,9 @@ if TYPE_CHECKING:
     import pyarrow as pa
     from sqlalchemy import Connection, Engine
 
+_NO_RULES = ReadRules()
 _CHUNK = 50_000
 _PARTITIONS = 2
-# For readers that have a connection for each part: not more than a server spares.
-_PARTITIONS_AT_MOST = 8
-_WORTH_PARTS = 50_000
 _KINDS = {
     "tinyint": "INT",
     "smallint": "INT",
@@ -52,54 +53,72 @@ _KINDS = {
 }
 _LETTERS = ("char", "varchar", "tinytext", "text", "mediumtext", "longtext", "enum", "set")
 _BYTES = ("binary", "varbinary", "tinyblob", "blob", "mediumblob", "longblob")
-# Their own forms differ between servers and drivers; the server's text does not.
-_AS_TEXT = frozenset(("date", "datetime", "timestamp", "time", "json", "uuid", "inet4", "inet6"))
+# The native forms differ between servers and drivers; the server's text does not.
+_AS_TEXT = frozenset(
+    ("date", "datetime", "timestamp", "time", "json", "uuid", "inet4", "inet6", "null")
+)
+_DATES = frozenset(("date", "datetime", "timestamp"))
 _WHOLE = frozenset(("tinyint", "smallint", "mediumint", "int", "bigint"))
 _LONGEST_WHOLE = 18
-# Stands for a row that is longer than what the server takes for one text, and shows in any sum.
+_LARGEST_BIGINT = 2**63 - 1
+# Holds every unsigned integer of 64 bits.
+_UNSIGNED = ColumnType("DECIMAL", 20, 0)
+# Replaces the digest of a row beyond the server's limit for one text; it shows in any sum.
 _NO_DIGEST = -(10**38)
 _MOMENT = re.compile(r"[0-9]{4}-[0-9]{2}-[0-9]{2}( [0-9]{2}:[0-9]{2}:[0-9]{2}(\.[0-9]{1,6})?)?")
 
 
 @dataclass(frozen=True)
 class _Column:
-    """A column as the server describes it. `data_type` is its type without length or sign."""
+    """A column as the server describes it. `data_type` is its type without length or sign.
+
+    `may_exceed` says that it may hold integers above BIGINT's. With `zero_as_null` a date like
+    0000-00-00 is read as NULL. `is_padded` marks a key for which the server ignores blanks at the
+    end: it is read without them.
+    """
 
     name: str
     data_type: str
     kind: ColumnType
+    may_exceed: bool = False
+    zero_as_null: bool = False
+    is_padded: bool = False
 
     @property
     def in_units(self) -> bool:
-        """Whether it is a decimal that fits a whole number of its last digit."""
+        """Whether it is a decimal that fits an integer, in units of its last digit."""
         return self.kind.is_decimal and self.kind.precision <= _LONGEST_WHOLE
 
     def expression(self, *, units: bool) -> str:
-        """What is asked of the server: a decimal as text, or in units of its last digit."""
+        """The SQL to request: a decimal as text, or in units of its last digit."""
         name = f"t.{_quoted(self.name)}"
+        if self.data_type == "bit":
+            number = f"CAST({name} AS UNSIGNED)"
+            return f"CAST({number} AS CHAR)" if self.kind.is_decimal else number
         if self.kind.is_decimal:
             if units and self.in_units:
                 return f"CAST({name} * {10**self.kind.scale} AS SIGNED)"
             return f"CAST({name} AS CHAR)"
         if self.data_type in _AS_TEXT:
-            return f"CAST({name} AS CHAR)"
-        if self.data_type == "bit":
-            return f"CAST({name} AS UNSIGNED)"
+            text = f"CAST({name} AS CHAR)"
+            if self.zero_as_null and self.data_type in _DATES:
+                return f"IF(LOCATE('-00', LEFT({text}, 10)) > 0, NULL, {text})"
+            return text
         if self.data_type == "float":
-            return f"({name} + 0e0)"  # else one driver gives its text, the other its value
-        return name
+            return f"({name} + 0e0)"  # else one driver returns its text, the other its value
+        return f"RTRIM({name})" if self.is_padded else name
 
     @property
     def as_text(self) -> str:
-        """What is asked of the server where all is to come as text; bytes as hexadecimal digits."""
+        """The SQL to request everything as text; bytes as hexadecimal digits."""
         if self.data_type in _BYTES:
             return f"HEX(t.{_quoted(self.name)})"
-        # Texts, too: of what is CHAR or SET a reader may make one that is padded with blanks.
+        # Texts are cast too: a reader may pad a CHAR or SET with blanks.
         return f"CAST({self.expression(units=False)} AS CHAR)"
 
     @property
     def told_apart(self) -> tuple[str, ...]:
-        """Texts that are the same for the same value only, NULL among them."""
+        """SQL texts that are equal only for equal values; NULL counts as a value."""
         if self.data_type in (*_LETTERS, *_BYTES):
             name = f"t.{_quoted(self.name)}"
             return (f"COALESCE(LENGTH({name}), 'N')", f"CAST({name} AS BINARY)")
@@ -108,12 +127,14 @@ class _Column:
 
 @dataclass(frozen=True)
 class _Described:
-    """A table or view: its columns, its key, and about how many rows it has."""
+    """A table or view: its columns, its key, and its approximate rows and bytes."""
 
     name: str
     columns: tuple[_Column, ...]
     key: tuple[str, ...]
     rows: int
+    size: int
+    rules: ReadRules
 
     @property
     def kinds(self) -> list[ColumnType]:
@@ -125,12 +146,16 @@ class _Described:
 
     @property
     def whole_key(self) -> str | None:
-        """The first column of the key where it is a whole number: partitions are ranges of it."""
-        kinds = {column.name: column.data_type for column in self.columns}
-        return self.key[0] if self.key and kinds[self.key[0]] in _WHOLE else None
+        """The key's first column, if it is an integer; partitions are ranges of it."""
+        whole = {
+            column.name
+            for column in self.columns
+            if column.data_type in _WHOLE and not column.kind.is_decimal
+        }
+        return self.key[0] if self.key and self.key[0] in whole else None
 
     def column(self, name: str) -> str:
-        """A column as conditions name it. RetailmartError where there is none of this name."""
+        """A column's SQL name for conditions. RetailmartError if there is no such column."""
         if name not in {column.name for column in self.columns}:
             raise RetailmartError(
                 f"source table {self.name!r} has no column {name!r}",
@@ -139,7 +164,7 @@ class _Described:
         return f"t.{_quoted(name)}"
 
     def query(self, condition: str = "", *, units: bool) -> str:
-        """All columns of the rows that meet a condition, in key order where there is a key."""
+        """All columns of the rows that meet a condition, in key order if there is a key."""
         columns = ", ".join(
             f"{column.expression(units=units)} AS {_quoted(column.name)}" for column in self.columns
         )
@@ -151,12 +176,19 @@ class _Described:
         )
 
 
-def read_table(engine: Engine, name: str) -> pa.Table:
+def fields(engine: Engine, name: str, rules: ReadRules) -> tuple[Field, ...]:
+    """The columns of a table, with the types that they are read as."""
+    with engine.connect() as connection:
+        described = _describe(connection, name, rules)
+    return tuple(Field(column.name, column.kind) for column in described.columns)
+
+
+def read_table(engine: Engine, name: str, rules: ReadRules) -> pa.Table:
     """A whole table in key order; without a key, in the order of its values."""
     with engine.connect() as connection:
-        described = _describe(connection, name)
-        ranges = _ranges(connection, described)
-    rows = _read_fast(address_of(engine), described, ranges)
+        described = _widened(connection, _describe(connection, name, rules))
+        conditions = _ranges(connection, described)
+    rows = _read_fast(address_of(engine), described, conditions)
     if rows is None:
         rows = read_by_driver(engine, described)
     if described.key or not rows.num_rows:
@@ -164,15 +196,16 @@ def read_table(engine: Engine, name: str) -> pa.Table:
     return rows.sort_by([(column.name, "ascending") for column in described.columns])
 
 
-def read_since(engine: Engine, name: str, since: Since) -> pa.Table:
-    """The rows whose cursor is at or behind a value, in key order."""
+def read_since(engine: Engine, name: str, rules: ReadRules, since: Since) -> pa.Table:
+    """The rows whose cursor is at or after a value, in key order."""
     with engine.connect() as connection:
-        described = _describe(connection, name)
-    cursor = described.column(since.column)
+        described = _describe(connection, name, rules)
+        cursor = described.column(since.column)
 
-    def behind(value: str) -> str:
-        return f"({cursor} >= {value} OR {cursor} IS NULL)"
+        def behind(value: str) -> str:
+            return f"({cursor} >= {value} OR {cursor} IS NULL)"
 
+        described = _widened(connection, described, behind("%s"), (since.value,))
     if (literal := _literal(since.value)) is not None:
         rows = _read_fast(address_of(engine), described, [behind(literal)])
         if rows is not None:
@@ -180,66 +213,99 @@ def read_since(engine: Engine, name: str, since: Since) -> pa.Table:
     return read_by_driver(engine, described, behind("%s"), (since.value,))
 
 
+def _widened(
+    connection: Connection,
+    described: _Described,
+    condition: str = "",
+    values: tuple[Any, ...] = (),
+) -> _Described:
+    """The same, with a wider type for columns that hold integers above BIGINT's."""
+    wide = [column.name for column in described.columns if column.may_exceed]
+    if not wide:
+        return described
+    largest = ", ".join(f"MAX(t.{_quoted(name)} + 0)" for name in wide)
+    query = f"SELECT {largest} FROM {_quoted(described.name)} AS t".replace("%", "%%")
+    if condition:
+        query += f" WHERE {condition}"
+    found = connection.exec_driver_sql(query, values).one()
+    beyond = {n for n, value in zip(wide, found, strict=True) if int(value or 0) > _LARGEST_BIGINT}
+    columns = tuple(
+        replace(column, kind=_UNSIGNED) if column.name in beyond else column
+        for column in described.columns
+    )
+    return replace(described, columns=columns)
+
+
 def _literal(value: Any) -> str | None:
-    """A number or a moment as SQL, for the reader that can't bind; None for any other text."""
+    """A number or a timestamp as SQL, for the reader without parameters; None for other text."""
     if isinstance(value, int | Decimal):
         return f"{value}"
     return f"'{value}'" if isinstance(value, str) and _MOMENT.fullmatch(value) else None
 
 
 def newest(engine: Engine, name: str, column: str) -> Any:
-    """The largest value of a column; moments as the server's text, so that nothing bends them."""
+    """The largest value of a column; timestamps as the server's text, which changes nothing."""
     with engine.connect() as connection:
         described = _describe(connection, name)
         kinds = {found.name: found.data_type for found in described.columns}
         largest = f"MAX({described.column(column)})"
+        if kinds[column] == "float":
+            largest += " + 0e0"  # its text has fewer digits and would sort too early
         if kinds[column] in _AS_TEXT:
             largest = f"CAST({largest} AS CHAR)"
         query = f"SELECT {largest} FROM {_quoted(name)} AS t"
         return connection.exec_driver_sql(query.replace("%", "%%")).scalar()
 
 
-def extract(engine: Engine, address: DatabaseAddress, name: str, least: int) -> Extract | None:
-    """How to read a table as texts, in parts of about the same size; None for a smaller one."""
+def extract(
+    engine: Engine, address: DatabaseAddress, name: str, rules: ReadRules, least: int
+) -> Extract | None:
+    """How to read a table as texts, in parts of about equal size; None for a smaller one."""
     with engine.connect() as connection:
-        described = _describe(connection, name)
+        described = _describe(connection, name, rules)
         if described.rows < least:
             return None
-        parts = min(described.rows // _WORTH_PARTS, _PARTITIONS_AT_MOST)
-        ranges = _ranges(connection, described, parts)
+        described = _widened(connection, described)
+        conditions = _ranges(connection, described, parts_of(described.rows))
     columns = ", ".join(f"{c.as_text} AS c{n}" for n, c in enumerate(described.columns))
     query = f"SELECT {columns} FROM {_quoted(name)} AS t"
     return Extract(
         address=address,
         name=name,
         fields=tuple(Field(column.name, column.kind) for column in described.columns),
-        queries=tuple(f"{query} WHERE {part}" if part else query for part in ranges),
-        decode=_Texts(name, described.columns),
+        queries=tuple(f"{query} WHERE {part}" if part else query for part in conditions),
+        decode=Texts(name, described.columns, described.key, rules, _from_text),
+        size=described.size,
     )
 
 
-@dataclass(frozen=True)
-class _Texts:
-    """Makes of texts what the columns of a table are; readers elsewhere take it with them."""
+def read_part(
+    address: DatabaseAddress, query: str, decode: Callable[[pa.RecordBatch], pa.RecordBatch]
+) -> Iterator[pa.RecordBatch]:
+    """The rows of one of an extract's queries, over a connection of its own."""
+    import pyarrow as pa
+    from pymysql.cursors import SSCursor
 
-    table: str
-    columns: tuple[_Column, ...]
+    engine = open_address(address, read_only=True)
+    try:
+        with engine.connect() as connection:
+            driver: Any = connection.connection.driver_connection
+            with closing(driver.cursor(SSCursor)) as cursor:
+                cursor.execute(query)
+                for rows in _chunks(cursor):
+                    texts = [pa.array(values, pa.string()) for values in zip(*rows, strict=True)]
+                    names = [f"c{n}" for n, _ in enumerate(texts)]
+                    yield decode(pa.RecordBatch.from_arrays(texts, names))
+    finally:
+        engine.dispose()
 
-    def __call__(self, batch: pa.RecordBatch) -> pa.RecordBatch:
-        """RetailmartError names the column of a wrong value."""
-        import pyarrow as pa
 
-        arrays = []
-        for values, column in zip(batch.columns, self.columns, strict=True):
-            try:
-                arrays.append(_cast(_bytes_of(values, column), column, arrow_type(column.kind)))
-            except (pa.ArrowException, ValueError) as error:
-                raise wrong_value(self.table, column.name, column.kind, error) from error
-        return pa.RecordBatch.from_arrays(arrays, [column.name for column in self.columns])
+def _from_text(values: pa.Array, column: _Column) -> pa.Array:
+    return _cast(_bytes_of(values, column), column)
 
 
 def _bytes_of(values: pa.Array, column: _Column) -> pa.Array:
-    """What hexadecimal digits stand for; any other column as it is."""
+    """Decode hexadecimal digits to bytes; any other column stays unchanged."""
     import pyarrow as pa
 
     if column.data_type not in _BYTES:
@@ -249,10 +315,10 @@ def _bytes_of(values: pa.Array, column: _Column) -> pa.Array:
 
 
 def fingerprint(engine: Engine, name: str) -> str | None:
-    """A digest of a table's columns and rows, which the server works out in one statement.
+    """A digest of a table's columns and rows, which the server computes in one statement.
 
-    CHECKSUM TABLE would be three times as fast. But it adds up CRCs, which are blind to some pairs
-    of rows that have swapped their values.
+    CHECKSUM TABLE would be three times as fast. But it adds CRCs, which miss some pairs of rows
+    that have exchanged their values.
     """
     with engine.connect() as connection:
         described = _describe(connection, name)
@@ -269,7 +335,7 @@ def fingerprint(engine: Engine, name: str) -> str | None:
 def read_by_driver(
     engine: Engine, described: _Described, condition: str = "", values: tuple[Any, ...] = ()
 ) -> pa.Table:
-    """Row by row: for servers that the fast reader cannot reach safely, and for its errors.
+    """Read row by row: for servers that the fast reader cannot reach safely, and for its errors.
 
     `condition` has a %s for each of `values`.
     """
@@ -277,16 +343,23 @@ def read_by_driver(
     from pymysql.cursors import SSCursor
 
     with engine.connect() as connection:
-        # The driver's own cursor, which holds a few rows at a time: SQLAlchemy's result keeps the
-        # first ones back for itself.
+        # The driver's own cursor holds a few rows at a time; SQLAlchemy's result buffers the first
+        # ones.
         driver: Any = connection.connection.driver_connection
         with closing(driver.cursor(SSCursor)) as cursor:
             query = described.query("\0" if condition else "", units=False)
-            if values:  # only then does the driver take a % for a place of a value
+            if values:  # only then does the driver treat a % as a placeholder
                 query = query.replace("%", "%%")
             cursor.execute(query.replace("\0", condition), values or None)
             batches = [
-                record_batch(described.name, rows, described.kinds, described.schema)
+                record_batch(
+                    described.name,
+                    rows,
+                    described.kinds,
+                    described.schema,
+                    described.key,
+                    described.rules,
+                )
                 for rows in _chunks(cursor)
             ]
     return pa.Table.from_batches(batches, described.schema)
@@ -297,21 +370,64 @@ def _chunks(cursor: Any) -> Iterator[Sequence[Any]]:
         yield rows
 
 
-def _describe(connection: Connection, name: str) -> _Described:
+def _describe(connection: Connection, name: str, rules: ReadRules = _NO_RULES) -> _Described:
     found = connection.execute(_COLUMNS, {"name": name}).all()
     if not found:
         raise RetailmartError(f"the source has no table {name!r} any more")
     columns = tuple(
-        _Column(
-            column,
-            data_type.lower(),
-            _kind(name, column, data_type.lower(), column_type.lower(), precision, scale),
-        )
-        for column, data_type, column_type, precision, scale in found
+        _column(name, column, _data_type(kind, full), full.lower(), (precision, scale), rules)
+        for column, kind, full, precision, scale in found
     )
     key = tuple(connection.scalars(_KEY, {"name": name}))
-    rows = connection.scalar(_ROWS, {"name": name})
-    return _Described(name, columns, key, int(rows or 0))
+    if len(only := key or rules.key) == 1 and _pads(_collation(connection, name, only[0])):
+        columns = tuple(
+            replace(column, is_padded=True) if column.name == only[0] else column
+            for column in columns
+        )
+    rows, size = connection.execute(_SIZE, {"name": name}).one()
+    return _Described(name, columns, key, int(rows or 0), int(size or 0), rules)
+
+
+def key_collation(engine: Engine, name: str, rules: ReadRules) -> tuple[str, str] | None:
+    """A single text key that the server compares without letter case, and DuckDB's collation."""
+    with engine.connect() as connection:
+        key = tuple(connection.scalars(_KEY, {"name": name})) or rules.key
+        collation = _collation(connection, name, key[0]) if len(key) == 1 else None
+    if collation is None or "_ci" not in collation:
+        return None
+    return key[0], "NOCASE" if "_as_ci" in collation else "NOCASE.NOACCENT"
+
+
+def _collation(connection: Connection, name: str, column: str) -> str | None:
+    found: str | None = connection.scalar(_COLLATION, {"name": name, "column": column})
+    return found
+
+
+def _pads(collation: str | None) -> bool:
+    return collation is not None and "nopad" not in collation and "_0900_" not in collation
+
+
+def _data_type(data_type: str, column_type: str) -> str:
+    """A view's NULL is declared binary(0) but sent without a type; the fast reader panics."""
+    return "null" if column_type.lower() == "binary(0)" else data_type.lower()
+
+
+def _column(
+    table: str,
+    name: str,
+    data_type: str,
+    column_type: str,
+    digits: tuple[int, int],
+    rules: ReadRules,
+) -> _Column:
+    is_unsigned = data_type == "bigint" and "unsigned" in column_type
+    return _Column(
+        name,
+        data_type,
+        _kind(table, name, data_type, column_type, *digits),
+        may_exceed=is_unsigned or column_type == "bit(64)",
+        zero_as_null=rules.zero_dates is ZeroDates.EMPTY,
+    )
 
 
 _COLUMNS = text(
@@ -323,8 +439,12 @@ _KEY = text(
     "SELECT column_name FROM information_schema.statistics WHERE table_schema = DATABASE()"
     " AND table_name = :name AND index_name = 'PRIMARY' ORDER BY seq_in_index"
 )
-_ROWS = text(
-    "SELECT table_rows FROM information_schema.tables WHERE table_schema = DATABASE()"
+_COLLATION = text(
+    "SELECT collation_name FROM information_schema.columns WHERE table_schema = DATABASE()"
+    " AND table_name = :name AND column_name = :column"
+)
+_SIZE = text(
+    "SELECT table_rows, data_length FROM information_schema.tables WHERE table_schema = DATABASE()"
     " AND table_name = :name"
 )
 
@@ -349,27 +469,17 @@ def _kind(
 
 
 def _ranges(connection: Connection, described: _Described, parts: int = _PARTITIONS) -> list[str]:
-    """Conditions that cut the table into parts of about the same size; one if it is small."""
+    """Conditions that divide the table into parts of about equal size; one if it is small."""
     key = described.whole_key
-    if key is None or described.rows < _WORTH_PARTS:
+    if key is None or described.rows < WORTH_PARTS:
         return [""]
-    name = f"t.{_quoted(key)}"
-    query = f"SELECT MIN({name}), MAX({name}) FROM {_quoted(described.name)} AS t"
-    lowest, highest = connection.exec_driver_sql(query.replace("%", "%%")).one()
-    if lowest is None:
-        return [""]
-    step = (int(highest) - int(lowest)) // parts + 1
-    cuts = [int(lowest) + step * number for number in range(1, parts)]
-    # Open at both ends: rows may arrive while the table is read.
-    above = ["", *(f"{name} >= {cut}" for cut in cuts)]
-    below = [*(f"{name} < {cut}" for cut in cuts), ""]
-    return [" AND ".join(filter(None, ends)) for ends in zip(above, below, strict=True)]
+    return ranges(connection, f"{_quoted(described.name)} AS t", f"t.{_quoted(key)}", parts)
 
 
 def _read_fast(address: Address, described: _Described, ranges: Sequence[str]) -> pa.Table | None:
-    """By ConnectorX, a connection a range; None where it cannot be used or objects."""
+    """Read with ConnectorX, a connection a range; None if it cannot be used or fails."""
     if address.verified is not None or address.unix_socket is not None:
-        return None  # it cannot be told which certificate to trust
+        return None  # ConnectorX has no option for which certificate to trust
     try:
         import connectorx
     except ModuleNotFoundError:
@@ -386,7 +496,7 @@ def _read_fast(address: Address, described: _Described, ranges: Sequence[str]) -
             pre_execution_query=["SET SESSION time_zone = '+00:00'", "SET NAMES utf8mb4"],
         )
     except Exception:
-        return None  # the driver says in its own words what is wrong
+        return None  # the driver reports the error in its own words
     except BaseException as error:
         if type(error).__name__ != "PanicException":
             raise
@@ -398,29 +508,31 @@ def _as_described(rows: pa.Table, described: _Described) -> pa.Table:
     import pyarrow as pa
 
     batches = rows.to_batches()
+    decode = Texts(described.name, described.columns, described.key, described.rules, _cast)
     if key := described.whole_key:
-        # Parts arrive mixed, each in its own order: a batch's first key tells where it belongs.
+        # Parts arrive mixed, each in order; a batch's first key shows which part it belongs to.
         index = [column.name for column in described.columns].index(key)
         batches = [batch for batch in batches if batch.num_rows]
         batches.sort(key=lambda batch: batch.column(index)[0].as_py())
 
     def column(index: int) -> pa.ChunkedArray:
-        wanted = described.columns[index]
-        kind = arrow_type(wanted.kind)
-        try:
-            chunks = [_cast(batch.column(index), wanted, kind) for batch in batches]
-        except (pa.ArrowException, ValueError) as error:
-            raise wrong_value(described.name, wanted.name, wanted.kind, error) from error
-        return pa.chunked_array(chunks, kind)
+        wanted, chunks = described.columns[index], []
+        for batch in batches:
+            try:
+                chunks.append(_cast(batch.column(index), wanted))
+            except WRONG:
+                raise decode.wrong(batch, wanted) from None
+        return pa.chunked_array(chunks, arrow_type(wanted.kind))
 
     with ThreadPoolExecutor(_PARTITIONS) as pool:
         columns = list(pool.map(column, range(len(described.columns))))
     return pa.Table.from_arrays(columns, schema=described.schema)
 
 
-def _cast(values: pa.Array, column: _Column, kind: pa.DataType) -> pa.Array:
+def _cast(values: pa.Array, column: _Column) -> pa.Array:
     import pyarrow as pa
 
+    kind = arrow_type(column.kind)
     is_text = pa.types.is_string(values.type) or pa.types.is_large_string(values.type)
     if column.in_units and not is_text:
         units = values.cast(pa.int64()).cast(pa.decimal128(19, 0))
@@ -433,11 +545,13 @@ def _cast(values: pa.Array, column: _Column, kind: pa.DataType) -> pa.Array:
             return pa.array(texts, kind)
     if column.kind.name == "TIMESTAMP":
         return values.cast(pa.timestamp("us")).cast(kind)
+    if column.kind.is_decimal:
+        return as_decimals(values, column.kind)
     return values.cast(kind)
 
 
 def _scaled(units: pa.Array, kind: pa.DataType) -> pa.Array:
-    """Whole numbers read as decimals: the same bytes, with a point in them."""
+    """Integers read as decimals: the same bytes, with a decimal point."""
     import pyarrow as pa
 
     scaled = pa.Array.from_buffers(

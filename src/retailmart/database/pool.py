@@ -1,0 +1,45 @@
+"""Pools of connections to servers."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from ipaddress import ip_address
+from typing import Any
+
+from sqlalchemy import Engine, create_engine, event
+from sqlalchemy.engine import URL
+
+ADDRESS = "retailmart_address"
+
+
+def pool_of(
+    shown: URL, address: object, connect: Callable[[], Any], set_up: Callable[[Any], None]
+) -> Engine:
+    """A pool whose connections `connect` makes, and `set_up` prepares before they are used.
+
+    `shown` is the URL without a password. `address` is kept as the option `ADDRESS`.
+    """
+    engine = create_engine(
+        shown,
+        creator=connect,
+        isolation_level="READ COMMITTED",
+        pool_pre_ping=True,
+        pool_recycle=1800,
+        pool_size=4,
+        max_overflow=8,
+        pool_timeout=30,
+        hide_parameters=True,
+        execution_options={ADDRESS: address},
+    )
+    event.listen(engine, "connect", lambda connection, _record: set_up(connection))
+    return engine
+
+
+def is_here(host: str | None) -> bool:
+    """Whether a host is this machine, so that what is sent to it crosses no network."""
+    if not host or host.lower() == "localhost":
+        return True
+    try:
+        return ip_address(host).is_loopback
+    except ValueError:
+        return False

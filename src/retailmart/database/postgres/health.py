@@ -1,0 +1,242 @@
+"""Tests on a probe table whether a PostgreSQL server can do what runs need."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import suppress
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Any
+
+from sqlalchemy import Connection, Engine
+from sqlalchemy.exc import DBAPIError
+
+from retailmart.database.health import EMOJI, as_admin, lasting, probe_name
+from retailmart.database.pool import is_here
+from retailmart.database.postgres.errors import state_of, words
+from retailmart.database.postgres.opening import address_of
+from retailmart.findings import Finding, clock, ok, problem, warning
+from retailmart.tables import quoted, text_literal
+
+_OLDEST = 130_000
+_DENIED = "42501"
+_TABLES_TRIED = 500
+
+
+@dataclass(frozen=True)
+class _Server:
+    """One session with a server; each statement is committed at once."""
+
+    name: str
+    connection: Connection
+    account: str
+    database: str
+    schema: str | None
+
+    def value(self, statement: str) -> Any:
+        return self.connection.exec_driver_sql(statement).scalar_one()
+
+    def refusal(self, statement: str) -> str | None:
+        """The server's SQLSTATE, if it refuses a statement."""
+        try:
+            self.connection.exec_driver_sql(statement)
+        except DBAPIError as error:
+            state = state_of(error.orig)
+            if state is None or error.connection_invalidated:
+                raise
+            return state
+        return None
+
+
+def examine(engine: Engine, name: str, *, writes: bool) -> Iterator[Finding]:
+    """Check what a database allows; `writes` means that the ledger and the marts are in it."""
+    try:
+        with engine.connect() as plain:
+            connection = plain.execution_options(isolation_level="AUTOCOMMIT")
+            row = connection.exec_driver_sql(
+                "SELECT current_user, current_database(), current_schema()"
+            ).one()
+            server = _Server(name, connection, str(row[0]), str(row[1]), row[2])
+            yield _version(engine, server)
+            yield _tls(engine, server)
+            yield _encoding(server)
+            if writes:
+                yield from _writable(server)
+            else:
+                yield _readable(server)
+    except DBAPIError as error:
+        yield _trouble(engine, name, error)
+
+
+def _writable(server: _Server) -> Iterator[Finding]:
+    if server.value("SELECT pg_is_in_recovery()"):
+        yield problem(
+            f"{server.name}: primary",
+            "the server is a standby and takes no writes",
+            "Name the primary in the database's URL",
+        )
+        return
+    schema = _schema(server)
+    yield schema
+    if schema.cure is None:
+        yield from _table(server)
+    yield _durability(server)
+    yield _clock(server)
+
+
+def _version(engine: Engine, server: _Server) -> Finding:
+    number = int(server.value("SHOW server_version_num"))
+    version = server.value("SHOW server_version")
+    found = f"PostgreSQL {version} at {_where(engine)}, as {server.account}"
+    if number < _OLDEST:
+        cure = f"Upgrade it to PostgreSQL {_OLDEST // 10_000} or newer; older ones are not tested"
+        return problem(f"{server.name}: server", found, cure)
+    return ok(f"{server.name}: server", found)
+
+
+def _tls(engine: Engine, server: _Server) -> Finding:
+    check = f"{server.name}: TLS"
+    rows = server.connection.exec_driver_sql(
+        "SELECT cipher FROM pg_stat_ssl WHERE pid = pg_backend_pid() AND ssl"
+    ).all()
+    if rows:
+        return ok(check, f"encrypted ({rows[0][0]})")
+    address = address_of(engine)
+    if address.socket or is_here(address.host):
+        return ok(check, "not encrypted, the server is on this machine")
+    cure = "Take sslmode out of the database's URL, and let the server offer TLS"
+    return problem(check, "passwords and rows cross the network in the clear", cure)
+
+
+def _encoding(server: _Server) -> Finding:
+    """Check that the server's encoding holds an emoji; otherwise names would be refused."""
+    check = f"{server.name}: encoding"
+    encoding = str(server.value("SHOW server_encoding"))
+    if encoding == "UTF8" and server.value(f"SELECT {text_literal(EMOJI)}") == EMOJI:
+        return ok(check, "UTF8, an emoji comes back as it went in")
+    cure = "CREATE DATABASE … ENCODING 'UTF8' TEMPLATE template0; a database keeps its encoding"
+    return problem(check, f"the database is {encoding}, which does not hold all letters", cure)
+
+
+def _schema(server: _Server) -> Finding:
+    check = f"{server.name}: schema"
+    if server.schema is None:
+        cure = f"CREATE SCHEMA …, and name it in the URL as ?schema=…, or as {server.account}'s own"
+        return problem(check, "there is no schema that tables can be created in", cure)
+    name = text_literal(server.schema)
+    missing = [
+        right
+        for right in ("USAGE", "CREATE")
+        if not server.value(f"SELECT has_schema_privilege({name}, '{right}')")
+    ]
+    if missing:
+        grant = f"GRANT USAGE, CREATE ON SCHEMA {quoted(server.schema)} TO {_account(server)};"
+        found = f"{server.account} lacks {', '.join(missing)} on the schema {server.schema}"
+        return problem(check, found, as_admin(grant))
+    return ok(check, f"{server.account} may create tables in {server.schema}")
+
+
+def _table(server: _Server) -> Iterator[Finding]:
+    """Create, fill, change, rename and drop a table; a rollback must remove it again."""
+    check, name = f"{server.name}: tables", quoted(probe_name())
+    other = quoted(probe_name())
+    statements = (
+        f"CREATE TABLE {name} (i INT PRIMARY KEY, word TEXT)",
+        f"INSERT INTO {name} VALUES (1, {text_literal(EMOJI)})",
+        f"UPDATE {name} SET word = 'two'",
+        f"ALTER TABLE {name} ADD COLUMN other INT",
+        f"ALTER TABLE {name} RENAME TO {other}",
+        f"DELETE FROM {other}",
+        f"DROP TABLE {other}",
+    )
+    try:
+        for statement in statements:
+            if state := server.refusal(statement):
+                verb = " ".join(statement.split()[:2])
+                cure = f"The server refuses {verb}; look up its SQLSTATE {state}"
+                yield problem(check, f"{verb} is refused ({state})", cure)
+                return
+    finally:
+        for each in (name, other):
+            with suppress(DBAPIError):
+                server.connection.exec_driver_sql(f"DROP TABLE IF EXISTS {each}")
+    yield ok(check, "tables can be created, filled, changed, renamed and dropped")
+
+
+def _durability(server: _Server) -> Finding:
+    check = f"{server.name}: durability"
+    off = [name for name in ("fsync", "full_page_writes") if server.value(f"SHOW {name}") != "on"]
+    if not off:
+        return ok(check, "fsync and full_page_writes are on")
+    cure = " ".join(f"ALTER SYSTEM SET {name} = on;" for name in off)
+    found = f"{' and '.join(off)} off: a power cut can take a finished batch"
+    return warning(check, found, lasting(cure))
+
+
+def _clock(server: _Server) -> Finding:
+    before = datetime.now(UTC)
+    there = server.value("SELECT clock_timestamp()")
+    here = before + (datetime.now(UTC) - before) / 2
+    return clock(
+        f"{server.name}: clock",
+        (there - here).total_seconds(),
+        problem_from=30,
+        why="two machines could take each other's work over",
+        cure="Synchronise both machines' clocks: timedatectl set-ntp true",
+    )
+
+
+def _readable(server: _Server) -> Finding:
+    """Ask for rights on tables: one that the account may only see is listed, too."""
+    check = f"{server.name}: grants"
+    rows = server.connection.exec_driver_sql(
+        "SELECT relname, has_table_privilege(oid, 'SELECT') FROM pg_class"
+        " WHERE relnamespace = to_regnamespace(quote_ident(current_schema()))"
+        f" AND relkind IN ('r', 'p', 'v', 'm') ORDER BY 1 LIMIT {_TABLES_TRIED}"
+    ).all()
+    schema = quoted(server.schema or "public")
+    grant = f"GRANT SELECT ON ALL TABLES IN SCHEMA {schema} TO {_account(server)};"
+    if not rows:
+        found = f"{server.account} sees no table in {server.schema or server.database}"
+        return problem(check, found, as_admin(f"GRANT USAGE ON SCHEMA {schema} …; {grant}"))
+    if closed := [str(name) for name, readable in rows if not readable]:
+        found = f"{server.account} may not read {', '.join(closed)}"
+        return problem(check, found, as_admin(grant))
+    return ok(check, f"{len(rows)} tables in {server.schema} can be read")
+
+
+def _trouble(engine: Engine, name: str, error: DBAPIError) -> Finding:
+    """An error before a session exists. The server's words hold no password."""
+    check, address = f"{name}: server", _where(engine)
+    state, said = state_of(error.orig), " ".join(words(error.orig or error).split())
+    lower, account = said.lower(), address_of(engine).user
+    database = quoted(address_of(engine).database)
+    if "password" in lower or (state or "").startswith("28"):
+        cure = "Check user and password: PGUSER and PGPASSWORD, or the database's URL"
+        return problem(check, f"{address}: {said}", cure)
+    if state == "3D000" or ("database" in lower and "does not exist" in lower):
+        cure = as_admin(f"CREATE DATABASE {database} ENCODING 'UTF8' TEMPLATE template0;")
+        return problem(check, f"{address}: {said}", cure)
+    if state == _DENIED:
+        cure = as_admin(f"GRANT CONNECT ON DATABASE {database} TO {quoted(account)};")
+        return problem(check, f"{address}: {said}", cure)
+    if "certificate" in lower or "ssl" in lower:
+        cure = (
+            "Name the certificate's host in the URL, and its authority with"
+            " ?sslrootcert=/path/ca.pem; or let the server offer TLS"
+        )
+        return problem(f"{name}: TLS", f"{address}: {said}", cure)
+    if state is None or state.startswith(("08", "57")):
+        cure = "Start it, or check host and port: PGHOST and PGPORT, or the database's URL"
+        return problem(check, f"{address} cannot be reached: {said}", cure)
+    cure = f"The server refuses what runs need; look up its SQLSTATE {state}"
+    return problem(check, f"{address}: {said}", cure)
+
+
+def _account(server: _Server) -> str:
+    return quoted(server.account)
+
+
+def _where(engine: Engine) -> str:
+    address = address_of(engine)
+    return f"{address.socket or f'{address.host}:{address.port}'}/{address.database}"

@@ -1,0 +1,35 @@
+"""Translates SQLite's errors to ours."""
+
+from __future__ import annotations
+
+from retailmart.database.errors import NotThisTable
+from retailmart.errors import RetailmartError, Unavailable
+
+_PASSING = ("database is locked", "database table is locked", "disk I/O error")
+
+
+def words(error: BaseException) -> str:
+    """The library's message."""
+    return str(error) or type(error).__name__
+
+
+def is_contention(error: BaseException) -> bool:
+    """Never: SQLite waits for its lock, and then says that the file is busy."""
+    return False
+
+
+def translate(name: str, error: BaseException, *, broken: bool) -> RetailmartError:
+    """Translate an error of the library to one of ours."""
+    said = words(error)
+    shown = f"{name}: {said}"
+    if any(passing in said for passing in _PASSING):
+        return Unavailable(shown, "Run again; another program holds the database's file")
+    if "disk is full" in said:
+        cure = "Make room where the database keeps its data, then run again"
+        return NotThisTable(shown, cure)
+    if "readonly database" in said or "unable to open" in said:
+        cure = "Let this account write to the database's file and folder"
+        return NotThisTable(shown, cure)
+    if "not a database" in said:
+        return RetailmartError(shown, "Check `database` and `sources` in retailmart.yml")
+    return RetailmartError(shown)
