@@ -1,14 +1,22 @@
-"""What people see: a bar per step on a terminal, plain lines elsewhere, and the summary."""
+"""Output for people: a bar per step on a terminal, plain lines elsewhere, and the summary."""
 
 from __future__ import annotations
 
 import re
 import sys
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from types import TracebackType
 from typing import TYPE_CHECKING, Self
 
-from retailmart.report import BatchReport, Comparison, Contrast, RunReport, VerifyReport
+from retailmart.report import (
+    BatchReport,
+    Comparison,
+    Contrast,
+    DatabaseReport,
+    RunReport,
+    TableComparison,
+    VerifyReport,
+)
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -78,7 +86,7 @@ class BarWatch:
 
 
 def watch() -> PlainWatch | BarWatch:
-    """The watch that suits where stderr goes."""
+    """The progress display that suits stderr's destination."""
     return BarWatch() if sys.stderr.isatty() else PlainWatch()
 
 
@@ -92,6 +100,12 @@ def summary(report: RunReport) -> None:
             console.print(table)
         console.print(one_line(f"marts      {report.lake}/marts"), soft_wrap=True)
         console.print(one_line(f"published  {report.database}"), soft_wrap=True)
+    for name, why in report.unreadable.items():
+        words = f"held back  the marts that read {name}: {why}"
+        console.print(one_line(words), soft_wrap=True)
+    for left in report.left_tables:
+        words = f"left over  {left.words}. {left.cure}"
+        console.print(one_line(words), soft_wrap=True)
     for path in report.waiting:
         console.print(one_line(f"waiting    {path} is still being uploaded"), soft_wrap=True)
     for path in report.unreachable:
@@ -100,7 +114,7 @@ def summary(report: RunReport) -> None:
 
 
 def verification(report: VerifyReport) -> None:
-    """Print what a verification found to stdout, a line a table and more where one differs."""
+    """Print a verification to stdout: a line a table, and more if one differs."""
     told = [(one.table, one) for one in report.marts]
     told += [(f"run {run}: {one.table}", one) for run, one in report.deliveries]
     width = max([len(name) for name, _ in told], default=0)
@@ -114,6 +128,62 @@ def verification(report: VerifyReport) -> None:
         print(one_line(f"{name:<{width}}  not available: {why}"))
     for path, why in report.skipped.items():
         print(one_line(f"{path} was not parsed again: {why}"))
+
+
+def database_verification(report: DatabaseReport) -> None:
+    """Print how published tables compare to stdout: a line a mart, and more if one differs."""
+    width = max([len(_published(one)) for one in report.tables], default=0)
+    for one in report.tables:
+        rows = "" if one.rows is None else f"{one.rows:,} rows"
+        first, *more = _table_verdict(one)
+        print(one_line(f"{_published(one):<{width}}  {rows:>16}  {first}"))
+        for words in more:
+            print(one_line(f"{'':<{width}}  {'':>16}  {words}"))
+
+
+def _published(one: TableComparison) -> str:
+    return one.mart if one.table in (None, one.mart) else f"{one.mart} (table {one.table})"
+
+
+def _table_verdict(one: TableComparison) -> Iterator[str]:
+    held = ", held back: compared with the version that is published" if one.held else ""
+    if one.left_out:
+        yield f"compared with nothing: {one.left_out}"
+        return
+    if one.problem:
+        yield f"DIFFERENT: {one.problem}"
+        return
+    if one.equal:
+        yield f"equal{held}"
+        return
+    found = [
+        f"{count:,} {'row' if count == 1 else 'rows'} only in the {side}"
+        for count, side in ((one.table_only, "table"), (one.mart_only, "mart"))
+        if count
+    ]
+    yield f"DIFFERENT: {', '.join(found)}{held}"
+    mart_rows = {_key(one, row): row for row in one.mart_first}
+    for row in one.table_first:
+        told = f"{_row(one, row)}: "
+        if (other := mart_rows.pop(_key(one, row), None)) is None:
+            yield f"{told}only in the table"
+            continue
+        values = [
+            f"{column} {_value(value)} in the table, {_value(other[column])} in the mart"
+            for column, value in row.items()
+            if value != other[column]
+        ]
+        yield told + "; ".join(values)
+    for row in mart_rows.values():
+        yield f"{_row(one, row)}: only in the mart"
+
+
+def _key(one: TableComparison, row: Mapping[str, str | None]) -> tuple[str | None, ...]:
+    return tuple(row[column] for column in one.key)
+
+
+def _row(one: TableComparison, row: Mapping[str, str | None]) -> str:
+    return ", ".join(f"{column} {_value(row[column])}" for column in one.key)
 
 
 def _verdict(one: Comparison) -> Iterator[str]:
@@ -150,7 +220,7 @@ def _contrast(one: Contrast) -> Iterator[str]:
 
 
 def _value(text: str | None) -> str:
-    """A value as a result shows it; NULL and an empty text are not the same."""
+    """A value as a result shows it; NULL and an empty text differ."""
     if text is None:
         return "NULL"
     return text[:_LONGEST_VALUE] + "…" if len(text) > _LONGEST_VALUE else text or "''"
@@ -160,7 +230,7 @@ def _console() -> Console:
     from rich.console import Console
 
     width = None if sys.stderr.isatty() else 110
-    # Names of files and folders are printed: a bracket or colon in them is no markup.
+    # Names of files and folders are printed: a bracket or colon in them is not markup.
     return Console(stderr=True, width=width, markup=False, emoji=False, highlight=False)
 
 
@@ -221,6 +291,8 @@ def _problems(report: RunReport) -> Table | None:
     for line in report.files:
         if line.state in ("duplicate", "refused"):
             table.add_row(one_line(line.path), line.state, one_line(line.message or ""))
+        elif line.message:
+            table.add_row(one_line(line.path), "a name like another's", one_line(line.message))
         if line.quarantined:
             words = f"see: retailmart quarantine show {line.path}"
             table.add_row(
@@ -228,13 +300,15 @@ def _problems(report: RunReport) -> Table | None:
             )
         for rule, count in line.warned.items():
             table.add_row(one_line(line.path), f"{count:,} rows warned", one_line(rule))
+    for one in report.held:
+        table.add_row(one_line(one.mart), "held back", one_line(one.message))
     for why, names in _unavailable(report).items():
         table.add_row(one_line(", ".join(names)), "not available", one_line(why))
     return table if table.row_count else None
 
 
 def _agreed(batch: BatchReport) -> dict[str, list[str]]:
-    """The marts that were found to tell a mart's totals, by that mart."""
+    """The marts whose totals agreed with a mart, by that mart."""
     found: dict[str, list[str]] = {}
     for pair in batch.agreed:
         found.setdefault(pair.other, []).append(pair.mart)
@@ -242,7 +316,7 @@ def _agreed(batch: BatchReport) -> dict[str, list[str]]:
 
 
 def _unavailable(report: RunReport) -> dict[str, list[str]]:
-    """The marts that lack something, by what they lack."""
+    """The marts that lack some input, by what they lack."""
     found: dict[str, list[str]] = {}
     for batch in report.batches[-1:]:
         for name, why in batch.unavailable.items():
@@ -275,7 +349,7 @@ def _table(title: str, *columns: str) -> Table:
 
 
 def visible(text: str) -> str:
-    """Text of others, such as a file's name or a refused row, without power over the terminal."""
+    """Others' text, such as a file name or refused row, without terminal control characters."""
     return _CONTROL.sub(lambda found: f"\\x{ord(found[0]):02x}", text)
 
 

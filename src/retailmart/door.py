@@ -1,9 +1,9 @@
-"""The Python door: a project to run, and its tables to read."""
+"""The Python API: a project to run, and its tables to read."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import ExitStack, closing, contextmanager
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
@@ -11,14 +11,16 @@ from typing import TYPE_CHECKING
 
 from retailmart import pipeline
 from retailmart.database import open_database, told
+from retailmart.engines import open_engine
 from retailmart.errors import MartNotBuilt, RetailmartError
-from retailmart.house import PRIVATE, open_lake
-from retailmart.lake import Lake
+from retailmart.house import PRIVATE, House, held_marts, open_lake, store_at
+from retailmart.lake import Lake, place_of
 from retailmart.ledger import Ledger
 from retailmart.project import Project, load_project
 from retailmart.project.documents import did_you_mean
-from retailmart.report import RunReport, Watch
+from retailmart.report import DatabaseReport, RunReport, Silent, Watch
 from retailmart.steps.build import mart_table
+from retailmart.steps.ownership import drop_table
 from retailmart.steps.quarantine import quarantine_table
 
 if TYPE_CHECKING:
@@ -46,8 +48,60 @@ class OpenProject:
     def undo(
         self, run_id: int, as_of: datetime | None = None, watch: Watch | None = None
     ) -> RunReport:
-        """Take a run back out of raw, marts, database and archive. See pipeline.undo."""
+        """Undo a run in raw, marts, database and archive. See pipeline.undo."""
         return pipeline.undo(self.project, run_id, as_of, watch)
+
+    def abandon(self, watch: Watch | None = None) -> str:
+        """Abandon an open batch that is not prepared yet. See pipeline.abandon."""
+        return pipeline.abandon(self.project, watch)
+
+    def verify_database(
+        self, marts: Sequence[str] = (), watch: Watch | None = None
+    ) -> DatabaseReport:
+        """Compare published tables with their marts, row by row and value by value.
+
+        `marts` are all that are published, unless some are named. Nothing is changed, and runs
+        continue meanwhile. Raises MartNotBuilt before the first run, ProjectBusy while one
+        publishes.
+        """
+        # Imported here: each run would wait for what only this needs.
+        from retailmart.steps.published import PublishedTables, expect_ledger, published_marts
+        from retailmart.steps.rebuild import workbench
+
+        wanted = published_marts(self.project, marts)
+        with House.open(self.project, watch or Silent()) as house, ExitStack() as stack:
+            expect_ledger(house.ledger, house.lake)
+            folder = stack.enter_context(workbench(house.private))
+            store = store_at(self.project, self.project.settings.lake)
+            lake = Lake(place_of(store, folder / "lake"))
+            stack.enter_context(told())
+            house.ledger.migrate()
+            with house.step("open"):
+                lake.place.workspace.mkdir(parents=True, exist_ok=True)
+                settings = self.project.settings.model_copy(update={"engine": "duckdb"})
+                engine = stack.enter_context(closing(open_engine(settings, [lake.place], folder)))
+                tables = PublishedTables(
+                    house.ledger, lake, engine, folder, held_marts(house.ledger)
+                )
+            compared = []
+            with house.step("database") as tell:
+                for mart in wanted:
+                    tell(mart.name)
+                    compared.append(tables.compare(mart))
+            seconds = {name: round(took, 3) for name, took in house.seconds.items()}
+        return DatabaseReport(tuple(compared), seconds)
+
+    def drop_table(self, name: str, watch: Watch | None = None) -> bool:
+        """Drop a published table of a mart that is gone. Returns whether it still existed.
+
+        A table is dropped only if this project has published it and nobody has built on it. The
+        lake is not changed: a mart that comes back is published again. Raises RetailmartError,
+        which says why a table is not dropped, or ProjectBusy while a run is at work.
+        """
+        with House.open(self.project, watch or Silent()) as house, told():
+            house.ledger.migrate()
+            house.claim()
+            return drop_table(self.project, house.ledger, house.lake, name)
 
     def mart(self, name: str) -> duckdb.DuckDBPyRelation:
         """A mart as a DuckDB relation; `.to_arrow_table()` and `.df()` give Arrow and pandas.
@@ -91,9 +145,5 @@ class OpenProject:
 
         settings = self.project.settings
         private = self.project.folder / PRIVATE
-        lake = self.lake
-        engine = DuckDBEngine(
-            [lake.place.workspace], private, settings.memory_limit, settings.threads, lake.fetch
-        )
-        engine.define(name, state)
-        return engine.relation(name)
+        engine = DuckDBEngine([self.lake.place], private, settings.memory_limit, settings.threads)
+        return engine.relation(engine.define(state)).set_alias(name)

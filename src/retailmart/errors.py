@@ -43,6 +43,16 @@ class GateFailed(RetailmartError):
     exit_code = 3
 
 
+class WrongMonth(GateFailed):
+    """A mart gives a row that is not of the month it was computed from."""
+
+
+class NotAllDone(RetailmartError):
+    """The run is done, but for marts that stay at their last good state, or for a file's rows."""
+
+    exit_code = 5
+
+
 class ProjectBusy(RetailmartError):
     """Another run holds the project."""
 
@@ -50,7 +60,7 @@ class ProjectBusy(RetailmartError):
 
 
 class LeaseLost(ProjectBusy):
-    """This run was stopped for so long that another one took over; it may write nothing more."""
+    """This run was stopped for so long that another one got the lease; it may write no more."""
 
 
 class Unavailable(RetailmartError):
@@ -58,7 +68,7 @@ class Unavailable(RetailmartError):
 
 
 class DeliveryReplaced(RetailmartError):
-    """A file of an unfinished batch is another by now: the batch is let go, the new one taken."""
+    """A file of an unfinished batch was replaced: the batch is abandoned, the new file taken."""
 
 
 class MartNotBuilt(RetailmartError):
@@ -67,6 +77,18 @@ class MartNotBuilt(RetailmartError):
 
 class KeyClash(RetailmartError):
     """A published table refuses a row, as when two have the same key."""
+
+
+class TableRefused(RetailmartError):
+    """The database does not accept a published table as it is; other tables are not affected."""
+
+    def __init__(self, table: str, message: str, hint: str | None = None) -> None:
+        super().__init__(message, hint)
+        self.table = table
+
+
+class NotComputed(RetailmartError):
+    """A query can't be computed for a value that it meets, such as a sum of too many digits."""
 
 
 class CsvBroken(RetailmartError):

@@ -1,4 +1,4 @@
-"""What a check of the project's surroundings found, and what to do about it."""
+"""Results of checks of the project's surroundings, each with its fix."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from enum import StrEnum
 
 
 class Level(StrEnum):
-    """How much a finding matters. Runs may fail or lose data while there is a problem."""
+    """How much a check result matters. Runs may fail or lose data while there is a problem."""
 
     OK = "ok"
     WARNING = "warning"
@@ -16,7 +16,7 @@ class Level(StrEnum):
 
 @dataclass(frozen=True)
 class Finding:
-    """One check's result. `check` is `place: what`; `cure` is what to type or to set."""
+    """One check's result. `check` is `place: what`; `cure` is the fix: what to type or to set."""
 
     check: str
     level: Level
@@ -40,7 +40,7 @@ def problem(check: str, found: str, cure: str) -> Finding:
 
 
 def clock(check: str, seconds: float, *, problem_from: float, why: str, cure: str) -> Finding:
-    """How far another clock is off; `seconds` is positive where it is ahead of this machine's."""
+    """How much another clock differs; `seconds` is positive if it is ahead of this machine's."""
     direction = "ahead of" if seconds > 0 else "behind"
     found = f"{abs(seconds):,.1f} s {direction} this machine"
     if abs(seconds) > problem_from:

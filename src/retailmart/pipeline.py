@@ -1,9 +1,10 @@
-"""The story of a run. Every step can be repeated: a crash anywhere, then one more run, gives the
-same result as no crash.
+"""A run from start to end.
+
+Every step can be repeated: a crash anywhere, then one more run, gives the same result as no crash.
 
 A batch moves through states, each reached in one ledger transaction:
 
-    active     the files are staged; whatever is written now is not in any table yet
+    active     the files are staged; what is written now is not in any table yet
     prepared   all files are written and proven; the commits are decided and can only be finished
     committed  the lake holds the batch
     published  the database holds it, and the ledger says so in the same transaction
@@ -13,13 +14,16 @@ A batch moves through states, each reached in one ledger transaction:
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from dataclasses import replace
 from datetime import UTC, datetime
+from typing import TYPE_CHECKING
 
 from retailmart.database import told
+from retailmart.database.dialect import dialect_of
 from retailmart.engines import Engine
-from retailmart.errors import DeliveryReplaced, GateFailed, LeaseLost, Unavailable
-from retailmart.house import House, definition_of
+from retailmart.errors import DeliveryReplaced, GateFailed, LeaseLost, RetailmartError, Unavailable
+from retailmart.house import House, definition_of, expect_one_feed, held_marts
 from retailmart.ledger.values import (
     Batch,
     BatchState,
@@ -29,25 +33,32 @@ from retailmart.ledger.values import (
     Outcome,
 )
 from retailmart.project import Project
-from retailmart.report import BatchReport, MartLine, RunReport, Silent, Watch
+from retailmart.report import BatchReport, Held, MartLine, RunReport, Silent, Watch
 from retailmart.steps.agree import agree
 from retailmart.steps.archive import archive, take_out
+from retailmart.steps.asking import together
 from retailmart.steps.build import Inputs, build
-from retailmart.steps.discover import discover, snapshot
-from retailmart.steps.load import LoadedFeed, load, misfit
+from retailmart.steps.discover import discover
+from retailmart.steps.fit import hold_unfit
+from retailmart.steps.held import HeldBack
+from retailmart.steps.load import LoadedFeed, load
 from retailmart.steps.outcome import Prepared, batch_report, count_unmatched, differences, heal
-from retailmart.steps.publish import Wanted, publish
+from retailmart.steps.publish import Wanted, publish, unpublishable
 from retailmart.steps.reconcile import reconcile
 from retailmart.steps.replay import resolve
 from retailmart.steps.snapshots import show_marts
 from retailmart.steps.sources import LoadedTable
 from retailmart.steps.stage import judge
-from retailmart.steps.undo import bring_back, plan_undo, taken_back
+from retailmart.steps.undo import Undoing, came_back, expect_archived, plan_undo
 from retailmart.tables import TableChange
 
-# Seconds to wait before each new try; what is not back by then is a matter for people.
-_PAUSES = (0.2, 1.0, 3.0, 8.0, 20.0)
+if TYPE_CHECKING:
+    from sqlalchemy import Connection
 
+# Seconds to wait before each new try; what does not work after that needs a person.
+_PAUSES = (0.2, 1.0, 3.0, 8.0, 20.0)
+# How often a batch is started again because its files were replaced while they were read.
+_TRIES = 3
 
 TakeIn = Callable[[House, int, datetime], Batch | None]
 
@@ -64,25 +75,59 @@ def run(project: Project, as_of: datetime | None = None, watch: Watch | None = N
 def undo(
     project: Project, run_id: int, as_of: datetime | None = None, watch: Watch | None = None
 ) -> RunReport:
-    """Take a run back out of raw, marts, database and archive: a batch that only takes away.
+    """Undo a run in raw, marts, database and archive: all is as if the run had never been.
 
-    RetailmartError says why it can't be done; nothing has changed then.
+    `as_of` is by default that of the newest run that stays. Raises RetailmartError, which says why
+    it can't be done; then nothing has changed.
     """
     return _run(
-        project, as_of, watch, lambda house, by, moment: take_back(house, by, moment, run_id)
+        project,
+        as_of,
+        watch,
+        lambda house, by, moment: take_back(house, by, moment, run_id),
+        lambda house: house.ledger.moment_without(run_id),
     )
 
 
+def abandon(project: Project, watch: Watch | None = None) -> str:
+    """Abandon an open batch that is not prepared yet, and say so: its files count as never seen.
+
+    Raises RetailmartError if it is prepared: then it can only be finished.
+    """
+    with House.open(project, watch or Silent()) as house, told():
+        house.ledger.migrate()
+        house.claim()
+        batch = house.ledger.open_batch()
+        if batch is None:
+            return "There is no open batch: nothing to abandon"
+        if batch.state is not BatchState.ACTIVE:
+            raise RetailmartError(
+                f"batch {batch.batch_id} is {batch.state.value}: its figures are decided, and it"
+                " can only be finished",
+                f"Finish it with: retailmart run; then: retailmart undo {batch.run_id}",
+            )
+        count = len(house.ledger.files_of(batch.batch_id))
+        _let_go(house, batch)
+        files = "1 file stays" if count == 1 else f"{count} files stay"
+        return f"Batch {batch.batch_id} is abandoned; its {files} where they landed"
+
+
 def _run(
-    project: Project, as_of: datetime | None, watch: Watch | None, intake: TakeIn
+    project: Project,
+    as_of: datetime | None,
+    watch: Watch | None,
+    intake: TakeIn,
+    usual: Callable[[House], datetime | None] = lambda _: None,
 ) -> RunReport:
-    moment = (as_of or datetime.now(UTC)).astimezone(UTC)
+    """`usual` gives the moment if `as_of` is not given; if it gives none, it is now."""
     with House.open(project, watch or Silent()) as house:
         house.expect_landing()
         with told():
             with house.step("claim"):
                 house.ledger.migrate()
                 house.claim()
+            house.expect_own_tables()
+            moment = (as_of or usual(house) or datetime.now(UTC)).astimezone(UTC)
             run_id = house.ledger.open_run(moment)
         try:
             batches = list(_despite_faults(house, run_id, moment, intake))
@@ -98,7 +143,7 @@ def _run(
 def _despite_faults(
     house: House, run_id: int, as_of: datetime, intake: TakeIn
 ) -> Iterator[BatchReport]:
-    """What breaks off is taken up again where the ledger says it stands, as after a crash."""
+    """Continue work that broke off from where the ledger says it is, as after a crash."""
     for pause in (*_PAUSES, None):
         try:
             with told():
@@ -115,51 +160,63 @@ def _despite_faults(
 def _batches(house: House, run_id: int, as_of: datetime, intake: TakeIn) -> Iterator[BatchReport]:
     with house.step("recover"):
         unfinished = house.ledger.open_batch()
+    if unfinished is None or unfinished.state is BatchState.ACTIVE:
+        house.expect_definitions(as_of)
     if unfinished:
         try:
-            yield finish(house, unfinished, recovered=True)
+            yield finish(house, unfinished, run_id, recovered=True)
         except DeliveryReplaced as error:
             house.watch.note("recover", error.message)
             _let_go(house, unfinished)
-    if batch := intake(house, run_id, as_of):
-        yield finish(house, batch)
+    for left in reversed(range(_TRIES)):
+        batch = intake(house, run_id, as_of)
+        if batch is None:
+            return
+        try:
+            yield finish(house, batch, run_id)
+            return
+        except DeliveryReplaced as error:  # files that have landed since are taken in instead
+            house.watch.note("snapshot", error.message)
+            _let_go(house, batch)
+            house.forget_landed()
+            if not left:
+                raise
 
 
 def take_in(house: House, run_id: int, as_of: datetime) -> Batch | None:
-    """Discover, snapshot, check and stage what has landed; None when there is nothing to do."""
+    """Discover, copy, check and stage what has landed. None if there is nothing to do."""
     with house.step("discover"):
         landed = discover(house.landing)
         house.waiting, house.unreachable = landed.waiting, landed.unreachable
+        expect_one_feed(house.project, (entry.path for entry in landed.ready))
     if not landed.ready and not house.has_stale_marts(as_of) and not house.tables_moved():
         return None
+    if landed.ready:
+        house.expect_rules(as_of)
     with house.step("snapshot"):
-        snapshots = list(snapshot(house.landing, landed.ready, house.scratch))
+        found = house.stage_files(as_of, landed.ready)
     with house.step("check"):
-        verdicts = judge(
-            house.ledger,
-            snapshots,
-            house.feeds().values(),
-            lambda checked: misfit(lambda: house.engine(as_of), house.lake, checked),
-        )
+        verdicts = judge(house.ledger, house.project.feeds, found)
         house.checked = {(v.file.path, v.file.sha256): v.checked for v in verdicts if v.checked}
     with house.step("stage"):
         return house.ledger.stage(run_id, as_of, [verdict.file for verdict in verdicts])
 
 
 def take_back(house: House, run_id: int, as_of: datetime, undone: int) -> Batch | None:
-    """Stage a batch with which the files of a run leave, and what they had replaced returns."""
+    """Stage a batch with which a run's files leave, and the files that they replaced return."""
     with house.step("discover"):
-        plan = plan_undo(house.ledger, undone)
+        plan = plan_undo(house.ledger, house.project.feeds, undone)
     if plan is None:
         return None
     with house.step("snapshot"):
-        back = bring_back(house.ledger, house.archive, plan.returning, house.scratch)
+        engine, returning = house.engine(as_of), plan.returning
+        expect_archived(engine, house.ledger, house.archive, returning, house.scratch)
     with house.step("stage"):
-        return house.ledger.stage(run_id, as_of, back, undoes=undone)
+        return house.ledger.stage(run_id, as_of, (), undoes=undone)
 
 
-def finish(house: House, batch: Batch, *, recovered: bool = False) -> BatchReport:
-    """Move a batch from wherever it stands to done."""
+def finish(house: House, batch: Batch, run_id: int, *, recovered: bool = False) -> BatchReport:
+    """Move a batch from its current state to done, for a run."""
     if batch.state is BatchState.ACTIVE:
         prepare(house, batch)
     outcome, changes = house.ledger.prepared(batch)
@@ -171,28 +228,33 @@ def finish(house: House, batch: Batch, *, recovered: bool = False) -> BatchRepor
                 house.lake.commit(TableChange.from_json(change), batch.batch_id)
             house.ledger.mark_committed(batch)
     published: list[MartLine] = []
+    held: Collection[Held] = ()
     if batch.state is not BatchState.PUBLISHED:
         with house.step("publish"):
-            published = publish_all(house, batch, outcome)
-    if shown := [mart for mart in house.project.marts.values() if mart.snapshot]:
+            published, held = publish_all(house, batch, outcome)
+    if exported := [mart for mart in house.project.marts.values() if mart.snapshot]:
+        behind = held_marts(house.ledger)
         with house.step("insights") as tell:
-            show_marts(house.ledger, house.lake, shown, batch.as_of, tell)
+            # A day's export shows what was known that day: a mart that is held back is left out.
+            exported = [mart for mart in exported if mart.name not in behind]
+            show_marts(house.ledger, house.lake, exported, batch.as_of, tell)
     with house.step("archive"):
         files = house.ledger.files_of(batch.batch_id)
         archive(house.landing, house.archive, house.scratch, batch, files)
         if batch.undoes is not None:
             take_out(house.archive, house.ledger, batch.undoes)
-        if recovered:
+        if recovered or house.has_retried or outcome.notes.get("held"):
             house.sweep(batch)
         house.clear_scratch()
-        house.ledger.mark_done(batch)
-    return batch_report(batch, files, outcome, published, recovered=recovered)
+        house.ledger.mark_done(batch, run_id)
+        files += house.ledger.files_among(outcome.returned)
+    return batch_report(batch, files, outcome, published, held, recovered=recovered)
 
 
 def prepare(house: House, batch: Batch) -> None:
     """Load, build and reconcile a batch, and record what is to be committed.
 
-    A gate that fails lets the batch go: its files stay in landing, nothing of it is kept.
+    If a gate fails, the batch is abandoned: its files stay in landing, nothing of it is kept.
     """
     staged = house.ledger.files_of(batch.batch_id)
     try:
@@ -208,67 +270,108 @@ def prepare(house: House, batch: Batch) -> None:
     with house.step("keep"):
         for change in prepared.changes():
             house.lake.keep(change)
+        house.expect_archivable(staged)
     try:
         house.ledger.prepare(
-            batch, changes, prepared.outcome(house.built_by(batch.as_of, prepared.unavailable))
+            batch,
+            changes,
+            prepared.outcome(
+                house.built_by(batch.as_of, prepared.unavailable, prepared.held),
+                house.marts_away(),
+            ),
         )
     except LeaseLost:
-        house.discard(prepared.changes())  # our fence is in their names: nobody else needs them
+        house.discard(prepared.changes())  # named by our token: nobody else needs them
         raise
 
 
 def _let_go(house: House, batch: Batch) -> None:
-    house.sweep(batch)  # first: an abandoned batch is never looked at again
+    house.sweep(batch)  # first: an abandoned batch is never checked again
     house.ledger.abandon(batch)
     house.clear_scratch()
 
 
 def _load_build_reconcile(house: House, batch: Batch, staged: Sequence[LedgerFile]) -> Prepared:
-    leaving = _leaving(house, batch, staged)
+    undoing = _undoing(house, batch, staged)
+    leaving = _leaving(house, staged, undoing)
     active = [file for file in staged if file.state is FileState.ACTIVE]
-    if not (active or leaving or house.stale_marts(batch.as_of) or house.tables_moved()):
+    active += undoing.returning
+    idle = not (active or leaving or house.stale_marts(batch.as_of))
+    if idle and (batch.undoes is not None or not house.tables_moved()):
         return Prepared()
     engine = house.engine(batch.as_of)
     plan = house.plan(engine, {str(file.feed) for file in active})
-    stale = house.stale_marts(batch.as_of, (mart.name for mart in plan.order))
     with house.step("load"):
-        loaded = _load(house, engine, batch, active, leaving)
-        tables = house.load_tables(engine, plan, batch)
+        loaded = _load(house, engine, batch, active, leaving, undoing)
+        tables, plan = house.load_tables(engine, plan, batch)
+    stale = house.stale_marts(batch.as_of, (mart.name for mart in plan.order))
+    held = HeldBack(house.project.marts, lambda: plan.reads)
     with house.step("build") as tell:
         inputs = _inputs(house, loaded, tables)
         built = build(
-            engine, house.lake, plan.order, plan.reads, inputs, stale, batch.batch_id, tell
+            engine, house.lake, plan.order, plan.reads, inputs, stale, batch.batch_id, tell, held
         )
     with house.step("reconcile"):
+        for name, error in unpublishable(engine, house.ledger, house.lake, built):
+            held.add(name, error)
+        built = hold_unfit(engine, dialect_of(house.ledger.engine), built, held)
         feeds = house.project.feeds.values()
-        proven = reconcile(engine, house.ledger, feeds, loaded, leaving, built)
-        agreed = agree(engine, house.lake, house.project.marts, built)
-        unmatched = count_unmatched(engine, loaded, inputs.tables)
-        healed = heal(engine, inputs)
+        proven, agreed, unmatched, healed = together(
+            engine,
+            reconcile(engine, house.ledger, feeds, loaded, leaving, built, held),
+            agree(engine, house.lake, house.project.marts, built, held),
+            count_unmatched(engine, loaded, inputs.tables),
+            heal(engine, inputs),
+        )
+        built = held.release(built)
+        proven = proven.without(held.held)
+        agreed = [line for line in agreed if not {line.mart, line.other} & held.held.keys()]
         changed = differences(house.ledger, loaded, staged)
-        changed += taken_back(house.ledger, _undone(house, batch))
+        changed += came_back(house.ledger, undoing.leaving, -1)
+        changed += came_back(house.ledger, undoing.returning, 1)
     return Prepared(
-        loaded, tables, built, proven, unmatched, healed, plan.unavailable, agreed, changed
+        loaded,
+        tables,
+        built,
+        proven,
+        unmatched,
+        healed,
+        plan.unavailable,
+        agreed,
+        changed,
+        returned=tuple(file.file_id for file in undoing.returning),
+        unread=house.unread(),
+        held=held.held,
+        firsts=held.firsts,
     )
 
 
+def _undoing(house: House, batch: Batch, staged: Sequence[LedgerFile]) -> Undoing:
+    """What an undo does to files. Nothing changes before it is published, so it stays the same.
+
+    An undo that an earlier release began has staged the files that come back as new files.
+    """
+    if batch.undoes is None:
+        return Undoing()
+    try:
+        plan = plan_undo(house.ledger, house.project.feeds, batch.undoes) or Undoing()
+    except RetailmartError as error:  # its release took back what this one does not
+        raise RetailmartError(
+            f"the unfinished batch {batch.batch_id} can't be finished: {error.message}",
+            ". ".join(filter(None, ("Let it go first: retailmart abandon", error.hint))),
+        ) from error
+    return Undoing(plan.leaving) if staged else plan
+
+
 def _leaving(
-    house: House, batch: Batch, staged: Sequence[LedgerFile]
+    house: House, staged: Sequence[LedgerFile], undoing: Undoing
 ) -> dict[str, list[LedgerFile]]:
     """The superseded and undone files, whose rows leave with this batch, by feed."""
     gone = [house.ledger.file(file.supersedes) for file in staged if file.supersedes is not None]
-    gone += _undone(house, batch)
     leaving: dict[str, list[LedgerFile]] = {}
-    for old in gone:
+    for old in (*gone, *undoing.leaving):
         leaving.setdefault(str(old.feed), []).append(old)
     return leaving
-
-
-def _undone(house: House, batch: Batch) -> list[LedgerFile]:
-    if batch.undoes is None:
-        return []
-    of_run = house.ledger.files_of_run(batch.undoes)
-    return [file for file in of_run if file.state is FileState.LOADED]
 
 
 def _load(
@@ -277,10 +380,14 @@ def _load(
     batch: Batch,
     active: Sequence[LedgerFile],
     leaving: Mapping[str, Sequence[LedgerFile]],
+    undoing: Undoing,
 ) -> list[LoadedFeed]:
+    returning = {file.file_id for file in undoing.returning}
+    # Their refused rows leave quarantine, too; those of a file that returns come again.
+    refused = [file for file in (*undoing.leaving, *undoing.returning) if file.quarantined]
     loaded = []
     for feed in house.feeds().values():
-        files = [house.to_load(file) for file in active if file.feed == feed.name]
+        files = [house.to_load(file, engine) for file in active if file.feed == feed.name]
         if not files and feed.name not in leaving:
             continue
         house.watch.note("load", f"{feed.name}, {len(files)} files")
@@ -288,8 +395,10 @@ def _load(
             old.file_id: house.ledger.months_of_files([old.file_id])
             for old in leaving.get(feed.name, ())
         }
-        files = resolve(engine, house.lake, house.ledger, feed, files, list(months))
-        loaded.append(load(engine, house.lake, feed, files, months, batch.batch_id))
+        files = resolve(engine, house.lake, house.ledger, feed, files, list(months), returning)
+        own, scratch = batch.batch_id, house.scratch
+        forgotten = [file.file_id for file in refused if file.feed == feed.name]
+        loaded.append(load(engine, house.lake, feed, files, months, own, scratch, forgotten))
     return loaded
 
 
@@ -301,32 +410,52 @@ def _inputs(house: House, loaded: Sequence[LoadedFeed], tables: Sequence[LoadedT
         feeds=feeds,
         unchanged={feed.name: (feed, house.raw_state(feed)) for feed in others},
         tables={name: part for part in tables for name in part.table.names},
+        functions=frozenset(house.project.functions.defined),
     )
 
 
-def publish_all(house: House, batch: Batch, outcome: Outcome) -> list[MartLine]:
-    """Publish all marts and let the ledger say so, in one transaction."""
+def publish_all(
+    house: House, batch: Batch, outcome: Outcome
+) -> tuple[list[MartLine], Collection[Held]]:
+    """Publish all marts and record that in the ledger, in one transaction.
+
+    Marts whose tables the database refuses are held back: the next run builds them again.
+    """
     known, today = house.ledger.marts(), house.fingerprints(batch.as_of)
+    # A mart that is held back and was never published begins as a table without rows.
+    firsts = {line["mart"] for line in outcome.notes.get("held", ())}
     wanted = []
     for mart in house.project.marts.values():
         shown = known.get(mart.name, MartRecord(mart.name))
         built = definition_of(outcome.marts.get(mart.name, shown.fingerprint))
         definition = definition_of(today[mart.name])
-        if mart.publish_as is None or definition is None or built != definition:
-            continue  # not built yet, or not by today's definition: a batch of its own does it
-        wanted.append(Wanted(mart, definition, shown))
+        empty = mart.name in firsts and shown.published_as is None
+        if mart.publish_as is None or definition is None or (built != definition and not empty):
+            continue  # not built yet, or not by today's definition: a separate batch does it
+        searched = house.project.settings.publish.collation == "database"
+        wanted.append(Wanted(mart, definition, shown, searched))
+    held = HeldBack(house.project.marts, lambda: house.reads(house.engine(batch.as_of)))
+
+    def seal(connection: Connection, done: Sequence[MartRecord]) -> None:
+        marked = house.built_by(batch.as_of, held=held.held)
+        behind = {name: marked[name] for name in held.held}
+        said = replace(outcome, marts={**outcome.marts, **behind})
+        house.ledger.mark_published(connection, batch, said, done)
+
     published = publish(
         house.ledger,
         house.lake,
         lambda: house.engine(batch.as_of),
         batch,
         wanted,
-        lambda connection, done: house.ledger.mark_published(connection, batch, outcome, done),
+        seal,
         lambda table: house.watch.note("publish", table),
+        held,
     )
-    return [
+    lines = [
         MartLine(
             done.record.name, done.rows, None, done.record.published_as, done.rows, done.changed
         )
         for done in published
     ]
+    return lines, list(held.held.values())

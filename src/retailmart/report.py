@@ -1,4 +1,4 @@
-"""What a run tells: one frozen value that people's summary and `--output json` both come from."""
+"""What a run reports: one frozen value for both the summary and `--output json`."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ class Difference:
 
 @dataclass(frozen=True)
 class Unmatched:
-    """Rows whose key is not in the table it references; they are kept, without its columns."""
+    """Rows with an unknown key: it is not in the table it references. They lack its columns."""
 
     column: str
     table: str
@@ -43,7 +43,7 @@ class Unmatched:
 
 @dataclass(frozen=True)
 class Healed:
-    """Rows of earlier runs whose key has come late: their months show its columns from now on.
+    """Rows of earlier runs with a late-arriving key: from now on their months show its columns.
 
     `amount` is the money that left "unknown".
     """
@@ -77,7 +77,7 @@ class Agreement:
 
 @dataclass(frozen=True)
 class ColumnLine:
-    """A column of a raw table that is new (`before` is None) or of another type, and by what."""
+    """A column of a raw table that is new (`before` is None) or of another type, and the cause."""
 
     table: str
     column: str
@@ -110,10 +110,25 @@ class MartLine:
 
 
 @dataclass(frozen=True)
-class BatchReport:
-    """What one batch did. `undoes` is the run that it took back, if it did.
+class Held:
+    """A mart that stays at its last good state: why, and what to do about it.
 
-    `unavailable` are the marts that could not be built for want of something, and what.
+    `cause` is the mart that it is held back with; None if it has its own reason.
+    """
+
+    mart: str
+    message: str
+    hint: str | None = None
+    cause: str | None = None
+
+
+@dataclass(frozen=True)
+class BatchReport:
+    """What one batch did. `undoes` is the run that it undid, if any.
+
+    `unavailable` are the marts that could not be built because something is missing, and what;
+    `held` are those that can't be built or published as they are; `all_refused` are the files whose
+    rows were all refused, if their feeds want a report of that.
     """
 
     batch_id: int
@@ -130,11 +145,39 @@ class BatchReport:
     healed: tuple[Healed, ...] = ()
     agreed: tuple[Agreement, ...] = ()
     unavailable: Mapping[str, str] = field(default_factory=dict)
+    all_refused: tuple[str, ...] = ()
+    held: tuple[Held, ...] = ()
+
+
+@dataclass(frozen=True)
+class LeftTable:
+    """A table that was published for a mart which is not published by this name any more.
+
+    `mart` is None where the ledger does not know which mart it was.
+    """
+
+    name: str
+    mart: str | None = None
+
+    @property
+    def words(self) -> str:
+        """A message that says what it is."""
+        mart = f"mart {self.mart}" if self.mart else "a mart"
+        return f"table {self.name} belongs to {mart}, which is no longer published under this name"
+
+    @property
+    def cure(self) -> str:
+        """What to do about it."""
+        return f"Drop it when you no longer need it: retailmart marts drop {self.name}"
 
 
 @dataclass(frozen=True)
 class RunReport:
-    """What one run did. `seconds` is by step, in the order they ran."""
+    """What one run did. `seconds` is by step, in the order they ran.
+
+    `unreadable` are source tables that cannot be read correctly, and why: the marts that read them
+    stay as they are until that is fixed. `left_tables` are published tables of marts that are gone.
+    """
 
     run_id: int
     as_of: datetime
@@ -144,6 +187,8 @@ class RunReport:
     seconds: Mapping[str, float]
     lake: str
     database: str
+    unreadable: Mapping[str, str] = field(default_factory=dict)
+    left_tables: tuple[LeftTable, ...] = ()
 
     @property
     def nothing_to_do(self) -> bool:
@@ -151,9 +196,19 @@ class RunReport:
         return not self.batches
 
     @property
+    def held(self) -> tuple[Held, ...]:
+        """The marts that the run leaves held back: each batch tries them again."""
+        return self.batches[-1].held if self.batches else ()
+
+    @property
     def files(self) -> tuple[FileLine, ...]:
         """The files of all batches."""
         return tuple(line for batch in self.batches for line in batch.files)
+
+    @property
+    def all_refused(self) -> tuple[str, ...]:
+        """The files whose rows were all refused, where their feeds say `all_refused: fail`."""
+        return tuple(path for batch in self.batches for path in batch.all_refused)
 
     def count(self, state: str) -> int:
         """How many of the run's files are in a state."""
@@ -178,18 +233,19 @@ class RunReport:
             "loaded": self.rows("loaded"),
             "quarantined": self.rows("quarantined"),
         }
+        plain["held"] = [asdict(one) for one in self.held]
         plain["balanced"] = True  # a run that does not balance raises and has no report
         return plain
 
 
 @dataclass(frozen=True)
 class Contrast:
-    """Where two groups of sides part, each of sides that are alike.
+    """Where two groups of sides differ; the sides within a group are equal.
 
-    `columns` are those that differ anywhere. `row` is the first row that does, told by its key or
-    by what is alike; `values` are both groups' texts in it, by column, None for NULL. Where only
-    one group has the row, `only_in` is that one; where columns are not of one type, `types` has
-    both groups' by column, None for one that lacks it, and no row is looked for.
+    `columns` are those that differ anywhere. `row` is the first row that differs, identified by its
+    key or by its equal columns; `values` are both groups' texts in it, by column, None for NULL. If
+    only one group has the row, `only_in` is that group. If columns are not of one type, `types` has
+    both groups' by column, None for a group that lacks it, and no row is searched.
     """
 
     sides: tuple[str, ...]
@@ -205,7 +261,7 @@ class Contrast:
 class Comparison:
     """A table as each side has it: rows by side, digests by column and side.
 
-    `as_of` is what a mart was computed for. `left_out` tells why the lake's own was not compared.
+    `as_of` is what a mart was computed for. `left_out` says why the lake's own was not compared.
     """
 
     table: str
@@ -223,7 +279,7 @@ class Comparison:
 
 @dataclass(frozen=True)
 class VerifyReport:
-    """What engines make of the lake's data, against each other and against what lies there.
+    """What engines make of the lake's data, compared with each other and with the lake's tables.
 
     `deliveries` are by run and table, `skipped` maps files that were not parsed again → why,
     `unavailable` marts → what they lack. `seconds` is by step.
@@ -257,8 +313,59 @@ class VerifyReport:
         }
 
 
+@dataclass(frozen=True)
+class TableComparison:
+    """A published table compared with the version of its mart that it shows.
+
+    `table_only` and `mart_only` count the rows that only one side has; the first few of each, by
+    the mart's key, are in `table_first` and `mart_first`, all values as texts. `problem` says why
+    rows could not be compared although they should be, for example because the table does not
+    exist; `left_out` says why there is nothing to compare with. With `held`, the mart is held back
+    at this version.
+    """
+
+    mart: str
+    table: str | None
+    key: tuple[str, ...] = ()
+    rows: int | None = None
+    mart_rows: int | None = None
+    table_only: int = 0
+    mart_only: int = 0
+    table_first: tuple[Mapping[str, str | None], ...] = ()
+    mart_first: tuple[Mapping[str, str | None], ...] = ()
+    problem: str | None = None
+    left_out: str | None = None
+    held: bool = False
+
+    @property
+    def equal(self) -> bool:
+        """Whether the table shows the mart's rows, as far as there is something to compare."""
+        return not (self.problem or self.table_only or self.mart_only)
+
+
+@dataclass(frozen=True)
+class DatabaseReport:
+    """The published tables compared with the marts in the lake. `seconds` is by step."""
+
+    tables: tuple[TableComparison, ...]
+    seconds: Mapping[str, float] = field(default_factory=dict)
+
+    @property
+    def different(self) -> tuple[TableComparison, ...]:
+        """The tables that do not show the rows of their marts."""
+        return tuple(one for one in self.tables if not one.equal)
+
+    def to_dict(self) -> dict[str, Any]:
+        """The report as plain values."""
+        return {
+            "equal": not self.different,
+            "tables": [asdict(one) | {"equal": one.equal} for one in self.tables],
+            "seconds": dict(self.seconds),
+        }
+
+
 class Watch(Protocol):
-    """Somebody who watches a run go by."""
+    """Receives the progress of a run."""
 
     def began(self, step: str) -> None: ...
     def note(self, step: str, words: str) -> None: ...
@@ -266,7 +373,7 @@ class Watch(Protocol):
 
 
 class Silent:
-    """Nobody watches."""
+    """Ignores all progress."""
 
     def began(self, step: str) -> None: ...
     def note(self, step: str, words: str) -> None: ...

@@ -1,7 +1,7 @@
 """Tables that people open in a spreadsheet: CSV and XLSX, written whole and read as text.
 
 A cell that a spreadsheet would take for a formula is defused with an apostrophe in front, and
-`armed` takes it off again: what goes out and comes back is the same text.
+`armed` removes it again: a text comes back as it went out.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from typing import Any
 
 from retailmart.errors import RetailmartError, SettingsError
 
-# Full-width signs begin a formula where the spreadsheet speaks Chinese or Japanese.
+# Full-width characters begin a formula in Chinese and Japanese spreadsheets.
 _FORMULA = tuple("=+-@\t\r\n＝＋－＠")
 _PLAIN_NUMBER = re.compile(r"[+-]?([0-9]+(\.[0-9]*)?|\.[0-9]+)", re.ASCII)
 _WORKBOOKS = (".xlsx", ".xlsm")
@@ -36,7 +36,7 @@ _INSTALL = "Install it with: pip install 'retailmart[xlsx]'; or write a .csv fil
 
 
 def defused(cell: str) -> str:
-    """A cell's text that no spreadsheet runs as a formula."""
+    """A cell's text in a form that no spreadsheet runs as a formula."""
     return f"'{cell}" if _is_charged(cell) else cell
 
 
@@ -53,13 +53,13 @@ def _is_charged(cell: str) -> bool:
 
 
 def seen(text: str) -> str:
-    """A text for people's eyes: short enough for a cell, control characters shown as `\\xNN`."""
+    """A text for display: short enough for a cell, control characters shown as `\\xNN`."""
     shown = _UNSEEN.sub(lambda found: f"\\x{ord(found[0]):02x}", text[:LONGEST_CELL])
     return shown if len(text) <= LONGEST_CELL else f"{shown[:LONGEST_CELL]}…"
 
 
 def is_holdable(cell: str, path: Path) -> bool:
-    """Whether a sheet of this name gives a text back as it was."""
+    """Whether a sheet of this name returns a text as it was."""
     lost = is_workbook(path) and _LOST.search(cell)
     return len(cell) <= LONGEST_CELL and not lost and not _UNSEEN.search(cell)
 
@@ -70,7 +70,7 @@ def is_workbook(path: Path) -> bool:
 
 
 class CellError(str):
-    """What a formula shows that cannot be computed, as #REF!."""
+    """What a formula that cannot be computed shows, such as #REF!."""
 
     __slots__ = ()
 
@@ -94,10 +94,10 @@ class Sheet:
 def write_sheet(
     path: Path, rows: Iterable[Sequence[str]], *, delimiter: str = ",", encoding: str = "utf-8"
 ) -> int:
-    """Write rows, the header's first, as the file's name says; how many rows follow the header.
+    """Write rows, the header's first, as the file's name says. Returns how many follow it.
 
-    The file appears as a whole or not at all. RetailmartError where it is there already or cannot
-    take the rows; delimiter and encoding are of CSV.
+    The file appears as a whole or not at all. Raises RetailmartError if it exists already or cannot
+    take the rows; delimiter and encoding are for CSV.
     """
     if path.exists():
         raise RetailmartError(
@@ -120,7 +120,7 @@ def write_sheet(
 
 
 def _write_csv(path: Path, rows: Iterable[Sequence[str]], delimiter: str, encoding: str) -> int:
-    # Excel knows UTF-8 by its mark only.
+    # Excel recognizes UTF-8 only by its byte order mark.
     encoding = "utf-8-sig" if encoding in ("utf-8", "utf8") else encoding
     count = -1
     with path.open("w", encoding=encoding, errors="backslashreplace", newline="") as text:
@@ -148,7 +148,7 @@ def _write_workbook(path: Path, rows: Iterable[Sequence[str]]) -> int:
         return cell
 
     count = 0
-    # Ended whatever happens: it writes to a file of its own as it goes.
+    # Closed whatever happens: it writes to its own file as it goes.
     with closing(sheet):
         for row in rows:
             count += 1
@@ -164,8 +164,8 @@ def _write_workbook(path: Path, rows: Iterable[Sequence[str]]) -> int:
 def read_sheet(path: Path, wanted: str, encodings: Sequence[str] = ()) -> Sheet:
     """Read the table of a file whose header names `wanted`.
 
-    CSV in any usual delimiter, in UTF-8, UTF-16 with its mark or one of `encodings`.
-    RetailmartError where there is none.
+    CSV may have any usual delimiter, and be in UTF-8, UTF-16 with its mark or one of `encodings`.
+    Raises RetailmartError if there is no such table.
     """
     if not path.is_file():
         raise RetailmartError(f"there is no file {path}")
@@ -194,7 +194,7 @@ def _sheet(table: Iterator[SheetRow], wanted: str) -> Sheet | None:
 
 
 def _cut(cells: Sequence[Any], width: int) -> tuple[Any, ...]:
-    """As many cells as the header has; more stay, if they say something."""
+    """As many cells as the header has, and more if those say something."""
     cells = [*cells, *[None] * (width - len(cells))]
     while len(cells) > width and cells[-1] in (None, ""):
         cells.pop()
@@ -254,7 +254,7 @@ def _openpyxl() -> Any:
 def text_of(cell: Any, *, is_moment: bool = False) -> str:
     """What a till would have written for a cell that a spreadsheet has typed.
 
-    `is_moment` tells that the column holds times: midnight is one, too.
+    `is_moment` means that the column holds times: midnight is one, too.
     """
     if cell is None:
         return ""

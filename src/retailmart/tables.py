@@ -1,4 +1,4 @@
-"""The values that engines and the lake hand each other: fields, data files, table states."""
+"""The values that engines and the lake exchange: fields, data files, table states."""
 
 from __future__ import annotations
 
@@ -54,7 +54,7 @@ class TableState:
         return TableState(self.root, self.fields, self.partition_by, tuple(files))
 
     def in_months(self, months: Iterable[str | None]) -> TableState:
-        """The part of a table partitioned by month first that lies in `months` ('YYYY-MM')."""
+        """The part of a table (partitioned by month first) with these `months` ('YYYY-MM')."""
         wanted = set(months)
         return self.only(f for f in self.files if f.partition[self.partition_by[0]] in wanted)
 
@@ -121,12 +121,14 @@ class TableChange:
 
 @dataclass(frozen=True)
 class DatabaseAddress:
-    """Where a database is, for whoever opens connections of its own; its password is never shown.
+    """Where a database is, for code that opens its own connections; its password is never shown.
 
-    `session` are the variables that each connection sets. With `tls` the host's name is verified;
-    `authority` is then the certificate to trust as PEM text, where it is not one that all trust.
+    `kind` is a scheme that the registry of databases knows. `session` are the variables that each
+    connection sets, `timeouts` are in seconds, by the driver's names. With `tls` the host's name is
+    verified; `authority` is then the certificate to trust as PEM text, unless everybody trusts it.
     """
 
+    kind: str
     host: str
     port: int
     database: str
@@ -135,14 +137,15 @@ class DatabaseAddress:
     session: str
     tls: bool = False
     authority: str | None = None
+    timeouts: Mapping[str, int] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
 class Extract:
-    """All rows of a database's table, for whoever reads them over connections of its own.
+    """All rows of a database's table, for code that reads them over its own connections.
 
     Each of `queries` gives a part of the rows, all values as texts in columns `c0`, `c1`, …;
-    `decode` makes of such a batch what `fields` say.
+    `decode` turns such a batch into what `fields` say. `size` is in bytes, estimated by the server.
     """
 
     address: DatabaseAddress
@@ -150,6 +153,7 @@ class Extract:
     fields: tuple[Field, ...]
     queries: tuple[str, ...]
     decode: Callable[[pa.RecordBatch], pa.RecordBatch]
+    size: int = 0
 
 
 def quoted(name: str) -> str:

@@ -1,19 +1,22 @@
 """The command line: one short function a command; errors become exit codes here only.
 
 0 done, nothing to do included; 1 failed; 2 usage or settings; 3 a quality gate or a total failed;
-4 another run holds the project. Results go to stdout, talk goes to stderr.
+4 another run holds the project; 5 done, but something is held back. Results go to stdout, talk goes
+to stderr.
 """
 
 from __future__ import annotations
 
 import sys
+from collections.abc import Iterator, Sequence
 from datetime import UTC, datetime
 from io import TextIOWrapper
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from retailmart.cli import marts as marts_commands
 from retailmart.cli import quarantine, schema, secrets
 from retailmart.cli.common import (
     Output,
@@ -25,7 +28,11 @@ from retailmart.cli.common import (
     say,
 )
 from retailmart.cli.doctor import doctor
-from retailmart.errors import GateFailed, RetailmartError, SettingsError
+from retailmart.errors import GateFailed, NotAllDone, RetailmartError, SettingsError
+
+if TYPE_CHECKING:
+    from retailmart.door import OpenProject
+    from retailmart.report import RunReport
 
 app = typer.Typer(
     help="Turn till exports into data marts that balance to the cent.",
@@ -35,6 +42,7 @@ app = typer.Typer(
 )
 app.add_typer(quarantine.app, name="quarantine")
 app.add_typer(schema.app, name="schema")
+app.add_typer(marts_commands.app, name="marts")
 app.command()(doctor)
 app.add_typer(secrets.app, name="secrets")
 
@@ -68,47 +76,72 @@ def run(
     opened = open_at(project, settings)
     with console.watch() as watch:
         report = opened.run(moment, watch)
-    console.summary(report)
-    if output is Output.JSON:
-        print_json(report.to_dict())
+    _tell(report, output)
 
 
 @app.command()
 def undo(
     run_id: Annotated[int, typer.Argument(metavar="RUN", help="Its number, as status lists it.")],
     project: ProjectOption = Path(),
+    as_of: Annotated[
+        str | None,
+        typer.Option(
+            "--as-of",
+            metavar="TIME",
+            help="Compute for this moment (UTC), default that of the newest run that stays.",
+        ),
+    ] = None,
     output: OutputOption = Output.TEXT,
     settings: SetOption = None,
 ) -> None:
     """Take a run back out of raw, marts, database and archive, or say why that can't be."""
     from retailmart import console
 
+    moment = _moment(as_of)
     opened = open_at(project, settings)
     with console.watch() as watch:
-        report = opened.undo(run_id, None, watch)
-    console.summary(report)
-    if output is Output.JSON:
-        print_json(report.to_dict())
+        report = opened.undo(run_id, moment, watch)
+    _tell(report, output)
+
+
+@app.command()
+def abandon(project: ProjectOption = Path(), settings: SetOption = None) -> None:
+    """Let an open batch go that is not prepared yet; its files stay in landing."""
+    say(open_at(project, settings).abandon())
 
 
 @app.command()
 def check(project: ProjectOption = Path(), settings: SetOption = None) -> None:
     """Read all files of the project and tell every mistake. Only functions.py is executed."""
-    from retailmart.house import check_functions
+    from retailmart.house import check_definitions, check_published_names, expect_one_feed
 
     opened = open_at(project, settings).project
     opened.check_secrets()
-    check_functions(opened)
+    expect_one_feed(opened)
+    check_definitions(opened)
+    for table in check_published_names(opened):
+        say(f"{table.words}\n  {table.cure}")
     say(f"{len(opened.feeds)} feeds and {len(opened.marts)} marts, no mistake found")
 
 
 @app.command()
 def verify(
+    marts: Annotated[
+        list[str] | None,
+        typer.Argument(metavar="[MART]...", help="With --database: these marts, default all."),
+    ] = None,
     project: ProjectOption = Path(),
+    database: Annotated[
+        bool, typer.Option("--database", help="Compare the published tables with their marts.")
+    ] = False,
     engines: Annotated[
-        str,
-        typer.Option("--engines", metavar="NAMES", help="One or more, with commas in between."),
-    ] = "duckdb,spark",
+        str | None,
+        typer.Option(
+            "--engines",
+            metavar="NAMES",
+            help="One or more, with commas in between; default duckdb,spark.",
+        ),
+    ] = None,
     files: Annotated[
         str | None,
         typer.Option(
@@ -124,12 +157,26 @@ def verify(
     output: OutputOption = Output.TEXT,
     settings: SetOption = None,
 ) -> None:
-    """Prove that engines make the same marts of the lake's data as lie there; exit 3 if not."""
+    """Prove that engines make the same marts of the lake's data as lie there; exit 3 if not.
+
+    With --database: that published tables show the rows of their marts.
+    """
     from retailmart import console
     from retailmart.cli.verify import engine_names, runs_wanted, verified
     from retailmart.house import House
 
-    names, runs, moment = engine_names(engines), runs_wanted(files), _moment(as_of)
+    if database:
+        given = {"--engines": engines, "--files": files, "--as-of": as_of}
+        if others := [name for name, value in given.items() if value is not None]:
+            raise SettingsError(
+                [f"--database compares tables with the lake: {', '.join(others)} can't be used"]
+            )
+        _verify_database(open_at(project, settings), marts or [], output)
+        return
+    if marts:
+        raise SettingsError(["name marts with --database only: without it all are verified"])
+    names, runs = engine_names(engines or "duckdb,spark"), runs_wanted(files)
+    moment = _moment(as_of)
     opened = open_at(project, settings).project
     with console.watch() as watch, House.open(opened, watch) as house:
         report = verified(house, names, moment, runs)
@@ -142,21 +189,40 @@ def verify(
         raise GateFailed(f"{len(tables)} {are} not the same: {', '.join(tables)}")
 
 
+def _verify_database(opened: OpenProject, marts: Sequence[str], output: Output) -> None:
+    from retailmart import console
+
+    with console.watch() as watch:
+        report = opened.verify_database(marts, watch)
+    if output is Output.JSON:
+        print_json(report.to_dict())
+    else:
+        console.database_verification(report)
+    if names := [one.table or one.mart for one in report.different]:
+        tables = "1 table does" if len(names) == 1 else f"{len(names)} tables do"
+        raise GateFailed(
+            f"{tables} not show what the mart holds: {', '.join(names)}",
+        )
+
+
 @app.command()
 def status(
     project: ProjectOption = Path(), output: OutputOption = Output.TEXT, settings: SetOption = None
 ) -> None:
     """The last runs, the open batch, and files by state."""
     from retailmart.console import visible
+    from retailmart.house import held_marts
 
     with open_at(project, settings).ledger() as ledger:
         runs, batch, files = ledger.last_runs(10), ledger.open_batch(), ledger.count_files()
+        held = held_marts(ledger)
     if output is Output.JSON:
         print_json(
             {
                 "runs": [vars(line) for line in runs],
                 "open_batch": vars(batch) if batch else None,
                 "files": files,
+                "held": held,
             }
         )
         return
@@ -165,6 +231,8 @@ def status(
         print(f"run {line.run_id}  {line.started_at[:19]}  {line.state}{words}")
     if batch:
         print(f"open batch {batch.batch_id} ({batch.state.value}): the next run finishes it")
+    for name in held:
+        print(f"held back  {name}: the last run tells why; the next one tries again")
     for state, count in sorted(files.items()):
         print(f"{count:>8,} files {state}")
     if not runs:
@@ -185,6 +253,36 @@ def main() -> None:
     except (OSError, KeyboardInterrupt) as error:
         say(f"retailmart: {str(error) or 'interrupted'}\n  Run again to go on: retailmart run")
         sys.exit(1)
+
+
+def _tell(report: RunReport, output: Output) -> None:
+    """Print what a run did; NotAllDone where it is done but for something."""
+    from retailmart import console
+
+    console.summary(report)
+    if output is Output.JSON:
+        print_json(report.to_dict())
+    if problems := [*_held(report), *_all_refused(report)]:
+        words = "the run is done, but:\n  " + "\n  ".join(problems)
+        raise NotAllDone(words, "Nothing is lost: the next run tries again what is held back")
+
+
+def _held(report: RunReport) -> Iterator[str]:
+    if count := len(report.held):
+        marts = f"{count} marts are" if count > 1 else "1 mart is"
+        yield f"{marts} held back at the last good state"
+    for one in sorted(report.held, key=lambda one: one.cause is not None):
+        yield f"{one.mart}: {one.message}"
+        if one.hint:
+            yield f"  {one.hint}"
+    for table, why in report.unreadable.items():
+        yield f"table {table}: {why}"
+
+
+def _all_refused(report: RunReport) -> Iterator[str]:
+    for path in report.all_refused:
+        yield f"{path}: all of its rows are refused"
+        yield f"  See: retailmart quarantine show {path}; then deliver it again, corrected"
 
 
 def _moment(text: str | None) -> datetime | None:

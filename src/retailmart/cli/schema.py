@@ -228,10 +228,8 @@ def _looked_at(landing: Store, entry: Entry, feed: Feed) -> _Waiting | None:
 
 
 def _header(landing: Store, entry: Entry, feed: Feed) -> Layout | Refusal | None:
-    import csv
-
-    from retailmart.steps.check import format_of, read_header
-    from retailmart.steps.records import UnclosedQuote, records
+    from retailmart.steps.check import as_written, format_of, read_header
+    from retailmart.steps.records import records
     from retailmart.storage import EntryKind
 
     packed = entry.path.lower().endswith(".gz")
@@ -244,10 +242,11 @@ def _header(landing: Store, entry: Entry, feed: Feed) -> Layout | Refusal | None
         try:
             source = gzip.GzipFile(fileobj=stream) if packed else stream
             head.write_bytes(source.read(_LONGEST_HEADER))
+            feed = as_written(head, feed)
             first = next(records(head, feed), None)
-        except (OSError, EOFError, zlib.error, csv.Error, UnicodeError, UnclosedQuote):
+        except (OSError, EOFError, zlib.error, UnicodeError):
             return None  # the run tells what is wrong with it
-    return read_header(first, feed) if first else None
+    return read_header(first, feed) if first and feed.header else None
 
 
 def _say(words: str) -> None:

@@ -6,7 +6,9 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
 from datetime import datetime
+from hashlib import sha256
 from pathlib import Path
+from socket import gethostname
 from typing import TYPE_CHECKING
 
 from retailmart.errors import RetailmartError, SettingsError
@@ -14,6 +16,7 @@ from retailmart.errors import RetailmartError, SettingsError
 if TYPE_CHECKING:
     from retailmart.engines import Engine
     from retailmart.house import House
+    from retailmart.lake.places import Place
     from retailmart.report import Comparison, VerifyReport
     from retailmart.steps.load import LoadedFeed
     from retailmart.steps.pin import Pinned
@@ -89,11 +92,13 @@ class _Verification:
 
         self.house = house
         self.folder = folder
+        self.copies = folder / "deliveries"
         self.stack = stack
         # Of a lake in a bucket, files are fetched into this folder: a run that fetches the same
         # ones into its own is not met.
         store = store_at(house.project, house.project.settings.lake)
         self.lake = Lake(place_of(store, folder / "lake"))
+        self.places = {name: self._place(name) for name in engines}
         with house.step("open"):
             self.judge, _ = self._open(_JUDGE)
             # All of them first: what can't be opened is told before any work is done.
@@ -126,21 +131,28 @@ class _Verification:
         """An engine, and what closes it before the end."""
         from retailmart.engines import open_engine
 
-        project, workspace = self.house.project, self.lake.place.workspace
-        workspace.mkdir(parents=True, exist_ok=True)
+        project = self.house.project
+        self.lake.place.workspace.mkdir(parents=True, exist_ok=True)
         settings = project.settings.model_copy(update={"engine": name})
         with _on(name):
-            engine = open_engine(settings, [workspace], self.folder, self._fetch)
+            places = [self.lake.place, *self.places.values()]
+            engine = open_engine(settings, places, self.folder)
             closing = self.stack.enter_context(ExitStack())
             closing.callback(engine.close)
-            engine.add_functions(project.functions.load())
+            engine.add_functions(project.functions)
             engine.set_variables(self.house.variables())
         return engine, closing
 
-    def _fetch(self, table: TableState) -> None:
-        """Bring the lake's files here; what was written here is here."""
-        if Path(table.root).is_relative_to(self.lake.place.workspace):
-            self.lake.fetch(table)
+    def _place(self, name: str) -> Place:
+        """Where an engine writes: all of its machines see it, and in the end it is gone.
+
+        Its name is of this machine and folder, so that what a killed command left there can go.
+        """
+        lake, whose = self.lake.place, f"{gethostname()} {self.folder}"
+        beside = f".verify/{sha256(whose.encode()).hexdigest()[:12]}/{name}"
+        lake.forget(lake.workspace / beside)
+        self.stack.callback(lake.forget, lake.workspace / beside)
+        return lake.beside(beside, self.folder / name)
 
     def _pinned(self, runs: int) -> Pinned:
         from retailmart.database import told
@@ -169,28 +181,34 @@ class _Verification:
         from retailmart.steps.reparse import deliveries
 
         house = self.house
-        scratch = self.folder / "deliveries"
+        self.copies.mkdir()
         with told():
             found = deliveries(
-                house.ledger, house.archive, house.project, pinned, scratch, self.skipped
+                self.judge,
+                house.ledger,
+                house.archive,
+                house.project,
+                pinned,
+                self.copies,
+                self.skipped,
             )
             return list(found)
 
     def _made(self, name: str, pinned: Pinned, work: Plan, deliveries: Sequence[Delivery]) -> _Made:
         """Let one engine do all its work, and close it: the next needs the memory."""
-        from retailmart.lake.places import LocalPlace
         from retailmart.steps.rebuild import rebuild
         from retailmart.steps.reparse import parse_again
 
         engine, closing = self.engines[name]
-        place = self.folder / name
+        place = self.places[name]
         with self.house.step(name) as tell, _on(name), closing:
-            marts = rebuild(engine, LocalPlace(place), work, tell)
+            marts = rebuild(engine, place, work, tell)
             parsed = []
             for number, delivery in enumerate(deliveries):
                 tell(f"files of run {delivery.run_id}, {delivery.feed.name}")
-                beside = LocalPlace(place / "deliveries" / str(number))
-                parsed.append(parse_again(engine, beside, pinned, delivery))
+                below = f"deliveries/{number}"
+                beside = place.beside(below, place.workspace / below)
+                parsed.append(parse_again(engine, beside, pinned, delivery, self.copies))
         return _Made(marts, parsed)
 
     def _compare_marts(

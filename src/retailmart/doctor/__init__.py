@@ -1,4 +1,4 @@
-"""What could keep runs from working, asked of the project's real database, stores and machine."""
+"""Checks what could prevent runs, on the project's real database, stores and machine."""
 
 from __future__ import annotations
 
@@ -9,20 +9,23 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from retailmart.doctor.machine import examine_machine, examine_scratch
-from retailmart.errors import RetailmartError
-from retailmart.findings import Finding, ok, problem
+from retailmart.errors import RetailmartError, SettingsError
+from retailmart.findings import Finding, Level, ok, problem, warning
 from retailmart.house import PRIVATE, store_at
 from retailmart.project import Project
 from retailmart.storage import LocalFolder, Store
 
+# Tables with this many rows or more are not read for a check.
+_LARGE = 1_000_000
 Check = Callable[[], Iterator[Finding]]
 
 
 def examine(project: Project, *, spark: bool = False, seconds: float = 25.0) -> Iterator[Finding]:
-    """Check everything runs rely on, `spark` in any case if told so; findings in a fixed order.
+    """Check everything that runs rely on; check results come in a fixed order.
 
-    Nothing that exists is changed. Whatever does not answer in `seconds` is a finding too; they
-    are more than a connection is waited for, so that the reason is told and not only the silence.
+    `spark` checks Spark in any case. Nothing that exists is changed. An area that does not answer
+    in `seconds` is a check result too. This limit is longer than any connection's timeout, so that
+    the reason is shown and not only the silence.
     """
     areas: dict[str, Check] = {
         "project": lambda: _project(project),
@@ -49,7 +52,7 @@ def examine(project: Project, *, spark: bool = False, seconds: float = 25.0) -> 
 
 @dataclass
 class _Visit:
-    """One area's checks in a thread of their own: a hanging one holds up nobody."""
+    """One area's checks in a separate thread, so that a hanging area delays no other."""
 
     name: str
     check: Check
@@ -57,11 +60,11 @@ class _Visit:
     _ended: threading.Event = field(default_factory=threading.Event)
 
     def start(self) -> None:
-        # Not waited for at the end of the program.
+        # The program does not wait for it at its end.
         threading.Thread(target=self._ask, daemon=True).start()
 
     def findings(self, wait: float, patience: float) -> list[Finding]:
-        """What was found, as far as it came in time."""
+        """The check results that arrived in time."""
         if self._ended.wait(wait):
             return self._found
         cure = "See whether it is overloaded, or what stands between: firewall, proxy, VPN"
@@ -83,7 +86,7 @@ class _Visit:
             cure = f"See whether {error.filename or 'it'} can be read and written by this account"
             self._found.append(problem(check, error.strerror or type(error).__name__, cure))
         except Exception as error:
-            # Its words are unknown, a password could be in them.
+            # Its message is unknown and could hold a password.
             cure = "See what a run says: retailmart run"
             self._found.append(problem(check, f"failed with {type(error).__name__}", cure))
         finally:
@@ -96,7 +99,7 @@ def _project(project: Project) -> Iterator[Finding]:
 
 
 def _disks(project: Project) -> Iterator[Finding]:
-    from retailmart.database.health import sqlite_file
+    from retailmart.database import database_file
     from retailmart.storage.health import examine_disks
 
     folders = {
@@ -105,36 +108,83 @@ def _disks(project: Project) -> Iterator[Finding]:
         if isinstance(store, LocalFolder)
     }
     folders["scratch"] = project.folder / PRIVATE
-    file = sqlite_file(project.database_url(), project.folder)
+    file = database_file(project.database_url(), project.folder)
     if file:
         folders["database"] = file.parent
     yield from examine_disks(folders)
 
 
 def _database(project: Project) -> Iterator[Finding]:
-    from retailmart.database.health import examine_target, sqlite_file
+    from retailmart.database import database_file, examine_database
+    from retailmart.house import check_published_names
 
     url = project.database_url()
-    file = sqlite_file(url, project.folder)
+    file = database_file(url, project.folder)
     if file:
         yield from _local_disk(file)
-    yield from examine_target(url, project.folder, "database")
+    yield from examine_database(url, project.folder, "database", writes=True)
+    check = "database: published tables"
+    try:
+        for table in check_published_names(project):
+            yield warning(check, table.words, table.cure)
+    except SettingsError as error:
+        for words in error.problems:
+            yield problem(check, words, str(error.hint))
 
 
 def _local_disk(file: Path) -> Iterator[Finding]:
-    """SQLite's log needs memory that all its users share: over a network there is none."""
+    """SQLite's log needs memory that all its users share; a network file system has none."""
     from retailmart.storage.health import network_file_system
 
     if kind := network_file_system(file.parent):
-        cure = "Put it on a local disk, or use MySQL: `database` in retailmart.yml"
+        cure = "Put it on a local disk, or use a server: `database` in retailmart.yml"
         found = f"{file} is on a network file system ({kind}), where SQLite can break it"
         yield problem("database: disk", found, cure)
 
 
 def _source(project: Project, name: str) -> Iterator[Finding]:
-    from retailmart.database.health import examine_source
+    from retailmart.database import examine_database
 
-    yield from examine_source(project.source_url(name), project.folder, f"source {name}")
+    answers = True
+    url = project.source_url(name)
+    for finding in examine_database(url, project.folder, f"source {name}", writes=False):
+        answers = answers and finding.level is not Level.PROBLEM
+        yield finding
+    if answers:
+        yield from _values(project, name)
+
+
+def _values(project: Project, name: str) -> Iterator[Finding]:
+    """Read the tables that marts read, as a run would; report a value that no type holds."""
+    from retailmart.database import open_database
+    from retailmart.database.source import extract_of, read_table, table_names
+    from retailmart.house import is_mentioned
+    from retailmart.project.table import undeclared
+
+    check = f"source {name}: values"
+    database = open_database(project.source_url(name), project.folder, must_exist=True)
+    wrong = read = large = 0
+    try:
+        offered = table_names(database)
+        declared = {table.table: table for table in project.tables.values()}
+        for found in sorted(offered):
+            table = declared.get(found) or undeclared(found)
+            if table.source not in (None, name) or not is_mentioned(project, table.name):
+                continue
+            try:
+                if extract_of(database, found, _LARGE) is not None:
+                    large += 1
+                    continue
+                read_table(database, found, table.rules)
+                read += 1
+            except RetailmartError as error:
+                wrong += 1
+                yield problem(check, error.message, error.hint or "Correct it in the source")
+    finally:
+        database.dispose()
+    if not wrong:
+        left = f"; {large} large ones were not tried" if large else ""
+        yield ok(check, f"all values of {read} tables can be read{left}")
 
 
 def _store(project: Project, use: str) -> Iterator[Finding]:
@@ -160,9 +210,21 @@ def _s3(project: Project) -> Iterator[Finding]:
 
 
 def _spark(project: Project, asked: bool) -> Iterator[Finding]:
+    from retailmart.engines import has_workers
+
+    uses = has_workers(project.settings)
+    if not (uses or asked):
+        return
     from retailmart.engines.spark.health import examine_spark
 
-    yield from examine_spark(project.settings, project.folder / PRIVATE, asked=asked)
+    found = []
+    for finding in examine_spark(project.settings.spark):
+        found.append(finding)
+        yield finding
+    if uses and all(finding.level is Level.OK for finding in found):
+        from retailmart.doctor.workers import examine_workers
+
+        yield from examine_workers(project)
 
 
 def _places(project: Project) -> dict[str, str]:

@@ -1,4 +1,4 @@
-"""The machine runs work on: Python, memory, scratch."""
+"""Checks the machine that runs work on: Python, memory, scratch."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ _GB = 10**9
 _LITTLE = _GB
 _UNITS = {"KB": 10**3, "MB": 10**6, "GB": 10**9, "TB": 10**12}
 _UNITS |= {"KIB": 2**10, "MIB": 2**20, "GIB": 2**30, "TIB": 2**40}
-# A container's share of the machine, in the newer way and the older.
+# A container's memory limit, in the newer and in the older control groups.
 _GROUPS = (
     ("/sys/fs/cgroup/memory.max", "/sys/fs/cgroup/memory.current"),
     (
@@ -28,7 +28,7 @@ _GROUPS = (
 
 
 def examine_machine(memory_limit: str | None) -> Iterator[Finding]:
-    """Python and memory; `memory_limit` as in the settings."""
+    """Check Python and memory; `memory_limit` as in the settings."""
     found = f"{platform.python_version()}, retailmart {version('retailmart')}"
     yield ok("machine: Python", found)
     free = free_memory()
@@ -37,7 +37,7 @@ def examine_machine(memory_limit: str | None) -> Iterator[Finding]:
 
 
 def examine_scratch(private: Path) -> Iterator[Finding]:
-    """The folder of files that are being read; its lock tells runs of one machine apart."""
+    """Check the folder for files in use; its lock separates the runs of one machine."""
     from retailmart.storage.health import examine_folder, nearest
 
     written = examine_folder(private, "scratch: write")
@@ -60,7 +60,7 @@ def examine_scratch(private: Path) -> Iterator[Finding]:
 
 
 def free_memory() -> int | None:
-    """What this process may still take, in bytes; None where the system does not tell."""
+    """The memory that this process may still take, in bytes; None if the system does not say."""
     free = []
     with suppress(OSError, StopIteration, ValueError):
         text = Path("/proc/meminfo").read_text(encoding="ascii")
@@ -89,6 +89,6 @@ def _memory(free: int, memory_limit: str | None) -> Finding:
 
 
 def _bytes(amount: str) -> float:
-    """The settings have proven that it is an amount."""
+    """An amount in bytes; the settings have already validated it."""
     number, unit = re.findall(r"[\d.]+|[A-Z]+", amount.upper())
     return float(number) * _UNITS[unit]

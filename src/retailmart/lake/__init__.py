@@ -1,4 +1,4 @@
-"""The lake: Delta tables in a folder or bucket. Engines write files; only this room commits."""
+"""The lake: Delta tables in a folder or bucket. Engines write files; only this package commits."""
 
 from __future__ import annotations
 
@@ -22,9 +22,11 @@ if TYPE_CHECKING:
 
 __all__ = ["Lake", "place_of"]
 
-# One lane a table, in every commit: the app transaction that tells which batch it holds.
+# Each table has one application transaction id, in every commit; it records the latest batch.
 _LANE = "retailmart"
-# A table is opened from its last checkpoint and the entries since: in a bucket, a request each.
+# The key for the batch in a commit's own metadata.
+_BATCH = "retailmart_batch"
+# A table is opened from its last checkpoint and later entries: in a bucket, a request each.
 _CHECKPOINT_EVERY = 10
 _DELTA_NAMES = {
     "INT": "integer",
@@ -42,24 +44,24 @@ _OUR_NAMES = {delta: name for name, delta in _DELTA_NAMES.items()}
 
 @dataclass(frozen=True)
 class Lake:
-    """Tables in one place, each named by its path: `raw/sales`, `marts/sales_mart`.
+    """Tables in one location, each named by its path: `raw/sales`, `marts/sales_mart`.
 
-    `fence` is the writer's: a run that was stopped and wakes late can't write over the files of
-    the one that took its work over, because no two fences share a file name.
+    `fence` is the writer's fencing token. A run that was stopped and resumes late cannot overwrite
+    the files of the run that replaced it, because no two fencing tokens share a file name.
     """
 
     place: Place
     fence: int = 0
-    # A table that was opened once is read on from where it was: a bucket is asked for new log
-    # entries only.
+    # A table that was opened once is only updated later: a bucket is asked for new log entries
+    # only.
     _opened: dict[str, DeltaTable] = field(default_factory=dict, compare=False, repr=False)
 
     def folder(self, table: str) -> Path:
-        """Where engines write a table's files, and read them."""
+        """The folder where engines read and write a table's files."""
         return self.place.workspace / table
 
     def state(self, table: str, version: int | None = None) -> TableState | None:
-        """A table as it is, or was at `version`; None where it is not (any more)."""
+        """A table now, or at `version`; None if it does not exist (any more)."""
         handle = self._open(table, version)
         if handle is None:
             return None
@@ -71,20 +73,37 @@ class Lake:
         handle = self._open(table)
         return handle.version() if handle else None
 
-    def fetch(self, table: TableState) -> None:
-        """Make a table's files readable here."""
-        name = Path(table.root).relative_to(self.place.workspace).as_posix()
-        self.place.fetch(name, table.files)
+    def batches(self, table: str) -> list[tuple[int, int | None]]:
+        """The versions of a table, oldest first, with the batch of each.
+
+        None marks a commit by another program, for example after someone compacted the table.
+        """
+        handle = self._open(table)
+        if handle is None:
+            return []
+        with self._told():
+            entries = handle.history()
+        marked = [(int(one["version"]), one.get(_BATCH)) for one in reversed(entries)]
+        return [(version, None if mark is None else int(mark)) for version, mark in marked]
+
+    def has_files(self, table: str, state: TableState) -> bool:
+        """Whether all files of a version still exist: a vacuum removes those of old versions."""
+        folder = self.folder(table)
+        if all((folder / file.path).exists() for file in state.files):
+            return True  # in a bucket: also files that were fetched earlier
+        there = set(self.place.data_files(table))
+        return all(file.path in there for file in state.files)
 
     def keep(self, change: TableChange) -> None:
-        """Make what an engine wrote for a change survive whatever happens to this machine."""
-        self.place.keep(change.table, [file.path for file in change.adds])
+        """Persist an engine's files for a change, so that they survive this machine."""
+        self.place.keep(change.table, change.adds)
 
     def commit(self, change: TableChange, batch_id: int) -> int:
         """Apply a change exactly once for this batch; return the table's version.
 
-        A repeated call sees the batch in the table's lane and does nothing. The same handle that
-        looked also commits, so another commit in between is a conflict and not a double count.
+        A repeated call finds the batch in the table's application transaction id and does nothing.
+        The same handle checks and commits, so another commit in between is a conflict and not a
+        double count.
         """
         handle = self._open(change.table) or self._create(change)
         if not self._holds(handle, batch_id):
@@ -96,19 +115,19 @@ class Lake:
         return int(done.version())
 
     def mend(self, table: str) -> None:
-        """Make a table readable whose last commit a power cut has torn, before it is looked at.
+        """Make a table readable after a power cut has torn its last commit; call it before reading.
 
-        Nothing relies on such a commit yet: the batch is still to be finished.
+        Nothing depends on such a commit yet, because the batch is still to be finished.
         """
         self._opened.pop(table, None)
         self.place.mend_log(table)
 
     def prefix(self, batch_id: int) -> str:
-        """How the names of a batch's data files begin, as this writer writes them."""
+        """The prefix of a batch's data file names, as this writer writes them."""
         return f"{_batch_prefix(batch_id)}f{self.fence:04d}-"
 
     def orphans(self, table: str, batch_id: int) -> list[str]:
-        """Files that attempts at this batch wrote and no commit of the table holds."""
+        """Files that attempts at this batch wrote and that no commit of the table holds."""
         state = self.state(table)
         held = {file.path for file in state.files} if state else set()
         return [
@@ -118,7 +137,7 @@ class Lake:
         ]
 
     def strays(self, table: str, decided: Mapping[int, int | None]) -> list[str]:
-        """Files of other attempts than the one that decided their batch (batch → fence).
+        """Orphaned files: those of attempts other than the deciding one (batch → fencing token).
 
         Files of batches that `decided` does not name are left alone.
         """
@@ -135,7 +154,7 @@ class Lake:
         if version is None and (known := self._opened.pop(table, None)) is not None:
             with self._told():
                 known.update_incremental()
-            self._opened[table] = known  # not where that failed
+            self._opened[table] = known  # only after success
             return known
         if not self.place.has(table):
             return None
@@ -159,17 +178,17 @@ class Lake:
                 return None
             except DeltaError as error:
                 if version is not None and not _is_unreachable(error):
-                    return None  # that far back the log is gone
+                    return None  # the log no longer goes back that far
                 raise
 
     def _holds(self, handle: DeltaTable, batch_id: int) -> bool:
-        """Whether a table's lane tells that this batch is in it."""
+        """Whether the table's application transaction id says that this batch is in it."""
         with self._told():
             return (handle.transaction_version(_LANE) or 0) >= batch_id
 
     @contextmanager
     def _told(self) -> Iterator[None]:
-        """A store that can't be reached, in our words."""
+        """Translate the errors of an unreachable store."""
         from deltalake.exceptions import DeltaError
 
         try:
@@ -214,26 +233,30 @@ class Lake:
         gone = set(change.removes)
         going = [file for file in known.files if file.path in gone]
         mode = "append"
-        if handle.schema() == schema:
+        same_layout = known.partition_by == change.partition_by
+        if handle.schema() == schema and same_layout:
             adds += [RemoveAction(f.path, True, now, f.size, dict(f.partition)) for f in going]
         elif len(going) == len(known.files):
-            mode = "overwrite"  # the one mode that takes a new schema; it removes all by itself
+            mode = "overwrite"  # the only mode that accepts a new schema; it removes files
         else:
             raise RetailmartError(f"{change.table} would get other columns and keep old files")
         properties = CommitProperties(
-            custom_metadata={"retailmart_batch": str(batch_id)},
+            custom_metadata={_BATCH: str(batch_id)},
             max_commit_retries=0,
             app_transactions=[Transaction(_LANE, batch_id)],
         )
         try:
             with self._told():
+                if not same_layout:
+                    self._replace(change, adds, properties)
+                    return
                 handle.create_write_transaction(
                     adds,
                     mode,
                     schema,
                     list(change.partition_by),
                     commit_properties=properties,
-                    # Old entries stay: where a power cut tears a checkpoint, they are needed.
+                    # Old entries stay: if a power cut tears a checkpoint, they are needed.
                     post_commithook_properties=PostCommitHookProperties(cleanup_expired_logs=False),
                 )
         except (CommitFailedError, Unavailable):
@@ -242,6 +265,23 @@ class Lake:
             again = self._open(change.table)
             if again is None or not self._holds(again, batch_id):
                 raise
+
+    def _replace(self, change: TableChange, adds: list[Any], properties: Any) -> None:
+        """Replace a table to give it other partition columns; no write can do that."""
+        from deltalake.transaction import create_table_with_add_actions
+
+        create_table_with_add_actions(
+            self.place.address(change.table),
+            _schema(change.fields),
+            adds,
+            mode="overwrite",
+            partition_by=list(change.partition_by),
+            name=change.table,
+            storage_options=dict(self.place.options()),
+            configuration={"delta.checkpointInterval": str(_CHECKPOINT_EVERY)},
+            commit_properties=properties,
+        )
+        self._opened.pop(change.table, None)
 
 
 def _batch_prefix(batch_id: int) -> str:
@@ -253,7 +293,7 @@ def _name(path: str) -> str:
 
 
 def _is_unreachable(error: Exception) -> bool:
-    """The Delta library has no error of its own for a store that fails."""
+    """Whether a store failed; the Delta library has no error class for that."""
     return any(word in str(error) for word in _UNREACHABLE)
 
 

@@ -1,6 +1,6 @@
-"""Where a lake's tables lie: on this machine's disk, or in a bucket with a workspace here.
+"""Where a lake's tables are: on this machine's disk, or in a bucket with a local workspace.
 
-Engines read and write local files only; a place brings them here and takes them home.
+Engines read and write local files only. A `Place` fetches files to this machine and stores them.
 """
 
 from __future__ import annotations
@@ -9,16 +9,17 @@ import errno
 import json
 import os
 import shutil
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol, cast
 
+from retailmart.errors import GateFailed
 from retailmart.storage import LocalFolder, Store, sync_file, sync_folder
-from retailmart.tables import DataFile
+from retailmart.tables import DataFile, TableState
 
 if TYPE_CHECKING:
     from retailmart.storage.s3 import S3Folder
@@ -29,16 +30,16 @@ _LOG = "_delta_log"
 _LAST_CHECKPOINT = "_last_checkpoint"
 _INSIGHTS = "business_insights"
 _MARK = "_SUCCESS"
-# Beside the dates, and out of the way of whoever reads them all.
+# Next to the date folders, but outside any path that reads all of them.
 _HALF = ".half"
 
 
 @dataclass(frozen=True)
 class Showing:
-    """Data files of a table as they are shown for plain readers, all of them or nothing.
+    """An export: data files of a table for plain Parquet readers, all of them or none.
 
-    `folder` is a date and a name, `parts` maps paths in it to the table's files, `files` to
-    contents. `mark` tells one showing from another.
+    `folder` is a date and a name, `parts` maps paths in it to the table's files, and `files` maps
+    paths to contents. `mark` is the version tag that identifies the export.
     """
 
     folder: str
@@ -49,7 +50,7 @@ class Showing:
 
 
 class Place(Protocol):
-    """What the lake needs to know of where its tables lie. `table` is a path like raw/sales."""
+    """What the lake needs to know about its location. `table` is a path like raw/sales."""
 
     def __str__(self) -> str: ...
 
@@ -57,11 +58,35 @@ class Place(Protocol):
     def workspace(self) -> Path:
         """The folder below which engines read and write."""
 
+    def on(self, workspace: Path) -> Place:
+        """The same location as another machine sees it, which has this workspace."""
+
+    def holds(self, root: str) -> bool:
+        """Whether it holds a table's root, as named on the machine that opened the location."""
+
+    def here(self, table: TableState) -> TableState:
+        """A table with its files readable on this machine."""
+
+    def folder(self, root: Path) -> Path:
+        """Where this machine works on the files that belong below a root."""
+
+    def send(self, root: Path, files: Sequence[DataFile]) -> None:
+        """Store files that were written on this machine, under the root that they belong to."""
+
+    def remove(self, root: Path, files: Sequence[DataFile]) -> None:
+        """Remove data files that belong below a root."""
+
+    def forget(self, root: Path) -> None:
+        """Remove all data files below a root."""
+
+    def beside(self, name: str, workspace: Path) -> Place:
+        """A separate location for other tables, seen by all machines that see this one."""
+
     def address(self, table: str) -> str:
-        """What the Delta library opens."""
+        """The address that the Delta library opens."""
 
     def options(self) -> Mapping[str, str]:
-        """How the Delta library gets there."""
+        """The Delta library's options for access."""
 
     def has(self, table: str) -> bool:
         """Whether the table has a log."""
@@ -72,40 +97,40 @@ class Place(Protocol):
     def fetch(self, table: str, files: Iterable[DataFile]) -> None:
         """Make data files readable in the workspace."""
 
-    def keep(self, table: str, paths: Iterable[str]) -> None:
-        """Make data files that an engine wrote survive this machine's next power cut."""
+    def keep(self, table: str, files: Iterable[DataFile]) -> None:
+        """Make data files that an engine wrote survive a power cut of this machine."""
 
     def keep_log(self, table: str, version: int) -> None:
-        """Make a log entry survive, and what the Delta library wrote behind it."""
+        """Make a log entry survive, and the files that the Delta library wrote after it."""
 
     def mend_log(self, table: str) -> None:
-        """Take away what a power cut has torn of the log; nothing relies on it yet."""
+        """Remove the part of the log that a power cut has torn; nothing depends on it yet."""
 
     def data_files(self, table: str) -> Iterator[str]:
         """The paths of all Parquet files of a table, committed or not."""
 
     def discard(self, table: str, path: str) -> None:
-        """Take a data file away."""
+        """Remove a data file."""
 
     def tidy(self) -> None:
-        """Give back what only helps to be fast, where it has grown large."""
+        """Shrink the local cache where it has grown large."""
 
     def shown(self, folder: str) -> str | None:
-        """The mark of what is shown in a folder; None where nothing is, or not all of it."""
+        """The version tag of a folder's export; None if there is none, or it is incomplete."""
 
     def show(self, showing: Showing, fence: int, prove: Callable[[], None]) -> None:
-        """Show it in the place of what its folder held. Can be repeated after a crash.
+        """Export in place of the folder's old content. It can be repeated after a crash.
 
-        `prove` is called before anything can be seen; where it raises, nothing is.
+        `prove` verifies the lease before anything becomes visible; if it raises, nothing does.
         """
 
     def sweep_shown(self, fence: int) -> None:
-        """Take away what writers up to this one have shown half."""
+        """Remove incomplete exports of writers up to this one."""
 
 
 @dataclass(frozen=True)
 class LocalPlace:
-    """Tables below a folder of this machine; the workspace is the place itself."""
+    """Tables below a folder of this machine; the workspace is that same folder."""
 
     root: Path
 
@@ -115,6 +140,37 @@ class LocalPlace:
     @property
     def workspace(self) -> Path:
         return self.root
+
+    def on(self, workspace: Path) -> LocalPlace:
+        """A folder that machines share has one path."""
+        return self
+
+    def holds(self, root: str) -> bool:
+        return Path(root).is_relative_to(self.root)
+
+    def here(self, table: TableState) -> TableState:
+        return table
+
+    def folder(self, root: Path) -> Path:
+        return root
+
+    def send(self, root: Path, files: Sequence[DataFile]) -> None:
+        self.keep(root.relative_to(self.root).as_posix(), files)
+
+    def remove(self, root: Path, files: Sequence[DataFile]) -> None:
+        for file in files:
+            (root / file.path).unlink(missing_ok=True)
+
+    def forget(self, root: Path) -> None:
+        shutil.rmtree(root, ignore_errors=True)
+        for folder in root.parents:
+            if folder == self.root or not folder.is_relative_to(self.root):
+                break
+            with suppress(OSError):  # someone else has files there
+                folder.rmdir()
+
+    def beside(self, name: str, workspace: Path) -> LocalPlace:
+        return LocalPlace(workspace)
 
     def address(self, table: str) -> str:
         return str(self.root / table)
@@ -126,19 +182,19 @@ class LocalPlace:
         return (self.root / table / _LOG).is_dir()
 
     def tables(self) -> list[str]:
-        folders = (path for path in self.root.glob("*/*") if path.is_dir())
+        folders = (path for path in self.root.glob("[!.]*/*") if path.is_dir())
         names = (path.relative_to(self.root).as_posix() for path in folders)
         return sorted(name for name in names if not name.startswith(f"{_INSIGHTS}/"))
 
     def fetch(self, table: str, files: Iterable[DataFile]) -> None:
-        """They are here."""
+        """Nothing to do: they are on this machine."""
 
-    def keep(self, table: str, paths: Iterable[str]) -> None:
+    def keep(self, table: str, files: Iterable[DataFile]) -> None:
         folder = self.root / table
-        files = [folder / path for path in paths]
+        paths = [folder / file.path for file in files]
         with ThreadPoolExecutor(_AT_ONCE) as pool:
-            list(pool.map(sync_file, files))
-            list(pool.map(sync_folder, _parents(files, self.root)))
+            list(pool.map(sync_file, paths))
+            list(pool.map(sync_folder, _parents(paths, self.root)))
 
     def keep_log(self, table: str, version: int) -> None:
         log = self.root / table / _LOG
@@ -174,7 +230,7 @@ class LocalPlace:
         (self.root / table / path).unlink(missing_ok=True)
 
     def tidy(self) -> None:
-        """Nothing is kept twice."""
+        """Nothing to do: no file is stored twice."""
 
     def shown(self, folder: str) -> str | None:
         with suppress(FileNotFoundError, NotADirectoryError):
@@ -182,7 +238,7 @@ class LocalPlace:
         return None
 
     def show(self, showing: Showing, fence: int, prove: Callable[[], None]) -> None:
-        """Written beside as links, and renamed."""
+        """Write links in a separate folder, then rename it."""
         target = self.root / _INSIGHTS / showing.folder
         half = self.root / _INSIGHTS / _HALF / f"{fence:04d}"
         new, old = half / "new", half / "old"
@@ -215,16 +271,54 @@ class LocalPlace:
 
 @dataclass(frozen=True)
 class RemotePlace:
-    """Tables in a bucket. Their files are immutable, so those that were here once may stay here.
+    """Tables in a bucket. Their files are immutable, so fetched files may stay in the workspace.
 
-    What an engine wrote is sent home before the ledger relies on it.
+    An engine's files are uploaded before the ledger relies on them. `home` is the workspace of the
+    machine that opened the location; tables' roots are named by it.
     """
 
     store: S3Folder
     workspace: Path
+    home: Path | None = None
 
     def __str__(self) -> str:
         return str(self.store)
+
+    def on(self, workspace: Path) -> RemotePlace:
+        return replace(self, workspace=workspace, home=self._home)
+
+    def holds(self, root: str) -> bool:
+        return Path(root).is_relative_to(self._home)
+
+    def here(self, table: TableState) -> TableState:
+        self.fetch(self._table(Path(table.root)), table.files)
+        return replace(table, root=str(self.folder(Path(table.root))))
+
+    def folder(self, root: Path) -> Path:
+        return self.workspace / self._table(root)
+
+    def send(self, root: Path, files: Sequence[DataFile]) -> None:
+        self.keep(self._table(root), files)
+
+    def remove(self, root: Path, files: Sequence[DataFile]) -> None:
+        for file in files:
+            self.discard(self._table(root), file.path)
+
+    def forget(self, root: Path) -> None:
+        table = self._table(root)
+        for name in self.store.names(table):
+            self.store.discard(name)
+        shutil.rmtree(self.folder(root), ignore_errors=True)
+
+    def beside(self, name: str, workspace: Path) -> RemotePlace:
+        return RemotePlace(self.store.below(name), workspace)
+
+    def _table(self, root: Path) -> str:
+        return root.relative_to(self._home).as_posix()
+
+    @property
+    def _home(self) -> Path:
+        return self.home or self.workspace
 
     def address(self, table: str) -> str:
         return f"{self.store}/{table}"
@@ -236,7 +330,7 @@ class RemotePlace:
         return self.store.any_below(f"{table}/{_LOG}")
 
     def tables(self) -> list[str]:
-        rooms = (room for room in self.store.folders("") if room != _INSIGHTS)
+        rooms = (r for r in self.store.folders("") if r != _INSIGHTS and not r.startswith("."))
         return sorted(table for room in rooms for table in self.store.folders(room))
 
     def fetch(self, table: str, files: Iterable[DataFile]) -> None:
@@ -245,15 +339,16 @@ class RemotePlace:
         with ThreadPoolExecutor(_AT_ONCE) as pool:
             list(pool.map(partial(self._fetch, table), missing))
 
-    def keep(self, table: str, paths: Iterable[str]) -> None:
+    def keep(self, table: str, files: Iterable[DataFile]) -> None:
+        """Upload the files on this machine; other machines have sent theirs."""
         with ThreadPoolExecutor(_AT_ONCE) as pool:
-            list(pool.map(partial(self._send, table), paths))
+            list(pool.map(partial(self._send, table), files))
 
     def keep_log(self, table: str, version: int) -> None:
-        """The store has it for good once it answered."""
+        """Nothing to do: what the store has acknowledged is durable."""
 
     def mend_log(self, table: str) -> None:
-        """An object is there as a whole or not at all."""
+        """Nothing to do: an object exists as a whole or not at all."""
 
     def data_files(self, table: str) -> Iterator[str]:
         for name in self.store.names(table):
@@ -266,7 +361,7 @@ class RemotePlace:
         (self.workspace / table / path).unlink(missing_ok=True)
 
     def tidy(self) -> None:
-        """Keep what was used last, up to a few gigabytes."""
+        """Keep the most recently used files, up to a few gigabytes."""
         here = [path for path in self.workspace.rglob("*.parquet") if path.is_file()]
         seen = sorted(((path.stat(), path) for path in here), key=lambda item: -item[0].st_atime)
         total = 0
@@ -283,13 +378,13 @@ class RemotePlace:
         return None
 
     def show(self, showing: Showing, fence: int, prove: Callable[[], None]) -> None:
-        """Copied by the store. Nothing can be renamed: the mark goes first and comes last."""
+        """Let the store copy it. It cannot rename: remove the version tag first, write it last."""
         base, note = f"{_INSIGHTS}/{showing.folder}", f"{_INSIGHTS}/{_HALF}/{showing.folder}"
         prove()
         self.store.put(note, f"{fence}".encode())
         self.store.discard(f"{base}/{_MARK}")
         there = {name.removeprefix(f"{base}/") for name in self.store.names(base)}
-        # A part that has the name has the content: data files never change.
+        # A part with that name has that content: data files never change.
         missing = [item for item in showing.parts.items() if item[0] not in there]
         gone = there - {*showing.parts, *showing.files, _MARK}
         with ThreadPoolExecutor(_AT_ONCE) as pool:
@@ -316,12 +411,19 @@ class RemotePlace:
     def _fetch(self, table: str, file: DataFile) -> None:
         self.store.fetch(f"{table}/{file.path}", self.workspace / table / file.path)
 
-    def _send(self, table: str, path: str) -> None:
-        self.store.copy_in(self.workspace / table / path, f"{table}/{path}")
+    def _send(self, table: str, file: DataFile) -> None:
+        key, here = f"{table}/{file.path}", self.workspace / table / file.path
+        if _is_here(here, file.size):
+            self.store.copy_in(here, key)
+        elif (there := self.store.entry(key)) is None or there.size != file.size:
+            raise GateFailed(
+                f"{self.store}/{key} is not there as it was written; nothing was committed",
+                "Run again: retailmart run",
+            )
 
 
 def place_of(store: Store, workspace: Path) -> Place:
-    """The place of a lake that lies in `store`; `workspace` is used where that is not here."""
+    """The location of a lake in `store`; `workspace` is used if the store is remote."""
     if isinstance(store, LocalFolder):
         return LocalPlace(store.root)
     return RemotePlace(cast("S3Folder", store), workspace)
@@ -353,7 +455,7 @@ def _is_here(path: Path, size: int) -> bool:
 
 
 def _link(file: Path, name: Path) -> None:
-    """Give a data file another name, or where the file system has no links, a copy."""
+    """Give a data file a second name, or copy it if the file system has no links."""
     try:
         os.link(file, name)
     except OSError as error:
@@ -364,6 +466,6 @@ def _link(file: Path, name: Path) -> None:
 
 
 def _parents(files: Iterable[Path], root: Path) -> list[Path]:
-    """The folders that hold the files' names, those above them included, up to `root`."""
+    """The folders that hold the files, and their parents, up to `root`."""
     folders = {parent for file in files for parent in file.parents if parent.is_relative_to(root)}
     return sorted(folders, reverse=True)

@@ -1,4 +1,4 @@
-"""The ledger knows every file, its state and its totals. Every change is one fenced transaction."""
+"""The ledger records every file, its state and totals. Each change is one fenced transaction."""
 
 from __future__ import annotations
 
@@ -13,7 +13,17 @@ from datetime import UTC, datetime, timedelta
 from decimal import Decimal
 from typing import Any, TypeVar
 
-from sqlalchemy import Connection, Engine, bindparam, delete, func, insert, select, update
+from sqlalchemy import (
+    Connection,
+    Engine,
+    bindparam,
+    delete,
+    func,
+    insert,
+    inspect,
+    select,
+    update,
+)
 from sqlalchemy.exc import DatabaseError
 
 from retailmart.errors import RetailmartError
@@ -28,21 +38,23 @@ from retailmart.ledger.values import (
     MartRecord,
     NewFile,
     Outcome,
+    PublishedTable,
     RunRecord,
     Schema,
     SchemaRecord,
     SourceRecord,
     Totals,
+    name_hash,
     read_schema,
 )
 
 __all__ = ["Lease", "Ledger", "claim"]
 
-# The option of a connection that takes no lock; `database` begins its transactions accordingly.
+# The connection option for reads without a lock; `database` begins transactions accordingly.
 READS = "retailmart_reads"
-# A row beside the lease says when the next look for stray files is due.
+# A row next to the lease says when the next search for orphaned files is due.
 _SWEEP = "sweep"
-# Seconds between looks at tables that another first run is making.
+# Seconds between attempts while another first run creates the tables.
 _PAUSES = (0.1, 0.3, 1.0, 3.0)
 _SWEPT_EVERY = timedelta(days=1)
 _IDS_AT_ONCE = 1000
@@ -55,7 +67,7 @@ _OPEN = (BatchState.ACTIVE, BatchState.PREPARED, BatchState.COMMITTED, BatchStat
 
 @dataclass(frozen=True)
 class Ledger:
-    """The ledger's tables in one database; writes prove the lease in their own transaction."""
+    """The ledger's tables in one database; writes verify the lease in their own transaction."""
 
     engine: Engine
     lease: Lease | None = None
@@ -71,14 +83,19 @@ class Ledger:
                     migrate(connection)
                 return
             except DatabaseError:
-                # First runs at once: where creating a table ends a transaction, each meets what
-                # the others have half made, and each step may be taken again.
+                # Several first runs at once: where creating a table ends a transaction, each run
+                # meets tables that the others have half created. Each step can be repeated.
                 if pause is None:
                     raise
                 time.sleep(pause)
 
+    def is_there(self) -> bool:
+        """Whether the database has a ledger, from this release or an older one."""
+        with self._reading() as connection:
+            return inspect(connection).has_table(t.marts.name)
+
     def _reading(self) -> Connection:
-        """A connection that only reads, and so waits for nobody who writes."""
+        """A connection that only reads, and so does not wait for writers."""
         return self.engine.execution_options(**{READS: True}).connect()
 
     @contextmanager
@@ -93,9 +110,9 @@ class Ledger:
     # runs
 
     def open_run(self, as_of: datetime) -> int:
-        """Record that a run began; a run that was killed before is closed as such.
+        """Record that a run began; a run that was killed before is closed as killed.
 
-        What it left lying is looked for at once then, not only when the next look is due.
+        In that case the search for its orphaned files is due at once.
         """
         with self.transaction() as connection:
             killed = connection.execute(
@@ -123,14 +140,14 @@ class Ledger:
             )
 
     def sweep_is_due(self) -> bool:
-        """Whether it is time to look for files that no batch holds."""
+        """Whether it is time to search for orphaned files."""
         query = select(t.lease.c.expires_at).where(t.lease.c.name == _SWEEP)
         with self._reading() as connection:
             due = connection.scalar(query)
         return due is None or due <= _now()
 
     def mark_swept(self) -> None:
-        """They were looked for; the next look is due in a day."""
+        """Record a search for orphaned files; the next one is due in a day."""
         due = (datetime.now(UTC) + _SWEPT_EVERY).isoformat()
         with self.transaction() as connection:
             _put(connection, t.lease, {"name": _SWEEP}, {"fence": 0, "expires_at": due})
@@ -187,9 +204,9 @@ class Ledger:
         new_files: Iterable[NewFile],
         undoes: int | None = None,
     ) -> Batch:
-        """Make the batch: its files and their states become known in one transaction.
+        """Create the batch: record its files and their states in one transaction.
 
-        `undoes` is the run whose files leave with it, if it takes one back.
+        `undoes` is the run whose files leave with it, if it undoes one.
         """
         with self.transaction() as connection:
             stamp = _free_stamp(connection)
@@ -213,7 +230,7 @@ class Ledger:
         return self._files(t.files.c.batch_id == batch_id)
 
     def run_exists(self, run_id: int) -> bool:
-        """Whether there was such a run."""
+        """Whether this run exists."""
         with self._reading() as connection:
             return bool(connection.scalar(select(t.runs.c.run_id).where(t.runs.c.run_id == run_id)))
 
@@ -225,7 +242,7 @@ class Ledger:
             )
 
     def batches_of_run(self, run_id: int) -> list[Batch]:
-        """What a run staged; a batch that it only finished is of the run that staged it."""
+        """The batches that a run staged, without those that it only finished."""
         query = select(t.batches).where(t.batches.c.run_id == run_id).order_by(t.batches.c.batch_id)
         with self._reading() as connection:
             return [_batch(row) for row in connection.execute(query)]
@@ -235,24 +252,68 @@ class Ledger:
         of_run = select(t.batches.c.batch_id).where(t.batches.c.run_id == run_id)
         return self._files(t.files.c.batch_id.in_(of_run))
 
+    def batches_to_undo(self, run_id: int) -> list[Batch]:
+        """The batches to undo for a run: those it began, and those it finished."""
+        query = select(t.batches).where(_undone_with(run_id)).order_by(t.batches.c.batch_id)
+        with self._reading() as connection:
+            return [_batch(row) for row in connection.execute(query)]
+
+    def stood_after_undos(self) -> dict[int, int]:
+        """For each undo's batch, the newest batch that remained after it; 0 if none did."""
+        query = (
+            select(t.batches)
+            .where(t.batches.c.state != BatchState.ABANDONED.value)
+            .order_by(t.batches.c.batch_id)
+        )
+        with self._reading() as connection:
+            batches = [_batch(row) for row in connection.execute(query)]
+        standing: list[int] = []
+        found: dict[int, int] = {}
+        for batch in batches:
+            if batch.undoes is None:
+                standing.append(batch.batch_id)
+                continue
+            gone = {one.batch_id for one in self.batches_to_undo(batch.undoes)}
+            standing = [key for key in standing if key not in gone]
+            found[batch.batch_id] = max(standing, default=0)
+        return found
+
+    def files_to_undo(self, run_id: int) -> list[LedgerFile]:
+        """The files of the batches to undo for a run."""
+        batches = select(t.batches.c.batch_id).where(_undone_with(run_id))
+        return self._files(t.files.c.batch_id.in_(batches))
+
+    def moment_without(self, run_id: int) -> datetime | None:
+        """The `as_of` of the newest batch that stays when a run is undone."""
+        query = (
+            select(t.batches)
+            .where(t.batches.c.state != BatchState.ABANDONED.value)
+            .order_by(t.batches.c.batch_id.desc())
+        )
+        with self._reading() as connection:
+            batches = [_batch(row) for row in connection.execute(query)]
+        runs = {run_id} | {batch.undoes for batch in batches if batch.undoes is not None}
+        gone = {batch.batch_id for run in runs for batch in self.batches_to_undo(run)}
+        staying = (one for one in batches if one.undoes is None and one.batch_id not in gone)
+        newest = next(staying, None)
+        return newest.as_of if newest else None
+
     def deliveries(self, sha256: str) -> list[LedgerFile]:
         """Every file that was ever delivered with this content."""
         return self._files(t.files.c.sha256 == sha256)
 
-    def superseders(self, file_ids: Iterable[int]) -> list[LedgerFile]:
-        """The files that replaced these."""
-        return self._files(t.files.c.supersedes.in_(list(file_ids)))
-
-    def replayers(self, file_ids: Iterable[int]) -> list[LedgerFile]:
-        """The counted files that brought refused rows of these files back."""
+    def replayers(
+        self, file_ids: Iterable[int], states: Iterable[FileState] = (FileState.LOADED,)
+    ) -> list[LedgerFile]:
+        """The files in these states that replayed refused rows of other files."""
         of_origin = select(t.replays.c.file_id).where(
             t.replays.c.origin_file_id.in_(list(file_ids))
         )
-        counted = t.files.c.state == FileState.LOADED.value
-        return self._files(t.files.c.file_id.in_(of_origin) & counted)
+        known = t.files.c.state.in_([state.value for state in states])
+        return self._files(t.files.c.file_id.in_(of_origin) & known)
 
     def decided_fences(self) -> dict[int, int | None]:
-        """Of each batch, the fence of the attempt that decided it; None where it was let go."""
+        """For each batch, the fencing token of its deciding attempt; None if it was abandoned."""
         columns = t.batches.c
         query = select(columns.batch_id, columns.fence).where(
             columns.fence.is_not(None) | (columns.state == BatchState.ABANDONED.value)
@@ -272,7 +333,7 @@ class Ledger:
             return {row.state: row.n for row in connection.execute(query)}
 
     def feeds_delivered(self) -> set[str]:
-        """The feeds of which a file was ever loaded."""
+        """The feeds for which a file was ever loaded."""
         states = (FileState.LOADED, FileState.SUPERSEDED, FileState.UNDONE)
         query = (
             select(t.files.c.feed).where(t.files.c.state.in_(s.value for s in states)).distinct()
@@ -281,7 +342,7 @@ class Ledger:
             return {str(feed) for feed in connection.scalars(query)}
 
     def find_file(self, path: str) -> LedgerFile | None:
-        """The newest delivery under this path, by its whole path or its name alone."""
+        """The newest delivery under this path, found by its whole path or its name alone."""
         found = self._files(t.files.c.path_hash == _hash(path)) or self._files(
             t.files.c.path.endswith(f"/{path}", autoescape=True)
         )
@@ -292,18 +353,22 @@ class Ledger:
         return self._files(t.files.c.file_id == file_id)[0]
 
     def standing(self, path: str) -> LedgerFile | None:
-        """The newest delivery under this path that could be read: what the name stands for."""
+        """The newest readable delivery under this path: the current version of the name."""
         known = t.files.c.state.in_(_READABLE)
         found = self._files((t.files.c.path_hash == _hash(path)) & known)
         return found[-1] if found else None
 
     def readable_at(self, paths: Iterable[str]) -> list[LedgerFile]:
-        """Every delivery under these paths that could be read, oldest first."""
+        """Every readable delivery under these paths, oldest first."""
         return self._readable(t.files.c.path_hash, map(_hash, paths))
 
     def readable_of(self, contents: Iterable[str]) -> list[LedgerFile]:
-        """Every delivery with these contents (SHA-256) that could be read, oldest first."""
+        """Every readable delivery with these contents (SHA-256), oldest first."""
         return self._readable(t.files.c.sha256, contents)
+
+    def readable_alike(self, paths: Iterable[str]) -> list[LedgerFile]:
+        """Every readable delivery under these paths or similar names, oldest first."""
+        return self._readable(t.files.c.name_hash, set(map(name_hash, paths)))
 
     def _readable(self, column: Any, values: Iterable[str]) -> list[LedgerFile]:
         known = t.files.c.state.in_(_READABLE)
@@ -311,20 +376,20 @@ class Ledger:
         return sorted(found, key=lambda file: file.file_id)
 
     def names_of(self, sha256: str) -> set[str]:
-        """The paths that stand for this content now."""
+        """The paths whose current version has this content."""
         known = t.files.c.state.in_(_READABLE)
         paths = {file.path for file in self._files((t.files.c.sha256 == sha256) & known)}
         newest = {path: self.standing(path) for path in paths}
         return {path for path, file in newest.items() if file and file.sha256 == sha256}
 
     def counted_by_content(self, sha256: str) -> LedgerFile | None:
-        """The file with this content whose rows are counted now."""
+        """The file with this content whose rows are now counted."""
         counted = t.files.c.state == FileState.LOADED.value
         found = self._files((t.files.c.sha256 == sha256) & counted)
         return found[-1] if found else None
 
     def months_of_files(self, file_ids: Iterable[int]) -> dict[str, Totals]:
-        """Rows and money by month of these files together."""
+        """The total rows and money of these files, by month."""
         query = select(
             t.file_months.c.month, t.file_months.c.row_count, t.file_months.c.amount
         ).where(t.file_months.c.file_id.in_(list(file_ids)))
@@ -332,7 +397,7 @@ class Ledger:
             return _sum_months(connection.execute(query))
 
     def counted_months(self, feed: str, months: Iterable[str]) -> dict[str, Totals]:
-        """Rows and money by month of all files of a feed that are counted now."""
+        """Rows and money by month of all files of a feed that are now counted."""
         query = (
             select(t.file_months.c.month, t.file_months.c.row_count, t.file_months.c.amount)
             .join(t.files, t.files.c.file_id == t.file_months.c.file_id)
@@ -346,7 +411,7 @@ class Ledger:
             return _sum_months(connection.execute(query))
 
     def months_of_table(self, table: str) -> dict[str, Totals]:
-        """Rows and money by month that a table was last seen to hold."""
+        """Rows and money by month that a table last held."""
         columns = t.table_months.c
         query = select(columns.month, columns.row_count, columns.amount).where(
             columns.table_name == table
@@ -357,7 +422,7 @@ class Ledger:
     # the states of a batch
 
     def prepare(self, batch: Batch, changes: Mapping[str, str], outcome: Outcome) -> None:
-        """Decide the batch: from here on it can only be finished. `changes` is table → JSON."""
+        """Decide the batch: after this it can only be finished. `changes` is table → JSON."""
         with self.transaction() as connection:
             packed = _pack(outcome.to_json())
             fence = self.lease.fence if self.lease else None
@@ -370,7 +435,7 @@ class Ledger:
                 connection.execute(insert(t.commits), rows)
 
     def prepared(self, batch: Batch) -> tuple[Outcome, dict[str, str]]:
-        """What `prepare` recorded."""
+        """The values that `prepare` recorded."""
         with self._reading() as connection:
             packed = connection.scalar(
                 select(t.batches.c.outcome).where(t.batches.c.batch_id == batch.batch_id)
@@ -384,7 +449,7 @@ class Ledger:
         return Outcome.from_json(_unpack(packed or b"")), changes
 
     def mark_committed(self, batch: Batch) -> None:
-        """The lake holds the batch."""
+        """Record that the lake holds the batch."""
         with self.transaction() as connection:
             self._move(connection, batch, BatchState.COMMITTED)
 
@@ -395,7 +460,7 @@ class Ledger:
         outcome: Outcome,
         published: Iterable[MartRecord],
     ) -> None:
-        """The ledger's word for a batch, in the transaction that publishes its marts."""
+        """Record a batch as published, in the transaction that publishes its marts."""
         self._move(connection, batch, BatchState.PUBLISHED)
         active = t.files.c.state == FileState.ACTIVE.value
         connection.execute(
@@ -414,7 +479,13 @@ class Ledger:
                 .values(state=FileState.SUPERSEDED.value)
             )
         if batch.undoes is not None:
-            _mark_undone(connection, batch)
+            _mark_undone(connection, batch.undoes)
+        if outcome.returned:
+            connection.execute(
+                update(t.files)
+                .where(t.files.c.file_id.in_(outcome.returned))
+                .values(state=FileState.LOADED.value)
+            )
         _write_files(connection, outcome)
         _write_replays(connection, outcome)
         _write_balances(connection, outcome)
@@ -431,15 +502,21 @@ class Ledger:
                 values["published_version"] = record.published_version
                 values["published_fingerprint"] = record.published_fingerprint
             _put(connection, t.marts, {"name": name}, values)
+        for name, record in records.items():
+            if shown_as := record.published_as:
+                shows = {"mart": name, "version": record.published_version}
+                _put(connection, t.published, {"name": shown_as}, shows)
+                others = (t.marts.c.published_as == shown_as) & (t.marts.c.name != name)
+                connection.execute(_shows_nothing().where(others))
 
-    def mark_done(self, batch: Batch) -> None:
-        """The files are archived; the decided commits are not needed any more."""
+    def mark_done(self, batch: Batch, run_id: int | None = None) -> None:
+        """Record that a run archived the files; the decided commits are no longer needed."""
         with self.transaction() as connection:
-            self._move(connection, batch, BatchState.DONE)
+            self._move(connection, batch, BatchState.DONE, finished_by=run_id)
             connection.execute(delete(t.commits).where(t.commits.c.batch_id == batch.batch_id))
 
     def abandon(self, batch: Batch) -> None:
-        """Let a batch go that a gate refused; its files count as never seen."""
+        """Abandon a batch that a check refused; its files count as never seen."""
         with self.transaction() as connection:
             self._move(connection, batch, BatchState.ABANDONED)
             connection.execute(
@@ -451,17 +528,45 @@ class Ledger:
     # marts and sources
 
     def marts(self) -> dict[str, MartRecord]:
-        """What is known of each mart."""
+        """The ledger's record of each mart."""
         with self._reading() as connection:
             return {row.name: MartRecord(*row) for row in connection.execute(select(t.marts))}
 
+    def published(self) -> list[PublishedTable]:
+        """The tables that belong to this project: all names under which marts were ever published.
+
+        A ledger of an earlier release, which only a run migrates, returns what it knows.
+        """
+        with self._reading() as connection:
+            look, name = inspect(connection), t.published.name
+            has = look.get_columns(name) if look.has_table(name) else []
+            if "mart" in {column["name"] for column in has}:
+                rows = connection.execute(select(t.published).order_by(t.published.c.name))
+                return [PublishedTable(*row) for row in rows]
+            names = list(connection.scalars(select(t.published.c.name))) if has else []
+        known = {one: PublishedTable(one) for one in names}
+        for record in self.marts().values():
+            if shown_as := record.published_as:
+                known[shown_as] = PublishedTable(shown_as, record.name, record.published_version)
+        return list(known.values())
+
+    def forget_published(self, connection: Connection, name: str) -> None:
+        """Stop managing a published table, in the transaction that drops it.
+
+        Its mart counts as never built. If the mart is published again, a run has work to do, even
+        if nothing has landed.
+        """
+        connection.execute(delete(t.published).where(t.published.c.name == name))
+        shown = t.marts.c.published_as == name
+        connection.execute(_shows_nothing().values(fingerprint=None).where(shown))
+
     def sources(self) -> dict[str, SourceRecord]:
-        """What is known of each source table."""
+        """The ledger's record of each source table."""
         with self._reading() as connection:
             return {row.name: SourceRecord(*row) for row in connection.execute(select(t.sources))}
 
     def saw_sources(self, sources: Iterable[SourceRecord]) -> None:
-        """Remember what was looked at and has not moved."""
+        """Record sources that were probed and have not changed."""
         with self.transaction() as connection:
             for source in sources:
                 _put_source(connection, source)
@@ -469,7 +574,7 @@ class Ledger:
     # the columns of raw tables
 
     def schema(self, table: str) -> Schema | None:
-        """A raw table's columns as they are; None where no batch has told them."""
+        """A raw table's current columns; None if no batch has recorded them."""
         query = (
             select(t.schemas)
             .where(t.schemas.c.table_name == table)
@@ -481,7 +586,7 @@ class Ledger:
         return _schema(row) if row else None
 
     def schemas(self) -> list[SchemaRecord]:
-        """How the columns of all raw tables came to be, oldest first."""
+        """The history of the columns of all raw tables, oldest first."""
         joined = t.schemas.join(t.batches, t.schemas.c.batch_id == t.batches.c.batch_id)
         query = (
             select(t.schemas, t.batches.c.run_id)
@@ -494,15 +599,15 @@ class Ledger:
                 for row in connection.execute(query)
             ]
 
-    # refused rows that came back
+    # replayed rows
 
     def files_among(self, file_ids: Iterable[int]) -> list[LedgerFile]:
-        """The files with these keys; those that are no file's are left out."""
+        """The files with these keys; keys without a file are left out."""
         chunks = _chunks(file_ids)
         return [file for ids in chunks for file in self._files(t.files.c.file_id.in_(ids))]
 
     def brought_back(self, file_ids: Iterable[int]) -> dict[tuple[int, int], LedgerFile]:
-        """The refused rows of these files that are counted now (file, line) → by which file."""
+        """The refused rows of these files that are now counted: (file, line) → replaying file."""
         counted = t.files.c.state == FileState.LOADED.value
         joined = t.replays.join(t.files, t.replays.c.file_id == t.files.c.file_id)
         found: dict[tuple[int, int], LedgerFile] = {}
@@ -520,7 +625,7 @@ class Ledger:
         return found
 
     def brings_back(self, file_id: int) -> bool:
-        """Whether the file brought refused rows of other files."""
+        """Whether the file replayed refused rows of other files."""
         query = select(t.replays.c.file_id).where(t.replays.c.file_id == file_id).limit(1)
         with self._reading() as connection:
             return connection.scalar(query) is not None
@@ -546,12 +651,25 @@ class Ledger:
             )
 
 
-def _mark_undone(connection: Connection, batch: Batch) -> None:
-    of_run = select(t.batches.c.batch_id).where(t.batches.c.run_id == batch.undoes)
-    counted = (FileState.LOADED.value, FileState.DUPLICATE.value)
+def _shows_nothing() -> Any:
+    """Marts that no table shows (any more)."""
+    return update(t.marts).values(
+        published_as=None, published_version=None, published_fingerprint=None
+    )
+
+
+def _undone_with(run_id: int) -> Any:
+    """Whether undoing a run undoes a batch. The batch of an undo itself never is."""
+    columns = t.batches.c
+    ours = (columns.run_id == run_id) | (columns.finished_by == run_id)
+    return ours & columns.undoes.is_(None) & (columns.state != BatchState.ABANDONED.value)
+
+
+def _mark_undone(connection: Connection, run_id: int) -> None:
+    batches = select(t.batches.c.batch_id).where(_undone_with(run_id))
     connection.execute(
         update(t.files)
-        .where(t.files.c.batch_id.in_(of_run), t.files.c.state.in_(counted))
+        .where(t.files.c.batch_id.in_(batches), t.files.c.state.in_(_READABLE))
         .values(state=FileState.UNDONE.value)
     )
 
@@ -580,12 +698,15 @@ def _write_files(connection: Connection, outcome: Outcome) -> None:
         for file in outcome.files
         for month, totals in file.months.items()
     ]
+    # A file that counts again was loaded before.
+    for ids in _chunks(outcome.returned):
+        connection.execute(delete(t.file_months).where(t.file_months.c.file_id.in_(ids)))
     if months:
         connection.execute(insert(t.file_months), months)
 
 
 def _chunks(values: Iterable[_Value]) -> Iterator[list[_Value]]:
-    """As many at once as every database takes in a list."""
+    """Lists no longer than every database accepts."""
     ordered = sorted(values)
     for start in range(0, len(ordered), _IDS_AT_ONCE):
         yield ordered[start : start + _IDS_AT_ONCE]
@@ -597,6 +718,8 @@ def _write_replays(connection: Connection, outcome: Outcome) -> None:
         for file in outcome.files
         for origin, line in file.origins
     ]
+    for ids in _chunks(outcome.returned):
+        connection.execute(delete(t.replays).where(t.replays.c.file_id.in_(ids)))
     if rows:
         connection.execute(insert(t.replays), rows)
 
@@ -621,7 +744,7 @@ def _write_balances(connection: Connection, outcome: Outcome) -> None:
 
 
 def _write_schemas(connection: Connection, batch: Batch, outcome: Outcome) -> None:
-    """A row for each table whose columns, or what is known of them, are not what they were."""
+    """Add a row for each table whose columns, or knowledge of them, have changed."""
     columns = t.schemas.c
     for one in outcome.schemas:
         fields = json.dumps([asdict(column) for column in one.columns])
@@ -663,6 +786,7 @@ def _put_source(connection: Connection, source: SourceRecord) -> None:
         "definition": source.definition,
         "version": source.version,
         "cursor_at": source.position,
+        "collation": source.collation,
     }
     _put(connection, t.sources, {"name": source.name}, values)
 
@@ -681,6 +805,7 @@ def _file_row(batch_id: int, file: NewFile) -> dict[str, Any]:
         "batch_id": batch_id,
         "path": file.path,
         "path_hash": _hash(file.path),
+        "name_hash": name_hash(file.path),
         "sha256": file.sha256,
         "size": file.size,
         "version": file.version,

@@ -1,7 +1,7 @@
-"""One run a project: a lease in the ledger with heartbeat, expiry and a fencing number.
+"""One run a project: a lease in the ledger with heartbeat, expiry and a fencing token.
 
-The lease is what counts between machines; a lock on a file tells at once, on one machine,
-that the holder has died, so that nobody waits for a lease to expire after a crash.
+The lease decides between machines. A lock on a file shows at once, on one machine, that the holder
+has died, so that nobody waits for a lease to expire after a crash.
 """
 
 from __future__ import annotations
@@ -19,19 +19,18 @@ from pathlib import Path
 from sqlalchemy import Connection, Engine, insert, select, update
 from sqlalchemy.exc import DBAPIError, IntegrityError, SQLAlchemyError
 
+from retailmart.database.registry import kind_of
 from retailmart.errors import LeaseLost, ProjectBusy
 from retailmart.ledger.tables import lease as lease_table
 
 _NAME = "run"
 _LASTS = timedelta(seconds=60)
 _BEAT_SECONDS = 10.0
-# What MySQL says when another transaction holds the lease's row: waited in vain, or a deadlock.
-_HELD = (1205, 1213)
 
 
 @dataclass(frozen=True)
 class Lease:
-    """The right to run, until somebody with a higher `fence` takes it."""
+    """The right to run, until another run with a higher `fence` takes it."""
 
     holder: str
     fence: int
@@ -56,7 +55,7 @@ class Lease:
 
 @contextmanager
 def claim(engine: Engine, lock_file: Path) -> Iterator[Lease]:
-    """Hold the project's lease; ProjectBusy while a living run has it."""
+    """Acquire and hold the project's lease; ProjectBusy while a living run has it."""
     lock_file.parent.mkdir(parents=True, exist_ok=True)
     descriptor = os.open(lock_file, os.O_RDWR | os.O_CREAT, 0o644)
     try:
@@ -73,7 +72,7 @@ def claim(engine: Engine, lock_file: Path) -> Iterator[Lease]:
         finally:
             lease._stopped.set()
             beat.join()
-            with suppress(SQLAlchemyError):  # a lease that can't be given back runs out
+            with suppress(SQLAlchemyError):  # a lease that cannot be released expires
                 _give_back(engine, lease)
     finally:
         os.close(descriptor)
@@ -82,10 +81,10 @@ def claim(engine: Engine, lock_file: Path) -> Iterator[Lease]:
 def _taken(engine: Engine, holder: str) -> Lease:
     try:
         return _take(engine, holder)
-    except IntegrityError as error:  # both saw no lease yet, and the other's came first
+    except IntegrityError as error:  # both saw no lease yet, and the other's was first
         raise _busy("a run that was a moment faster") from error
     except DBAPIError as error:
-        if error.orig is not None and error.orig.args[:1] in [(code,) for code in _HELD]:
+        if error.orig and kind_of(engine.dialect.name).errors.is_contention(error.orig):
             raise _busy("a run that is writing just now") from error
         raise
 
@@ -99,7 +98,7 @@ def _take(engine: Engine, holder: str) -> Lease:
                 insert(lease_table).values(name=_NAME, holder=holder, fence=1, expires_at=_expiry())
             )
             return Lease(holder, 1)
-        # Having the file lock proves that the last holder of this very folder is gone.
+        # Having the file lock proves that the last holder of this same folder is gone.
         if row.holder and row.holder != holder and row.expires_at > now:
             raise _busy(f"a run on {row.holder.partition(':')[0]}")
         taken = connection.execute(
@@ -127,10 +126,10 @@ def _beat(engine: Engine, lease: Lease) -> None:
             with engine.begin() as connection:
                 lease.prove(connection)
         except LeaseLost:
-            return  # the next ledger write says so aloud
+            return  # the next ledger write raises the error
         except SQLAlchemyError:
-            # The run's own long transaction holds the lease's row, and proves it; or the database
-            # is away for a moment, and the run will see for itself.
+            # The run's own long transaction holds the lease's row and verifies it. Or the database
+            # is briefly unreachable, and the run will notice that itself.
             continue
 
 

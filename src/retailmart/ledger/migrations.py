@@ -1,13 +1,15 @@
-"""The ledger's schema, grown by named functions; each is recorded once it is applied."""
+"""The ledger's schema, built by named functions; each is recorded when it has been applied."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from datetime import UTC, datetime
 
-from sqlalchemy import Connection, insert, inspect, select
+from sqlalchemy import Connection, bindparam, insert, inspect, select, update
 
+from retailmart.errors import RetailmartError
 from retailmart.ledger import tables
+from retailmart.ledger.values import name_hash
 
 Migration = Callable[[Connection], None]
 
@@ -18,9 +20,9 @@ def m001_first_tables(connection: Connection) -> None:
 
 
 def m002_versions_undo_and_replays(connection: Connection) -> None:
-    """Files by their store's version, batches that undo a run, refused rows that came back.
+    """Files by their store's version, batches that undo a run, replayed rows.
 
-    A ledger that the first migration has just made has them already.
+    A ledger that the first migration has just created already has them.
     """
     tables.metadata.create_all(connection)
     columns = {column["name"] for column in inspect(connection).get_columns(tables.files.name)}
@@ -46,16 +48,88 @@ def m003_sources_that_move_and_schemas(connection: Connection) -> None:
         connection.exec_driver_sql(f"ALTER TABLE {tables.sources.name} ADD COLUMN {column}")
 
 
+def m004_batches_by_who_finished_them(connection: Connection) -> None:
+    """The run that finished a batch, which need not be the one that began it."""
+    columns = {column["name"] for column in inspect(connection).get_columns(tables.batches.name)}
+    if "finished_by" in columns:
+        return
+    connection.exec_driver_sql(f"ALTER TABLE {tables.batches.name} ADD COLUMN finished_by BIGINT")
+
+
+def m005_files_by_what_their_names_share(connection: Connection) -> None:
+    """Names without letter case, Unicode form and `.gz`, to find similar names."""
+    table = tables.files
+    columns = {column["name"] for column in inspect(connection).get_columns(table.name)}
+    if "name_hash" not in columns:
+        connection.exec_driver_sql(f"ALTER TABLE {table.name} ADD COLUMN name_hash VARCHAR(64)")
+    known = {index["name"] for index in inspect(connection).get_indexes(table.name)}
+    if "retailmart_files_by_name" not in known:
+        connection.exec_driver_sql(
+            f"CREATE INDEX retailmart_files_by_name ON {table.name} (name_hash)"
+        )
+    each = update(table).where(table.c.file_id == bindparam("key"))
+    lacking = select(table.c.file_id, table.c.path).where(table.c.name_hash.is_(None))
+    rows = [{"key": key, "name": name_hash(path)} for key, path in connection.execute(lacking)]
+    if rows:
+        connection.execute(each.values(name_hash=bindparam("name")), rows)
+
+
+def m006_names_that_marts_had(connection: Connection) -> None:
+    """The names of published marts, remembered after the marts are no longer published."""
+    tables.metadata.create_all(connection)
+    marts, published = tables.marts.c, tables.published
+    known = select(published.c.name)
+    names = select(marts.published_as).where(
+        marts.published_as.is_not(None), marts.published_as.not_in(known)
+    )
+    connection.execute(insert(published).from_select(["name"], names.distinct()))
+
+
+def m007_keys_as_their_database_compares_them(connection: Connection) -> None:
+    """The collations of source tables' keys."""
+    columns = {column["name"] for column in inspect(connection).get_columns(tables.sources.name)}
+    if "collation" not in columns:
+        connection.exec_driver_sql(f"ALTER TABLE {tables.sources.name} ADD COLUMN collation TEXT")
+
+
+def m008_tables_by_the_marts_they_show(connection: Connection) -> None:
+    """The mart that a published table shows, and its version in the lake."""
+    table, marts = tables.published, tables.marts.c
+    columns = {column["name"] for column in inspect(connection).get_columns(table.name)}
+    for name, kind in (("mart", "VARCHAR(100)"), ("version", "BIGINT")):
+        if name not in columns:
+            connection.exec_driver_sql(f"ALTER TABLE {table.name} ADD COLUMN {name} {kind}")
+    query = select(marts.published_as, marts.name, marts.published_version)
+    # If several marts were published under one name, the table shows the last.
+    query = query.where(marts.published_as.is_not(None)).order_by(marts.published_version)
+    for name, mart, version in connection.execute(query).all():
+        known = update(table).where(table.c.name == name)
+        connection.execute(known.values(mart=mart, version=version))
+
+
 MIGRATIONS: tuple[Migration, ...] = (
     m001_first_tables,
     m002_versions_undo_and_replays,
     m003_sources_that_move_and_schemas,
+    m004_batches_by_who_finished_them,
+    m005_files_by_what_their_names_share,
+    m006_names_that_marts_had,
+    m007_keys_as_their_database_compares_them,
+    m008_tables_by_the_marts_they_show,
 )
 
 
 def is_current(connection: Connection) -> bool:
-    """Whether nothing is missing."""
-    return {migration.__name__ for migration in MIGRATIONS} <= _applied(connection)
+    """Whether no migration is missing. RetailmartError if a newer program has used it."""
+    applied = _applied(connection)
+    known = {migration.__name__ for migration in MIGRATIONS}
+    if newer := sorted(applied - known):
+        raise RetailmartError(
+            "the ledger was changed by a newer retailmart than this one, which does not know"
+            f" {newer[-1]}",
+            "Use that version here, too: pip install --upgrade retailmart",
+        )
+    return known <= applied
 
 
 def _applied(connection: Connection) -> set[str]:
@@ -65,7 +139,7 @@ def _applied(connection: Connection) -> set[str]:
 
 
 def migrate(connection: Connection) -> None:
-    """Apply what is missing, in order."""
+    """Apply missing migrations, in order."""
     applied = _applied(connection)
     for migration in MIGRATIONS:
         if migration.__name__ not in applied:

@@ -72,9 +72,11 @@ batches = Table(
     Column("outcome", Blob),
     Column("undoes", Serial),
     Column("fence", BigInteger),
+    Column("finished_by", Serial),
 )
 
-# Paths and contents are looked up by hash: a path may be longer than an index entry can be.
+# Paths and contents are looked up by hash, because a path may exceed an index entry. `name_hash` is
+# of a path without what senders vary: letter case, Unicode form and `.gz`.
 files = Table(
     "retailmart_files",
     metadata,
@@ -82,6 +84,7 @@ files = Table(
     Column("batch_id", Serial, ForeignKey(batches.c.batch_id), nullable=False),
     Column("path", Text, nullable=False),
     Column("path_hash", String(64), nullable=False),
+    Column("name_hash", String(64)),
     Column("sha256", String(64), nullable=False),
     Column("size", BigInteger, nullable=False),
     Column("version", String(150), nullable=False),
@@ -94,11 +97,12 @@ files = Table(
     Column("loaded", BigInteger),
     Column("quarantined", BigInteger),
     Index("retailmart_files_by_path", "path_hash", "state"),
+    Index("retailmart_files_by_name", "name_hash"),
     Index("retailmart_files_by_content", "sha256", "state"),
     Index("retailmart_files_by_batch", "batch_id"),
 )
 
-# Refused rows that came back repaired: which row of which file the replaying file brought again.
+# Replayed rows: which row of which file the replaying file delivered again.
 replays = Table(
     "retailmart_replays",
     metadata,
@@ -144,6 +148,16 @@ marts = Table(
     Column("published_fingerprint", String(64)),
 )
 
+# Every name under which a mart was ever published: this project may replace a table of that name.
+# The table shows the rows that this mart had in this version of the lake.
+published = Table(
+    "retailmart_published",
+    metadata,
+    Column("name", String(100), primary_key=True),
+    Column("mart", String(100)),
+    Column("version", BigInteger),
+)
+
 sources = Table(
     "retailmart_sources",
     metadata,
@@ -152,9 +166,10 @@ sources = Table(
     Column("definition", String(64)),
     Column("version", String(200)),
     Column("cursor_at", Text),
+    Column("collation", Text, quote=True),  # a reserved word in PostgreSQL
 )
 
-# The columns of each raw table, as they were from a batch on, and what made them so.
+# The history of each raw table's columns: the batch from which they hold, and the cause.
 schemas = Table(
     "retailmart_schemas",
     metadata,
@@ -165,7 +180,7 @@ schemas = Table(
     Column("causes", Long, nullable=False),
 )
 
-# Whatever the database's own default: names and paths in all letters, compared byte by byte.
+# Independent of the database's default: names and paths in all scripts, compared by bytes.
 for _table in metadata.tables.values():
     _table.dialect_options["mysql"].update(
         engine="InnoDB", charset="utf8mb4", collate="utf8mb4_bin", row_format="DYNAMIC"

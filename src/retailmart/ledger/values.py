@@ -1,18 +1,20 @@
-"""What the ledger remembers, as frozen values."""
+"""The ledger's records, as frozen values."""
 
 from __future__ import annotations
 
+import hashlib
 import json
+import unicodedata
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, field
 from datetime import datetime
-from decimal import Decimal
+from decimal import Context, Decimal
 from enum import Enum
 from typing import Any
 
 
 class FileState(Enum):
-    """Where a delivered file stands."""
+    """The state of a delivered file."""
 
     ACTIVE = "active"
     LOADED = "loaded"
@@ -24,11 +26,11 @@ class FileState(Enum):
 
 
 class BatchState(Enum):
-    """How far a batch has come. Each state is reached in one transaction and never left backwards.
+    """The progress of a batch: each state is reached in one transaction, and never reverted.
 
     active: staged, nothing committed. prepared: all files written, the commits are decided.
-    committed: the lake holds it. published: the database holds it. done: archived.
-    abandoned: a gate refused it before anything was committed.
+    committed: the lake holds it. published: the database holds it. done: archived. abandoned: a
+    check refused it before anything was committed.
     """
 
     ACTIVE = "active"
@@ -39,28 +41,38 @@ class BatchState(Enum):
     ABANDONED = "abandoned"
 
 
+# The usual context rounds at 28 digits, and raises for a mart's infinite float.
+_EXACT = Context(prec=100, traps=[])
+
+
 @dataclass(frozen=True)
 class Totals:
-    """Rows and money of something."""
+    """A number of rows, and their sum of money."""
 
     rows: int = 0
     amount: Decimal = Decimal(0)
 
     def __add__(self, other: Totals) -> Totals:
-        return Totals(self.rows + other.rows, self.amount + other.amount)
+        return Totals(self.rows + other.rows, _EXACT.add(self.amount, other.amount))
 
     def __sub__(self, other: Totals) -> Totals:
-        return Totals(self.rows - other.rows, self.amount - other.amount)
+        return Totals(self.rows - other.rows, _EXACT.subtract(self.amount, other.amount))
 
 
 MonthTotals = Mapping[str, Totals]
+
+
+def name_hash(path: str) -> str:
+    """A hash that is equal for names that differ only in letter case, Unicode form or `.gz`."""
+    plain = unicodedata.normalize("NFKC", unicodedata.normalize("NFKC", path).casefold())
+    return hashlib.sha256(plain.removesuffix(".gz").encode("utf-8", "surrogatepass")).hexdigest()
 
 
 @dataclass(frozen=True)
 class NewFile:
     """A file as it is staged. `sha256` is of its unpacked content, `size` of the file in bytes.
 
-    `version` is the store's word for this very content under this name.
+    `version` is the store's identifier for this exact content under this name.
     """
 
     path: str
@@ -76,7 +88,7 @@ class NewFile:
 
 @dataclass(frozen=True)
 class LedgerFile:
-    """A file as the ledger knows it."""
+    """A file as the ledger records it."""
 
     file_id: int
     batch_id: int
@@ -95,7 +107,7 @@ class LedgerFile:
 
     @property
     def shown(self) -> str:
-        """The path in a message: a line end in it must not look like the end of the message."""
+        """The path for a message: a line end in it must not look like the end of the message."""
         return "".join(c if c.isprintable() else repr(c)[1:-1] for c in self.path)
 
 
@@ -103,7 +115,7 @@ class LedgerFile:
 class Batch:
     """A set of files that enters all tables together. `stamp` names its archive folder.
 
-    `undoes` is the run whose files leave with this batch, if it takes one back.
+    `undoes` is the run whose files leave with this batch, if it undoes one.
     """
 
     batch_id: int
@@ -116,9 +128,9 @@ class Batch:
 
 @dataclass(frozen=True)
 class FileOutcome:
-    """What came of one loaded file; records = loaded + quarantined.
+    """The outcome of one loaded file; records = loaded + quarantined.
 
-    `origins` are the refused rows that it brought back: the file and line each came from.
+    `origins` are the refused rows that it replayed: the file and line that each came from.
     """
 
     file_id: int
@@ -132,10 +144,11 @@ class FileOutcome:
 
 @dataclass(frozen=True)
 class SourceRecord:
-    """What the ledger knows of a source table as it lies in the lake.
+    """The ledger's record of a source table as it is in the lake.
 
-    `definition` is how it was read, `version` what its source's database was then, `position`
-    where its cursor stands.
+    `definition` is how it was read, `version` its database's version at that time, `position` the
+    position of its cursor. `collation` is a single text key and how its database compares it, as in
+    `sku NOCASE`.
     """
 
     name: str
@@ -143,10 +156,19 @@ class SourceRecord:
     definition: str | None = None
     version: str | None = None
     position: str | None = None
+    collation: str | None = None
+
+    @property
+    def key_collation(self) -> tuple[str, str] | None:
+        """The column and its collation; None if bytes are compared."""
+        if self.collation is None:
+            return None
+        column, _, collation = self.collation.rpartition(" ")
+        return column, collation
 
     @property
     def source(self) -> str | None:
-        """Which source it was read from, where its version tells."""
+        """The source it was read from, if its version says so."""
         return self.version.partition("=")[0] if self.version else None
 
 
@@ -154,8 +176,8 @@ class SourceRecord:
 class SchemaColumn:
     """A column of a raw table; types as text.
 
-    `defined` is the type that the feed's file says, None for a column that only files brought;
-    `aliases` are the names under which they did.
+    `defined` is the type in the feed's file, None for a column that only delivered files have;
+    `aliases` are its names in those files.
     """
 
     name: str
@@ -166,7 +188,7 @@ class SchemaColumn:
 
 @dataclass(frozen=True)
 class ColumnChange:
-    """A column that is new (`before` is None) or of another type, and the file that made it so."""
+    """A new column (`before` is None) or a changed type, and the file that caused it."""
 
     column: str
     before: str | None
@@ -176,7 +198,7 @@ class ColumnChange:
 
 @dataclass(frozen=True)
 class Schema:
-    """A raw table's columns as a batch leaves them, and how they differ from what they were."""
+    """A raw table's columns after a batch, and how they differ from before."""
 
     table: str
     columns: tuple[SchemaColumn, ...]
@@ -184,7 +206,7 @@ class Schema:
 
     @property
     def is_new(self) -> bool:
-        """Whether the table had no column before."""
+        """Whether the table had no columns before."""
         return {change.column for change in self.changes if change.before is None} >= {
             column.name for column in self.columns
         }
@@ -192,7 +214,7 @@ class Schema:
 
 @dataclass(frozen=True)
 class SchemaRecord:
-    """A raw table's columns as they are from a run on. `changed_at` is an ISO time in UTC."""
+    """A raw table's columns from a run on. `changed_at` is an ISO time in UTC."""
 
     schema: Schema
     batch_id: int
@@ -202,11 +224,12 @@ class SchemaRecord:
 
 @dataclass(frozen=True)
 class Outcome:
-    """What a prepared batch will make true once it is committed and published.
+    """The effects of a prepared batch once it is committed and published.
 
-    `balances` maps table → month → totals and replaces what the ledger held for these months.
-    `marts` maps mart → fingerprint of the definition it was built with, `sources` maps source
-    table → what was read of it. `notes` are figures for people.
+    `balances` maps table → month → totals and replaces the ledger's values for these months.
+    `marts` maps mart → fingerprint of the definition it was built with, `sources` maps source table
+    → what was read of it. `notes` are figures for people. `returned` are files that count again,
+    because their replacements are undone.
     """
 
     files: tuple[FileOutcome, ...] = ()
@@ -215,6 +238,7 @@ class Outcome:
     sources: Mapping[str, SourceRecord] = field(default_factory=dict)
     notes: Mapping[str, Any] = field(default_factory=dict)
     schemas: tuple[Schema, ...] = ()
+    returned: tuple[int, ...] = ()
 
     def to_json(self) -> str:
         """A text that `from_json` reads back; money as text."""
@@ -240,18 +264,19 @@ class Outcome:
             sources={name: _source(name, said) for name, said in plain["sources"].items()},
             notes=plain["notes"],
             schemas=tuple(read_schema(**one) for one in plain.get("schemas", ())),
+            returned=tuple(plain.get("returned", ())),
         )
 
 
 def _source(name: str, said: Any) -> SourceRecord:
-    """A batch that an earlier release has prepared tells the digest alone."""
+    """A source from JSON. A batch that an earlier release prepared has only the digest."""
     return SourceRecord(name, said) if isinstance(said, str) else SourceRecord(**said)
 
 
 def read_schema(
     table: str, columns: Iterable[Mapping[str, Any]], changes: Iterable[Mapping[str, Any]]
 ) -> Schema:
-    """A schema that was kept as JSON."""
+    """A schema that was stored as JSON."""
     return Schema(
         table,
         tuple(SchemaColumn(**{**one, "aliases": tuple(one["aliases"])}) for one in columns),
@@ -265,10 +290,10 @@ def _months(plain: Mapping[str, Any]) -> dict[str, Totals]:
 
 @dataclass(frozen=True)
 class MartRecord:
-    """What the ledger knows of a mart: how it was built last, and what the database shows.
+    """The ledger's record of a mart: how it was last built, and what the database shows.
 
-    `published_version` is the lake's version whose rows the database holds, under
-    `published_as`, built by the definition `published_fingerprint`.
+    `published_version` is the lake's version whose rows the database holds, under `published_as`,
+    built by the definition `published_fingerprint`.
     """
 
     name: str
@@ -276,6 +301,18 @@ class MartRecord:
     published_as: str | None = None
     published_version: int | None = None
     published_fingerprint: str | None = None
+
+
+@dataclass(frozen=True)
+class PublishedTable:
+    """A table that this project has published: its mart, and the lake's version.
+
+    Ledgers of earlier releases do not know both for every table.
+    """
+
+    name: str
+    mart: str | None = None
+    version: int | None = None
 
 
 @dataclass(frozen=True)

@@ -1,4 +1,4 @@
-"""What the user owns, read and validated into frozen values: settings, feeds, tables, marts."""
+"""Reads and validates what the user owns into frozen values: settings, feeds, tables, marts."""
 
 from __future__ import annotations
 
@@ -11,11 +11,11 @@ from retailmart.errors import NotAProject, SettingsError
 from retailmart.project.addresses import complete_url, veiled
 from retailmart.project.documents import Location, Source, did_you_mean, validate
 from retailmart.project.environment import Environment
-from retailmart.project.feed import Feed, read_feed
+from retailmart.project.feed import Feed, overlapping, read_feed
 from retailmart.project.functions import Functions, read_functions
 from retailmart.project.mart import Mart, read_mart
 from retailmart.project.secrets import SecretStore
-from retailmart.project.settings import SETTINGS_FILE, Settings, overlaps, read_settings
+from retailmart.project.settings import SETTINGS_FILE, Settings, Variable, overlaps, read_settings
 from retailmart.project.table import HISTORY, Table, read_table_file
 
 __all__ = ["Feed", "Mart", "Project", "Settings", "Table", "load_project", "open_secrets"]
@@ -23,10 +23,10 @@ __all__ = ["Feed", "Mart", "Project", "Settings", "Table", "load_project", "open
 
 @dataclass(frozen=True)
 class Project:
-    """A project folder's whole definition. Names of feeds, tables and marts are unique and ordered.
+    """The whole definition of a project folder. Feeds, tables and marts have unique, sorted names.
 
-    `environment` is the process's with `.env` below it. Neither it nor a password is ever shown:
-    settings refer to them, and the methods here put them in place at the moment of connecting.
+    `environment` is the process's, with `.env` as fallback. Neither it nor a password is ever
+    shown: settings refer to them, and the methods here insert them at the moment of connecting.
     """
 
     folder: Path
@@ -40,11 +40,11 @@ class Project:
     functions: Functions = field(default_factory=Functions)
 
     def database_url(self) -> str:
-        """The database's URL, password and all: for connecting only. SettingsError if it can't."""
+        """The database's URL with its password, only to connect. SettingsError if incomplete."""
         return self._url(("database",), self.settings.database, self.secrets())
 
     def source_url(self, name: str) -> str:
-        """A source's URL, password and all: for connecting only. SettingsError if it can't."""
+        """A source's URL with its password, only to connect. SettingsError if incomplete."""
         return self._url(("sources", name), self.settings.sources[name], self.secrets())
 
     def secrets(self) -> SecretStore:
@@ -52,10 +52,10 @@ class Project:
         return SecretStore(self.folder, self.environment)
 
     def check_secrets(self) -> None:
-        """SettingsError with everything that is missing to connect. Nothing is connected to."""
+        """Raise SettingsError with everything that is missing to connect. Connects to nothing."""
         problems: list[str] = []
         hints: list[str] = []
-        store = self.secrets()  # one for all: its key takes a tenth of a second
+        store = self.secrets()  # one for all: deriving its key takes a tenth of a second
         urls = {("database",): self.settings.database} | {
             ("sources", name): url for name, url in self.settings.sources.items()
         }
@@ -82,7 +82,7 @@ class Project:
 def load_project(folder: Path, overrides: Mapping[str, object] | None = None) -> Project:
     """Read every file of the project; `overrides` are flags, nested like the settings file.
 
-    Raises SettingsError with all mistakes of all files at once, NotAProject without a
+    Raises SettingsError with all mistakes of all files at once, NotAProject if there is no
     retailmart.yml.
     """
     folder = _project_folder(folder)
@@ -111,11 +111,14 @@ def load_project(folder: Path, overrides: Mapping[str, object] | None = None) ->
     problems += _published_twice(named_marts)
     if all(marts):
         problems += _unknown_agreements(named_marts)
-    # What a file with mistakes of its own would have declared is not missed a second time.
+    # If a file has mistakes, do not report its missing declarations a second time.
     if all(feeds):
+        problems += overlapping(named_feeds.values())
         problems += _unknown_balances(named_feeds, named_marts)
     if all(marts) and source and settings:
         problems += _unknown_variables(source, settings, named_marts)
+        problems += _unlike_defaults(settings, named_marts)
+        problems += _unlike_types(source, settings, named_marts)
     if problems or settings is None or read is None:
         raise SettingsError([veiled(problem) for problem in problems])
     return Project(
@@ -132,9 +135,9 @@ def load_project(folder: Path, overrides: Mapping[str, object] | None = None) ->
 
 
 def open_secrets(folder: Path) -> SecretStore:
-    """The encrypted store of a project, whose settings may still be wrong.
+    """The encrypted store of a project, even if its settings have mistakes.
 
-    Raises NotAProject without a retailmart.yml.
+    Raises NotAProject if there is no retailmart.yml.
     """
     folder = _project_folder(folder)
     return SecretStore(folder, Environment.of(folder))
@@ -151,14 +154,14 @@ def _project_folder(folder: Path) -> Path:
 
 
 def _misread_path(folder: Path) -> list[str]:
-    """The lake's library takes `%41` in a path for A, and the engine a backslash for a slash."""
+    """Check a path for `%41`, which the lake's library reads as A, and for a backslash."""
     if not re.search(r"%[0-9A-Fa-f]{2}|\\", str(folder)):
         return []
     return [f"{folder}: what reads the lake takes a % or \\ in a path amiss; rename the folder"]
 
 
 def _same_names(folder: Path, files: list[Path]) -> list[str]:
-    """Each of these names means one table, and SQL does not mind letter case."""
+    """Mistakes in names: each name means one table, and SQL ignores letter case."""
     first: dict[str, str] = {}
     problems = []
     for path in files:
@@ -172,7 +175,7 @@ def _same_names(folder: Path, files: list[Path]) -> list[str]:
 def _table_mistakes(
     folder: Path, settings: Settings, tables: Mapping[str, Table], others: set[str]
 ) -> list[str]:
-    """Sources that are not there, and versions that would take another table's name."""
+    """Sources that do not exist, and versions that would take another table's name."""
     problems = []
     taken = {name.lower() for name in (*tables, *others)}
     for table in tables.values():
@@ -227,3 +230,38 @@ def _unknown_variables(source: Source, settings: Settings, marts: Mapping[str, M
         for name in settings.variables
         if name not in declared
     ]
+
+
+def _unlike_defaults(settings: Settings, marts: Mapping[str, Mart]) -> list[str]:
+    """Two defaults that differ, if used: a variable has one value for all marts."""
+    first: dict[str, tuple[str, object]] = {}
+    problems = []
+    for mart in marts.values():
+        for name, value in mart.variables.items():
+            other, known = first.setdefault(name.lower(), (mart.name, value))
+            if (type(known), known) != (type(value), value) and name not in settings.variables:
+                problems.append(
+                    f"{mart.header.at(('variables', name))}: variables: {name} is {value} here and"
+                    f" {known} in marts/{other}.sql; a variable has one value for all marts"
+                )
+    return problems
+
+
+def _unlike_types(source: Source, settings: Settings, marts: Mapping[str, Mart]) -> list[str]:
+    """Values of another type than the default, for which the mart was written."""
+    problems = []
+    for name, value in settings.variables.items():
+        for mart in marts.values():
+            default = mart.variables.get(name, value)
+            if _kind(default) != _kind(value):
+                problems.append(
+                    f"{source.at(('variables', name))}: variables: {name} is {_kind(value)} here"
+                    f" and {_kind(default)} in marts/{mart.name}.sql"
+                )
+    return problems
+
+
+def _kind(value: Variable) -> str:
+    if isinstance(value, bool):
+        return "true or false"
+    return "a text" if isinstance(value, str) else "a number"

@@ -1,13 +1,14 @@
-"""Where things are: `${…}` references, database URLs and S3 places, checked and completed.
+"""Checks and completes addresses: `${…}` references, database URLs and S3 locations.
 
-Settings hold addresses with references in the place of passwords. A complete one is made at the
-moment of connecting, and kept nowhere.
+Settings hold addresses with references instead of passwords. A complete address is built when
+connecting and is not stored anywhere.
 """
 
 from __future__ import annotations
 
 import re
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path, PurePosixPath
 from urllib.parse import quote, unquote, urlsplit
@@ -26,7 +27,7 @@ _ALMOST_SCHEME = re.compile(r"([A-Za-z][A-Za-z0-9+.-]*):/+")
 _QUERY_PASSWORD = re.compile(r"(?:^|&)(?:password\d?|passwd|passphrase|pwd)=(?!&|$)", re.IGNORECASE)
 _SHOWN_PASSWORD = re.compile(r"(://[^\s:/@]*:)[^\n]*@")
 _BUCKET = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{1,62}")
-# Stand for references while an address is taken apart: their own colons must not divide it.
+# Replace references while an address is parsed: their own colons must not divide it.
 _OPEN, _CLOSE = "\ue000", "\ue001"
 _STANDIN = re.compile(f"{_OPEN}(\\d+){_CLOSE}")
 
@@ -34,15 +35,32 @@ Ask = Callable[[str], str]
 
 
 @dataclass(frozen=True)
+class Variables:
+    """The environment variables that complete the URLs of one kind of database.
+
+    `scheme` is that of a URL which leaves everything to them. `prefix` is the start of their names.
+    `socket` is the URL parameter for a local socket, which is used instead of a host.
+    """
+
+    scheme: str
+    prefix: str
+    socket: str
+
+    def of(self, part: str) -> str:
+        """The variable for a part of the URL: HOST, PORT, DATABASE, USER or PASSWORD."""
+        return self.prefix + part
+
+
+@dataclass(frozen=True)
 class Reference:
-    """What stands between `${` and `}`: a variable's name, or that of a stored secret."""
+    """The content of `${…}`: a variable's name, or the name of a stored secret."""
 
     name: str
     is_secret: bool
 
     @classmethod
     def parse(cls, text: str) -> Reference:
-        """ValueError where it is neither; the text itself is not repeated."""
+        """Parse a reference. ValueError if it is neither; the error does not repeat the text."""
         kind, colon, name = text.partition(":")
         if colon and kind == "secret" and SECRET_NAME.fullmatch(name):
             return cls(name, True)
@@ -52,17 +70,17 @@ class Reference:
 
 
 def references(text: str) -> list[Reference]:
-    """The references in a text. ValueError where one is malformed."""
+    """The references in a text. ValueError if one is malformed."""
     return [Reference.parse(inner) for inner in _REFERENCE.findall(text)]
 
 
 def variable(name: str, environment: Environment) -> str:
-    """A variable that a setting refers to. ValueError where it is not set."""
+    """A variable that a setting refers to. ValueError if it is not set."""
     try:
         return environment[name]
     except KeyError:
         near = did_you_mean(name, environment)
-        # The whole environment is no list of what could have been meant.
+        # The whole environment is not a useful list of suggestions.
         near = near if near.startswith("; did you mean") else ""
         raise ValueError(
             f"the variable {name!r} is set neither in the environment nor in .env{near}"
@@ -70,9 +88,9 @@ def variable(name: str, environment: Environment) -> str:
 
 
 def fill_place(text: str, environment: Environment) -> str:
-    """A folder or endpoint with its variables in place, and S3_BUCKET where it names no bucket.
+    """A folder or endpoint with its variables filled in, and S3_BUCKET if it names no bucket.
 
-    ValueError says what is missing. Secrets have no business there: places are shown.
+    ValueError says what is missing. Secrets are not allowed: locations are shown.
     """
     for reference in references(text):
         if reference.is_secret or _SECRET_VARIABLE.search(reference.name):
@@ -88,7 +106,7 @@ def fill_place(text: str, environment: Environment) -> str:
 
 
 def checked_place(text: str) -> str:
-    """A folder of this machine or `s3://bucket/folder`. ValueError where it is of another shape."""
+    """A local folder or `s3://bucket/folder`. ValueError for any other form."""
     scheme, there, rest = text.partition("://")
     if not there:
         return text
@@ -111,7 +129,7 @@ def checked_place(text: str) -> str:
 
 
 def checked_endpoint(text: str) -> str:
-    """`http(s)://host[:port]`. ValueError where it is of another shape."""
+    """`http(s)://host[:port]`. ValueError for any other form."""
     words = "write an endpoint as in https://s3.example.com or http://127.0.0.1:9000"
     try:
         parts = urlsplit(text)
@@ -126,7 +144,7 @@ def checked_endpoint(text: str) -> str:
 
 
 def overlap(one: str, other: str, folder: Path) -> bool:
-    """Whether two places are one, or one lies inside the other."""
+    """Whether two locations are the same, or one is inside the other."""
     first, second = _parts_of_place(one, folder), _parts_of_place(other, folder)
     shorter = min(len(first), len(second))
     return first[:shorter] == second[:shorter]
@@ -144,7 +162,7 @@ def _parts_of_place(place: str, folder: Path) -> tuple[str, ...]:
 def without_password(text: str) -> tuple[str, str | None]:
     """A URL with `***` for the password that is written in it, and that password.
 
-    References are no passwords, and neither is an empty one.
+    References and empty passwords do not count.
     """
     template, found = _with_standins(text)
     span = _password_span(template)
@@ -158,7 +176,7 @@ def without_password(text: str) -> tuple[str, str | None]:
 
 
 def query_password(text: str) -> bool:
-    """Whether a URL carries a password behind its question mark, where it would be shown."""
+    """Whether a URL has a password after its question mark, where it would be shown."""
     return bool(_QUERY_PASSWORD.search(text.partition("?")[2]))
 
 
@@ -170,10 +188,10 @@ def veiled(text: str) -> str:
 def complete_url(
     text: str, environment: Environment, ask: Ask | None, password: str | None = None
 ) -> str:
-    """A database URL with all references and missing parts in place, ready to connect with.
+    """A database URL with all references and missing parts filled in, ready to connect.
 
-    `ask` gives a secret by its name; without it the URL is only tried, and has no password.
-    `password` stands for the `***` that `without_password` left. ValueError and SettingsError say
+    `ask` returns a secret by its name; without it the URL is only checked, and has no password.
+    `password` replaces the `***` that `without_password` left. ValueError and SettingsError say
     what is missing.
     """
     template, found = _with_standins(text)
@@ -190,9 +208,9 @@ def complete_url(
     if ask is None and any(reference.is_secret for reference in references(text)):
         whole = _STANDIN.fullmatch(template)
         if whole:
-            return text  # what the secret says is not known before it is asked for
+            return text  # a secret's content is unknown before it is requested
     scheme = _SCHEME.match(template)
-    if scheme is None:  # the whole URL, or its beginning, stands in a variable or secret
+    if scheme is None:  # a variable or secret holds the whole URL, or its beginning
         template = fill(template)
         scheme = _SCHEME.match(template)
         password = None
@@ -201,14 +219,19 @@ def complete_url(
     parts = _Parts.parse(template, scheme).filled(fill)
     if password is not None:
         parts = replace(parts, password=unquote(password))
-    if scheme[1].lower().split("+")[0] in ("mysql", "mariadb"):
-        parts = _from_mysql_variables(parts, environment, with_password=ask is not None)
+    from retailmart.database.registry import kind_of
+
+    names = None
+    with suppress(KeyError):  # opening reports an unknown kind of database
+        names = kind_of(scheme[1]).variables
+    if names is not None:
+        parts = _from_variables(parts, names, environment, with_password=ask is not None)
     return str(parts)
 
 
 @dataclass(frozen=True)
 class _Parts:
-    """A database URL, taken apart; user, password and database are not percent-encoded."""
+    """The parts of a database URL; user, password and database are not percent-encoded."""
 
     scheme: str
     user: str
@@ -268,28 +291,33 @@ class _Parts:
         return "_Parts(…)"
 
 
-def _from_mysql_variables(
-    parts: _Parts, environment: Environment, *, with_password: bool
+def _from_variables(
+    parts: _Parts, names: Variables, environment: Environment, *, with_password: bool
 ) -> _Parts:
-    """What a MySQL URL leaves out, from MYSQL_HOST, _PORT, _DATABASE, _USER and _PASSWORD.
+    """Fill the missing parts of a server's URL from the usual variables of its kind.
 
-    The password goes to nobody but the server and account that it was set for, and so does the
-    port.
+    The password is used only for the server and account that it was set for, the port only for that
+    server.
     """
-    user, host = environment.get("MYSQL_USER", ""), environment.get("MYSQL_HOST", "")
-    by_socket = "unix_socket=" in parts.query
+    user, host = environment.get(names.of("USER"), ""), environment.get(names.of("HOST"), "")
+    by_socket = f"{names.socket}=" in parts.query
     its_host = by_socket or not parts.host or not host or parts.host.lower() == host.lower()
     its_user = not parts.user or not user or parts.user == user
     port, password = parts.port, parts.password
     if not port and its_host and not by_socket:
-        port = environment.get("MYSQL_PORT", "")
+        port = environment.get(names.of("PORT"), "")
     if with_password and password is None and its_host and its_user:
-        password = environment.get("MYSQL_PASSWORD")
+        password = environment.get(names.of("PASSWORD"))
     if port and not (port.isascii() and port.isdigit() and 0 < int(port) < 65536):
-        raise ValueError("the port of the database (MYSQL_PORT, or in its URL) is no number")
-    database = parts.database or environment.get("MYSQL_DATABASE", "")
+        raise ValueError(
+            f"the port of the database ({names.of('PORT')}, or in its URL) is not a number"
+        )
+    name = names.of("DATABASE")
+    database = parts.database or environment.get(name, "")
     if not database:
-        raise ValueError("names no database: write mysql://USER@HOST/DB, or set MYSQL_DATABASE")
+        raise ValueError(
+            f"names no database: write {names.scheme}://USER@HOST/DB, or set {names.of('DATABASE')}"
+        )
     return replace(
         parts,
         user=parts.user or user,
@@ -301,7 +329,7 @@ def _from_mysql_variables(
 
 
 def _password_span(template: str) -> tuple[int, int] | None:
-    """Where the password of a URL begins and ends, however carelessly it is written."""
+    """The start and end of the password in a URL, even if the URL is malformed."""
     scheme = _ALMOST_SCHEME.match(template)
     if scheme and scheme[1].lower().startswith("sqlite"):
         return None
@@ -309,7 +337,7 @@ def _password_span(template: str) -> tuple[int, int] | None:
     colon, first = template.find(":", start), template.find("@", start)
     if colon < 0 or first < colon:
         return None
-    # A password with an unencoded @ ends at the last one: rather too much is hidden.
+    # A password with an unencoded @ ends at the last one: better to hide too much.
     return colon + 1, template.rfind("@")
 
 

@@ -1,4 +1,4 @@
-"""YAML read safely, with every mistake told by file and line and a did-you-mean."""
+"""Reads YAML safely; every mistake is reported by file and line, with a suggestion."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 
 Location = tuple[str | int, ...]
 ModelT = TypeVar("ModelT", bound="Document")
-# A name of a feed, table, mart or column: one that every database and folder takes.
+# A name of a feed, table, mart or column that every database and folder accepts.
 NAME = re.compile(r"[A-Za-z][A-Za-z0-9_]{0,62}")
 
 
@@ -28,9 +28,10 @@ class Document(BaseModel):
 
 @dataclass(frozen=True)
 class Source:
-    """Parsed YAML and where each of its parts stands. Lines count from 1.
+    """Parsed YAML and the location of each of its parts. Lines count from 1.
 
-    `origins` names the places that are not in the file: a variable of the environment, a flag.
+    `origins` names the origin of values that are not in the file: an environment variable or a
+    flag.
     """
 
     label: str
@@ -49,16 +50,16 @@ class Source:
 
 
 def parse_yaml(text: str, label: str, problems: list[str], first_line: int = 1) -> Source | None:
-    """Parse one YAML document, or tell what is wrong with it.
+    """Parse one YAML document, or report its errors in `problems`.
 
-    As YAML 1.1 has it, a bare yes, no, on or off is true or false where a value stands; keys are
-    texts always. Numbers with a point become the Decimal that is written, never a float.
+    As in YAML 1.1, a bare yes, no, on or off as a value is true or false; keys are always texts.
+    Numbers with a point become exact Decimals, never floats.
     """
     lines: dict[Location, int] = {}
     try:
         loader = _Loader(text)
         node = loader.get_single_node()
-        if node is not None:  # looked at first: merged keys (`<<`) change it
+        if node is not None:  # checked first, because merged keys (`<<`) change it
             _LineCollector(lines, first_line, label, problems).collect(node, ())
         data = _constructed(loader, node)
     except yaml.YAMLError as error:
@@ -73,7 +74,7 @@ def parse_yaml(text: str, label: str, problems: list[str], first_line: int = 1) 
 
 
 def parse_value(text: str) -> object:
-    """A single setting's value, read as YAML. ValueError says what is wrong with it."""
+    """A single setting's value, read as YAML. ValueError describes an error."""
     try:
         loader = _Loader(text)
         return _constructed(loader, loader.get_single_node())
@@ -82,7 +83,7 @@ def parse_value(text: str) -> object:
 
 
 def validate(model: type[ModelT], source: Source, problems: list[str]) -> ModelT | None:
-    """Turn parsed YAML into `model`, or add one sentence a mistake."""
+    """Turn parsed YAML into `model`, or add one sentence for each mistake."""
     if not isinstance(source.data, Mapping):
         problems.append(f"{source.at(())}: expected `key: value` lines")
         return None
@@ -107,9 +108,9 @@ def read_document(
     mistakes: Callable[[object], Iterable[tuple[Location, str]]],
     problems: list[str],
 ) -> ModelT | None:
-    """Read a YAML file that is named for what it declares, as feeds/sales.yml is for a feed.
+    """Read a YAML file whose name is that of its content, as feeds/sales.yml for a feed.
 
-    `mistakes` finds what is wrong between the parts of the YAML as written.
+    `mistakes` finds conflicts between parts of the YAML as written.
     """
     label = path.relative_to(folder).as_posix()
     if not is_named(path, label, kind, problems):
@@ -124,7 +125,7 @@ def read_document(
 
 
 def is_named(path: Path, label: str, kind: str, problems: list[str]) -> bool:
-    """Whether a file's name can be a name in SQL; `kind` is what the file declares."""
+    """Whether a file's name is a valid SQL name; `kind` is what the file declares."""
     if NAME.fullmatch(path.stem):
         return True
     problems.append(f"{label}: a {kind}'s file is named with letters, digits and _, letter first")
@@ -132,7 +133,7 @@ def is_named(path: Path, label: str, kind: str, problems: list[str]) -> bool:
 
 
 def did_you_mean(word: str, known: Iterable[str]) -> str:
-    """`; did you mean 'x'?`, or the known words when none is near."""
+    """`; did you mean 'x'?`, or the known words if none is similar."""
     words = sorted(known)
     if near := difflib.get_close_matches(word, words, n=1, cutoff=0.6):
         return f"; did you mean {near[0]!r}?"
@@ -251,7 +252,7 @@ def _model_in(annotation: Any) -> type[BaseModel] | None:
 
 
 class _LineCollector:
-    """Where each part of a document stands, and which keys stand twice."""
+    """Records the line of each part of a document, and duplicate keys."""
 
     def __init__(
         self, lines: dict[Location, int], first_line: int, label: str, problems: list[str]
@@ -260,7 +261,7 @@ class _LineCollector:
         self._first_line = first_line
         self._label = label
         self._problems = problems
-        # An alias can hold itself, or double at each level: what was looked into is not again.
+        # An alias can contain itself, or double at each level: visit each node only once.
         self._seen: set[int] = set()
 
     def collect(self, node: yaml.Node, location: Location) -> None:

@@ -1,4 +1,4 @@
-"""Variables from outside the project: the process's, and `.env` below them."""
+"""Variables from outside the project: the process's, with `.env` as fallback."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from pathlib import Path
 
 from retailmart.errors import SettingsError
 
-# What is often mounted as a file. Others can be, too: NAME_FILE is looked for when NAME is asked.
+# Variables that are often mounted as files. NAME_FILE also works for any other NAME.
 _OFTEN_FILES = (
     "AWS_ACCESS_KEY_ID",
     "AWS_SECRET_ACCESS_KEY",
@@ -18,14 +18,14 @@ _OFTEN_FILES = (
     "MYSQL_USER",
     "RETAILMART_KEY",
 )
-# These end in _FILE and mean something else to the S3 client.
+# These end in _FILE but mean something else to the S3 client.
 _NOT_OURS = {"AWS_CONFIG_FILE", "AWS_SHARED_CREDENTIALS_FILE", "AWS_WEB_IDENTITY_TOKEN_FILE"}
 _LARGEST = 64 << 10
 
 
 @dataclass(frozen=True)
 class Layer:
-    """Variables of one origin. `label` goes before a variable's name in messages."""
+    """Variables from one origin. `label` precedes a variable's name in messages."""
 
     label: str
     variables: Mapping[str, str]
@@ -34,8 +34,8 @@ class Layer:
 class Environment(Mapping[str, str]):
     """The variables by name. An empty one counts as not set; no value is ever shown.
 
-    Where NAME is not set but NAME_FILE is, the file it names holds the value. It is read when the
-    value is asked for, and SettingsError says that it can't be.
+    If NAME is not set but NAME_FILE is, the file that it names holds the value. The file is read on
+    request. SettingsError reports a file that cannot be read.
     """
 
     def __init__(self, folder: Path, layers: tuple[Layer, ...]) -> None:
@@ -45,7 +45,7 @@ class Environment(Mapping[str, str]):
 
     @classmethod
     def of(cls, folder: Path) -> Environment:
-        """The environment of this process, over the `.env` of a project folder."""
+        """The environment of this process, with the project folder's `.env` as fallback."""
         return cls(
             folder,
             (Layer("", dict(os.environ)), Layer(".env: ", _read_dotenv(folder / ".env"))),
@@ -78,9 +78,9 @@ class Environment(Mapping[str, str]):
         return names | {name for name in _OFTEN_FILES if f"{name}_FILE" in names}
 
     def _content(self, path: str, place: str) -> str:
-        """A file's text without its last line end. It may be a pipe, which gives its text once."""
+        """A file's text without its last line end. A pipe works too, but is read once."""
         if path not in self._read_before:
-            # Neither the path nor an error that holds it is told: somebody may have put the
+            # The message contains neither the path nor an error with it: someone may have put the
             # password itself there.
             try:
                 with (self._folder / path).open("rb") as file:
@@ -100,7 +100,7 @@ class Environment(Mapping[str, str]):
 
 
 def without_line_end(text: str) -> str:
-    """A text without the one line end that editors and `echo` put behind it."""
+    """A text without the one line end that editors and `echo` append."""
     return text.removesuffix("\n").removesuffix("\r")
 
 
@@ -114,9 +114,9 @@ def _read_dotenv(path: Path) -> dict[str, str]:
         return {}
     from io import StringIO
 
-    from dotenv import dotenv_values  # not imported where there is no .env: start-up shows it
+    from dotenv import dotenv_values  # not imported without a .env, to save start-up time
 
     text = path.read_text(encoding="utf-8-sig", errors="replace")
-    # A `${` in a password is meant as it is written; settings have references of their own.
+    # A `${` in a password is literal; settings have their own references.
     values = dotenv_values(stream=StringIO(text), interpolate=False)
     return {key: value for key, value in values.items() if value is not None}

@@ -1,13 +1,14 @@
-"""feeds/*.yml: a kind of file that lands, its columns and rules."""
+"""feeds/*.yml: a kind of landing file, its columns and rules."""
 
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, replace
 from decimal import Decimal
 from enum import Enum
 from fnmatch import fnmatchcase
+from itertools import combinations, permutations
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -15,6 +16,27 @@ from pydantic import BeforeValidator, Field, field_validator, model_validator
 
 from retailmart.project.documents import NAME, Document, Location, did_you_mean, read_document
 from retailmart.project.types import ColumnType, parse_type
+from retailmart.project.writing import (
+    NUMBERS,
+    PLAIN,
+    Marks,
+    MarksDocument,
+    as_list,
+    as_sent,
+    default_problem,
+    format_mistakes,
+    mark_mistakes,
+    marks_of,
+    plain_text,
+)
+
+# The export form of NULL in MySQL and PostgreSQL; they double a backslash in texts.
+_EXPORTED_NULL = r"\N"
+_MARKS = ("decimal", "thousands", "currency", "parentheses")
+
+# File name endings of each format, with or without gzip's.
+ENDINGS = {"csv": (".csv", ".txt", ".tsv", ".dat"), "json": (".json", ".jsonl", ".ndjson")}
+_CSV_ONLY = {"quote", "escape", "header", "skip_lines", "comment", "max_record_lines"}
 
 
 class Action(Enum):
@@ -54,11 +76,20 @@ class SchemaDocument(Document):
     date_to_timestamp: bool = Field(False, description="Whether a DATE may become a TIMESTAMP.")
 
 
+def _as_nulls(value: object) -> object:
+    if isinstance(value, list) and None in value:
+        raise ValueError("YAML reads a bare null or NULL as nothing; put it in quotes")
+    return value
+
+
+Nulls = Annotated[list[str], BeforeValidator(_as_nulls)]
+
+
 def _as_column(value: object) -> object:
     return {"type": value} if isinstance(value, str) else value
 
 
-class ColumnDocument(Document):
+class ColumnDocument(MarksDocument):
     """One column: `name: INT`, or a mapping with more."""
 
     type: str = Field(description="INT, BIGINT, STRING, DATE, TIMESTAMP, BOOLEAN, DECIMAL(p,s).")
@@ -73,6 +104,13 @@ class ColumnDocument(Document):
     folder: int | None = Field(
         None, ge=1, description="The value is a folder's name; 1 is the first one below landing."
     )
+    format: str | list[str] | None = Field(
+        None, description="How a DATE or TIMESTAMP is written, as in %m/%d/%Y; or several formats."
+    )
+    nulls: Nulls | None = Field(
+        None, description="Texts that mean no value here, instead of the feed's; also in STRING."
+    )
+    default: Any = Field(None, description="The value of all rows of a file that lacks the column.")
 
     @field_validator("pattern")
     @classmethod
@@ -124,7 +162,7 @@ class RuleDocument(Document):
         return self
 
 
-class FeedDocument(Document):
+class FeedDocument(MarksDocument):
     """The file feeds/NAME.yml."""
 
     files: list[str] = Field(min_length=1, description="Patterns of file names, as in sales*.csv.")
@@ -132,7 +170,21 @@ class FeedDocument(Document):
     nested: Literal["flatten", "keep"] = Field(
         "flatten", description="JSON objects in a record: columns by dotted names, or JSON texts."
     )
-    delimiter: str = Field(",", min_length=1, max_length=1)
+    delimiter: str | list[str] = Field(
+        ",", description="What separates cells; of a list, the one that a file's header fits."
+    )
+    quote: str = Field(
+        '"', max_length=1, description='What stands around quoted cells; "" where nothing does.'
+    )
+    escape: str | None = Field(
+        None, min_length=1, max_length=1, description="The sign before a quote, as in MySQL's \\."
+    )
+    header: bool = Field(True, description="false: no header, the columns come in this order.")
+    skip_lines: int = Field(0, ge=0, le=1000, description="So many lines stand before the header.")
+    comment: str | None = Field(None, min_length=1, description="Lines that begin so are no rows.")
+    max_record_lines: int = Field(
+        1000, ge=1, description="A row whose quoted cells span more lines is refused."
+    )
     encoding: str = Field("utf-8", description="utf-8, cp1252, latin-1, utf-16, …")
     columns: dict[
         str,
@@ -141,8 +193,21 @@ class FeedDocument(Document):
             BeforeValidator(_as_column, json_schema_input_type=str | ColumnDocument),
         ],
     ]
-    nulls: list[str] = Field(
-        default_factory=list, description="Texts that mean no value, except in STRING columns."
+    nulls: Nulls = Field(
+        default_factory=list,
+        description="Texts that mean no value, except in STRING columns; \\N does in these too.",
+    )
+    string_nulls: Nulls = Field(
+        default_factory=list, description="Texts that mean no value in STRING columns."
+    )
+    records: str | None = Field(
+        None, description="JSON: the key of the list of records in an object around it."
+    )
+    empty: Literal["refused", "allowed"] = Field(
+        "refused", description="Whether a file without a single row is one with nothing to count."
+    )
+    all_refused: Literal["warn", "fail"] = Field(
+        "warn", description="Whether the run's exit code tells that all rows of a file are refused."
     )
     extra_columns: str | None = Field(
         None, description="Column that takes all further columns as one JSON object."
@@ -150,7 +215,7 @@ class FeedDocument(Document):
     month: str | None = Field(None, description="The DATE column that tells a row's month.")
     balance: str | None = Field(None, description="The DECIMAL column that must balance.")
     rules: list[RuleDocument] = Field(default_factory=list)
-    # By another name, as pydantic's own models have a `schema` already.
+    # Renamed, because pydantic's own models already have a `schema`.
     schema_: Annotated[
         SchemaDocument,
         BeforeValidator(_as_policies, json_schema_input_type=Policy | SchemaDocument),
@@ -171,9 +236,19 @@ class FeedDocument(Document):
 
     @field_validator("delimiter")
     @classmethod
-    def _separates(cls, value: str) -> str:
-        if value in '"\r\n':
-            raise ValueError(f"{value!r} cannot separate cells")
+    def _separates(cls, value: str | list[str]) -> str | list[str]:
+        for one in [value] if isinstance(value, str) else value:
+            if len(one) != 1 or one in '"\r\n':
+                raise ValueError(f"{one!r} cannot separate cells; one character does")
+        if not value:
+            raise ValueError("name at least one delimiter")
+        return value
+
+    @field_validator("quote", "escape", "comment")
+    @classmethod
+    def _is_sign(cls, value: str | None) -> str | None:
+        if value is not None and ("\r" in value or "\n" in value):
+            raise ValueError(f"{value!r} is a line end")
         return value
 
 
@@ -181,10 +256,12 @@ class FeedDocument(Document):
 class Column:
     """A column of a feed's raw table.
 
-    `pattern` cuts the value out of the text; `folder` says that the value is a folder's name in
-    the file's path, counted from 1 at landing. `evolved` tells that files brought the column and
-    the feed does not name it, `delivered` under which names they did; `defined` is the feed's own
-    type where raw holds a wider one.
+    `pattern` extracts the value from the text. `folder` is the position of the folder in the file's
+    path that gives the value, counted from 1 at landing. `evolved` says that files added the column
+    and the feed does not name it; `delivered` are its names in those files. `defined` is the feed's
+    own type if raw holds a wider one. `formats` and `marks` say how senders write the value;
+    `nulls` are texts for a missing value, if the feed does not decide that. A file without the
+    column gets `default`.
     """
 
     name: str
@@ -197,11 +274,24 @@ class Column:
     evolved: bool = False
     delivered: tuple[str, ...] = ()
     defined: ColumnType | None = None
+    formats: tuple[str, ...] = ()
+    marks: Marks = PLAIN
+    nulls: tuple[str, ...] | None = None
+    default: str | None = None
+
+    @property
+    def is_expected(self) -> bool:
+        """Whether a file must have it."""
+        return self.mandatory and self.default is None
+
+    def as_sent(self, text: str) -> str:
+        """Rewrite a value from plain form to the form that this column's senders use."""
+        return as_sent(text, self.defined or self.type, self.formats, self.marks)
 
 
 @dataclass(frozen=True)
 class SchemaPolicies:
-    """What happens where files bring another schema. `columns` None: to the extras, or dropped."""
+    """What happens to files with another schema. Without `columns`: to the extras, or dropped."""
 
     table: Policy = Policy.EVOLVE
     columns: Policy | None = None
@@ -211,7 +301,11 @@ class SchemaPolicies:
 
 @dataclass(frozen=True)
 class Rule:
-    """`condition` is SQL that is false for a row which breaks the rule."""
+    """A rule; its `condition` is SQL that is false for a row which breaks the rule.
+
+    A row for which it cannot be computed, for example where a product has too many digits, also
+    breaks it.
+    """
 
     name: str
     action: Action
@@ -219,10 +313,29 @@ class Rule:
     message: str
     column: str | None
 
+    @property
+    def broken(self) -> str:
+        """SQL that is true if a row breaks the rule. It fails where the rule cannot be computed."""
+        return f"coalesce(NOT ({self.condition}), false)"
+
+    @property
+    def tried(self) -> str:
+        """SQL that is true if a row keeps the rule, and NULL if that cannot be computed.
+
+        It takes many times as long. The random branch is always taken. Without it the optimizer
+        would compute an expression that occurs twice before both, outside TRY.
+        """
+        keeps = f"coalesce(CAST(({self.condition}) AS BOOLEAN), true)"
+        return f"CASE WHEN random() >= 0 THEN TRY({keeps}) END"
+
 
 @dataclass(frozen=True)
 class Feed:
-    """A kind of file, and the raw table of the same name that its rows go to."""
+    """A kind of file, and the raw table of the same name for its rows.
+
+    `delimiters` are those that its files may have. `delimiter` is that of a probed file, or the
+    first.
+    """
 
     name: str
     files: tuple[str, ...]
@@ -237,9 +350,31 @@ class Feed:
     schema: SchemaPolicies = SchemaPolicies()
     format: str = "csv"
     nested: str = "flatten"
+    string_nulls: tuple[str, ...] = ()
+    records: str | None = None
+    takes_empty: bool = False
+    fails_all_refused: bool = False
+    delimiters: tuple[str, ...] = ()
+    quote: str = '"'
+    escape: str | None = None
+    header: bool = True
+    skip_lines: int = 0
+    comment: str | None = None
+    max_record_lines: int = 1000
+
+    def nulls_of(self, column: Column) -> tuple[str, ...]:
+        """The texts that mean a missing value in a column."""
+        if column.nulls is not None:
+            return column.nulls
+        return self.string_nulls if column.type.name == "STRING" else self.nulls
+
+    @property
+    def is_plain(self) -> bool:
+        """Whether cells are quoted as in RFC 4180."""
+        return self.quote == '"' and self.escape is None
 
     def from_path(self, path: str) -> tuple[tuple[str, str], ...]:
-        """The columns that a file's path gives, and their values; those it lacks are left out."""
+        """The columns and values in a file's path; columns that it lacks are left out."""
         folders = path.split("/")[:-1]
         return tuple(
             (column.name, folders[column.folder - 1])
@@ -248,9 +383,9 @@ class Feed:
         )
 
     def claims(self, path: str) -> bool:
-        """Whether a file at `path` below landing is of this feed; letter case does not matter.
+        """Whether a file at `path` below landing matches this feed; letter case is ignored.
 
-        A pattern without a slash speaks of the file's name in any folder.
+        A pattern without a slash matches the file's name in any folder.
         """
         name = path.rsplit("/", 1)[-1]
         return any(
@@ -263,6 +398,40 @@ class Feed:
         return tuple(rule for rule in self.rules if rule.action in actions)
 
 
+def claimed_twice(feeds: Iterable[Feed], paths: Iterable[str]) -> list[str]:
+    """A problem for each pair of feeds that match one file, with the first such file.
+
+    The format in a file's name decides between feeds of two formats.
+    """
+    known = list(feeds)
+    found: dict[tuple[str, str], str] = {}
+    for path in paths:
+        claiming = [feed for feed in known if feed.claims(path)]
+        for one, other in combinations(claiming, 2):
+            if one.format == other.format:
+                found.setdefault((one.name, other.name), path)
+    return [
+        f"feeds/{one}.yml: files: feed {one} and feed {other} both match {path}; a file is of one"
+        " feed"
+        for (one, other), path in found.items()
+    ]
+
+
+def overlapping(feeds: Iterable[Feed]) -> list[str]:
+    """A problem for each pair of feeds of which one's pattern is within one of the other's."""
+    found: dict[frozenset[str], str] = {}
+    for one, other in permutations(feeds, 2):
+        for pattern in one.files if one.format == other.format else ():
+            # Stands for the stars' text: no pattern contains these characters.
+            if other.claims(pattern.replace("*", "\0\1")):
+                words = (
+                    f"feeds/{one.name}.yml: files: feed {one.name} and feed {other.name} both match"
+                    f" all files of {pattern!r}; a file is of one feed"
+                )
+                found.setdefault(frozenset((one.name, other.name)), words)
+    return list(found.values())
+
+
 def read_feed(path: Path, folder: Path, problems: list[str]) -> Feed | None:
     """Read one feeds/NAME.yml; mistakes go to `problems`."""
     document = read_document(path, folder, "feed", FeedDocument, _mistakes, problems)
@@ -270,7 +439,7 @@ def read_feed(path: Path, folder: Path, problems: list[str]) -> Feed | None:
 
 
 def _mistakes(data: object) -> Iterator[tuple[Location, str]]:
-    """What is wrong between the parts of a feed's file.
+    """Find conflicts between the parts of a feed's file.
 
     It works on the YAML as written: a mistake in one part must not hide those in others.
     """
@@ -281,6 +450,7 @@ def _mistakes(data: object) -> Iterator[tuple[Location, str]]:
     yield from _column_mistakes(given)
     yield from _extra_mistakes(data.get("extra_columns"), given)
     yield from _format_mistakes(data)
+    yield from _writing_mistakes(data, given)
     yield from _month_mistakes(data.get("month"), data.get("balance"), given)
     rules = data.get("rules")
     yield from _rule_mistakes(rules if isinstance(rules, list) else [], given)
@@ -320,10 +490,58 @@ def _format_mistakes(data: Mapping[str, object]) -> Iterator[tuple[Location, str
     if data.get("format") == "json":
         if "delimiter" in data:
             yield ("delimiter",), "delimiter: is for CSV; nothing separates the cells of JSON"
+        for key in sorted(_CSV_ONLY & data.keys()):
+            yield (key,), f"{key}: is for CSV; leave it out"
         if str(data.get("encoding", "utf-8")).lower() not in ("utf-8", "utf8"):
             yield ("encoding",), "encoding: JSON is always utf-8; leave it out"
-    elif "nested" in data:
-        yield ("nested",), "nested: is for JSON; add `format: json`, or leave it out"
+        return
+    delimiter = data.get("delimiter", ",")
+    for key in ("quote", "escape"):
+        if data.get(key) in (delimiter if isinstance(delimiter, list) else [delimiter]):
+            yield (key,), f"{key}: {data[key]!r} separates cells already"
+    for key in ("nested", "records"):
+        if key in data:
+            yield (key,), f"{key}: is for JSON; add `format: json`, or leave it out"
+
+
+def _writing_mistakes(
+    data: Mapping[str, object], columns: Mapping[str, Mapping[str, Any]]
+) -> Iterator[tuple[Location, str]]:
+    feed = {key: data.get(key) for key in _MARKS}
+    for problem in mark_mistakes({}, feed):
+        yield (problem.partition(":")[0],), problem
+    yield from _null_mistakes(data, ())
+    for name, column in columns.items():
+        place: Location = ("columns", name)
+        kind = _kind(column)
+        if kind is None:
+            continue
+        yield from _null_mistakes(column, place)
+        own = {key: column[key] for key in _MARKS if column.get(key) is not None}
+        for key in own if kind not in NUMBERS else ():
+            yield (*place, key), f"{name}, {key}: is for numbers, not for {kind}"
+        problems = [*(mark_mistakes(own, feed) if own else ())]
+        if column.get("format") is not None:
+            problems += format_mistakes(column["format"], kind)
+        if column.get("default") is not None:
+            problems += _default_mistakes(column)
+        for problem in problems:
+            yield (*place, problem.partition(":")[0]), f"{name}, {problem}"
+
+
+def _null_mistakes(data: Mapping[str, object], place: Location) -> Iterator[tuple[Location, str]]:
+    for key in ("nulls", "string_nulls"):
+        if "\x85" in as_list(data.get(key)):
+            words = r'"\N" is a control character to YAML; write it as "\\N" or \N without quotes'
+            yield (*place, key), f"{key}: {words}"
+
+
+def _default_mistakes(column: Mapping[str, Any]) -> Iterator[str]:
+    value = column["default"]
+    if column.get("folder") is not None:
+        yield "default: a file's folder always says something; leave it out"
+    elif problem := default_problem(value, parse_type(str(column.get("type")))):
+        yield f"default: {value!r} {problem}"
 
 
 def _month_mistakes(
@@ -376,7 +594,7 @@ def _value_problem(value: object, kind: str | None, key: str) -> str | None:
 
 
 def _kind(column: Mapping[str, Any]) -> str | None:
-    """The name of a column's type, None where it is a mistake of its own."""
+    """The name of a column's type; None if it is itself a mistake."""
     try:
         return parse_type(str(column.get("type"))).name
     except ValueError:
@@ -389,12 +607,14 @@ def _folded(name: str) -> str:
 
 
 def _feed(name: str, document: FeedDocument) -> Feed:
+    given = document.delimiter
+    delimiters = (given,) if isinstance(given, str) else tuple(given)
     return Feed(
         name=name,
         files=tuple(document.files),
-        delimiter=document.delimiter,
+        delimiter=delimiters[0],
         encoding=document.encoding.lower(),
-        columns=tuple(_column(key, column) for key, column in document.columns.items()),
+        columns=tuple(_column(key, column, document) for key, column in document.columns.items()),
         extra_columns=document.extra_columns,
         month=document.month,
         balance=document.balance,
@@ -403,23 +623,45 @@ def _feed(name: str, document: FeedDocument) -> Feed:
         schema=SchemaPolicies(**dict(document.schema_)),
         format=document.format,
         nested=document.nested,
+        string_nulls=_string_nulls(document),
+        records=document.records,
+        takes_empty=document.empty == "allowed",
+        fails_all_refused=document.all_refused == "fail",
+        delimiters=delimiters,
+        quote=document.quote,
+        escape=None if document.escape == document.quote else document.escape,
+        header=document.header,
+        skip_lines=document.skip_lines,
+        comment=document.comment,
+        max_record_lines=document.max_record_lines,
     )
 
 
-def _column(name: str, document: ColumnDocument) -> Column:
+def _string_nulls(document: FeedDocument) -> tuple[str, ...]:
+    exported = [text for text in document.nulls if text == _EXPORTED_NULL]
+    return tuple(dict.fromkeys([*document.string_nulls, *exported]))
+
+
+def _column(name: str, document: ColumnDocument, feed: FeedDocument) -> Column:
     references = None
     if document.references:
         table, _, column = document.references.partition(".")
         references = (table, column)
-    return Column(
+    kind = parse_type(document.type)
+    made = Column(
         name,
-        parse_type(document.type),
+        kind,
         document.mandatory,
         tuple(document.aliases),
         references,
         document.pattern,
         document.folder,
+        formats=tuple(as_list(document.format)),
+        marks=marks_of(document, feed) if kind.name in NUMBERS else PLAIN,
+        nulls=None if document.nulls is None else tuple(document.nulls),
     )
+    default = plain_text(document.default)
+    return made if default is None else replace(made, default=made.as_sent(default))
 
 
 def _rule(document: RuleDocument, columns: Mapping[str, ColumnDocument]) -> Rule:

@@ -1,12 +1,11 @@
 """functions.py: the user's own scalar functions over Arrow, for the SQL of marts.
 
-The file is read without being run; only an engine that is opened for marts imports it.
+The file is read without running it; only an engine that is opened for marts imports it.
 """
 
 from __future__ import annotations
 
 import hashlib
-import re
 import sys
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -17,7 +16,9 @@ from types import ModuleType, TracebackType
 from typing import TYPE_CHECKING, Any
 
 from retailmart.errors import SettingsError
+from retailmart.project.decimals import as_decimals
 from retailmart.project.documents import NAME
+from retailmart.project.lexer import words_of
 from retailmart.project.types import ColumnType, parse_type
 
 if TYPE_CHECKING:
@@ -29,16 +30,16 @@ FILE = "functions.py"
 _MODULE = "retailmart_functions"
 _BY_PLACE = Parameter.POSITIONAL_ONLY
 _CURE = f"Correct {FILE}, and look again with: retailmart check"
-# Takes and gives pyarrow arrays, all of one length.
+# Takes and returns pyarrow arrays, all of one length.
 Vectorised = Callable[..., Any]
 
 
 @dataclass(frozen=True)
 class Function:
-    """A scalar function that marts can call. NULLs are handed to it like any value.
+    """A scalar function that marts can call. It receives NULLs like any value.
 
-    `source_digest` changes with its own text and that of whatever it uses of its file. `line` is
-    where it begins.
+    `source_digest` changes with its own text and with all that it uses from its file. `line` is its
+    first line.
     """
 
     name: str
@@ -49,12 +50,12 @@ class Function:
 
 
 class FunctionFailed(Exception):
-    """A function broke, or gave what it had not declared; says where, in one line."""
+    """A function failed, or returned an undeclared result; the message says where, in one line."""
 
 
 @dataclass(frozen=True)
 class Functions:
-    """A project's functions.py: what it defines, and the very text that was read."""
+    """A project's functions.py: its definitions, and the exact text that was read."""
 
     defined: Mapping[str, Function] = field(default_factory=dict)
     path: Path = Path(FILE)
@@ -63,9 +64,10 @@ class Functions:
     def used_in(self, query: str) -> dict[str, str]:
         """The source digests of the functions that a query may call, by name.
 
-        A word is enough: taking a column for a call costs a rebuild, missing one wrong figures.
+        A matching word is enough. Mistaking a column for a call costs a rebuild; missing a call
+        costs wrong figures.
         """
-        words = {word.lower() for word in re.findall(r"\w+", query)}
+        words = words_of(query) if self.defined else frozenset[str]()
         return {
             name: function.source_digest
             for name, function in sorted(self.defined.items())
@@ -73,14 +75,14 @@ class Functions:
         }
 
     def load(self) -> dict[Function, Vectorised]:
-        """Import the file. SettingsError tells the line at which that fails."""
+        """Import the file. SettingsError names the line of a failure."""
         if not self.defined:
             return {}
         module = ModuleType(_MODULE)
         module.__file__ = str(self.path)
-        sys.modules[_MODULE] = module  # where a dataclass looks up its own module
+        sys.modules[_MODULE] = module  # a dataclass looks up its own module there
         try:
-            # Not by its path: it may have been edited since its digests were taken.
+            # Not from its path: the file may have been edited since its digests were taken.
             code = compile(self.source, str(self.path), "exec", dont_inherit=True)
             exec(code, module.__dict__)  # noqa: S102
         except (Exception, SystemExit) as error:
@@ -99,7 +101,7 @@ class Functions:
 def read_functions(folder: Path, taken: Mapping[str, str], problems: list[str]) -> Functions:
     """Read a project's functions.py without running it; mistakes go to `problems`.
 
-    `taken` maps the names of tables in small letters to the files they come from.
+    `taken` maps the names of tables in lower case to the files that declare them.
     """
     path = folder / FILE
     if not path.is_file():
@@ -138,9 +140,9 @@ def read_functions(folder: Path, taken: Mapping[str, str], problems: list[str]) 
 
 
 def guarded(function: Function, code: Vectorised, gives: pa.DataType) -> Vectorised:
-    """The function as an engine calls it: what goes wrong in it is one FunctionFailed.
+    """The function as an engine calls it: any error in it becomes one FunctionFailed.
 
-    `gives` is the engine's Arrow type of what the function declares to return.
+    `gives` is the engine's Arrow type for the declared return type.
     """
 
     def call(*arguments: pa.Array) -> pa.Array:
@@ -152,7 +154,7 @@ def guarded(function: Function, code: Vectorised, gives: pa.DataType) -> Vectori
             raise FunctionFailed(words) from error
         return _checked(function, result, len(arguments[0]), gives)
 
-    # Engines count the parameters that a function shows.
+    # Engines count the parameters in a function's signature.
     shown = [Parameter(f"p{n}", _BY_PLACE) for n in range(len(function.parameters))]
     call.__signature__ = Signature(shown)  # type: ignore[attr-defined]
     return call
@@ -173,13 +175,14 @@ def _checked(function: Function, result: Any, rows: int, gives: pa.DataType) -> 
             f"{place} gave {result.type} for {function.returns}: money never passes through a"
             " float; compute it in decimals"
         )
-    roomy = result
     try:
-        if function.returns.is_decimal and pa.types.is_integer(result.type):
-            # Arrow wants room for whatever the integer's type could hold.
-            roomy = result.cast(pa.decimal128(38, min(function.returns.scale, 19)))
-        return roomy.cast(gives)
-    except pa.ArrowException as error:
+        if not function.returns.is_decimal:
+            return result.cast(gives)
+        # Arrow requires space for any value of the integer's type.
+        whole = pa.types.is_integer(result.type)
+        roomy = result.cast(pa.decimal128(20, 0)) if whole else result
+        return as_decimals(roomy, function.returns)
+    except (pa.ArrowException, ArithmeticError) as error:
         words = f"{place} gave {result.type}, not the {function.returns} it declares"
         raise FunctionFailed(f"{words}: {_first_line(error)}") from error
 
@@ -197,7 +200,7 @@ def _name_mistakes(
 
 
 def _mistakes(node: ast.FunctionDef | ast.AsyncFunctionDef) -> Iterator[tuple[int, str]]:
-    """What keeps a function from being one of SQL, with its line."""
+    """The reasons why a function cannot be used in SQL, with their lines."""
     import ast
 
     given = node.args
@@ -235,12 +238,12 @@ def _arguments(node: ast.FunctionDef | ast.AsyncFunctionDef) -> Sequence[ast.arg
 
 
 def _text(annotation: ast.expr | None) -> str:
-    """The text of an annotation that has no mistake."""
+    """The text of a valid annotation."""
     return str(getattr(annotation, "value", ""))
 
 
 def _digest(tree: ast.Module, name: str) -> str:
-    """Of the function and what it uses of its file, comments and layout apart."""
+    """A digest of the function and what it uses from its file, without comments and layout."""
     import ast
 
     binding: dict[str, list[ast.stmt]] = {}
@@ -250,7 +253,7 @@ def _digest(tree: ast.Module, name: str) -> str:
         for one in bound:
             binding.setdefault(one, []).append(statement)
         if not bound and not _is_text(statement):
-            wanted.append(statement)  # an `if`, a `for`, a call: it may do anything
+            wanted.append(statement)  # an `if`, a `for`, a call: it may have any effect
     wanted += binding[name]
     used: dict[tuple[int, int], ast.stmt] = {}
     while wanted:
@@ -266,7 +269,7 @@ def _digest(tree: ast.Module, name: str) -> str:
 
 
 def _bound(statement: ast.stmt) -> list[str]:
-    """The names that a statement does nothing but give a meaning to; none where it does more."""
+    """The names that a statement only defines; empty if it does more."""
     import ast
 
     match statement:
@@ -293,7 +296,7 @@ def _is_text(statement: ast.stmt) -> bool:
 
 
 def _line_of(trace: TracebackType | None) -> int | None:
-    """The deepest line of functions.py that an error came through."""
+    """The deepest line of functions.py in an error's traceback."""
     line = None
     while trace:
         if trace.tb_frame.f_globals.get("__name__") == _MODULE:

@@ -7,6 +7,7 @@ import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from enum import Enum
+from functools import cached_property
 from pathlib import Path
 
 from pydantic import Field
@@ -20,20 +21,22 @@ from retailmart.project.documents import (
     parse_yaml,
     validate,
 )
+from retailmart.project.lexer import takes_all_columns, variables_of, words_of
 from retailmart.project.settings import ExactVariable, Variable
 
-# What a query can begin with, below comments; the engine's parser judges the rest.
+# How a query can begin, after comments; the engine's parser checks the rest.
 _SELECT = re.compile(
     r"(?:\s|--[^\n]*(?:\n|$)|/\*.*?\*/|\()*(?:SELECT|WITH|FROM|VALUES)\b",
     re.IGNORECASE | re.DOTALL,
 )
 
-
-_AS_OF = re.compile(r"getvariable\(\s*'as_of'\s*\)", re.IGNORECASE)
+AS_OF = "as_of"
+# Texts that look like a number or a boolean, or like the quoted form of such a text.
+_LIKE_ANOTHER = re.compile(r"'.*|\".*|[-+.\dEe]+|True|False|None", re.DOTALL)
 
 
 class Refresh(Enum):
-    """Which part of a mart a batch writes anew."""
+    """Which part of a mart a batch rebuilds."""
 
     APPEND = "append"
     MONTHS = "months"
@@ -62,6 +65,10 @@ class MartHeader(Document):
     variables: dict[str, ExactVariable] = Field(
         default_factory=dict, description="Defaults of getvariable('name'); settings override."
     )
+    split_by: list[str] = Field(
+        default_factory=list,
+        description="Columns that cut a month: rows with different values of them never meet.",
+    )
     snapshot: bool = Field(
         False, description="true: each day's run leaves it as plain Parquet in business_insights."
     )
@@ -69,7 +76,7 @@ class MartHeader(Document):
 
 @dataclass(frozen=True)
 class Mart:
-    """A mart as its user wrote it. `query` is the SELECT; `first_line` is where it begins."""
+    """A mart as its user wrote it. `query` is the SELECT; `first_line` is its line."""
 
     name: str
     query: str
@@ -82,32 +89,59 @@ class Mart:
     variables: Mapping[str, Variable]
     about: str | None
     snapshot: bool = False
+    split_by: tuple[str, ...] = ()
     agrees: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
     header: Source = field(default=Source("", {}), compare=False, repr=False)
 
     @property
     def month(self) -> str | None:
-        """The partition column that holds 'YYYY-MM', or None where all is rebuilt anyway."""
+        """The partition column that holds 'YYYY-MM', or None if everything is rebuilt anyway."""
         return None if self.refresh is Refresh.FULL else self.partitions[0]
+
+    @cached_property
+    def words(self) -> frozenset[str]:
+        """The words and names of its query in lower case, without comments and texts."""
+        return words_of(self.query)
+
+    @cached_property
+    def reads_variables(self) -> frozenset[str]:
+        """The variables that its query reads, in lower case."""
+        return variables_of(self.query)
+
+    @cached_property
+    def takes_all_columns(self) -> bool:
+        """Whether its query may read columns of its inputs without naming them."""
+        return takes_all_columns(self.query)
 
     @property
     def looks_at_as_of(self) -> bool:
-        """Whether it shows something else on another day, without any new row."""
-        return self.refresh is Refresh.FULL and bool(_AS_OF.search(self.query))
+        """Whether its result changes with the day, without any new row."""
+        return AS_OF in self.reads_variables
 
     def fingerprint(
         self, variables: Mapping[str, Variable], functions: Mapping[str, str] | None = None
     ) -> str:
-        """Changes when the mart would compute something else from the same rows.
+        """A text that changes if the mart would compute something else from the same rows.
 
-        `functions` are those of the user that it may call: name → digest of their source.
+        `functions` are the user's functions that it may call: name → digest of their source.
         """
-        used = {name: str(variables[name]) for name in self.variables if name in variables}
+        used = {
+            name: _said(value)
+            for name, value in variables.items()
+            if name in self.variables or name.lower() in self.reads_variables
+        }
         shape = (self.refresh.value, self.partitions, self.key, self.publish_as)
         said: tuple[object, ...] = (self.query, shape, sorted(used.items()))
         if functions:
             said = (*said, sorted(functions.items()))
         return hashlib.sha256(repr(said).encode()).hexdigest()
+
+
+def _said(value: Variable) -> str:
+    """A variable's value as a text that differs from any value of another type."""
+    if isinstance(value, str) and _LIKE_ANOTHER.fullmatch(value):
+        return repr(value)
+    return str(value)
 
 
 def read_mart(path: Path, folder: Path, problems: list[str]) -> Mart | None:
@@ -122,7 +156,7 @@ def read_mart(path: Path, folder: Path, problems: list[str]) -> Mart | None:
     first_line = length + 1 + below[: len(below) - len(below.lstrip())].count("\n")
     query = below.strip().removesuffix(";").rstrip()
     if "--" in query.rpartition("\n")[2]:
-        query += "\n"  # a comment in the last line must not swallow what follows the query
+        query += "\n"  # a comment in the last line must not swallow the text after the query
     wrong = []
     if not query:
         wrong.append(f"{label}: holds no SELECT below its header")
@@ -140,7 +174,7 @@ def read_mart(path: Path, folder: Path, problems: list[str]) -> Mart | None:
 
 
 def _mistakes(data: object) -> Iterator[tuple[Location, str]]:
-    """What is wrong between the keys of a header, as it is written."""
+    """Find conflicts between the keys of a header as written."""
     if not isinstance(data, Mapping):
         return
     refresh, publish = data.get("refresh"), data.get("publish")
@@ -152,12 +186,26 @@ def _mistakes(data: object) -> Iterator[tuple[Location, str]]:
         )
     if refresh == Refresh.FULL.value and data.get("balance"):
         yield ("balance",), "balance: is proven by month; it needs refresh: append or months"
+    yield from _split_mistakes(refresh, data.get("split_by"))
     if isinstance(publish, str) and not NAME.fullmatch(publish):
         yield ("publish",), f"publish: {publish!r} is no table name"
     if isinstance(publish, str) and publish.lower().startswith("retailmart_"):
         yield ("publish",), f"publish: {publish!r}: names with retailmart_ are the ledger's"
     if publish and not data.get("key"):
         yield ("publish",), "publish: needs `key`, the columns that tell rows apart"
+
+
+def _split_mistakes(refresh: object, split_by: object) -> Iterator[tuple[Location, str]]:
+    if not isinstance(split_by, list) or not split_by:
+        return
+    if refresh == Refresh.FULL.value:
+        yield ("split_by",), "split_by: cuts a month; it needs refresh: append or months"
+    names = [str(name).lower() for name in split_by]  # SQL ignores letter case
+    for index, name in enumerate(names):
+        if not name.strip():
+            yield ("split_by", index), "split_by: an empty text is not a column"
+        elif name in names[:index]:
+            yield ("split_by", index), f"split_by: {split_by[index]!r} is listed twice"
 
 
 def _mart(name: str, query: str, first_line: int, header: MartHeader, source: Source) -> Mart:
@@ -175,5 +223,6 @@ def _mart(name: str, query: str, first_line: int, header: MartHeader, source: So
         about=header.about,
         agrees=header.agrees,
         snapshot=header.snapshot,
+        split_by=tuple(header.split_by),
         header=source,
     )

@@ -1,9 +1,9 @@
 """The project's encrypted store of secrets: `.retailmart/secrets.json`.
 
-Each value is sealed with AES-256-GCM under its own random nonce, its name as associated data: a
-value that is changed, or moved to another name, does not open. The key is made from RETAILMART_KEY
-with scrypt and the file's own salt, or is a random one that the keyring of the operating system
-keeps. The file is written whole or not at all, by one writer at a time.
+Each value is encrypted with AES-256-GCM under its own random nonce, with its name as associated
+data: a value that was changed, or moved to another name, cannot be decrypted. The key is derived
+from RETAILMART_KEY with scrypt and the file's own salt, or is a random one that the keyring of the
+operating system keeps. The file is written whole or not at all, by one writer at a time.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ _KEY_VARIABLE = "RETAILMART_KEY"
 _SHORTEST_KEY = 16
 _KEY_BYTES, _SALT_BYTES, _NONCE_BYTES = 32, 16, 12
 _LARGEST_VALUE = 64 << 10
-# 32 MB and a tenth of a second for each guess at a key. Other figures need another _FORMAT.
+# 32 MB and a tenth of a second for each guess at a key. Other values need a new _FORMAT.
 _SCRYPT = {"length": _KEY_BYTES, "n": 1 << 15, "r": 8, "p": 1}
 _PROOF = "proof of the key"
 _INSTALL = "Install it with: pip install 'retailmart[secrets]'"
@@ -42,7 +42,7 @@ _MAKE_KEY = (
 
 @dataclass(frozen=True)
 class _Contents:
-    """The file as it is. `account` is the keyring's name for this project's key."""
+    """The file's content. `account` is the keyring's name for this project's key."""
 
     account: str
     salt: bytes
@@ -67,7 +67,7 @@ class SecretStore:
         return sorted(contents.sealed) if contents else []
 
     def get(self, name: str) -> str:
-        """A secret. SettingsError where it is not stored or the key does not open it."""
+        """A secret. SettingsError if it is not stored or the key does not decrypt it."""
         contents = self._read()
         if contents is None or name not in contents.sealed:
             known = contents.sealed if contents else ()
@@ -84,7 +84,7 @@ class SecretStore:
 
     @staticmethod
     def check(name: str) -> None:
-        """SettingsError where a name is none."""
+        """Raise SettingsError if a name is not valid."""
         if not SECRET_NAME.fullmatch(name):
             # Not repeated: it may be NAME=VALUE.
             raise SettingsError(
@@ -93,7 +93,7 @@ class SecretStore:
             )
 
     def set(self, name: str, value: str) -> None:
-        """Store a secret, in the place of an older one of that name."""
+        """Store a secret; it replaces an older one of that name."""
         self.check(name)
         try:
             content = value.encode()
@@ -105,7 +105,7 @@ class SecretStore:
         with self._alone():
             contents = self._read()
             if contents is None or not contents.sealed:
-                # With nothing in it any key will do: the way back for who has lost theirs.
+                # An empty store accepts any key: this is the way back after a key was lost.
                 contents, key = self._begin(contents)
             else:
                 key = self._key_of(contents)
@@ -113,7 +113,7 @@ class SecretStore:
             self._write(replace(contents, sealed=sealed))
 
     def remove(self, name: str) -> None:
-        """Forget a secret. No key is needed; SettingsError where it is not stored."""
+        """Remove a secret. No key is needed; SettingsError if it is not stored."""
         with self._alone():
             contents = self._read()
             if contents is None or name not in contents.sealed:
@@ -125,7 +125,7 @@ class SecretStore:
     # keys
 
     def _begin(self, contents: _Contents | None) -> tuple[_Contents, bytes]:
-        """An empty file's first key, with the proof that tells it from others."""
+        """An empty file's first key, with the check value that identifies it."""
         account = contents.account if contents else token_hex(16)
         fresh = _Contents(account, token_bytes(_SALT_BYTES))
         key = self._text_key(fresh.salt) or _made_in_keyring(account)
@@ -173,7 +173,7 @@ class SecretStore:
 
     @contextmanager
     def _alone(self) -> Iterator[None]:
-        """Wait until nobody else writes: of two that read and then wrote, one would be lost."""
+        """Wait until nobody else writes: of two concurrent changes, one would be lost."""
         self.path.parent.mkdir(parents=True, exist_ok=True)
         lock = os.open(self.path.with_suffix(".lock"), os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
         try:
@@ -237,7 +237,7 @@ def _unknown(name: str, known: Iterable[str], hint: str) -> SettingsError:
     return SettingsError([f"no secret {name!r} is stored{did_you_mean(name, known)}"], hint)
 
 
-# sealing
+# encryption
 
 
 def _sealed(key: bytes, name: str, content: bytes) -> bytes:
@@ -247,7 +247,7 @@ def _sealed(key: bytes, name: str, content: bytes) -> bytes:
 
 
 def _opened(key: bytes, name: str, sealed: bytes) -> bytes | None:
-    """The content, or None where the key is another one or anything was changed."""
+    """The decrypted content, or None if the key is wrong or anything was changed."""
     cipher, wrong = _cipher(key)
     nonce, rest = sealed[:_NONCE_BYTES], sealed[_NONCE_BYTES:]
     try:
@@ -261,7 +261,7 @@ def _bound_to(name: str) -> bytes:
 
 
 def _cipher(key: bytes) -> tuple[Any, type[Exception]]:
-    """What seals and opens, and the error by which it says that something is wrong."""
+    """The cipher, and the exception that it raises for changed content."""
     try:
         from cryptography.exceptions import InvalidTag
         from cryptography.hazmat.primitives.ciphers.aead import AESGCM
@@ -286,7 +286,7 @@ def _text(content: bytes) -> str:
 
 
 def _from_keyring(account: str) -> bytes | None:
-    """The project's key, or None. SettingsError where no keyring can be used."""
+    """The project's key, or None. SettingsError if no keyring can be used."""
     with _keyring() as keyring:
         text = keyring.get_password(_SERVICE, account)
     try:
@@ -297,13 +297,13 @@ def _from_keyring(account: str) -> bytes | None:
 
 
 def _made_in_keyring(account: str) -> bytes:
-    """The key that the keyring has for a project, made if it has none."""
+    """The keyring's key for a project, created if it has none."""
     if there := _from_keyring(account):
         return there
     key = token_bytes(_KEY_BYTES)
     with _keyring() as keyring:
         keyring.set_password(_SERVICE, account, _text(key))
-    # Some keyrings take everything and keep nothing.
+    # Some keyrings accept everything and store nothing.
     if _from_keyring(account) != key:
         raise SettingsError(["the keyring of this system did not keep the key"], _MAKE_KEY)
     return key
@@ -318,7 +318,7 @@ def _keyring() -> Iterator[Any]:
     try:
         yield keyring
     except Exception as error:
-        # Backends raise what they like: of the keyring, of the bus, of the system.
+        # Backends raise any error: from the keyring, the bus or the system.
         raise SettingsError(
             [
                 f"{_KEY_VARIABLE} is not set, and the keyring of this system cannot be used"

@@ -46,7 +46,7 @@ def _amount(value: str) -> str:
 
 
 def _exact(value: object) -> object:
-    """A rate multiplies money: a float from Python code becomes the decimal it is shown as."""
+    """Convert a float from Python code to the decimal it is shown as: a rate multiplies money."""
     return Decimal(str(value)) if isinstance(value, float) else value
 
 
@@ -76,6 +76,14 @@ class S3Settings(Document):
         return value
 
 
+_RETIRED = {
+    "exchange": "is not used any more: rows travel through the lake; remove it",
+    "file_size": "is not used any more: tasks write a file a partition; remove it",
+    "jdbc_jar": "is not used any more: tasks reach databases without a JDBC driver; remove it",
+    "jdbc_from": "is called parallel_from now",
+}
+
+
 class SparkSettings(Document):
     """How Apache Spark is reached, for `engine: spark`. A session that is there goes first."""
 
@@ -90,47 +98,59 @@ class SparkSettings(Document):
     conf: dict[str, str | int | float | bool] = Field(
         default_factory=dict, description="Any of Spark's own settings, by name."
     )
-    exchange: str | None = Field(
+    task_memory: str | None = Field(
         None,
-        description="A folder that this machine and the cluster's both see, for rows on their way;"
-        " without it, one in the project's folder.",
+        description="What each task's DuckDB may use, as in 4GB; without it, its share of what"
+        " spark.executor.pyspark.memory grants, or of the worker's memory.",
     )
-    file_size: str = Field(
-        "128MB", description="About how large a table's files are to become, as in 128MB."
+    parallel_from: int = Field(
+        1_000_000, ge=1, description="Source tables of so many rows and more are read by tasks."
     )
-
-    jdbc_jar: str | None = Field(
-        None,
-        description="The jar of MariaDB's or MySQL's JDBC driver, for large tables of databases;"
-        " without it, their rows pass Spark's driver.",
-    )
-    jdbc_from: int = Field(
-        1_000_000, ge=1, description="Tables of so many rows and more go by JDBC."
-    )
-
-    @field_validator("jdbc_jar")
-    @classmethod
-    def _is_whole_path(cls, value: str | None) -> str | None:
-        if value is not None and not Path(value).is_absolute():
-            raise ValueError(f"{value!r} is no whole path; write it as in /opt/jars/driver.jar")
-        return value
+    exchange: str | None = Field(None, description="Not used any more.")
+    file_size: str | None = Field(None, description="Not used any more.")
+    jdbc_jar: str | None = Field(None, description="Not used any more.")
+    jdbc_from: int | None = Field(None, ge=1, description="The old name of parallel_from.")
 
     driver_reads: str = Field(
-        "256MB",
-        description="Rows to sum or to publish that lie in so little are read by this machine"
-        " itself, as a job of the cluster's would take longer; 0MB leaves all to the cluster.",
+        "8MB",
+        description="So much in all is read and worked on by this machine itself in a run, as a job"
+        " of the cluster's would take longer; 0MB leaves all to the cluster.",
     )
 
-    @field_validator("file_size", "driver_reads")
+    @field_validator("driver_reads", "task_memory")
     @classmethod
-    def _is_size(cls, value: str) -> str:
-        return _amount(value)
+    def _is_size(cls, value: str | None) -> str | None:
+        return None if value is None else _amount(value)
 
     @model_validator(mode="after")
     def _is_one_place(self) -> SparkSettings:
         if self.master and self.remote:
             raise ValueError("give `master` or `remote`, not both")
         return self
+
+    @property
+    def rows_in_parallel(self) -> int:
+        """The row count from which tasks read a source's table."""
+        return self.jdbc_from or self.parallel_from
+
+    @property
+    def retired(self) -> tuple[str, ...]:
+        """Settings that have no effect any more, or another name, described for people."""
+        return tuple(
+            f"spark: {key} {words}"
+            for key, words in _RETIRED.items()
+            if getattr(self, key) is not None
+        )
+
+
+class PublishSettings(Document):
+    """How the tables of published marts are made."""
+
+    collation: Literal["exact", "database"] = Field(
+        "exact",
+        description="How new text columns of published tables compare: byte by byte, or by the"
+        " database's own collation, as for letter case. Columns of the key are always exact.",
+    )
 
 
 class Settings(Document):
@@ -151,7 +171,8 @@ class Settings(Document):
     database: str = Field(
         "sqlite:///retail.db",
         description="Database of the ledger and of published marts; mysql:// takes what it leaves"
-        " out from MYSQL_HOST, MYSQL_PORT, MYSQL_DATABASE, MYSQL_USER and MYSQL_PASSWORD.",
+        " out from MYSQL_HOST, MYSQL_PORT, MYSQL_DATABASE, MYSQL_USER and MYSQL_PASSWORD,"
+        " postgresql:// from PGHOST, PGPORT, PGDATABASE, PGUSER and PGPASSWORD.",
     )
     sources: dict[str, str] = Field(
         default_factory=dict,
@@ -163,6 +184,9 @@ class Settings(Document):
     engine: Literal["duckdb", "spark"] = Field("duckdb", description="What parses, joins and sums.")
     spark: SparkSettings = Field(
         default_factory=SparkSettings, description="How Apache Spark is reached."
+    )
+    publish: PublishSettings = Field(
+        default_factory=PublishSettings, description="How published tables are made."
     )
     memory_limit: str | None = Field(None, description="What the engine may use, as in 2GB.")
     threads: int | None = Field(None, ge=1, description="Cores the engine may use.")
@@ -183,7 +207,7 @@ class Settings(Document):
 
 @dataclass(frozen=True)
 class _Given:
-    """A setting from outside the file, its value as given and the place that names it."""
+    """A setting from outside the file: its value as given, and its origin."""
 
     location: tuple[str, ...]
     value: object
@@ -193,10 +217,10 @@ class _Given:
 
 @dataclass(frozen=True)
 class ReadSettings:
-    """Settings as all that is said about them together makes them, not validated yet.
+    """Settings combined from all origins, not validated yet.
 
-    `passwords` are those that stood in URLs of the environment or of flags: the settings show
-    `***` in their place.
+    `passwords` are those that were in URLs of the environment or of flags. The settings show `***`
+    instead.
     """
 
     source: Source
@@ -206,7 +230,7 @@ class ReadSettings:
 def read_settings(
     folder: Path, overrides: Mapping[str, object], environment: Environment, problems: list[str]
 ) -> ReadSettings | None:
-    """retailmart.yml with `.env`, the environment and flags laid over it, in that order."""
+    """Combine retailmart.yml with `.env`, the environment and flags; later ones override."""
     source = parse_yaml(_text(folder / SETTINGS_FILE), SETTINGS_FILE, problems)
     if source is None:
         return None
@@ -223,7 +247,7 @@ def read_settings(
     for value in (*given, *_leaves(overrides, ())):
         _lay(data, value, origins, problems)
     if "database" not in data:
-        _lay_mysql(data, environment, origins, problems)
+        _lay_usual_database(data, environment, origins, problems)
     laid = Source(source.label, data, source.lines, origins)
     passwords = _take_passwords(laid, data, problems)
     _try_urls(laid, data, environment, passwords, problems)
@@ -232,7 +256,7 @@ def read_settings(
 
 
 def overlaps(settings: Settings, source: Source, folder: Path) -> Iterator[str]:
-    """Places of which one holds the other: files archived into landing would land again."""
+    """Locations of which one contains the other: files archived into landing would land again."""
     for one, other in combinations(("landing", "lake", "archive"), 2):
         if overlap(getattr(settings, one), getattr(settings, other), folder):
             yield (
@@ -241,7 +265,7 @@ def overlaps(settings: Settings, source: Source, folder: Path) -> Iterator[str]:
 
 
 def read_pairs(pairs: Iterable[str]) -> dict[str, object]:
-    """`section.key=value` flags as nested settings; the value is read as YAML.
+    """Parse `section.key=value` flags to nested settings; the value is read as YAML.
 
     Raises SettingsError with all that cannot be read, and for a password in a database's URL.
     """
@@ -278,7 +302,7 @@ def _has_password(text: str) -> bool:
 
 
 def _texts(value: object) -> Iterator[str]:
-    """All texts in a value, however deep."""
+    """All texts in a value, at any depth."""
     if isinstance(value, str):
         yield value
     elif isinstance(value, Mapping):
@@ -295,9 +319,9 @@ def _may_hold_password(location: tuple[str, ...]) -> bool:
 
 
 def _value(location: tuple[str, ...], text: str) -> object:
-    """A value from outside the file, read as YAML; ValueError says what is wrong with it.
+    """A value from outside the file, read as YAML; ValueError describes an error.
 
-    A database's URL is taken as it stands: YAML would cut a password at ` #` or stop at `: `.
+    A database's URL is not parsed: YAML would cut a password at ` #` or stop at `: `.
     """
     if not _may_hold_password(location):
         return parse_value(text)
@@ -311,16 +335,20 @@ def _value(location: tuple[str, ...], text: str) -> object:
         raise ValueError(f"is no YAML value: {words}") from None
 
 
-def _lay_mysql(
+def _lay_usual_database(
     data: dict[str, Any],
     environment: Environment,
     origins: dict[Location, str],
     problems: list[str],
 ) -> None:
-    """Where nobody says which database it is, the usual variables of MySQL do."""
-    name = next((name for name in ("MYSQL_HOST", "MYSQL_DATABASE") if name in environment), None)
-    if name:
-        _lay(data, _Given(("database",), "mysql://", name), origins, problems)
+    """If no setting names the database, use a server's usual variables."""
+    from retailmart.database.registry import kinds
+
+    for names in (kind.variables for kind in kinds()):
+        for name in (names.of("HOST"), names.of("DATABASE")) if names else ():
+            if names and name in environment:
+                _lay(data, _Given(("database",), f"{names.scheme}://", name), origins, problems)
+                return
 
 
 def _urls(data: Mapping[str, Any]) -> Iterator[tuple[tuple[str, ...], str]]:
@@ -337,7 +365,7 @@ def _urls(data: Mapping[str, Any]) -> Iterator[tuple[tuple[str, ...], str]]:
 def _take_passwords(
     source: Source, data: dict[str, Any], problems: list[str]
 ) -> dict[Location, str]:
-    """Take the passwords out of URLs; those that stand in the file are mistakes."""
+    """Take the passwords out of URLs; a password in the file is a mistake."""
     passwords: dict[Location, str] = {}
     for location, url in list(_urls(data)):
         shown, password = without_password(url)
@@ -379,7 +407,7 @@ def _try_urls(
     passwords: Mapping[Location, str],
     problems: list[str],
 ) -> None:
-    """Tell what URLs refer to and nobody set. No secret is looked at."""
+    """Report references in URLs to unset variables. No secret is read."""
     for location, url in _urls(data):
         try:
             complete_url(url, environment, None, passwords.get(location))
@@ -435,7 +463,7 @@ def _leaves(values: Mapping[str, object], above: tuple[str, ...]) -> Iterator[_G
 def _lay(
     data: dict[str, Any], given: _Given, origins: dict[Location, str], problems: list[str]
 ) -> None:
-    """Put a given value in its place; a mapping joins the one that is there."""
+    """Insert a given value at its location; a mapping is merged with an existing one."""
     place = data
     done: tuple[str, ...] = ()
     for part in given.location[:-1]:
@@ -454,7 +482,7 @@ def _lay(
 
 
 def _same_key(place: Mapping[str, object], part: str, given: _Given) -> str:
-    """Names in the environment have no letter case of their own: they take the file's."""
+    """The file's spelling of a key: names in the environment have no reliable letter case."""
     if not given.any_case or part in place:
         return part
     return next((key for key in place if key.lower() == part), part)

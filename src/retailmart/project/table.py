@@ -1,9 +1,9 @@
-"""tables/*.yml: a table of one of the shop's own databases, and how it is read."""
+"""tables/*.yml: a table in one of the shop's own databases, and how to read it."""
 
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from enum import Enum
 from pathlib import Path
@@ -20,6 +20,39 @@ class Reading(Enum):
 
     FULL = "full"
     INCREMENTAL = "incremental"
+
+
+class ZeroDates(Enum):
+    """What becomes of a date like 0000-00-00: it is refused, or read as NULL."""
+
+    REFUSE = "refuse"
+    EMPTY = "empty"
+
+
+class Unit(Enum):
+    """What a number counts that stands for a moment, from 1970 on."""
+
+    SECONDS = "seconds"
+    MILLISECONDS = "milliseconds"
+    MICROSECONDS = "microseconds"
+
+
+@dataclass(frozen=True)
+class ReadRules:
+    """How to read values of a table that are ambiguous by themselves.
+
+    `file` is where this is declared, for messages. `times` pairs columns with their units. `key`
+    identifies rows, for a table whose database does not declare a key.
+    """
+
+    file: str = "the table's file in tables/"
+    key: tuple[str, ...] = ()
+    zero_dates: ZeroDates = ZeroDates.REFUSE
+    times: tuple[tuple[str, Unit], ...] = ()
+
+    def unit(self, column: str) -> Unit | None:
+        """The unit of a column's numbers; None if it is not declared."""
+        return dict(self.times).get(column)
 
 
 class TableDocument(Document):
@@ -40,13 +73,32 @@ class TableDocument(Document):
     history: bool = Field(
         False, description="Keep each row's versions; marts read them as NAME_history."
     )
+    aliases: dict[str, list[str]] = Field(
+        default_factory=dict,
+        description="Columns by their names in marts, and other names the source has for them.",
+    )
+    shrinks_by: str = Field(
+        "50%",
+        pattern=r"^(100|[1-9]?[0-9])%$",
+        description="A table that has lost more of its rows waits for somebody; 100%: never.",
+    )
+    zero_dates: ZeroDates = Field(
+        ZeroDates.REFUSE,
+        description="Dates like 0000-00-00. refuse: marts wait for a correction; empty: NULL.",
+    )
+    times: dict[str, Unit] = Field(
+        default_factory=dict,
+        description="SQLite columns whose numbers are moments since 1970, and what they count.",
+    )
 
 
 @dataclass(frozen=True)
 class Table:
-    """A table that is read from a source. `name` is what marts call it, `table` the source.
+    """A table that is read from a source. `name` is its name in marts, `table` its name there.
 
-    With `history`, `NAME_history` has all versions of its rows and `NAME` the latest.
+    `aliases` are other names of its columns in the source. A table that has lost more than
+    `shrinks_by` percent of its rows is refused. With `history`, `NAME_history` has all versions of
+    its rows and `NAME` the latest.
     """
 
     name: str
@@ -57,16 +109,49 @@ class Table:
     cursor: str | None = None
     history: bool = False
     declared: bool = True
+    zero_dates: ZeroDates = ZeroDates.REFUSE
+    times: tuple[tuple[str, Unit], ...] = ()
+    aliases: tuple[tuple[str, tuple[str, ...]], ...] = ()
+    shrinks_by: int = 50
+
+    @property
+    def rules(self) -> ReadRules:
+        """How to read its values."""
+        return ReadRules(f"tables/{self.name}.yml", self.key, self.zero_dates, self.times)
+
+    def own_names(self, offered: Sequence[str]) -> list[str]:
+        """The columns that the source has, by their names in marts."""
+        aliases = {
+            alias: name
+            for name, others in self.aliases
+            if name not in offered
+            for alias in reversed(others)
+        }
+        return [aliases.get(name, name) for name in offered]
 
     @property
     def names(self) -> tuple[str, ...]:
-        """What marts may read."""
+        """The names that marts may read."""
         return (self.name, self.name + HISTORY) if self.history else (self.name,)
 
     @property
     def definition(self) -> str:
-        """Changes when what was read before must be read anew."""
-        said = (self.source, self.table, self.key, self.reading.value, self.cursor, self.history)
+        """A text that changes when data that was read before must be read again."""
+        said: tuple[object, ...] = (
+            self.source,
+            self.table,
+            self.key,
+            self.reading.value,
+            self.cursor,
+            self.history,
+        )
+        # An absent setting leaves the digest as it was before the setting existed.
+        if self.zero_dates is not ZeroDates.REFUSE:
+            said += (self.zero_dates.value,)
+        if self.aliases:
+            said += self.aliases
+        if self.times:
+            said += tuple((column, unit.value) for column, unit in self.times)
         return hashlib.sha256(repr(said).encode()).hexdigest()
 
 
@@ -88,6 +173,10 @@ def read_table_file(path: Path, folder: Path, problems: list[str]) -> Table | No
         document.refresh,
         document.cursor,
         document.history,
+        zero_dates=document.zero_dates,
+        times=tuple(document.times.items()),
+        aliases=tuple((name, tuple(others)) for name, others in document.aliases.items()),
+        shrinks_by=int(document.shrinks_by.rstrip("%")),
     )
 
 

@@ -42,7 +42,7 @@ class ColumnType:
 
 
 def parse_type(text: str) -> ColumnType:
-    """Read a type as users or engines write it; ValueError names what is known."""
+    """Parse a type as users or engines write it; ValueError names the known types."""
     word = " ".join(text.upper().split())
     if match := _DECIMAL.fullmatch(word):
         precision, scale = int(match[1]), int(match[2])

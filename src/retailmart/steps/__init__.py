@@ -1,1 +1,1 @@
-"""The verbs of a run, one a file. `pipeline` tells in which order they come."""
+"""The steps of a run, one a file. `pipeline` defines their order."""

@@ -10,7 +10,8 @@ from typing import BinaryIO
 
 from retailmart.ledger import Ledger
 from retailmart.ledger.values import Batch, FileState, LedgerFile
-from retailmart.steps.discover import is_whole, snapshot
+from retailmart.steps.check import LandedCopy
+from retailmart.steps.discover import is_whole
 from retailmart.storage import Entry, EntryKind, Store
 
 _LONGEST_NAME = 255  # bytes, on every file system in use
@@ -27,8 +28,8 @@ def archive(
 ) -> None:
     """Archive each file once, however often this is called.
 
-    Only the very content that was read is moved. Where landing meanwhile holds something newer
-    under the name, or nothing, the snapshot is archived in its place.
+    Only exactly the content that was read is moved. If landing holds newer content under the
+    name, or nothing, the staged copy is archived in its place.
     """
     entries = {entry.path: entry for entry in landing.entries()}
     for file in files:
@@ -42,17 +43,14 @@ def archive_path(batch: Batch, file: LedgerFile) -> str:
     return f"error_files/{file.folder}/{file.path}"
 
 
-def snapshot_archived(ledger: Ledger, archived: Store, sha256: str, scratch: Path) -> bool:
-    """Take a snapshot of this content from the archive; whether a processed file there has it."""
-    return any(
-        shot.sha256 == sha256
-        for entry in _archived_entries(ledger, archived, sha256)
-        for shot in snapshot(archived, (entry,), scratch)
-    )
+def archived_copies(ledger: Ledger, archived: Store, sha256: str) -> Iterator[LandedCopy]:
+    """Where the archive should have this content, according to the ledger."""
+    for entry in _archived_entries(ledger, archived, sha256):
+        yield LandedCopy(archived, entry, sha256)
 
 
 def _archived_entries(ledger: Ledger, archived: Store, sha256: str) -> Iterator[Entry]:
-    """Where processed files of this content lie in the archive."""
+    """Where the archive has processed files of this content."""
     for file in ledger.deliveries(sha256):
         entry = archived.entry(archive_path(ledger.batch(file.batch_id), file))
         if entry is not None and file.state is not FileState.REFUSED:
@@ -60,8 +58,8 @@ def _archived_entries(ledger: Ledger, archived: Store, sha256: str) -> Iterator[
 
 
 def take_out(archived: Store, ledger: Ledger, run_id: int) -> None:
-    """Move the files of a run that was undone from the archive's processed/ to its undone/."""
-    for file in ledger.files_of_run(run_id):
+    """Move the files of an undone run from the archive's processed/ to its undone/."""
+    for file in ledger.files_to_undo(run_id):
         path = archive_path(ledger.batch(file.batch_id), file)
         entry = archived.entry(path)
         if file.state is FileState.UNDONE and entry is not None:
@@ -80,7 +78,7 @@ def _archive_one(
     other = _beside(path, batch)
     moved = False
     if entry is not None and entry.version == file.version:
-        with suppress(FileNotFoundError):  # written again, or moved by a run that took over
+        with suppress(FileNotFoundError):  # written again, or moved by a run that got the lease
             path = _free_path(landing, archived, entry, path, other)
             _move(landing, archived, entry, path)
             moved = True
@@ -88,18 +86,18 @@ def _archive_one(
         path = other
     snapshot = scratch / f"{file.sha256}.csv"
     if not moved and not archived.exists(path) and is_whole(snapshot, file.sha256):
-        archived.copy_in(snapshot, path)  # a duplicate may need the same snapshot
+        archived.copy_in(snapshot, path)  # a duplicate may need the same copy
     if file.state is FileState.REFUSED and file.message:
         words = f"{file.path} {file.message}\n"
         archived.put(_reason(path), words.encode("utf-8", "backslashreplace"))
 
 
 def _free_path(landing: Store, archived: Store, entry: Entry, path: str, other: str) -> str:
-    """Where a landed file goes: a refused file of its name may lie there, and both are kept.
+    """Where a landed file goes; if a refused file of its name is there, both are kept.
 
-    A move that was cut off between its copy and its end has left the very content there.
+    A move that was interrupted after its copy has left exactly this content there.
     """
-    # Each place is looked at once: between two looks another run may have moved the very file.
+    # Each place is checked once: between two checks another run may have moved this very file.
     if archived.exists(other) and _same(landing, entry, archived, other):
         return other
     if not archived.exists(path) or _same(landing, entry, archived, path):
@@ -108,7 +106,7 @@ def _free_path(landing: Store, archived: Store, entry: Entry, path: str, other: 
 
 
 def _move(landing: Store, archived: Store, entry: Entry, path: str) -> None:
-    """Move the file; FileNotFoundError where it was written again in this moment."""
+    """Move the file. Raises FileNotFoundError if it is written again at this moment."""
     if archived.exists(path):
         landing.remove(entry)
     else:
@@ -142,6 +140,6 @@ def _reason(path: str) -> str:
 
 
 def _fitting(name: str, ending: str = "") -> str:
-    """A name short enough to take an ending; what is cut off is the front, the stamp stays."""
+    """A name short enough to take an ending. Its front is cut off; the stamp stays."""
     raw = name.encode("utf-8", "surrogateescape")
     return raw[-(_LONGEST_NAME - len(ending)) :].decode("utf-8", "ignore")

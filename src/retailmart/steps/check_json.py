@@ -1,7 +1,7 @@
-"""Check a JSON file: cut its records into the feed's columns, and decide how the engine reads it.
+"""Check a JSON file: cut its records into the feed's columns; decide how the engine reads it.
 
-A file whose records are all written alike is read as it is. Any other is written anew, each value
-as a text of the very characters that were delivered.
+A file whose records all have the same form is read as it is. Any other file is rewritten, each
+value as a text of exactly the characters that were delivered.
 """
 
 from __future__ import annotations
@@ -26,6 +26,8 @@ from retailmart.steps.check import (
     folded,
     frozen,
     known_names,
+    own_path,
+    with_cuts,
 )
 from retailmart.steps.flawed import FlawedRecord, FlawedWriter
 from retailmart.steps.json_records import (
@@ -40,22 +42,22 @@ from retailmart.steps.json_records import (
     written,
 )
 from retailmart.steps.records import Flaw, readable
-from retailmart.steps.scan import LONGEST_RECORD
+from retailmart.steps.scan import LONGEST_RECORD, Scan
 
-# Below this the careful reader is done before the engine has begun.
+# Below this size, the careful reader is done before the engine has begun.
 WORTH_A_LOOK = 1 << 18
 _LOOKED_AT = 100
 _MOST_NAMES = 1_000
 _NOTHING = object()
-# What the engine's relations are given besides a file's keys.
+# Columns that the engine's relations get besides a file's keys.
 _TAKEN = frozenset({"_row", "_file_id", "file_index"})
 
 
 @dataclass
 class Cut:
-    """A record as columns: values by the feed's names and by those it does not know.
+    """A record as columns: values by the feed's names and by names that the feed does not know.
 
-    `places` are the keys that lead to each value. With a flaw, the record is no row.
+    `places` are the keys that lead to each value. With a parse error (`flaw`), it is not a row.
     """
 
     values: dict[str, Any] = field(default_factory=dict)
@@ -64,7 +66,7 @@ class Cut:
 
     @property
     def cells(self) -> dict[str, str]:
-        """What the columns say, as texts."""
+        """The values of the columns, as texts."""
         return {name: plain_of(value) for name, value in self.values.items()}
 
 
@@ -103,7 +105,7 @@ class Cutter:
     def name(self, key: str) -> str:
         """The column that a key means: one of the feed's, or the key itself.
 
-        Where such keys become columns of raw, letter case tells none apart.
+        If such keys become columns of raw, letter case does not distinguish them.
         """
         name = self._names.get(key)
         if name is None:
@@ -113,13 +115,13 @@ class Cutter:
         return name
 
     def _spreads(self, key: str) -> bool:
-        """Whether the leaves of an object become columns of their own."""
+        """Whether the leaves of an object become separate columns."""
         return self._evolves and self._flattens and self.name(key) not in self._own
 
     def _taken(
         self, cut: Cut, record: JsonRecord, value: Any, word: str, path: tuple[str, ...]
     ) -> Any:
-        """Take the feed's columns out of an object; what is left of it, _NOTHING where all went."""
+        """Take the feed's columns out of an object. Returns the rest; _NOTHING if all was taken."""
         if word not in self.inner or not isinstance(value, dict) or not value:
             return value
         left = {}
@@ -144,7 +146,7 @@ class Cutter:
 
 
 def _beginnings(names: Iterable[str]) -> frozenset[str]:
-    """What stands before the dots of dotted names."""
+    """The parts before the dots of dotted names."""
     found = set()
     for name in names:
         parts = name.split(".")
@@ -161,11 +163,11 @@ def _leaves(value: dict[str, Any], path: tuple[str, ...]) -> Iterator[tuple[tupl
 
 
 def check_json(
-    content: Path, feed: Feed, from_path: tuple[tuple[str, str], ...]
+    content: Path, scan: Scan, feed: Feed, from_path: tuple[tuple[str, str], ...]
 ) -> CheckedFile | Refusal:
-    """Check a JSON file's content that `feed` claims; `from_path` is what its path tells."""
+    """Check the content of a JSON file that `feed` matches; `from_path` is what its path gives."""
     try:
-        found = _as_it_is(content, feed) or take_apart(content, feed)
+        found = _as_it_is(content, scan, feed) or take_apart(content, feed)
     except BrokenJson as error:
         return Refusal(ErrorFolder.BAD_SCHEMA, str(error))
     if isinstance(found, Refusal):
@@ -173,9 +175,9 @@ def check_json(
     return replace(found, layout=replace(found.layout, from_path=from_path))
 
 
-def _as_it_is(content: Path, feed: Feed) -> CheckedFile | None:
-    """A large file of records written alike, of which the engine changes nothing."""
-    if content.stat().st_size < WORTH_A_LOOK:
+def _as_it_is(content: Path, scan: Scan, feed: Feed) -> CheckedFile | None:
+    """A large file of records of the same form, of which the engine changes nothing."""
+    if content.stat().st_size < WORTH_A_LOOK or feed.records is not None:
         return None
     cutter = Cutter(feed)
     form = _form(content, feed, cutter)
@@ -189,11 +191,12 @@ def _as_it_is(content: Path, feed: Feed) -> CheckedFile | None:
     if not count:
         return None
     shape = JsonShape(tuple(names[name] for name in layout.columns), form.array)
-    return CheckedFile(feed, content, content, layout, False, count, json=shape)
+    checked = CheckedFile(feed, content, content, layout, False, count, json=shape)
+    return with_cuts(checked, scan) if not form.array and count == scan.lines else checked
 
 
 def _form(content: Path, feed: Feed, cutter: Cutter) -> JsonForm | None:
-    """How the fullest of the first records is written, where the engine can follow it."""
+    """How the fullest of the first records is written, if the engine can read that form."""
     longest: JsonRecord | None = None
     for record in islice(json_records(content), _LOOKED_AT):
         if record.members is None:
@@ -232,19 +235,19 @@ def _form(content: Path, feed: Feed, cutter: Cutter) -> JsonForm | None:
 
 
 def take_apart(content: Path, feed: Feed) -> CheckedFile | Refusal:
-    """Write a file anew: one object a line, each value's JSON text as a text, flawed records apart.
+    """Rewrite a file: one object a line, values' JSON texts as texts, malformed records apart.
 
     Raises BrokenJson.
     """
-    target = content.with_suffix(".clean.jsonl")
-    flawed = FlawedWriter(content.with_suffix(".flawed"))
+    target = own_path(content, ".clean.jsonl")
+    flawed = FlawedWriter(own_path(content, ".flawed"))
     cutter = Cutter(feed)
-    # Keys are numbers, as a hostile name may be one that the engine has for itself.
+    # Keys are numbers, as a hostile name may be one that the engine uses itself.
     names: dict[str, str] = {}
     count = objects = 0
     first: Flaw | None = None
     with target.open("w", encoding="utf-8") as clean, flawed:
-        for record in json_records(content):
+        for record in json_records(content, feed.records):
             count += 1
             flaw = record.flaw
             if record.members is not None:
@@ -267,7 +270,9 @@ def take_apart(content: Path, feed: Feed) -> CheckedFile | Refusal:
                 if value is not None or name not in own
             }
             clean.write(json.dumps(said, ensure_ascii=False) + "\n")
-    if refusal := _unfit(count, objects, first, names):
+    if not count and feed.takes_empty:
+        names = {column.name: column.name for column in feed.columns if column.folder is None}
+    elif refusal := _unfit(count, objects, first, names):
         return refusal
     is_replay = ORIGIN not in cutter.known and any(folded(name) == ORIGIN for name in names)
     if is_replay:
@@ -301,7 +306,7 @@ def _layout(feed: Feed, names: Mapping[str, str], *, is_replay: bool) -> Layout 
     """The columns of a file whose records have these names: the feed's first, in its order."""
     asked = [column for column in feed.columns if column.folder is None]
     own = [column.name for column in asked if column.name in names]
-    missing = [column.name for column in asked if column.mandatory and column.name not in names]
+    missing = [column.name for column in asked if column.is_expected and column.name not in names]
     others = [name for name in names if name not in own]
     if missing:
         word = "column" if len(missing) == 1 else "columns"

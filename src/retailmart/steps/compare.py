@@ -1,26 +1,30 @@
-"""Compare tables by digests of their columns; where they differ, find the first row that does."""
+"""Compare tables by digests of their columns; if they differ, find the first different row."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from retailmart.engines import Engine
+from retailmart.engines import Engine, Relation
 from retailmart.report import Comparison, Contrast
 from retailmart.tables import Field, TableState, quoted, text_literal
 
-# The side of what lies there already.
+# The side of what the lake already holds.
 LAKE = "lake"
 _HALF = 1 << 64
 
 
 @dataclass(frozen=True)
 class Side:
-    """A table as one side has it: a relation of the comparing engine, and its columns."""
+    """A table as one side has it: a relation of the comparing engine."""
 
     name: str
-    relation: str
-    fields: tuple[Field, ...]
+    relation: Relation
+
+    @property
+    def fields(self) -> tuple[Field, ...]:
+        """Its columns."""
+        return self.relation.fields
 
     @property
     def kinds(self) -> dict[str, str]:
@@ -30,16 +34,15 @@ class Side:
 
 def side_of(engine: Engine, name: str, state: TableState) -> Side:
     """A table as a side of a comparison."""
-    engine.define(f"_of_{name}", state)
-    return Side(name, quoted(f"_of_{name}"), state.fields)
+    return Side(name, engine.define(state))
 
 
 @dataclass(frozen=True)
 class Digest:
-    """A table in figures that depend on its rows, not on their order. Equal rows count each.
+    """A table in figures that depend on its rows, not on their order. Equal rows each count.
 
-    `parts` are by month, or under None for the whole: the count of rows, the two halves of all
-    columns' digest together, and those of each column's.
+    `parts` are by month, or under None for the whole: the count of rows, the two halves of the
+    digest of all columns together, and those of each column's digest.
     """
 
     columns: tuple[str, ...]
@@ -62,8 +65,8 @@ class Digest:
 def digest(engine: Engine, side: Side, month: str | None) -> Digest:
     """Digest a table in one pass; `month` is the column that holds each row's month, if any.
 
-    A value counts by its hash and by that of its text, so that what merely equals it does not pass
-    for it, as 0.0 for -0.0, nor NULL for an empty text.
+    A value counts by its hash and by the hash of its text. So a value does not pass for another
+    that merely equals it (0.0 for -0.0), nor NULL for an empty text.
     """
     columns = tuple(sorted(side.kinds))
     part = quoted(month) if month else "CAST(NULL AS VARCHAR)"
@@ -86,7 +89,7 @@ def _hashes(columns: Sequence[str]) -> list[tuple[int, str, str]]:
 
 
 def _of_rows(columns: Sequence[str]) -> tuple[str, str]:
-    """Two hashes of a whole row: the same values in other rows are not the same table."""
+    """Two hashes of a whole row: the same values in other rows do not make the same table."""
     one, two = (", ".join(f"_{kind}{n}" for n, _ in enumerate(columns)) for kind in "ht")
     return f"hash({one})", f"hash({two})"
 
@@ -94,7 +97,7 @@ def _of_rows(columns: Sequence[str]) -> tuple[str, str]:
 def compare(
     engine: Engine, table: str, sides: Sequence[Side], key: Sequence[str], month: str | None
 ) -> Comparison:
-    """Compare a table's sides, each with each. `key` are columns that tell its rows apart."""
+    """Compare a table's sides, each with each. `key` are columns that distinguish its rows."""
     digests = {side.name: digest(engine, side, month) for side in sides}
     groups: list[list[Side]] = []
     for side in sides:
@@ -126,7 +129,7 @@ def _contrast(
     key: Sequence[str],
     month: str | None,
 ) -> Contrast:
-    """Where two groups of sides part, each of sides that are alike."""
+    """Where two groups of sides differ; the sides within a group are equal."""
     one, other = ones[0], others[0]
     names = tuple(side.name for side in ones), tuple(side.name for side in others)
     if one.kinds != other.kinds:
@@ -167,8 +170,8 @@ def _first_rows(
 ) -> dict[bool, tuple[str | None, ...]]:
     """The first row, in the order of `by`, that one side has more often: its texts, by that side.
 
-    Both sides' rows where both have one there. Rows are told apart by their hashes, as they were
-    counted: a wide table is not held for it.
+    Returns both sides' rows if both have one there. Rows are distinguished by their hashes, as they
+    were counted, so that a wide table need not be held.
     """
     hashes = ", ".join(f"{h} AS _h{n}, {t} AS _t{n}" for n, h, t in _hashes(columns))
     plain = ", ".join(f"{quoted(name)} AS c{n}" for n, name in enumerate(columns))

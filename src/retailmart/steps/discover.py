@@ -1,4 +1,4 @@
-"""List landing and take a snapshot of each file: what is then checked and loaded can't change."""
+"""List landing and make a staged copy of each file: what is checked and loaded can't change."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import errno
 import gzip
 import hashlib
 import time
+import uuid
 import zlib
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -13,6 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO
 
+from retailmart.project.feed import ENDINGS
 from retailmart.steps.scan import Scan
 from retailmart.storage import Entry, EntryKind, Store
 
@@ -20,18 +22,18 @@ _HALF_UPLOADED = (".part", ".partial", ".tmp", ".crdownload", ".filepart", ".swp
 _GROWING_SECONDS = 2.0
 _SECOND_LOOK_SECONDS = 0.25
 _CHUNK = 1 << 20
-# What scratch can meet; the landed file is not to blame.
+# Errors of the scratch disk; the landed file is not to blame.
 _OUR_DISK = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS)
-# Till exports shrink about tenfold; a thousandfold is a bomb. Small files may shrink as they like.
+# Till exports pack about tenfold; a thousandfold is a bomb. Small files may pack as they like.
 _LARGEST_RATIO = 200
 _RATIO_COUNTS_FROM = 256 << 20
 
 
 @dataclass(frozen=True)
 class Snapshot:
-    """A landed file as it was when it was read: its entry, and its unpacked content in scratch.
+    """A staged copy of a landed file: its entry as it was read, its unpacked content in scratch.
 
-    `content` is None, and `refusal` says why, where it could not or must not be read.
+    `content` is None, and `refusal` says why, if the file could not or must not be read.
     `sha256` is of the unpacked content.
     """
 
@@ -44,9 +46,9 @@ class Snapshot:
 
 @dataclass(frozen=True)
 class Landed:
-    """What lies in landing: files that can be read now, and paths left for a later run.
+    """What is in landing: files that can be read now, and paths left for a later run.
 
-    `unreachable` are objects whose names can't be asked for.
+    `unreachable` are objects whose names can't be requested.
     """
 
     ready: tuple[Entry, ...]
@@ -55,9 +57,9 @@ class Landed:
 
 
 def discover(landing: Store) -> Landed:
-    """List landing; half uploads and what can't be asked for stay where they are, and are told.
+    """List landing. Half uploads and objects that can't be requested stay, and are reported.
 
-    A file written in the last two seconds gets a second look and waits if it has grown.
+    A file written in the last two seconds is checked again, and waits if it has grown.
     """
     everything = landing.entries()
     odd = {entry.path for entry in everything if entry.kind is EntryKind.UNREACHABLE}
@@ -82,26 +84,24 @@ def discover(landing: Store) -> Landed:
 def snapshot(landing: Store, entries: tuple[Entry, ...], scratch: Path) -> Iterator[Snapshot]:
     """Copy each file into `scratch` under its content's SHA-256, unpacked, in the given order.
 
-    A hard link would be cheaper, but a sender that goes on writing would change it under us.
+    A hard link would be cheaper, but a sender that continues to write would change it.
     """
     scratch.mkdir(parents=True, exist_ok=True)
     with ThreadPoolExecutor(2) as pool:
-        shots = pool.map(
-            lambda item: _snapshot(landing, item[0], item[1], scratch), enumerate(entries)
-        )
+        shots = pool.map(lambda entry: _snapshot(landing, entry, scratch), entries)
         yield from (shot for shot in shots if shot)
 
 
-def _snapshot(landing: Store, number: int, entry: Entry, scratch: Path) -> Snapshot | None:
-    """None for a file that was taken back since landing was listed."""
+def _snapshot(landing: Store, entry: Entry, scratch: Path) -> Snapshot | None:
+    """Copy one file; None if it was removed after landing was listed."""
     if entry.kind is EntryKind.LINK:
         return _unread(entry, "is a link to another place; copy the file itself here")
     if entry.kind is EntryKind.SPECIAL:
         return _unread(entry, "is no file but a pipe or device")
     if "\\x" in entry.path and entry.path != entry.key:
         return _unread(entry, "has a name that is not UTF-8; rename it")
-    partial = scratch / f"{number}.part"
-    delimited = entry.path.lower().removesuffix(".gz").endswith(".csv")
+    partial = scratch / f"{uuid.uuid4().hex}.part"  # a task elsewhere may copy the same file
+    delimited = not entry.path.lower().removesuffix(".gz").endswith(ENDINGS["json"])
     digest, scan = hashlib.sha256(), Scan(delimited=delimited)
     try:
         with landing.open(entry) as source, partial.open("wb", buffering=0) as target:
@@ -128,7 +128,7 @@ def _snapshot(landing: Store, number: int, entry: Entry, scratch: Path) -> Snaps
 
 
 class _Bomb(Exception):
-    """More comes out of an archive than any sender means."""
+    """More data comes out of a packed file than any sender intends."""
 
 
 def _unpacked(source: BinaryIO, entry: Entry) -> Iterator[bytes]:
@@ -144,13 +144,13 @@ def _unpacked(source: BinaryIO, entry: Entry) -> Iterator[bytes]:
 
 
 def _unread(entry: Entry, refusal: str) -> Snapshot:
-    """Its identity is the entry's own: the content is not ours to read."""
+    """A file that is not read: its identity is the entry's own, not that of its content."""
     said = f"{entry.kind.value}:{entry.path}:{entry.version}"
     return Snapshot(entry, hashlib.sha256(said.encode()).hexdigest(), None, Scan(), refusal)
 
 
 def scan_again(content: Path) -> Scan:
-    """What the bytes of a snapshot tell, for a batch that an earlier run has staged."""
+    """Scan the bytes of a staged copy again, for a batch that an earlier run has staged."""
     scan = Scan()
     with content.open("rb", buffering=0) as source:
         while chunk := source.read(_CHUNK):
@@ -159,7 +159,7 @@ def scan_again(content: Path) -> Scan:
 
 
 def is_whole(content: Path, sha256: str) -> bool:
-    """Whether a snapshot of an earlier run is there as it was taken."""
+    """Whether a staged copy of an earlier run is there, unchanged."""
     if not content.exists():
         return False
     with content.open("rb") as source:

@@ -1,4 +1,4 @@
-"""The schema of a feed as it is in a batch: what its user defines, and what its files brought."""
+"""The schema of a feed in a batch: what its user defines, and what its files added."""
 
 from __future__ import annotations
 
@@ -11,12 +11,12 @@ from retailmart.errors import SettingsError
 from retailmart.ledger.values import ColumnChange, SchemaColumn
 from retailmart.project.feed import Column, Feed, Policy
 from retailmart.project.types import ColumnType, parse_type
-from retailmart.steps.casts import attempt, typed
+from retailmart.steps.casts import attempt, is_doubtful, typed
 from retailmart.steps.check import Layout, folded, known_names
 from retailmart.tables import Field, quoted
 
-# MySQL lays at most so many texts beside each other in a row; a hostile header must not get a
-# published table stuck.
+# MySQL can hold at most so many text columns in a row; a hostile header must not block a
+# published table.
 MOST_BROUGHT = 150
 _LONGEST_NAME = 63
 _STRING, _BIGINT = ColumnType("STRING"), ColumnType("BIGINT")
@@ -32,9 +32,9 @@ _SCALE = 30
 
 @dataclass(frozen=True)
 class Divergence:
-    """A column that the feed's file and raw do not have alike; types as text, None where it lacks.
+    """A column that differs between the feed's file and raw; types as text, None if it is missing.
 
-    `since` are the names under which files brought a column that the feed does not name; `refused`
+    `since` are the names under which files added a column that the feed does not name; `refused`
     says why the definition cannot be followed.
     """
 
@@ -46,10 +46,10 @@ class Divergence:
 
 
 def effective(feed: Feed, held: Sequence[Field] | None, known: Sequence[SchemaColumn]) -> Feed:
-    """The feed with all columns that its raw table holds, each of the wider type of both.
+    """The feed with all columns that its raw table holds, each with the wider type of both.
 
-    `held` are raw's columns, None where it has no table yet; `known` is what the ledger remembers
-    of them. SettingsError names every column that raw would lose or could hold less of.
+    `held` are raw's columns, None if it has no table yet; `known` is what the ledger remembers of
+    them. Raises SettingsError, which names every column that raw would lose or could hold less of.
     """
     if held is None:
         return feed
@@ -66,7 +66,7 @@ def effective(feed: Feed, held: Sequence[Field] | None, known: Sequence[SchemaCo
 def compare(
     feed: Feed, held: Sequence[Field], known: Sequence[SchemaColumn]
 ) -> tuple[Feed, list[Divergence]]:
-    """The feed with all that raw holds as far as it can be followed, and where they differ."""
+    """The feed with all that raw holds, as far as it can be followed, and where they differ."""
     remembered = {column.name.lower(): column for column in known}
     rest = {field.name.lower(): field for field in held if not field.name.startswith("_")}
     found: list[Divergence] = []
@@ -90,7 +90,7 @@ def compare(
             continue
         found.append(Divergence(field.name, None, str(field.type), memory.aliases))
         columns.append(_brought(field.name, field.type, memory.aliases))
-    open_table = replace(feed.schema, table=Policy.EVOLVE)  # it is there, whoever let it in
+    open_table = replace(feed.schema, table=Policy.EVOLVE)  # the table exists already
     return replace(feed, columns=tuple(columns), schema=open_table), found
 
 
@@ -101,7 +101,7 @@ def _brought(name: str, kind: ColumnType, delivered: tuple[str, ...]) -> Column:
 def _settle(
     feed: Feed, column: Column, held: ColumnType | None, memory: SchemaColumn | None
 ) -> tuple[Column, Divergence | None]:
-    """A column with the type that holds what the feed says and what raw has."""
+    """A column with the type that holds both what the feed says and what raw has."""
     if held is None or held == column.type:
         new = Divergence(column.name, str(column.type), None) if held is None else None
         return column, new
@@ -127,7 +127,7 @@ def _settle(
 
 
 def _said(memory: SchemaColumn | None, held: ColumnType) -> ColumnType:
-    """What the feed's file said of a column when raw last changed; raw itself, where unknown."""
+    """The type in the feed's file when raw last changed; raw's own type if that is unknown."""
     return parse_type(memory.defined) if memory and memory.defined else held
 
 
@@ -150,7 +150,7 @@ def remembered(feed: Feed) -> tuple[SchemaColumn, ...]:
 def changes(
     feed: Feed, held: Sequence[Field] | None, causes: Mapping[str, str]
 ) -> tuple[ColumnChange, ...]:
-    """How raw's columns change with this batch. `causes` maps a column → the file that did it."""
+    """How raw's columns change with this batch. `causes` maps a column → the causing file."""
     before = {field.name.lower(): str(field.type) for field in held or ()}
     definition = f"feeds/{feed.name}.yml"
     return tuple(
@@ -161,7 +161,7 @@ def changes(
 
 
 def joined(one: ColumnType, other: ColumnType) -> ColumnType | None:
-    """The narrowest type that holds every value of both, None where there is none."""
+    """The narrowest type that holds every value of both; None if there is none."""
     names = {one.name, other.name}
     if one == other:
         return one
@@ -186,7 +186,7 @@ def _decimal(digits: int, scale: int) -> ColumnType | None:
     return ColumnType("DECIMAL", precision, scale) if precision <= _PRECISION else None
 
 
-# columns that files bring
+# columns that files add
 
 
 def unknown(feed: Feed, layout: Layout) -> list[tuple[int, str]]:
@@ -198,9 +198,9 @@ def unknown(feed: Feed, layout: Layout) -> list[tuple[int, str]]:
 
 
 def with_brought(feed: Feed, files: Iterable[tuple[str, Layout]]) -> tuple[Feed, dict[str, str]]:
-    """The feed with the columns that files (path, layout) bring, and which file brought each.
+    """The feed with the columns that files (path, layout) add, and which file added each.
 
-    SettingsError where they are more than a published table could have.
+    Raises SettingsError if there are more than a published table could have.
     """
     known = known_names(feed)
     arrived: dict[str, tuple[str, str]] = {}
@@ -210,7 +210,7 @@ def with_brought(feed: Feed, files: Iterable[tuple[str, Layout]]) -> tuple[Feed,
                 arrived.setdefault(folded(name), (name, path))
     taken = {name.lower() for name in (*(c.name for c in feed.columns), feed.extra_columns or "")}
     brought, causes = [], {}
-    # Names that are fit as they are keep them, whatever came before.
+    # Valid names are kept as they are, whatever came before.
     for name, path in sorted(arrived.values(), key=lambda one: fit(one[0]) != one[0]):
         column = _free(fit(name), taken)
         taken.add(column.lower())
@@ -229,7 +229,7 @@ def with_brought(feed: Feed, files: Iterable[tuple[str, Layout]]) -> tuple[Feed,
 
 
 def fit(name: str) -> str:
-    """A delivered name in the letters, digits and _ that every database takes for a column."""
+    """A delivered name in letters, digits and _, which every database accepts for a column."""
     plain = unicodedata.normalize("NFKD", name).encode("ascii", "ignore").decode()
     words = re.sub(r"[^A-Za-z0-9_]+", "_", plain).strip("_") or "column"
     return (words if words[0].isalpha() else f"c_{words}")[:_LONGEST_NAME].rstrip("_")
@@ -245,7 +245,7 @@ def _free(name: str, taken: set[str]) -> str:
 
 
 def as_known(layout: Layout, feed: Feed) -> Layout:
-    """A layout in the feed's own names, where the feed got to know them after the file was read."""
+    """A layout in the feed's own names, if the feed learned them after the file was read."""
     names = known_names(feed)
     own = {column.name for column in feed.columns}
     columns = tuple(
@@ -262,8 +262,8 @@ def as_known(layout: Layout, feed: Feed) -> Layout:
 class Need:
     """What the values of a column in one file need that are not of its type.
 
-    `whole` counts those that a BIGINT holds, `count` those that some wider type holds; these have
-    at most `digits` before and `scale` digits after the point.
+    `whole` counts those that a BIGINT holds, `count` those that some wider type holds; the latter
+    have at most `digits` digits before and `scale` digits after the point.
     """
 
     column: str
@@ -275,14 +275,17 @@ class Need:
 
 
 def can_widen(feed: Feed, column: Column) -> bool:
-    """Whether there is any wider type for a column."""
+    """Whether any wider type exists for a column."""
     if column.type == _DATE:
         return feed.schema.date_to_timestamp and column.name != feed.month
     return column.type.name in ("INT", "BIGINT", "DECIMAL")
 
 
-def needs(column: Column, text: str) -> str:
-    """SQL of four figures over many rows, as `Need` has them; `text` is what cells say."""
+def needs(column: Column, text: str, *, doubts: bool = False) -> str:
+    """SQL of four figures over many rows, as `Need` has them; `text` is the text of the cells.
+
+    With `doubts`, a text that may mean thousands needs nothing: no type makes it a value.
+    """
     misfit = f"{quoted(column.name)} IS NULL AND {text} IS NOT NULL"
     if column.type == _DATE:
         moment = typed(text, attempt(text, _TIMESTAMP), _TIMESTAMP)
@@ -295,6 +298,8 @@ def needs(column: Column, text: str) -> str:
         f" <= {_PRECISION} AND {scale} <= {max(_SCALE, column.type.scale)}"
     )
     wanted = f"{misfit} AND {number} AND {held}"
+    if doubts:
+        wanted = f"{wanted} AND NOT {is_doubtful(text)}"
     whole = rf"regexp_full_match({text}, '\s*[+-]?[0-9]+\s*')"
     long = f"{wanted} AND {whole} AND TRY_CAST({text} AS BIGINT) IS NOT NULL"
     return (
@@ -307,7 +312,7 @@ def needs(column: Column, text: str) -> str:
 def widened(feed: Feed, found: Sequence[Need]) -> tuple[Feed, dict[str, str]]:
     """The feed with the types that hold all that was found, and which file needed each first.
 
-    Where no type holds all, a column takes BIGINT if that helps, and stays as it is otherwise.
+    If no type holds all, a column becomes BIGINT if that helps, and stays as it is otherwise.
     """
     causes: dict[str, str] = {}
 

@@ -1,4 +1,4 @@
-"""Records that cannot be rows, kept on disk: a file may hold millions of them."""
+"""Malformed rows (records that cannot be rows), kept on disk: a file may hold millions of them."""
 
 from __future__ import annotations
 
@@ -15,9 +15,9 @@ from retailmart.steps.records import Flaw
 
 @dataclass(frozen=True)
 class FlawedRecord:
-    """A record that cannot be a row, with where it stands.
+    """A record that cannot be a row, and its place.
 
-    `cells` are its columns' texts where it can be cut, `origin` is where a replayed one came from.
+    `cells` are its columns' texts if it can be cut; `origin` is where a replayed one came from.
     """
 
     line: int
@@ -29,7 +29,7 @@ class FlawedRecord:
 
 @dataclass(frozen=True)
 class FlawedRecords:
-    """The flawed records of one file in the order of their lines, read as often as asked."""
+    """The malformed rows of one file in the order of their lines, read as often as needed."""
 
     path: Path | None = None
     count: int = 0
@@ -47,7 +47,7 @@ class FlawedRecords:
 
 
 class FlawedWriter:
-    """Takes flawed records one by one. Use it as a context manager, then ask for `records`."""
+    """Takes malformed rows one by one. Use it as a context manager, then ask for `records`."""
 
     def __init__(self, path: Path) -> None:
         self._path = path
@@ -67,7 +67,7 @@ class FlawedWriter:
         self._stack.close()
 
     def add(self, record: FlawedRecord) -> None:
-        """Keep a record."""
+        """Keep one record."""
         if self._file is None:
             self._file = self._stack.enter_context(self._path.open("w", encoding="ascii"))
         flaw, cells = record.flaw, record.cells
@@ -77,5 +77,5 @@ class FlawedWriter:
 
     @property
     def records(self) -> FlawedRecords:
-        """What was kept; complete once the context is left."""
+        """What was kept; complete after the context has ended."""
         return FlawedRecords(self._path, self._count)

@@ -1,7 +1,8 @@
-"""The records of a JSON file, one by one with their number and raw text, however odd the file.
+"""The records of a JSON file, one by one with number and raw text, however irregular the file.
 
-An array of objects, or one object a line; the content tells which. Python's json module is the
-judge of what JSON is. Numbers stay the text they were delivered as: no amount goes through a float.
+A file is an array of objects, or one object a line; its content shows which. Or, if the feed says
+so, it is an array within an object (`records`). Python's json module decides what JSON is. Numbers
+stay the text that was delivered: no amount goes through a float.
 """
 
 from __future__ import annotations
@@ -9,7 +10,7 @@ from __future__ import annotations
 import codecs
 import json
 import re
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from dataclasses import dataclass
 from json.encoder import encode_basestring
 from pathlib import Path
@@ -18,9 +19,11 @@ from typing import Any, BinaryIO
 from retailmart.steps.records import Flaw
 from retailmart.steps.scan import LONGEST_RECORD
 
-# Engines differ in how deep they follow; nothing that means a row is nested like this.
+# Engines differ in how deep they follow; no real row is nested like this.
 DEEPEST = 64
 _CHUNK = 1 << 20
+# The text around a list of records is short; it is held in memory to be skipped.
+_LONGEST_BESIDE = 1 << 25
 _BLANK = " \t\r\n"
 _BLANKS = re.compile(f"[{_BLANK}]*")
 _BRACKET = re.compile(r'["{}\[\]]')
@@ -37,13 +40,13 @@ class Number(str):
 
 
 class NotFinite(str):
-    """NaN or Infinity: many write them, no JSON has them."""
+    """NaN or Infinity: many programs write them, but JSON does not have them."""
 
     __slots__ = ()
 
 
 class Repeated(dict[str, Any]):
-    """An object in which a key stands more than once."""
+    """An object in which a key occurs more than once."""
 
     key: str = ""
 
@@ -52,7 +55,7 @@ class Repeated(dict[str, Any]):
 class JsonRecord:
     """One record: its number from 1, its text as delivered, its members.
 
-    `members` is None where it is no object that could be read. With a flaw it is no row.
+    `members` is None if it is not a readable object. With a parse error (`flaw`), it is not a row.
     """
 
     number: int
@@ -71,7 +74,7 @@ class BrokenJson(Exception):
 
 
 def is_array(path: Path) -> bool:
-    """Whether a file's first character that is no blank opens a list."""
+    """Whether a file's first character that is not blank opens a list."""
     with path.open("rb") as file:
         _skip_mark(file)
         while chunk := file.read(_CHUNK):
@@ -80,12 +83,18 @@ def is_array(path: Path) -> bool:
     return False
 
 
-def json_records(path: Path) -> Iterator[JsonRecord]:
-    """All records. Raises BrokenJson where a list is broken; a broken line is one flawed record."""
+def json_records(path: Path, inside: str | None = None) -> Iterator[JsonRecord]:
+    """All records. Raises BrokenJson if a list is broken; a broken line is one malformed record.
+
+    `inside` is the key of the list in the object around it; dots separate nested keys.
+    """
     array = is_array(path)
     with path.open("rb") as file:
         begin = _skip_mark(file)
-        yield from _elements(_Tape(file, begin)) if array else _lines(file)
+        if inside is not None:
+            yield from _wrapped(_Tape(file, begin), inside)
+        else:
+            yield from _elements(_Tape(file, begin)) if array else _lines(file)
 
 
 def text_of(value: Any) -> str:
@@ -103,14 +112,14 @@ def text_of(value: Any) -> str:
 
 
 def plain_of(value: Any) -> str:
-    """What a cell of this value says: a text without its quotes, nothing for null."""
+    """The text of a cell with this value: a text without its quotes, nothing for null."""
     if isinstance(value, str):
         return value + ""
     return "" if value is None else text_of(value)
 
 
 def flaw_of_members(record: JsonRecord, members: dict[str, Any]) -> Flaw | None:
-    """What makes the members of an object unfit for a row, and where it is."""
+    """What makes the members of an object unfit for a row, and where."""
     return _flaw(members, record, ())
 
 
@@ -166,7 +175,7 @@ _DECODER = json.JSONDecoder(
 
 
 def _skip_mark(file: BinaryIO) -> int:
-    """Step over a byte order mark; how many bytes it has."""
+    """Skip a byte order mark. Returns its length in bytes."""
     size = len(codecs.BOM_UTF8)
     if file.read(size) == codecs.BOM_UTF8:
         return size
@@ -234,7 +243,7 @@ def _why(error: json.JSONDecodeError) -> str:
 
 
 class _Tape:
-    """The text of a file, of which a window lies in memory."""
+    """The text of a file; a window of it is in memory."""
 
     def __init__(self, file: BinaryIO, begin: int) -> None:
         self._file = file
@@ -245,7 +254,7 @@ class _Tape:
         self.ended = False
 
     def fill(self, keep_from: int) -> None:
-        """Forget the text before `keep_from`, which becomes 0, and take in a chunk more."""
+        """Drop the text before `keep_from`, which becomes position 0, and read one more chunk."""
         gone = self.text[:keep_from]
         self._bytes += len(gone) if gone.isascii() else len(gone.encode())
         self._line += gone.count("\n")
@@ -259,14 +268,14 @@ class _Tape:
         self.text = self.text[keep_from:] + more
 
     def broken(self, position: int, why: str) -> BrokenJson:
-        """The error that the file is no JSON at a position of the text."""
+        """The error that the file is not JSON at a position of the text."""
         before = self.text[:position]
         place = f"byte {self._bytes + len(before.encode()) + 1:,}"
         line = self._line + before.count("\n")
         return BrokenJson(f"is no JSON: {why} at {place}, line {line:,}")
 
     def after_blanks(self, position: int) -> int:
-        """The position of the next character that is no blank; the text's length at the end."""
+        """The position of the next character that is not blank; the text's length at the end."""
         while True:
             position = _blank_end(self.text, position)
             if position < len(self.text) or self.ended:
@@ -276,8 +285,15 @@ class _Tape:
 
 
 def _elements(tape: _Tape) -> Iterator[JsonRecord]:
-    position = tape.after_blanks(0) + 1
+    position = yield from _list(tape, tape.after_blanks(0))
     position = tape.after_blanks(position)
+    if position < len(tape.text):
+        raise tape.broken(position, "something follows the list")
+
+
+def _list(tape: _Tape, position: int) -> Generator[JsonRecord, None, int]:
+    """The elements of the list that begins at a position. Returns the position of its end."""
+    position = tape.after_blanks(position + 1)
     number = 0
     if tape.text[position : position + 1] == "]":
         position += 1
@@ -297,13 +313,86 @@ def _elements(tape: _Tape) -> Iterator[JsonRecord]:
             position = tape.after_blanks(position + 1)
             if tape.text[position : position + 1] == "]":
                 raise tape.broken(position, "a comma stands before the end of the list")
+    return position
+
+
+# a list in an object
+
+
+def _wrapped(tape: _Tape, inside: str) -> Iterator[JsonRecord]:
+    position = tape.after_blanks(0)
+    if tape.text[position : position + 1] != "{":
+        raise BrokenJson(f"is no object with a list of records in {inside!r}")
+    position = yield from _within(tape, position, tuple(inside.split(".")), inside)
     position = tape.after_blanks(position)
     if position < len(tape.text):
-        raise tape.broken(position, "something follows the list")
+        raise tape.broken(position, "something follows the object")
+
+
+def _within(
+    tape: _Tape, position: int, keys: tuple[str, ...], inside: str
+) -> Generator[JsonRecord, None, int]:
+    """The records in the object that begins at a position. Returns the position of its end.
+
+    All of the object is read: otherwise a second list of the same name would be lost silently.
+    """
+    found = False
+    position = tape.after_blanks(position + 1)
+    while tape.text[position : position + 1] != "}":
+        key, position = _value(tape, position)
+        if not isinstance(key, str) or isinstance(key, Number | NotFinite):
+            raise tape.broken(position, "expecting a key")
+        position = _after(tape, position, ":")
+        mark = tape.text[position : position + 1]
+        if key == keys[0]:
+            if found:
+                raise BrokenJson(f"names the key {key!r} more than once")
+            found = True
+            if mark != ("{" if keys[1:] else "["):
+                raise BrokenJson(f"has no list of records in {inside!r}")
+            if keys[1:]:
+                position = yield from _within(tape, position, keys[1:], inside)
+            else:
+                position = yield from _list(tape, position)
+        else:
+            _, position = _value(tape, position)
+        position = tape.after_blanks(position)
+        if tape.text[position : position + 1] != "}":
+            position = _after(tape, position, ",")
+            if tape.text[position : position + 1] == "}":
+                raise tape.broken(position, "a comma stands before the end of the object")
+    if not found:
+        raise BrokenJson(f"has no key {keys[0]!r}, in which the feed's records should be")
+    return position + 1
+
+
+def _after(tape: _Tape, position: int, mark: str) -> int:
+    """The position after the character `mark` and the blanks that follow it."""
+    position = tape.after_blanks(position)
+    if tape.text[position : position + 1] != mark:
+        raise tape.broken(position, f"expecting {mark!r}")
+    return tape.after_blanks(position + 1)
+
+
+def _value(tape: _Tape, position: int) -> tuple[Any, int]:
+    """A value next to the records, and the position of its end."""
+    while True:
+        try:
+            value, end = _DECODER.raw_decode(tape.text, position)
+        except RecursionError as error:
+            raise tape.broken(position, "a value is nested too deeply") from error
+        except json.JSONDecodeError as error:
+            if tape.ended or len(tape.text) - position > _LONGEST_BESIDE:
+                raise tape.broken(error.pos, _why(error)) from error
+        else:
+            if end < len(tape.text) or tape.ended:
+                return value, end
+        tape.fill(position)
+        position = 0
 
 
 def _element(tape: _Tape, position: int, number: int) -> tuple[JsonRecord, int]:
-    """The element that begins at a position, and where it ends."""
+    """The element that begins at a position, and the position of its end."""
     while True:
         enough = tape.ended or len(tape.text) - position > 2 * LONGEST_RECORD
         try:
@@ -318,7 +407,7 @@ def _element(tape: _Tape, position: int, number: int) -> tuple[JsonRecord, int]:
             if tape.ended or tape.text[position] not in "{[":
                 raise tape.broken(error.pos, _why(error)) from error
             return _skipped(tape, position, number, None, error)
-        # Where the text ends in the midst of a number, its first digits look like all of it.
+        # If the text ends within a number, its first digits look like all of it.
         if end == len(tape.text) and not tape.ended:
             tape.fill(position)
             position = 0
@@ -333,9 +422,9 @@ def _skipped(
     flaw: Flaw | None,
     error: json.JSONDecodeError | None = None,
 ) -> tuple[JsonRecord, int]:
-    """Step over an element by its brackets alone, which takes no memory.
+    """Skip an element by its brackets alone, which takes no memory.
 
-    One that is not too long and has no other flaw is broken; BrokenJson tells why.
+    An element that is not too long and has no other error is broken; BrokenJson says why.
     """
     broken = tape.broken(error.pos, _why(error)) if error else None
     head: list[str] = []
@@ -343,7 +432,7 @@ def _skipped(
     inside = False
     while True:
         found = (_QUOTE if inside else _BRACKET).search(tape.text, position)
-        # A backslash left over at the end of the text belongs to the next character.
+        # A backslash at the end of the text belongs to the next character.
         waits = inside and position < len(tape.text) and tape.text[-1] == "\\"
         end = found.end() if found else len(tape.text) - waits
         passed = tape.text[position:end]

@@ -1,4 +1,4 @@
-"""What a prepared batch will have made true, and what people are told of it."""
+"""What a prepared batch will change, and what its report says."""
 
 from __future__ import annotations
 
@@ -9,8 +9,16 @@ from typing import Any
 
 from retailmart.engines import Engine
 from retailmart.ledger import Ledger
-from retailmart.ledger.values import Batch, LedgerFile, Outcome, Schema, Totals
+from retailmart.ledger.values import (
+    Batch,
+    LedgerFile,
+    Outcome,
+    Schema,
+    SourceRecord,
+    Totals,
+)
 from retailmart.project import Feed
+from retailmart.project.types import ColumnType
 from retailmart.report import (
     Agreement,
     BalanceLine,
@@ -19,14 +27,17 @@ from retailmart.report import (
     Difference,
     FileLine,
     Healed,
+    Held,
     MartLine,
     TableLine,
     Unmatched,
 )
+from retailmart.steps.asking import Asking
 from retailmart.steps.build import BuiltMart, Inputs
 from retailmart.steps.load import LoadedFeed
 from retailmart.steps.reconcile import Reconciled
 from retailmart.steps.sources import LoadedTable
+from retailmart.steps.sums import exact, exact_sum
 from retailmart.tables import TableChange, TableState, quoted
 
 
@@ -43,9 +54,13 @@ class Prepared:
     unavailable: Mapping[str, str] = field(default_factory=dict)
     agreed: Sequence[Agreement] = ()
     differences: Sequence[Difference] = ()
+    returned: tuple[int, ...] = ()
+    unread: Sequence[SourceRecord] = ()
+    held: Mapping[str, Held] = field(default_factory=dict)
+    firsts: Sequence[TableChange] = ()
 
     def changes(self) -> Iterator[TableChange]:
-        """What happens to each table of the lake."""
+        """The changes to each table of the lake."""
         for feed in self.loaded:
             if feed.has_table:
                 yield feed.raw
@@ -53,19 +68,32 @@ class Prepared:
                 yield feed.quarantine
         yield from (part.change for part in self.tables if part.change)
         yield from (mart.change for mart in self.built)
+        yield from self.firsts
 
-    def outcome(self, fingerprints: Mapping[str, str]) -> Outcome:
-        """What the ledger keeps of it; `fingerprints` are those of the marts' definitions."""
+    def outcome(self, fingerprints: Mapping[str, str], away: Mapping[str, str]) -> Outcome:
+        """What the ledger keeps of it; `fingerprints` are those of the marts' definitions.
+
+        `away` are the entries of marts that have no file in the project.
+        """
         return Outcome(
             files=tuple(outcome for feed in self.loaded for outcome in feed.outcomes),
             balances=self.proven.months if self.proven else {},
             marts={
                 name: fingerprints[name]
-                for name in (*(part.mart.name for part in self.built), *self.unavailable)
+                for name in (
+                    *(part.mart.name for part in self.built),
+                    *self.unavailable,
+                    *self.held,
+                )
+            }
+            | dict(away),
+            sources={
+                **{record.name: record for record in self.unread},
+                **{part.table.name: part.record for part in self.tables},
             },
-            sources={part.table.name: part.record for part in self.tables},
             notes=self._notes(),
             schemas=tuple(self._schemas()),
+            returned=self.returned,
         )
 
     def _schemas(self) -> Iterator[Schema]:
@@ -100,57 +128,75 @@ class Prepared:
             "healed": [asdict(line) for line in self.healed],
             "agreed": [asdict(line) for line in self.agreed],
             "unavailable": dict(self.unavailable),
+            "all_refused": list(self._all_refused()),
+            "held": [asdict(line) for line in self.held.values()],
         }
+
+    def _all_refused(self) -> Iterator[int]:
+        """The files whose rows were all refused, if their feeds want a report of that."""
+        for feed in self.loaded:
+            for outcome in feed.outcomes if feed.feed.fails_all_refused else ():
+                if outcome.records and not outcome.loaded:
+                    yield outcome.file_id
 
 
 def count_unmatched(
     engine: Engine, loaded: Iterable[LoadedFeed], tables: Mapping[str, LoadedTable]
-) -> list[Unmatched]:
-    """Count the batch's rows whose key is not in the table that its column references."""
-    lines = []
+) -> Asking[list[Unmatched]]:
+    """Count the batch's rows whose key is unknown: not in the table that its column references."""
+    asked: list[tuple[str, str]] = []
+    queries: list[str] = []
     for part in loaded:
-        engine.define("_added", part.added)
+        added = engine.define(part.added)
         for column in part.feed.columns:
             if column.references is None or column.references[0] not in tables:
                 continue
             table, key = column.references
-            tables[table].define(engine)
-            versions = tables[table].table.names[-1]
+            versions = tables[table].relations(engine)[tables[table].table.names[-1]]
             name, found = quoted(column.name), f"d.{quoted(key)}"
-            keys, rows = engine.rows(
-                f"SELECT count(*), sum(n) FROM (SELECT {name} AS k, count(*) AS n FROM _added"
+            asked.append((column.name, table))
+            queries.append(
+                f"SELECT count(*), sum(n) FROM (SELECT {name} AS k, count(*) AS n FROM {added}"
                 f" WHERE {name} IS NOT NULL GROUP BY 1) a"
-                f" WHERE NOT EXISTS (SELECT 1 FROM {quoted(versions)} d WHERE {found} = a.k)"
-            )[0]
-            if keys:
-                lines.append(Unmatched(column.name, table, int(keys), int(rows)))
-    return lines
+                f" WHERE NOT EXISTS (SELECT 1 FROM {versions} d WHERE {found} = a.k)"
+            )
+    answers = yield queries
+    return [
+        Unmatched(name, table, int(keys), int(rows))
+        for (name, table), ((keys, rows),) in zip(asked, answers, strict=True)
+        if keys
+    ]
 
 
-def heal(engine: Engine, inputs: Inputs) -> list[Healed]:
-    """Rows of earlier batches whose key is in the table it references only now."""
-    lines = []
+def heal(engine: Engine, inputs: Inputs) -> Asking[list[Healed]]:
+    """Late-arriving keys: rows of earlier batches whose key is in its table only now."""
+    asked: list[tuple[tuple[str, str, str], ColumnType]] = []
+    queries: list[str] = []
     for name, (feed, before) in _raw_before(inputs).items():
-        engine.define("_known", before)
+        known = engine.define(before)
         for column in feed.columns:
             table = inputs.tables.get(column.references[0]) if column.references else None
             if table is None or column.references is None or table.change is None:
                 continue
-            old = table.define_before(engine)
+            old = table.relation_before(engine)
             if old is None:
                 continue
-            table.define(engine)
+            versions = table.relations(engine)[table.table.names[-1]]
             own, key = quoted(column.name), quoted(column.references[1])
-            money = f"sum(k.{quoted(feed.balance)})" if feed.balance else "0"
-            keys, rows, amount = engine.rows(
-                f"SELECT count(DISTINCT k.{own}), count(*), {money} FROM _known k WHERE k.{own} IN"
-                f" (SELECT {key} FROM {quoted(table.table.names[-1])} EXCEPT"
-                f" SELECT {key} FROM {quoted(old)})"
-            )[0]
-            if rows:
-                told = Decimal(amount or 0)
-                lines.append(Healed(name, column.name, table.table.name, keys, rows, told))
-    return lines
+            kinds = (field.type for field in before.fields if field.name == feed.balance)
+            kind = next(kinds, ColumnType("INT"))
+            money = exact_sum(f"k.{quoted(feed.balance)}", kind) if feed.balance else "0"
+            asked.append(((name, column.name, table.table.name), kind))
+            queries.append(
+                f"SELECT count(DISTINCT k.{own}), count(*), {money} FROM {known} k WHERE k.{own}"
+                f" IN (SELECT {key} FROM {versions} EXCEPT SELECT {key} FROM {old})"
+            )
+    answers = yield queries
+    return [
+        Healed(*names, keys, rows, exact(amount, kind))
+        for (names, kind), ((keys, rows, amount),) in zip(asked, answers, strict=True)
+        if rows
+    ]
 
 
 def _raw_before(inputs: Inputs) -> dict[str, tuple[Feed, TableState]]:
@@ -168,7 +214,7 @@ def _raw_before(inputs: Inputs) -> dict[str, tuple[Feed, TableState]]:
 def differences(
     ledger: Ledger, loaded: Iterable[LoadedFeed], staged: Iterable[LedgerFile]
 ) -> list[Difference]:
-    """What each corrected file changes against the version that leaves for it."""
+    """What each corrected file changes compared with the version that it replaces."""
     outcomes = {outcome.file_id: outcome for feed in loaded for outcome in feed.outcomes}
     lines = []
     for file in staged:
@@ -176,8 +222,8 @@ def differences(
             continue
         new, old = outcomes.get(file.file_id), ledger.file(file.supersedes)
         rows = (new.loaded if new else 0) - (old.loaded or 0)
-        came = _amount(new.months) if new else Decimal(0)
-        money = came - _amount(ledger.months_of_files([file.supersedes]))
+        came = _total(new.months) if new else Totals()
+        money = (came - _total(ledger.months_of_files([file.supersedes]))).amount
         lines.append(Difference(file.path, rows, money))
     return lines
 
@@ -187,10 +233,11 @@ def batch_report(
     files: Iterable[LedgerFile],
     outcome: Outcome,
     published: Iterable[MartLine],
+    held: Iterable[Held] = (),
     *,
     recovered: bool,
 ) -> BatchReport:
-    """What people are told of a batch that is done."""
+    """The report of a batch that is done. `held` are marts held back while publishing."""
     files = list(files)
     paths = {file.path for file in files}
     warned = {file.file_id: file.warned for file in outcome.files}
@@ -235,6 +282,10 @@ def batch_report(
             for line in notes.get("agreed", ())
         ),
         unavailable=notes.get("unavailable", {}),
+        all_refused=tuple(
+            file.path for file in files if file.file_id in notes.get("all_refused", ())
+        ),
+        held=(*(Held(**line) for line in notes.get("held", ())), *held),
         balance=tuple(
             BalanceLine(
                 line["feed"],
@@ -262,5 +313,5 @@ def _with_published(line: MartLine, published: MartLine | None) -> MartLine:
     )
 
 
-def _amount(months: Mapping[str, Totals]) -> Decimal:
-    return sum((totals.amount for totals in months.values()), Decimal(0))
+def _total(months: Mapping[str, Totals]) -> Totals:
+    return sum(months.values(), Totals())

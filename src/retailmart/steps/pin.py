@@ -1,4 +1,4 @@
-"""Pin the lake at one moment, while runs go on: what is read from then on fits together."""
+"""Pin the lake at one moment while runs go on: everything read from then on fits together."""
 
 from __future__ import annotations
 
@@ -24,21 +24,21 @@ from retailmart.steps.load import MONTH, raw_fields, raw_table
 from retailmart.steps.quarantine import quarantine_table
 from retailmart.tables import TableState
 
-# Seconds between looks at a lake that a run is committing to.
+# Seconds between checks of a lake that a run is committing to.
 _PAUSES = (0.2, 0.5, 1.0, 3.0, 8.0, 15.0)
 _BUILT = (BatchState.PUBLISHED, BatchState.DONE)
 _MANY = 1_000_000
-# Whatever else somebody keeps in the lake's folder is not looked at.
+# Anything else in the lake's folder is ignored.
 _ROOMS = (raw_table(""), quarantine_table(""), mart_table(""))
 
 
 @dataclass(frozen=True)
 class Pinned:
-    """The lake at a moment at which no batch was half in it, and what the ledger says of it then.
+    """The lake at a moment without a half-committed batch, and what the ledger says of it then.
 
-    `tables` are by path. `moments` and `definitions` tell of each mart what it was last built for
-    and by; `last_moment` is the newest batch's. `deliveries` are the counted files by run, newest
-    run first.
+    `tables` are by path. `moments` and `definitions` give what each mart was last built for and by;
+    `behind` are those that the newest batch should have built but could not. `last_moment` is the
+    newest batch's. `deliveries` are the counted files by run, newest run first.
     """
 
     tables: Mapping[str, TableState]
@@ -49,9 +49,10 @@ class Pinned:
     delivered: Collection[str]
     columns: Mapping[str, Sequence[SchemaColumn]]
     deliveries: Sequence[tuple[int, Sequence[LedgerFile]]]
+    behind: Collection[str] = ()
 
     def raw(self, feed: Feed, lake: Lake) -> TableState:
-        """A feed's raw table, empty where nothing was loaded yet."""
+        """A feed's raw table, empty if nothing was loaded yet."""
         path = raw_table(feed.name)
         partitions = (MONTH,) if feed.month else ()
         empty = TableState(str(lake.folder(path)), raw_fields(feed), partitions, ())
@@ -67,9 +68,9 @@ def pin(
 ) -> Pinned:
     """Pin the lake between two commits; data files of a version that was read stay where they are.
 
-    Tables are committed one by one while a batch is prepared. So all are looked at twice, the
-    ledger in between: if no version has moved and no batch was on its way, all that was seen was
-    there at one time. Waits for a run that is committing; ProjectBusy where that takes long.
+    Tables are committed one by one while a batch is prepared. So all tables are checked twice, with
+    the ledger in between: if no version has changed and no batch was in progress, all that was seen
+    existed at one time. Waits for a run that is committing; raises ProjectBusy if that takes long.
     `definition_of` reads a mart's fingerprint. `runs` is how many runs' deliveries are wanted.
     """
     for pause in (*_PAUSES, None):
@@ -106,6 +107,7 @@ def _told(
 ) -> Pinned:
     moments: dict[str, datetime] = {}
     definitions: dict[str, str] = {}
+    behind = set[str]()
     last: datetime | None = None
     waiting = {name for name in project.marts if mart_table(name) in tables}
     for batch in _batches(ledger):
@@ -116,6 +118,8 @@ def _told(
         for name in waiting & outcome.marts.keys():
             if definition := definition_of(outcome.marts[name]):
                 moments[name], definitions[name] = batch.as_of, definition
+            else:
+                behind.add(name)
         waiting -= moments.keys()
     if last is None:
         raise MartNotBuilt("no run has ended yet", "Build the marts with: retailmart run")
@@ -129,11 +133,12 @@ def _told(
         ledger.feeds_delivered(),
         {name: schema.columns if schema else () for name, schema in schemas.items()},
         list(_deliveries(ledger, runs)),
+        behind,
     )
 
 
 def _batches(ledger: Ledger) -> Iterator[Batch]:
-    """The batches that have come through, newest first."""
+    """The batches that are published or done, newest first."""
     for run in ledger.last_runs(_MANY):
         for batch in reversed(ledger.batches_of_run(run.run_id)):
             if batch.state in _BUILT:

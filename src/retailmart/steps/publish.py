@@ -1,42 +1,56 @@
-"""Bring the database's tables from the lake version they show to the newest, and prove it."""
+"""Update the database's tables from the lake version they show to the newest, and verify them."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Generator, Sequence
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from contextlib import closing, suppress
-from dataclasses import dataclass, field
-from decimal import Decimal
+from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import TYPE_CHECKING
 
+from retailmart.database import open_address, told
 from retailmart.database.beside import Beside, Load
 from retailmart.database.dialect import dialect_of
-from retailmart.database.target import Target
+from retailmart.database.errors import refusals
+from retailmart.database.target import Target, mark_for
 from retailmart.engines import Engine
-from retailmart.errors import GateFailed, KeyClash
+from retailmart.errors import GateFailed, KeyClash, RetailmartError, TableRefused
 from retailmart.lake import Lake
 from retailmart.ledger import READS, Ledger
 from retailmart.ledger.values import Batch, MartRecord
 from retailmart.project.mart import Mart
-from retailmart.steps.build import mart_table
-from retailmart.tables import TableState, quoted
+from retailmart.steps.build import BuiltMart, mart_table
+from retailmart.steps.dividing import over_files
+from retailmart.steps.held import HeldBack
+from retailmart.steps.sums import exact, exact_sum
+from retailmart.tables import DatabaseAddress, DataFile, TableState, quoted
 
 if TYPE_CHECKING:
     import pyarrow as pa
     from sqlalchemy import Connection
 
 _CHUNK = 50_000
-# The ledger's word for what was published, said in the transaction that publishes it.
+# At most this many rows of the changed months are read back and compared one by one.
+_COMPARED_ROWS = 20_000
+# A table with fewer rows is filled before several machines would have started.
+_PARALLEL_ROWS = 200_000
+# Connections that fill a table in parallel: a cluster has more cores than a server should serve.
+_PARALLEL_PARTS = 8
+# Records in the ledger what was published, in the transaction that publishes it.
 Seal = Callable[["Connection", Sequence[MartRecord]], None]
 
 
 @dataclass(frozen=True)
 class Wanted:
-    """A mart that is to be published: by which definition, and what the database shows of it."""
+    """A mart that is to be published: its definition, and what the database shows of it.
+
+    With `searched`, its new text columns take the database's own collation.
+    """
 
     mart: Mart
     definition: str
     shown: MartRecord
+    searched: bool = False
 
 
 @dataclass(frozen=True)
@@ -49,7 +63,7 @@ class Published:
 
 
 class _Astray(Exception):
-    """A table that is not cut by months holds what it should not: it must be replaced whole."""
+    """A table that is not split by months holds unexpected rows: it must be replaced whole."""
 
     def __init__(self, mart: str) -> None:
         super().__init__(mart)
@@ -64,13 +78,16 @@ def publish(
     wanted: Sequence[Wanted],
     seal: Seal,
     tell: Callable[[str], None],
+    held: HeldBack,
 ) -> list[Published]:
-    """Publish marts and let the ledger say so, all in one step; what shows the newest is left out.
+    """Publish marts and record that in the ledger, in one step; up-to-date marts are left out.
 
-    Only rows that differ between two versions travel, within the ledger's transaction. A table
-    that is replaced whole (it is new, or defined anew) is loaded beside and shown by a rename when
-    all else is proven: readers see the old rows or the new ones. What does not add up (somebody
-    else wrote to a table) is replaced by months or whole, and must add up then: else GateFailed.
+    Only rows that differ between two versions are sent, within the ledger's transaction. A table
+    that is replaced whole (it is new, or its definition changed) is loaded into a shadow table,
+    which is renamed into place when all else is proven: readers see the old rows or the new ones.
+    What does not add up (somebody else wrote to a table) is replaced by months or whole, and must
+    add up then. A mart whose table the database refuses is `held` back, and all others are
+    published without it.
     """
     anew: set[str] = set()
     while True:
@@ -78,6 +95,11 @@ def publish(
             return _attempt(ledger, lake, engine, batch, wanted, seal, tell, anew)
         except _Astray as found:
             anew.add(found.mart)
+        except TableRefused as refused:
+            name = next(one.mart.name for one in wanted if one.mart.publish_as == refused.table)
+            held.add(name, refused)
+            held.spread(one.mart for one in wanted)
+            wanted = [one for one in wanted if one.mart.name not in held.held]
 
 
 def _attempt(
@@ -94,6 +116,9 @@ def _attempt(
         with ledger.engine.execution_options(**{READS: True}).connect() as connection:
             found = (_plan(connection, lake, batch, one, anew) for one in wanted)
             plans = [plan for plan in found if plan is not None]
+        if dialect_of(ledger.engine).sizes_texts:
+            for plan in plans:
+                plan.measure(engine)
         if whole := [plan for plan in plans if plan.whole]:
             opened = engine()
             loads = [
@@ -102,8 +127,8 @@ def _attempt(
             ]
             beside.load_all(loads, tell)
         alone = not dialect_of(ledger.engine).ddl_in_transaction
-        if alone and any(plan.lacks for plan in plans):
-            # What a run that fails from here on leaves is a column without values.
+        if alone and any(not plan.whole for plan in plans):
+            # If a run fails from here on, it leaves only a column without values, or a wider one.
             with ledger.engine.begin() as connection:
                 _grow(connection, plans)
         with ledger.transaction() as connection:
@@ -113,11 +138,12 @@ def _attempt(
             for plan in plans:
                 if not plan.whole:
                     tell(plan.target.name)
-                    plan.apply(engine(), connection)
+                    with refusals(plan.target.name, plan.target.name):
+                        plan.apply(engine(), connection)
             seal(connection, [plan.record for plan in plans])
-            # Last of all: from here on nothing but the ledger's COMMIT can fail, and the mark
-            # tells the next run that the table shows this batch already.
-            beside.show()
+            # Last of all: from here on only the ledger's COMMIT can fail, and the version tag shows
+            # the next run that the table has this batch already.
+            beside.show(connection)
     return [Published(plan.record, plan.rows, plan.changed) for plan in plans]
 
 
@@ -125,8 +151,10 @@ def _attempt(
 class _Plan:
     """What is to be done for one mart. `old` is the version its table shows, if it is known.
 
-    `there` tells that the table shows `new` already: it was renamed by a run whose COMMIT got lost.
-    `lacks` are the columns that the table must get first.
+    `there` means that the table shows `new` already: a run whose COMMIT was lost has renamed it.
+    `has` says whether files of the lake still exist: somebody may have vacuumed those of an old
+    version. `lacks` are the columns that the table must get first. With `in_place`, people have
+    added to the table: its rows are changed in place, and it is never replaced.
     """
 
     target: Target
@@ -136,7 +164,9 @@ class _Plan:
     old: TableState | None
     whole: bool
     there: bool
+    has: Callable[[TableState], bool]
     lacks: tuple[str, ...] = ()
+    in_place: bool = False
     changed: int = field(default=0, init=False)
 
     @property
@@ -144,32 +174,57 @@ class _Plan:
         """How many rows the mart has."""
         return sum(file.rows for file in self.new.files)
 
+    def measure(self, engine: Callable[[], Engine]) -> None:
+        """Measure the longest texts that the table gets."""
+        if self.target.texts:
+            opened = engine()
+            old = None if self.whole or self.there else self.old
+            scope = _Change(opened, self.target, self.new, old).scope
+            longest = _longest_texts(opened, self.target.texts, scope)
+            self.target = replace(self.target, longest=longest)
+
     def fill(
         self, engine: Engine, go_on: Callable[[], None], target: Target, connection: Connection
     ) -> None:
-        """Load the whole mart into a table that stands empty, and prove it.
+        """Load the whole mart into an empty table, and verify it.
 
-        `go_on` is called with each part of the rows: it raises where they are not needed any more.
+        `go_on` is called with each part of the rows: it raises if they are no longer needed.
         """
         change = _Change(engine, target, self.new, None, go_on)
-        try:
-            self.changed = self.rows if change.hand_over(connection, self.rows) else 0
-        except KeyClash:  # a task that was tried twice, or the mart's key: what follows tells
+        address = dialect_of(connection).address(connection.engine)
+        parts = self._parts(engine) if address else []
+        if address and parts:
+            go_on()
+            work = FillPart(address, target, self.new.only(()))
+            if _fill_parts(engine, work, parts) and change.problem(connection) is None:
+                self.changed = self.rows
+                return
             target.recreate(connection, self.mark)
-        if not self.changed:
-            self.changed = change.insert_all(connection)
+        self.changed = change.insert_all(connection)
         self._expect(change, connection)
 
+    def _parts(self, engine: Engine) -> list[tuple[DataFile, ...]]:
+        """The mart's files in groups for several machines to load; empty if one loads all."""
+        # Rows first: to report its parallelism, an engine may have to start a cluster's session.
+        if self.rows < _PARALLEL_ROWS or engine.parallelism == 1:
+            return []
+        parts = _groups(self.new.files, min(engine.parallelism, _PARALLEL_PARTS))
+        return parts if len(parts) > 1 else []
+
     def apply(self, engine: Engine, connection: Connection) -> None:
-        """Bring the table from the version it shows to the newest, and prove it."""
-        change = _Change(engine, self.target, self.new, None if self.there else self.old)
+        """Update the table from the version it shows to the newest, and verify it."""
+        old = None if self.there else self.old
+        change = _Change(engine, self.target, self.new, old, in_place=self.in_place)
+        if self.in_place and old is None:  # it is unknown what the table shows
+            self.target.clear(connection, None)
         agrees = False
-        with suppress(KeyClash):  # somebody else has put rows there: they are replaced below
-            self.changed = 0 if self.there else change.apply(connection)
-            agrees = change.problem(connection) is None
+        if self.there or change.left is None or self.has(change.left):
+            with suppress(KeyClash):  # somebody else has added rows: they are replaced below
+                self.changed = 0 if self.there else change.apply(connection)
+                agrees = change.problem(connection) is None and change.is_shown(connection)
         if agrees:
             return
-        if change.months is None:
+        if change.months is None and not (self.in_place and old is None):
             raise _Astray(self.record.name)
         self.target.clear(connection, change.months)
         self.changed += change.insert_all(connection)
@@ -182,31 +237,209 @@ class _Plan:
             )
 
 
+@dataclass(frozen=True)
+class FillPart:
+    """Loads some of a mart's files into its published table, in one transaction.
+
+    It opens a connection for that on the machine where it runs. `table` is the mart without files.
+    """
+
+    address: DatabaseAddress
+    target: Target
+    table: TableState
+
+    def __call__(self, engine: Engine, files: Sequence[DataFile]) -> int:
+        """Returns how many rows were added. Raises KeyClash if the table refuses one."""
+        database = open_address(self.address)
+        rows = engine.define(self.table.only(files))
+        read = partial(_in_key_order, engine, self.target.key, str(rows))
+        try:
+            words = f"the table {self.target.name} cannot be written to"
+            with told(words), database.begin() as connection:
+                return self.target.insert(connection, read)
+        finally:
+            database.dispose()
+
+
+@dataclass(frozen=True)
+class LongestTexts:
+    """Measures text columns of data files."""
+
+    columns: tuple[str, ...]
+
+    def __call__(self, engine: Engine, table: TableState) -> list[int]:
+        """The length of each column's longest value, in characters."""
+        had = {field.name for field in table.fields}
+        most = ", ".join(
+            f"coalesce(max(length({quoted(name)})), 0)" if name in had else "0"
+            for name in self.columns
+        )
+        return [
+            int(length) for length in engine.rows(f"SELECT {most} FROM {engine.define(table)}")[0]
+        ]
+
+
+def _longest_texts(engine: Engine, columns: Sequence[str], table: TableState) -> dict[str, int]:
+    found = over_files(engine, LongestTexts(tuple(columns)), table)
+    return {name: max((part[n] for part in found), default=0) for n, name in enumerate(columns)}
+
+
+def _fill_parts(engine: Engine, work: FillPart, parts: Sequence[tuple[DataFile, ...]]) -> bool:
+    """Load groups of files in parallel. Returns whether all of them are loaded.
+
+    A part that is tried twice meets its own rows, and some machine may not reach the database.
+    The load over one connection that follows reports anything else.
+    """
+    try:
+        engine.spread(work, parts, [sum(file.size for file in part) for part in parts])
+    except RetailmartError:
+        return False
+    return True
+
+
+def _groups(files: Sequence[DataFile], count: int) -> list[tuple[DataFile, ...]]:
+    """Files in at most `count` groups of about the same size, each of neighbours by path."""
+    total = sum(file.size for file in files)
+    groups: dict[int, list[DataFile]] = {}
+    before = 0
+    for file in sorted(files, key=lambda file: file.path):
+        middle = before + file.size / 2
+        groups.setdefault(int(middle * count / total), []).append(file)
+        before += file.size
+    return [tuple(group) for group in groups.values()]
+
+
+def _in_key_order(
+    engine: Engine, key: Sequence[str], source: str, columns: str
+) -> Generator[pa.RecordBatch, None, None]:
+    """All rows in the order of their keys: the table only ever grows at its end."""
+    keys = ", ".join(f"_s.{quoted(name)}" for name in key)
+    query = f"SELECT {columns} FROM {source} AS _s ORDER BY {keys}"
+    with closing(engine.batches(query, _CHUNK)) as batches:
+        yield from batches
+
+
 def _plan(
     connection: Connection, lake: Lake, batch: Batch, wanted: Wanted, anew: set[str]
 ) -> _Plan | None:
-    """None where the database shows the newest version."""
+    """Plan the work for one mart. None if the database shows the newest version."""
     mart, shown, definition = wanted.mart, wanted.shown, wanted.definition
     version = lake.version(mart_table(mart.name))
     new = lake.state(mart_table(mart.name), version) if version is not None else None
     if version is None or new is None or mart.publish_as is None:
         return None
-    target = Target(mart.publish_as, new.fields, mart.key, mart.month)
+    target = Target(mart.publish_as, new.fields, mart.key, mart.month, searched=wanted.searched)
     record = MartRecord(mart.name, definition, mart.publish_as, version, definition)
-    mark = f"retailmart: batch {batch.batch_id}, version {version}, {definition[:16]}"
-    same = (shown.published_as, shown.published_fingerprint) == (mart.publish_as, definition)
-    old = lake.state(mart_table(mart.name), shown.published_version) if same else None
-    untouched = mart.name not in anew and target.exists_as_defined(connection)
-    if untouched and old and shown.published_version == version:
+    mark = mark_for(batch.batch_id, version, definition)
+    before = _shown(lake, mart, shown)
+    old = before if shown.published_fingerprint == definition else None
+    has, kept = target.columns(connection), partial(lake.has_files, mart_table(mart.name))
+    is_shown = old is not None and shown.published_version == version
+    if is_shown and mart.name not in anew and {f.name for f in target.fields} <= set(has):
         return None
+    if added := target.additions(connection, _names(before)):
+        if problem := _in_place_problem(connection, target, before, added):
+            raise RetailmartError(problem, _IN_PLACE_CURE)
+        lacks = tuple(field.name for field in target.fields if field.name not in has)
+        old = None if mart.name in anew else before
+        return _Plan(target, record, mark, new, old, False, False, kept, lacks, in_place=True)
+    untouched = mart.name not in anew and target.exists_as_defined(connection)
     there = untouched and target.mark(connection) == mark
-    lacks = _lacks(target, old, target.columns(connection)) if old else None
-    whole = not there and (lacks is None or mart.name in anew)
-    return _Plan(target, record, mark, new, old, whole, there, () if whole else lacks or ())
+    lacks_only = _lacks(target, old, has) if old else None
+    whole = not there and (lacks_only is None or mart.name in anew)
+    lacks = () if whole else lacks_only or ()
+    return _Plan(target, record, mark, new, old, whole, there, kept, lacks)
+
+
+_TOO_LONG_CURE = (
+    "Take it away, run again and put it back; an index may have to hold the beginning of the column"
+    " alone, as in ({column}(255)). Or shorten the value in the SELECT, as in left({column}, 255)"
+)
+_IN_PLACE_CURE = (
+    "Take them away and put them back after the run; or publish the mart as another table:"
+    " `publish: NAME` in its header"
+)
+
+
+def unpublishable(
+    engine: Engine, ledger: Ledger, lake: Lake, built: Iterable[BuiltMart]
+) -> Iterator[tuple[str, RetailmartError]]:
+    """The marts whose table cannot take its new form without losing people's additions."""
+    records = ledger.marts()
+    with ledger.engine.execution_options(**{READS: True}).connect() as connection:
+        for part in built:
+            mart, shown = part.mart, records.get(part.mart.name, MartRecord(part.mart.name))
+            if mart.publish_as is None:
+                continue
+            target = Target(mart.publish_as, part.after.fields, mart.key, mart.month)
+            before = _shown(lake, mart, shown)
+            added = target.additions(connection, _names(before))
+            if not added:
+                continue
+            if problem := _in_place_problem(connection, target, before, added):
+                yield mart.name, RetailmartError(problem, _IN_PLACE_CURE)
+            elif found := _too_long(engine, connection, target, part):
+                yield mart.name, found
+
+
+def _too_long(
+    engine: Engine, connection: Connection, target: Target, part: BuiltMart
+) -> RetailmartError | None:
+    """Why a column that people have indexed can't be made long enough for its new texts."""
+    if not (dialect_of(connection).sizes_texts and target.texts):
+        return None
+    longest = _longest_texts(engine, target.texts, part.after.only(part.change.adds))
+    found = replace(target, longest=longest).in_the_way(connection)
+    if found is None:
+        return None
+    column, added = found
+    return RetailmartError(
+        f"published table {target.name}: column {column} gets a text of {longest[column]}"
+        f" characters and can't be made longer, as people added: {added}",
+        _TOO_LONG_CURE.format(column=column),
+    )
+
+
+def _shown(lake: Lake, mart: Mart, record: MartRecord) -> TableState | None:
+    """The version of a mart that its table shows; None if it was not published by this name."""
+    if record.published_as != mart.publish_as:
+        return None
+    return lake.state(mart_table(mart.name), record.published_version)
+
+
+def _names(state: TableState | None) -> list[str]:
+    return [field.name for field in state.fields] if state else []
+
+
+def _in_place_problem(
+    connection: Connection, target: Target, before: TableState | None, added: Sequence[str]
+) -> str | None:
+    """Why a table with people's additions would have to be replaced; None if it need not be."""
+    kinds = {field.name: field.type for field in before.fields} if before else {}
+    retyped = [f.name for f in target.fields if kinds.get(f.name, f.type) != f.type]
+    names = {field.name for field in target.fields}
+    gone = sorted((kinds.keys() - names) & set(target.columns(connection)))
+    if retyped:
+        why = f"the mart's column {retyped[0]} is of another type now"
+    elif gone:
+        why = f"the mart has no column {gone[0]} any more"
+    elif not target.has_key(connection):
+        why = f"the mart's key is {', '.join(target.key)} now"
+    elif wanting := target.needs_a_value(connection):
+        return (
+            f"published table {target.name}: people added the column {wanting[0]}, which must have"
+            " a value in each row, and new rows have none"
+        )
+    else:
+        return None
+    return (
+        f"published table {target.name} would have to be replaced, as {why};"
+        f" people added: {', '.join(added)}"
+    )
 
 
 def _lacks(target: Target, old: TableState, has: Sequence[str]) -> tuple[str, ...] | None:
-    """The columns that a table which shows `old` must get; None where that is not all it takes."""
+    """The columns that a table showing `old` must get; None if it needs more than these."""
     kinds = {field.name: field.type for field in old.fields}
     retyped = any(kinds.get(field.name, field.type) != field.type for field in target.fields)
     lacks = tuple(field.name for field in target.fields if field.name not in has)
@@ -218,12 +451,14 @@ def _lacks(target: Target, old: TableState, has: Sequence[str]) -> tuple[str, ..
 
 def _grow(connection: Connection, plans: Sequence[_Plan]) -> None:
     for plan in plans:
-        if plan.lacks:
-            plan.target.add_columns(connection, plan.lacks)
+        if not plan.whole:
+            with refusals(plan.target.name, plan.target.name):
+                plan.target.add_columns(connection, plan.lacks)
+                plan.target.widen(connection)
 
 
 class _Change:
-    """The rows that differ between two versions of a mart, found through the files that do."""
+    """The rows that differ between two versions of a mart, found through the files that differ."""
 
     def __init__(
         self,
@@ -232,8 +467,11 @@ class _Change:
         new: TableState,
         old: TableState | None,
         go_on: Callable[[], None] = lambda: None,
+        *,
+        in_place: bool = False,
     ) -> None:
         self.engine = engine
+        self.in_place = in_place
         self.target = target
         self.go_on = go_on
         had = {file.path for file in old.files} if old else set()
@@ -241,78 +479,86 @@ class _Change:
         self.arrived = new.only(file for file in new.files if file.path not in had)
         self.left = old.only(f for f in old.files if f.path not in has) if old else None
         self.months: frozenset[str] | None = None
-        if target.month is not None and old is not None and self.left is not None:
-            self.months = self.arrived.months | self.left.months
+        cut_alike = old is not None and old.partition_by[:1] == new.partition_by[:1]
+        if target.month is not None and cut_alike and self.left is not None:
+            changed = (*self.arrived.files, *self.left.files)
+            # Rows without a month are in none of the months that could be compared.
+            if all(file.partition[target.month] for file in changed):
+                self.months = self.arrived.months | self.left.months
         whole = self.months is None
         self.scope = new if whole else new.in_months(self.months or ())
 
     def apply(self, connection: Connection) -> int:
-        """Delete what left, insert what arrived; return how many rows that were."""
+        """Delete rows that left, insert rows that arrived. Returns how many rows that were."""
         if self.left is None or not self.left.files:
-            return self._insert(connection, self.arrived, "_arrived")
-        arrived, left = self._as_shown("_arrived", self.arrived), self._as_shown("_left", self.left)
-        gone = partial(self._read, f"({left} EXCEPT ALL {arrived})")
-        deleted = self.target.delete_keys(connection, gone)
+            return self._insert(connection, self.arrived)
+        arrived, left = self._as_shown(self.arrived), self._as_shown(self.left)
+        if self.in_place:
+            keys = ", ".join(map(quoted, self.target.key))
+            gone = f"(SELECT {keys} FROM ({left}) EXCEPT SELECT {keys} FROM ({arrived}))"
+            deleted = self.target.delete_keys(connection, partial(self._read, gone))
+            return deleted + self._insert_from(connection, f"({arrived} EXCEPT ALL {left})")
+        differing = partial(self._read, f"({left} EXCEPT ALL {arrived})")
+        deleted = self.target.delete_keys(connection, differing)
         return deleted + self._insert_from(connection, f"({arrived} EXCEPT ALL {left})")
 
-    def _as_shown(self, view: str, table: TableState) -> str:
-        """A version's rows in the columns of the newest; what it has not got yet is NULL."""
+    def _as_shown(self, table: TableState) -> str:
+        """A version's rows in the columns of the newest; columns that it lacks are NULL."""
         had = {field.name for field in table.fields}
         columns = ", ".join(
             quoted(field.name) if field.name in had else f"NULL AS {quoted(field.name)}"
             for field in self.target.fields
         )
-        return f"SELECT {columns} FROM {self._defined(view, table)}"
-
-    def _defined(self, view: str, table: TableState) -> str:
-        """A name for some of the mart's rows; several tables are filled at a time, each by its."""
-        name = f"{view}_{self.target.name}"
-        self.engine.define(name, table)
-        return quoted(name)
+        return f"SELECT {columns} FROM {self.engine.define(table)}"
 
     def insert_all(self, connection: Connection) -> int:
         """Insert every row of the changed months, or of the mart."""
-        return self._insert(connection, self.scope, "_scope")
-
-    def hand_over(self, connection: Connection, rows: int) -> bool:
-        """Let the engine write about so many rows itself; whether it did. KeyClash as it says."""
-        dialect = dialect_of(connection)
-        address = dialect.address(connection.engine)
-        if address is None:
-            return False
-        self.go_on()
-        columns = ", ".join(dialect.bound(field) for field in self.target.fields)
-        query = self._in_key_order(self._defined("_scope", self.scope), columns)
-        return self.engine.hand_over(query, address, self.target.name, rows)
+        return self._insert(connection, self.scope)
 
     def problem(self, connection: Connection) -> str | None:
-        """What does not agree between the database and the mart, in the changed months."""
+        """What differs between the database and the mart, in the changed months."""
         count, sums = self.target.totals(connection, self.months)
-        scope = self._defined("_scope", self.scope)
-        money = [field.name for field in self.target.fields if field.type.is_decimal]
-        columns = "".join(f", sum({quoted(name)})" for name in money)
+        scope = self.engine.define(self.scope)
+        money = [field for field in self.target.fields if field.type.is_decimal]
+        columns = "".join(f", {exact_sum(quoted(field.name), field.type)}" for field in money)
         expected_count, *values = self.engine.rows(f"SELECT count(*){columns} FROM {scope}")[0]
         if count != expected_count:
             return f"holds {count} rows, the mart {expected_count}"
-        for name, value in zip(money, values, strict=True):
-            if sums[name] != Decimal(value or 0):
-                return f"{name} adds up to {sums[name]}, in the mart to {value}"
+        for column, value in zip(money, values, strict=True):
+            found, expected = sums[column.name], exact(value, column.type)
+            if found != expected:
+                return f"{column.name} adds up to {found}, in the mart to {expected}"
         return None
 
-    def _insert(self, connection: Connection, table: TableState, view: str) -> int:
-        return self._insert_from(connection, self._defined(view, table))
+    def is_shown(self, connection: Connection) -> bool:
+        """Whether the database has exactly the mart's rows in the changed months.
+
+        Totals do not show that somebody has changed a text. If there are many rows, only totals are
+        compared here; `verify` compares the rest.
+        """
+        if sum(file.rows for file in self.scope.files) > _COMPARED_ROWS:
+            return True
+        try:
+            rows = self.target.rows(connection, self.months)
+        except RetailmartError:
+            return False  # a value that is not of its column's type
+        names = ", ".join(quoted(field.name) for field in self.target.fields)
+        shown, scope = self.engine.values(rows), self.engine.define(self.scope)
+        one, other = f"SELECT {names} FROM {shown}", f"SELECT {names} FROM {scope}"
+        query = f"({one} EXCEPT ALL {other}) UNION ALL ({other} EXCEPT ALL {one})"
+        differing = self.engine.rows(f"SELECT 1 FROM ({query}) LIMIT 1")
+        self.engine.forget(shown)
+        return not differing
+
+    def _insert(self, connection: Connection, table: TableState) -> int:
+        return self._insert_from(connection, str(self.engine.define(table)))
 
     def _insert_from(self, connection: Connection, source: str) -> int:
-        return self.target.insert(connection, partial(self._read, source))
+        add = self.target.upsert if self.in_place else self.target.insert
+        return add(connection, partial(self._read, source))
 
     def _read(self, source: str, columns: str) -> Generator[pa.RecordBatch, None, None]:
-        query = self._in_key_order(source, columns)
-        with closing(self.engine.batches(query, _CHUNK)) as batches:
+        with closing(_in_key_order(self.engine, self.target.key, source, columns)) as batches:
             for batch in batches:
                 self.go_on()
                 yield batch
-
-    def _in_key_order(self, source: str, columns: str) -> str:
-        """All rows by their keys: the table only ever grows at its end."""
-        keys = ", ".join(f"_s.{quoted(name)}" for name in self.target.key)
-        return f"SELECT {columns} FROM {source} AS _s ORDER BY {keys}"

@@ -1,7 +1,8 @@
-"""Refused rows: what is kept of each, where it stood, and whether it is still open.
+"""Refused rows: what is kept of each, where it was, and whether it is still open.
 
-A row is told by the file and line it was refused in first, its origin. It may come back repaired
-and be refused again: all its rows in quarantine then have one origin, and at most one is open.
+A row is identified by its origin: the file and line in which it was first refused. It may come
+back repaired and be refused again: all its rows in quarantine then have one origin, and at most
+one is open.
 """
 
 from __future__ import annotations
@@ -10,7 +11,7 @@ import csv
 import json
 import re
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from enum import Enum
 from typing import TYPE_CHECKING, Any, ClassVar, TypeVar
 
@@ -21,7 +22,7 @@ from retailmart.project.types import ColumnType
 from retailmart.steps.check import ORIGIN, CheckedFile
 from retailmart.steps.check_json import Cutter
 from retailmart.steps.json_records import JsonRecord, json_records
-from retailmart.steps.records import Flaw, Record, flaw_of, readable, records
+from retailmart.steps.records import Flaw, Record, data_records, flaw_of, readable
 from retailmart.tables import Field, quoted
 
 if TYPE_CHECKING:
@@ -30,7 +31,7 @@ if TYPE_CHECKING:
 
 # The key of the file and the line in it.
 Origin = tuple[int, int]
-# What is kept as the origin of a replayed row that does not tell which row it is.
+# What is kept as the origin of a replayed row that does not say which row it is.
 ASTRAY = ""
 # In a replayed file as it is read: the further columns as one JSON object.
 FURTHER = "_further"
@@ -40,7 +41,7 @@ _Found = TypeVar("_Found")
 
 
 def quarantine_table(feed: str) -> str:
-    """Where a feed's refused rows lie in the lake."""
+    """Where a feed's refused rows are in the lake."""
     return f"quarantine/{feed}"
 
 
@@ -50,7 +51,7 @@ def origin_text(origin: Origin) -> str:
 
 
 def read_origin(text: str) -> Origin | None:
-    """The origin that a text is, if it is one."""
+    """Parse an origin from a text; None if it is not an origin."""
     found = _ORIGIN_TEXT.fullmatch(text.strip())
     return (int(found[1]), int(found[2])) if found else None
 
@@ -59,8 +60,8 @@ def read_origin(text: str) -> Origin | None:
 class RefusedRow:
     """A row that is kept out: its line from 1, what is wrong where, and its text as delivered.
 
-    `cells` are its columns' texts, None where it cannot be cut. `origin` is None for a row that was
-    never refused before, ASTRAY for a replayed one of which nobody knows.
+    `cells` are its columns' texts, None if it cannot be cut. `origin` is None for a row that was
+    never refused before, ASTRAY for a replayed row of unknown origin.
     """
 
     line: int
@@ -88,7 +89,7 @@ REFUSED_FIELDS = (
 
 
 def refused_columns(found: Collection[str]) -> str:
-    """The columns of REFUSED_FIELDS in SQL, of a table that may be older and lack some."""
+    """SQL of the columns of REFUSED_FIELDS, for a table that may be older and lack some."""
     return ", ".join(
         quoted(kept.name) if kept.name in found else f"NULL AS {quoted(kept.name)}"
         for kept in REFUSED_FIELDS
@@ -122,7 +123,7 @@ def _object(cells: Mapping[str, str] | None) -> str | None:
 
 @dataclass(frozen=True)
 class Place:
-    """Where a record that `readable` holds stands in the delivery, and what it says."""
+    """A record that `readable` holds: where it is in the delivery, and what it says."""
 
     row: int
     record: Record
@@ -149,17 +150,17 @@ class Place:
 
     @property
     def origin(self) -> str | None:
-        """Where a replayed row came from first."""
+        """Where a replayed row first came from."""
         return self.read[self.names.index(ORIGIN)] if ORIGIN in self.names else None
 
     def at(self, column: str | None) -> str:
-        """Words for where in the record a column stands; in CSV, line and column say it."""
+        """Where in the record a column is, for messages; in CSV, line and column say it."""
         return ""
 
 
 @dataclass(frozen=True)
 class JsonPlace:
-    """A `Place` in a JSON file. Its record is cut when somebody asks: only refused ones are."""
+    """A `Place` in a JSON file. Its record is cut on demand: only refused records are cut."""
 
     row: int
     record: JsonRecord
@@ -178,26 +179,24 @@ class JsonPlace:
 
     @property
     def cells(self) -> dict[str, str]:
-        """Its columns' texts, of those that are there."""
+        """The texts of the columns that it has."""
         return self.cutter(self.record).cells
 
     def at(self, column: str | None) -> str:
-        """The JSON pointer of a column's value, or of the record where it has none."""
+        """The JSON pointer of a column's value, or of the record if it has none."""
         place = self.cutter(self.record).places.get(column or "", ())
         return f", at {self.record.pointer(*place)}"
 
 
 def delivered(checked: CheckedFile) -> Iterator[tuple[Record, Flaw | None]]:
-    """The records of a file with a cell for each of the layout's columns, and what is wrong."""
+    """The records of a file, with a cell for each of the layout's columns, and what is wrong."""
     names = checked.layout.columns
     if checked.feed.format == "csv":
-        reader = records(checked.delivered, checked.feed)
-        next(reader)
-        for record in reader:
+        for record in data_records(checked.delivered, checked.feed):
             yield record, flaw_of(record, len(names))
         return
     cutter = Cutter(checked.feed, is_replay=checked.layout.is_replay)
-    for found in json_records(checked.delivered):
+    for found in json_records(checked.delivered, checked.feed.records):
         cut = cutter(found)
         cells = cut.cells
         texts = (*(cells.pop(name, "") for name in names), *cells.values())
@@ -209,8 +208,11 @@ def places_of(checked: CheckedFile) -> Iterator[Place | JsonPlace]:
     names = checked.layout.columns
     apart = (flawed.line for flawed in checked.flawed)
     if checked.layout.is_json and not checked.layout.is_replay:
-        cutter = Cutter(checked.feed)
-        all_of_it = json_records(checked.delivered)
+        cutter, before = Cutter(checked.feed), checked.lines_before
+        all_of_it = (
+            replace(found, number=found.number + before) if before else found
+            for found in json_records(checked.delivered, checked.feed.records)
+        )
         for number, found in enumerate(_without(all_of_it, apart, lambda one: one.number), 1):
             yield JsonPlace(number, found, cutter)
         return
@@ -218,8 +220,9 @@ def places_of(checked: CheckedFile) -> Iterator[Place | JsonPlace]:
     if checked.feed.format == "json":
         reader = (record for record, _ in delivered(checked))
     else:
-        reader = records(checked.delivered, checked.feed)
-        next(reader)
+        reader = data_records(checked.delivered, checked.feed)
+        if before := checked.lines_before:
+            reader = (replace(record, line=record.line + before) for record in reader)
     kept = _without(reader, apart, lambda record: record.line)
     if not checked.layout.is_replay:
         for number, record in enumerate(kept, 1):
@@ -236,7 +239,7 @@ def places_of(checked: CheckedFile) -> Iterator[Place | JsonPlace]:
 def _without(
     reader: Iterator[_Found], apart: Iterator[int], line: Callable[[_Found], int]
 ) -> Iterator[_Found]:
-    """The records but those in these lines; both come in order."""
+    """The records except those in the lines `apart`; both come in order."""
     next_apart = next(apart, None)
     for record in reader:
         if line(record) == next_apart:
@@ -251,7 +254,7 @@ def is_blank(record: Record) -> bool:
 
 
 def seek(places: Iterator[Place | JsonPlace], row: int) -> Place | JsonPlace:
-    """Go on to a row of `places_of`. Rows are asked for in order."""
+    """Go on to a row of `places_of`. Rows must be asked for in order."""
     for place in places:
         if place.row == row:
             return place
@@ -279,9 +282,9 @@ def counted_among(ledger: Ledger, file_ids: Iterable[int]) -> frozenset[int]:
 class ItemState(Enum):
     """What has become of a refused row.
 
-    open: it can be repaired and replayed. astray: a replayed row that told no origin; its file can
-    be corrected. closed: it is counted, `by` a replayed file. replaced: refused again in `by`.
-    left: its file does not count any more.
+    open: it can be repaired and replayed. astray: a replayed row that named no origin; its file
+    can be corrected. closed: it is counted, through the replayed file `by`. replaced: refused again
+    in `by`. left: its file does not count any more.
     """
 
     OPEN = "open"
@@ -293,7 +296,7 @@ class ItemState(Enum):
 
 @dataclass(frozen=True)
 class Item:
-    """A refused row as people see it. `origin` is None for a row astray."""
+    """A refused row as users see it. `origin` is None for a row of unknown origin."""
 
     file_id: int
     file: str
@@ -312,7 +315,7 @@ class Item:
 class Quarantine:
     """A feed's refused rows, with what the ledger says of their files.
 
-    `refused` is the feed's quarantine table, None where it has none.
+    `refused` is the feed's quarantine table, None if it has none.
     """
 
     refused: duckdb.DuckDBPyRelation | None
@@ -340,7 +343,7 @@ class Quarantine:
         self._newest = newest
 
     def items(self, file_id: int | None = None, *, texts: bool = True) -> Iterator[Item]:
-        """The refused rows, of one file or all, in the files' order; `texts` are raw and cells."""
+        """The refused rows, of one file or all, in the files' order; `texts` adds raw and cells."""
         if self.refused is None:
             return
         found = self.refused

@@ -1,4 +1,4 @@
-"""Build marts anew beside the lake, from what it holds; nothing of the project is written to."""
+"""Rebuild marts in a scratch lake from what the lake holds; the project is not written to."""
 
 from __future__ import annotations
 
@@ -23,13 +23,13 @@ from retailmart.steps.pin import Pinned
 from retailmart.steps.sources import LoadedTable
 from retailmart.tables import TableState
 
-# Its number is nobody's: what is written here is never committed.
+# Not the number of any batch: what is written here is never committed.
 NO_BATCH = 0
 
 
 @contextmanager
 def workbench(private: Path) -> Iterator[Path]:
-    """A folder to build in, gone in the end; what a killed command left there goes first."""
+    """A folder to build in, removed at the end; what a killed command left there goes first."""
     private.mkdir(parents=True, exist_ok=True)
     with (private / "verify.lock").open("w") as lock:
         try:
@@ -49,7 +49,7 @@ def workbench(private: Path) -> Iterator[Path]:
 
 @dataclass(frozen=True, kw_only=True)
 class Bench(Lake):
-    """A lake to write into that shows tables of another as they were pinned; it commits nothing."""
+    """A scratch lake that shows tables of another lake as they were pinned; it commits nothing."""
 
     shown: Mapping[str, TableState]
 
@@ -61,8 +61,8 @@ class Bench(Lake):
 class Plan:
     """What is built: the marts in order, what each reads, and all that they are built from.
 
-    `moments` is what each is computed for. `left_out` are those that the lake's own can't be
-    compared with, `unavailable` those that can't be built, and why.
+    `moments` is what each is computed for. `left_out` are those that can't be compared with the
+    lake's own, `unavailable` those that can't be built; both with the reason.
     """
 
     order: tuple[Mart, ...]
@@ -81,7 +81,7 @@ def plan(
     definitions: Mapping[str, str | None],
     as_of: datetime | None,
 ) -> Plan:
-    """Find out what marts are built from. `definitions` are today's, by mart."""
+    """Find what marts are built from. `definitions` are today's, by mart."""
     reads = _reads(engine, project)
     tables = _tables(project, pinned, frozenset().union(*reads.values()))
     named = {*project.feeds, *project.marts, *tables}
@@ -97,9 +97,12 @@ def plan(
     }
     order = build_order(project.marts, reads)
     unavailable = without_input(order, reads, absent, undelivered, project.feeds)
+    words = "the last run could not build it, and said why"
+    unavailable = {**dict.fromkeys(pinned.behind, words), **unavailable}
     order = tuple(mart for mart in order if mart.name not in unavailable)
     raw = {name: (feed, pinned.raw(feed, lake)) for name, feed in project.feeds.items()}
-    inputs = Inputs(feeds={}, unchanged=raw, tables=tables)
+    functions = frozenset(project.functions.defined)
+    inputs = Inputs(feeds={}, unchanged=raw, tables=tables, functions=functions)
     moments = {
         mart.name: as_of or pinned.moments.get(mart.name, pinned.last_moment) for mart in order
     }
@@ -148,19 +151,15 @@ def _left_out(
     definitions: Mapping[str, str | None],
     as_of: datetime | None,
 ) -> dict[str, str]:
-    """Marts of which the lake's own shows something else for good reason, with what they read."""
+    """Marts that can't be compared with the lake's own, and those that read them, with reasons."""
     found: dict[str, str] = {}
     for mart in order:
-        # A word is enough: what is left out for nothing is compared between engines all the same.
-        is_of_a_moment = "as_of" in mart.query.lower()
         if mart_table(mart.name) not in pinned.tables or mart.name not in pinned.moments:
             found[mart.name] = "the lake does not hold it yet"
         elif pinned.definitions[mart.name] != definitions[mart.name]:
             found[mart.name] = "it was defined otherwise when the lake's was built"
-        elif is_of_a_moment and as_of not in (None, pinned.moments[mart.name]):
+        elif mart.looks_at_as_of and as_of not in (None, pinned.moments[mart.name]):
             found[mart.name] = f"the lake's is as of {pinned.moments[mart.name]:%Y-%m-%d %H:%M} UTC"
-        elif is_of_a_moment and mart.month is not None:
-            found[mart.name] = "each of its months is as of the run that brought it"
         elif others := sorted(reads[mart.name] & found.keys()):
             found[mart.name] = found[others[0]]
     return found
@@ -169,13 +168,18 @@ def _left_out(
 def rebuild(
     engine: Engine, place: Place, work: Plan, tell: Callable[[str], None]
 ) -> dict[str, TableState]:
-    """Build all marts of a plan at `place`, from all rows. `tell` hears each one's name."""
-
-    def begin(name: str) -> None:
-        engine.set_variables({"as_of": work.moments[name]})
-        tell(name)
+    """Build all marts of a plan at `place`, from all rows. `tell` is called with each name."""
 
     names = frozenset(mart.name for mart in work.order)
-    bench = Bench(place, shown={})
-    built = build(engine, bench, work.order, work.reads, work.inputs, names, NO_BATCH, begin)
+    built = build(
+        engine,
+        Bench(place, shown={}),
+        work.order,
+        work.reads,
+        work.inputs,
+        names,
+        NO_BATCH,
+        tell,
+        moments=work.moments,
+    )
     return {part.mart.name: part.after for part in built}

@@ -1,20 +1,30 @@
-"""Prove rows and cents: what is in the files = in raw = in every mart that says it balances."""
+"""Prove rows and cents: what is in files = in raw = in every mart that says it balances."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
-from decimal import Decimal
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 
 from retailmart.engines import Engine
-from retailmart.errors import GateFailed
+from retailmart.errors import GateFailed, RetailmartError
 from retailmart.ledger import Ledger
 from retailmart.ledger.values import LedgerFile, Totals
 from retailmart.project.feed import Feed
 from retailmart.project.mart import Refresh
+from retailmart.steps.asking import Answer, Asking
 from retailmart.steps.build import BuiltMart, mart_table
+from retailmart.steps.dividing import relations_of_files
+from retailmart.steps.held import HeldBack
 from retailmart.steps.load import LoadedFeed, raw_table
-from retailmart.tables import TableState, quoted
+from retailmart.steps.sums import exact, exact_sum
+from retailmart.tables import quoted
+
+# At most this many months with differences are named of a mart.
+_TOLD = 3
+_CURE = (
+    "Correct the SELECT (a join that finds no row, or two, changes the sum), or `balance` in the"
+    " header; the next run builds the mart from all rows"
+)
 
 
 @dataclass(frozen=True)
@@ -29,10 +39,20 @@ class Balance:
 
 @dataclass(frozen=True)
 class Reconciled:
-    """All lines proven, and each table's totals by month as the ledger will remember them."""
+    """All proven lines, and each table's totals by month as the ledger will remember them."""
 
     lines: tuple[Balance, ...]
     months: Mapping[str, Mapping[str, Totals]]
+
+    def without(self, marts: Iterable[str]) -> Reconciled:
+        """The same without marts that stay as they were."""
+        gone = {mart_table(name) for name in marts}
+        lines = (
+            replace(line, tables=tuple(name for name in line.tables if name not in gone))
+            for line in self.lines
+        )
+        months = {name: totals for name, totals in self.months.items() if name not in gone}
+        return Reconciled(tuple(lines), months)
 
 
 def reconcile(
@@ -42,23 +62,35 @@ def reconcile(
     loaded: Iterable[LoadedFeed],
     leaving: Mapping[str, Iterable[LedgerFile]],
     built: Sequence[BuiltMart],
-) -> Reconciled:
-    """Compare all sums, read from the written files. GateFailed names every number that is off.
+    held: HeldBack,
+) -> Asking[Reconciled]:
+    """Compare all sums, read from the written files.
 
-    Months that the batch touched are proven; of a mart that is built anew, all months.
+    Raises GateFailed, which names every number of raw that differs from the files. A mart without
+    raw's numbers is `held` back. Months that the batch changed are proven; of a mart that is
+    rebuilt, all months.
     """
     lines: list[Balance] = []
     months: dict[str, Mapping[str, Totals]] = {}
     problems: list[str] = []
     parts = {part.feed.name: part for part in loaded}
+    proofs: list[_Proof] = []
+    sums: list[_MartSums] = []
     for feed in feeds:
         marts = [part for part in built if feed.name in part.mart.balance]
         if feed.balance is None or (feed.name not in parts and not marts):
             continue
-        proof = _Proof(engine, ledger, feed, parts.get(feed.name))
-        proof.against_files(leaving.get(feed.name, ()))
-        for part in marts:
-            proof.against_mart(part, part.mart.balance[feed.name])
+        proofs.append(_Proof(ledger, feed, parts.get(feed.name)))
+        sums += [_MartSums(engine, part, feed.name) for part in marts if part.mart.month]
+    answers = iter((yield [query for one in sums for query in one.queries]))
+    found = [(one, one.by_month([next(answers) for _ in one.queries])) for one in sums]
+    for proof in proofs:
+        proof.against_files(leaving.get(proof.feed.name, ()))
+        for one, by_month in found:
+            if one.feed == proof.feed.name and (off := proof.against_mart(one.part, by_month)):
+                name = one.part.mart.name
+                words = f"marts/{name}.sql does not balance: {_first(off)}"
+                held.add(name, RetailmartError(words, _CURE))
         lines += proof.lines()
         months |= proof.months
         problems += proof.problems
@@ -69,13 +101,39 @@ def reconcile(
     return Reconciled(tuple(lines), months)
 
 
-class _Proof:
-    """The balance of one feed in one batch; `loaded` is None where it brought no file of it."""
+def _first(problems: Sequence[str]) -> str:
+    further = len(problems) - _TOLD
+    return "; ".join(problems[:_TOLD]) + (f"; and {further} more" if further > 0 else "")
 
-    def __init__(
-        self, engine: Engine, ledger: Ledger, feed: Feed, loaded: LoadedFeed | None
-    ) -> None:
-        self.engine = engine
+
+class _MartSums:
+    """What a mart wrote of a feed's money, by the column that holds each row's month."""
+
+    def __init__(self, engine: Engine, part: BuiltMart, feed: str) -> None:
+        self.part = part
+        self.feed = feed
+        written = part.after.only(part.change.adds)
+        month, amount = quoted(str(part.mart.month)), part.mart.balance[feed]
+        self.kind = next(one.type for one in written.fields if one.name == amount)
+        total = exact_sum(quoted(amount), self.kind)
+        self.queries = [
+            f"SELECT {month}, count(*), {total} FROM {rows} GROUP BY 1"
+            for rows in relations_of_files(engine, written)
+        ]
+
+    def by_month(self, answers: Iterable[Answer]) -> dict[str, Totals]:
+        """Each month's rows and money."""
+        months: dict[str, Totals] = {}
+        for month, count, total in (row for rows in answers for row in rows):
+            came = Totals(count, exact(total, self.kind))
+            months[month] = months.get(month, Totals()) + came
+        return months
+
+
+class _Proof:
+    """The balance of one feed in one batch; `loaded` is None if it brought no file of it."""
+
+    def __init__(self, ledger: Ledger, feed: Feed, loaded: LoadedFeed | None) -> None:
         self.ledger = ledger
         self.feed = feed
         self.outcomes = loaded.outcomes if loaded else ()
@@ -90,7 +148,7 @@ class _Proof:
         self.tables: dict[str, list[str]] = {month: [name] for month in self.touched}
 
     def against_files(self, leaving: Iterable[LedgerFile]) -> None:
-        """Raw must hold what the counted files brought, file by file in the ledger."""
+        """Check that raw holds what the counted files brought, file by file in the ledger."""
         expected = self.ledger.counted_months(self.feed.name, self.touched)
         left = self.ledger.months_of_files(file.file_id for file in leaving)
         for outcome in self.outcomes:
@@ -99,50 +157,55 @@ class _Proof:
         for month, totals in left.items():
             expected[month] = expected.get(month, Totals()) - totals
         for month in sorted(self.touched):
-            self._compare("the files", month, expected.get(month, Totals()), with_rows=True)
+            found = expected.get(month, Totals())
+            self.problems += self._differences("the files", month, found, with_rows=True)
 
-    def against_mart(self, part: BuiltMart, amount: str) -> None:
-        """A mart's money in each month that changed; its rows too where it holds one a sale."""
-        if part.mart.month is None:
-            return
+    def against_mart(self, part: BuiltMart, sums: Mapping[str, Totals]) -> list[str]:
+        """What differs in a mart's money of each month that changed; in its rows, too, if it holds
+        one a sale.
+        """
         name = mart_table(part.mart.name)
         row_level = part.mart.refresh is Refresh.APPEND
-        sums = self._sums(part.after.only(part.change.adds), part.mart.month, amount)
         months = self.touched | (part.months or frozenset())
         if part.anew:
             months = frozenset(self.raw) | frozenset(sums)
         elif row_level:
             sums = self._grown(name, sums, part.rewritten)
         self.months[name] = {month: sums.get(month, Totals()) for month in months}
+        problems: list[str] = []
         for month in sorted(months):
             self.tables.setdefault(month, [raw_table(self.feed.name)]).append(name)
-            self._compare(name, month, sums.get(month, Totals()), with_rows=row_level)
+            found = sums.get(month, Totals())
+            problems += self._differences(name, month, found, with_rows=row_level)
+        return problems
 
     def lines(self) -> list[Balance]:
-        """What was proven, a line a month."""
+        """The proven lines, one a month."""
         return [
             Balance(self.feed.name, month, self.raw.get(month, Totals()), tuple(tables))
             for month, tables in sorted(self.tables.items())
         ]
 
-    def _compare(self, table: str, month: str, found: Totals, *, with_rows: bool) -> None:
+    def _differences(
+        self, table: str, month: str, found: Totals, *, with_rows: bool
+    ) -> Iterator[str]:
         raw = self.raw.get(month, Totals())
-        if found.amount != raw.amount:
-            off = found.amount - raw.amount
-            self.problems.append(
+        off = found - raw
+        if off.amount:
+            yield (
                 f"{self.feed.name} {month}: raw has {raw.amount}, {table} {found.amount},"
-                f" off by {off}"
+                f" off by {off.amount}"
             )
-        if with_rows and found.rows != raw.rows:
-            self.problems.append(
+        if with_rows and off.rows:
+            yield (
                 f"{self.feed.name} {month}: raw has {raw.rows} rows, {table} {found.rows},"
-                f" off by {found.rows - raw.rows}"
+                f" off by {off.rows}"
             )
 
     def _grown(
         self, table: str, came: Mapping[str, Totals], replaced: frozenset[str]
     ) -> dict[str, Totals]:
-        """A table's totals after a batch: what it had, nothing where replaced, plus what came."""
+        """A table's totals after a batch: the old ones, nothing where replaced, plus new ones."""
         months = {
             month: totals
             for month, totals in self.ledger.months_of_table(table).items()
@@ -151,10 +214,3 @@ class _Proof:
         for month, totals in came.items():
             months[month] = months.get(month, Totals()) + totals
         return months
-
-    def _sums(self, table: TableState, month: str, amount: str) -> dict[str, Totals]:
-        self.engine.define("_sums", table)
-        rows = self.engine.rows(
-            f"SELECT {quoted(month)}, count(*), sum({quoted(amount)}) FROM _sums GROUP BY 1"
-        )
-        return {key: Totals(count, Decimal(total or 0)) for key, count, total in rows}

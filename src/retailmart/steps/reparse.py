@@ -1,4 +1,4 @@
-"""Parse deliveries anew beside the lake, and set what comes of them against what it holds."""
+"""Parse deliveries again in a scratch lake, and compare the result with what the lake holds."""
 
 from __future__ import annotations
 
@@ -12,19 +12,19 @@ from retailmart.lake.places import Place
 from retailmart.ledger import Ledger
 from retailmart.ledger.values import LedgerFile
 from retailmart.project import Feed, Project
-from retailmart.steps.archive import snapshot_archived
-from retailmart.steps.check import Refusal, check_content
+from retailmart.steps.archive import archived_copies
+from retailmart.steps.check import Refusal
 from retailmart.steps.compare import LAKE, Side, side_of
-from retailmart.steps.discover import scan_again
 from retailmart.steps.evolve import effective
 from retailmart.steps.load import FILE_ID, FileToLoad, LoadedFeed, load, raw_fields, raw_table
 from retailmart.steps.pin import Pinned
 from retailmart.steps.quarantine import REFUSED_FIELDS, quarantine_table, refused_columns
 from retailmart.steps.rebuild import NO_BATCH, Bench
+from retailmart.steps.staged import CheckCopy
 from retailmart.storage import Store
 from retailmart.tables import TableState, quoted
 
-# Of refused rows all is compared but the batch, which is none here.
+# Refused rows are compared in full except for the batch, which does not exist here.
 _REFUSED = tuple(column for column in REFUSED_FIELDS if column.name != "batch_id")
 
 
@@ -44,6 +44,7 @@ class Delivery:
 
 
 def deliveries(
+    engine: Engine,
     ledger: Ledger,
     archive: Store,
     project: Project,
@@ -51,7 +52,7 @@ def deliveries(
     scratch: Path,
     skipped: dict[str, str],
 ) -> Iterator[Delivery]:
-    """The pinned deliveries by run and feed, taken out of the archive into `scratch`.
+    """The pinned deliveries by run and feed, copied from the archive into `scratch`.
 
     Files that can't be parsed again go to `skipped`, with the reason.
     """
@@ -64,7 +65,10 @@ def deliveries(
             if isinstance(feed, str):
                 skipped |= {file.path: feed for file in of_feed}
                 continue
-            items = {file.path: _checked(ledger, archive, feed, file, scratch) for file in of_feed}
+            items = {
+                file.path: _checked(engine, ledger, archive, feed, file, scratch)
+                for file in of_feed
+            }
             skipped |= {path: why for path, why in items.items() if isinstance(why, str)}
             ready = [item for item in items.values() if isinstance(item, FileToLoad)]
             months = ledger.months_of_files(item.file.file_id for item in ready)
@@ -84,13 +88,14 @@ def _feed_now(project: Project, pinned: Pinned, name: str) -> Feed | str:
 
 
 def _checked(
-    ledger: Ledger, archive: Store, feed: Feed, file: LedgerFile, scratch: Path
+    engine: Engine, ledger: Ledger, archive: Store, feed: Feed, file: LedgerFile, scratch: Path
 ) -> FileToLoad | str:
     """A file as `load` takes it, or why it can't be parsed again."""
-    if not snapshot_archived(ledger, archive, file.sha256, scratch):
+    work = CheckCopy(feed, file.path, scratch)
+    found = (work(engine, copy) for copy in archived_copies(ledger, archive, file.sha256))
+    verdict = next((one for one in found if one is not None), None)
+    if verdict is None:
         return "is in the archive no more"
-    content = scratch / f"{file.sha256}.csv"
-    verdict = check_content(content, scan_again(content), feed, file.path)
     if isinstance(verdict, Refusal):
         return f"would be refused by now: {verdict.message}"
     if verdict.layout.is_replay:
@@ -98,11 +103,17 @@ def _checked(
     return FileToLoad(file, verdict)
 
 
-def parse_again(engine: Engine, place: Place, pinned: Pinned, delivery: Delivery) -> LoadedFeed:
-    """Parse a run's files of one feed anew, into tables at `place`."""
+def parse_again(
+    engine: Engine, place: Place, pinned: Pinned, delivery: Delivery, scratch: Path
+) -> LoadedFeed:
+    """Parse a run's files of one feed again, into tables at `place`.
+
+    `scratch` is the folder that `deliveries` has filled.
+    """
     table = raw_table(delivery.feed.name)
     shown = {table: pinned.tables[table]} if table in pinned.tables else {}
-    return load(engine, Bench(place, shown=shown), delivery.feed, delivery.files, {}, NO_BATCH)
+    lake = Bench(place, shown=shown)
+    return load(engine, lake, delivery.feed, delivery.files, {}, NO_BATCH, scratch)
 
 
 def sides_of_raw(
@@ -112,10 +123,9 @@ def sides_of_raw(
     raw = pinned.raw(delivery.feed, lake)
     if delivery.feed.month:
         raw = raw.in_months(delivery.months.union(*(one.added.months for one in parsed.values())))
-    engine.define("_of_lake", raw)
-    of_lake = f"(SELECT * FROM _of_lake WHERE {FILE_ID} IN ({delivery.ids}))"
+    of_lake = f"SELECT * FROM {engine.define(raw)} WHERE {FILE_ID} IN ({delivery.ids})"
     return [
-        Side(LAKE, of_lake, raw.fields),
+        Side(LAKE, engine.query(of_lake)),
         *(side_of(engine, name, one.added) for name, one in parsed.items()),
     ]
 
@@ -127,19 +137,18 @@ def sides_of_refused(
     path = quarantine_table(delivery.feed.name)
     none = TableState(str(lake.folder(path)), REFUSED_FIELDS, (), ())
     held = pinned.tables.get(path, none)
-    engine.define("_refused_of_lake", held)
     columns = refused_columns([column.name for column in held.fields])
-    kept = f"(SELECT {columns} FROM _refused_of_lake WHERE file_id IN ({delivery.ids}))"
-    sides = [Side(LAKE, _as_refused(kept), _REFUSED)]
+    kept = f"SELECT {columns} FROM {engine.define(held)} WHERE file_id IN ({delivery.ids})"
+    sides = [_as_refused(engine, LAKE, kept)]
     for name, one in parsed.items():
         adds = one.quarantine.adds if one.quarantine else ()
         root = Path(one.after.root).parents[1] / path
-        found = side_of(engine, name, TableState(str(root), REFUSED_FIELDS, (), adds))
-        sides.append(Side(name, _as_refused(found.relation), _REFUSED))
+        refused = engine.define(TableState(str(root), REFUSED_FIELDS, (), adds))
+        sides.append(_as_refused(engine, name, f"SELECT * FROM {refused}"))
     return sides
 
 
-def _as_refused(relation: str) -> str:
+def _as_refused(engine: Engine, name: str, query: str) -> Side:
     """Refused rows without the batch, each column of its type."""
     columns = ", ".join(f"CAST({quoted(f.name)} AS {f.type}) AS {quoted(f.name)}" for f in _REFUSED)
-    return f"(SELECT {columns} FROM {relation})"
+    return Side(name, engine.query(f"SELECT {columns} FROM ({query})"))

@@ -1,4 +1,4 @@
-"""Refused rows on their way out to people and back: exported, repaired, replayed, counted once."""
+"""Refused rows on their way to users and back: exported, repaired, replayed, counted once."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from retailmart.errors import RetailmartError
 from retailmart.lake import Lake
 from retailmart.ledger import Ledger
 from retailmart.ledger.values import LedgerFile
-from retailmart.project.feed import Feed
+from retailmart.project.feed import ENDINGS, Column, Feed
 from retailmart.sheets import (
     CellError,
     Sheet,
@@ -31,13 +31,13 @@ from retailmart.sheets import (
     write_sheet,
 )
 from retailmart.steps.check import (
-    ENDINGS,
     NO_DATA,
     ORIGIN,
     CheckedFile,
     Layout,
     folded,
     known_names,
+    own_path,
 )
 from retailmart.steps.flawed import FlawedRecord, FlawedWriter
 from retailmart.steps.load import FileToLoad
@@ -65,7 +65,7 @@ _TOLD_AT_ONCE = 10
 
 
 def origins_named(checked: CheckedFile) -> set[Origin]:
-    """The origins that a file's rows name, whether or not there are such rows."""
+    """The origins that a file's rows name, whether or not such rows exist."""
     place = checked.layout.columns.index(ORIGIN)
     rows = (record.cells for record, _ in delivered(checked))
     named = (read_origin(cells[place]) for cells in rows if len(cells) > place)
@@ -79,17 +79,19 @@ def resolve(
     feed: Feed,
     files: Sequence[FileToLoad],
     leaving: Collection[int],
+    returning: Collection[int] = (),
 ) -> list[FileToLoad]:
-    """A feed's files, those that bring refused rows back rewritten for `load`.
+    """A feed's files; those that bring refused rows back are rewritten for `load`.
 
-    A row whose origin is unknown, counted already, or of one of the files `leaving` with this
-    batch is set apart; it will be quarantined. The answer is the same whenever a batch is repeated.
+    A row is set apart and will be quarantined if its origin is unknown, counted already, or of one
+    of the files `leaving` with this batch. Files that are `returning` count. The result is the same
+    whenever a batch is repeated.
     """
     named: set[Origin] = set()
     for item in files:
         if item.checked.layout.is_replay:
             named |= origins_named(item.checked)
-    gate = _Gate(engine, lake, ledger, feed, named, leaving)
+    gate = _Gate(engine, lake, ledger, feed, named, leaving, returning)
     return [
         FileToLoad(item.file, _resolved(item, gate)) if item.checked.layout.is_replay else item
         for item in files
@@ -98,7 +100,7 @@ def resolve(
 
 @dataclass(frozen=True)
 class _Known:
-    """A row in quarantine: its origin, None where it is astray, and its further columns."""
+    """A row in quarantine: its origin, None if that is unknown, and its further columns."""
 
     origin: Origin | None
     further: frozenset[str]
@@ -106,7 +108,7 @@ class _Known:
 
 @dataclass(frozen=True)
 class _Claim:
-    """What is known of a replayed row; with a flaw, it must not be loaded."""
+    """What is known of a replayed row; with a parse error (`flaw`), it must not be loaded."""
 
     origin: Origin | None
     further: frozenset[str] = frozenset()
@@ -124,12 +126,13 @@ class _Gate:
         feed: Feed,
         named: Collection[Origin],
         leaving: Collection[int],
+        returning: Collection[int],
     ) -> None:
         self.feed = feed
         self.known = dict(_known(engine, lake, feed, named)) if named else {}
         origins = {known.origin for known in self.known.values() if known.origin}
         ids = {origin[0] for origin in origins}
-        self.counted = counted_among(ledger, ids) - set(leaving)
+        self.counted = (counted_among(ledger, ids) - set(leaving)) | set(returning)
         self.brought = {
             origin: file.path
             for origin, file in ledger.brought_back(ids).items()
@@ -138,7 +141,7 @@ class _Gate:
         self.taken: dict[Origin, str] = {}
 
     def claim(self, said: str, file: LedgerFile, line: int) -> _Claim:
-        """Let a row in, or say why not. The first that claims an origin has it."""
+        """Let a row in, or say why not. The first row that claims an origin has it."""
         if not said.strip():
             return _refused(
                 "_origin is empty: a repaired row keeps its own, and a new row goes into a file"
@@ -171,17 +174,17 @@ def _refused(words: str) -> _Claim:
 def _known(
     engine: Engine, lake: Lake, feed: Feed, named: Collection[Origin]
 ) -> Iterator[tuple[Origin, _Known]]:
-    """What is in quarantine of the files named, by file and line."""
+    """The quarantined rows of the files named, by file and line."""
     state = lake.state(quarantine_table(feed.name))
     if state is None:
         return
-    engine.define("_quarantined", state)
+    held = engine.define(state)
     columns = refused_columns([field.name for field in state.fields])
     ids = ", ".join(str(file_id) for file_id in sorted({origin[0] for origin in named}))
     sets: dict[frozenset[str], frozenset[str]] = {}
     for file_id, line, said, keys in engine.rows(
         "SELECT file_id, line, origin, json_keys(CAST(cells AS VARCHAR))"
-        f" FROM (SELECT {columns} FROM _quarantined) WHERE file_id IN ({ids})"
+        f" FROM (SELECT {columns} FROM {held}) WHERE file_id IN ({ids})"
     ):
         own = (file_id, line)
         origin = own if said is None else read_origin(said)
@@ -190,15 +193,16 @@ def _known(
 
 
 def _resolved(item: FileToLoad, gate: _Gate) -> CheckedFile:
-    """Write a replayed file anew: the feed's columns, the further ones as JSON, the origin."""
+    """Rewrite a replayed file: the feed's columns, the further ones as JSON, the origin."""
     checked = item.checked
     feed, names = checked.feed, checked.layout.columns
     own = {column.name for column in feed.columns}
+    defaults = {column.name: column.default for column in feed.columns if column.default}
     data = {name: place for place, name in enumerate(names) if name in own}
     others = [p for p, name in enumerate(names) if name not in own and name not in NO_DATA]
     layout = Layout((*data, FURTHER, ORIGIN), True, checked.layout.from_path)
-    target = checked.delivered.with_suffix(".replay.csv")
-    flawed = FlawedWriter(checked.delivered.with_suffix(".replay.flawed"))
+    target = own_path(checked.delivered, ".replay.csv")
+    flawed = FlawedWriter(own_path(checked.delivered, ".replay.flawed"))
     count = 0
     with target.open("w", encoding="utf-8", newline="") as rewritten, flawed:
         writer = csv.writer(rewritten, quoting=csv.QUOTE_ALL, lineterminator="\n")
@@ -214,7 +218,10 @@ def _resolved(item: FileToLoad, gate: _Gate) -> CheckedFile:
             claim = gate.claim(record.cells[names.index(ORIGIN)], item.file, record.line)
             cells = {name: armed(record.cells[place]) for name, place in data.items()}
             further = {names[p]: armed(record.cells[p]) for p in others}
-            # The sheet has the columns of all its rows: an empty cell may be none of this row's.
+            # The sheet has the columns of all its rows: an empty cell may not be one of this row's.
+            if feed.format == "csv" and claim.further:
+                lacks = defaults.keys() - claim.further
+                cells |= {name: defaults[name] for name in lacks if cells.get(name) == ""}
             further = {n: text for n, text in further.items() if text or n in claim.further}
             origin = origin_text(claim.origin) if claim.origin else ASTRAY
             if claim.flaw:
@@ -229,14 +236,15 @@ def _set_apart(record: Record, flaw: Flaw, cells: Mapping[str, str], origin: str
     return FlawedRecord(record.line, readable(record.raw), flaw, cells, origin)
 
 
-# out to people
+# to users
 
 
 def export(path: Path, feed: Feed, items: Callable[[], Iterable[Item]]) -> int:
-    """Write the open rows among `items` as a sheet to repair; how many there are.
+    """Write the open rows among `items` as a sheet to repair. Returns how many there are.
 
-    The sheet's columns are the feed's and all further ones of these rows. A CSV speaks as the
-    feed's own files do, so that it can be dropped into landing as it is. No file without a row.
+    The sheet's columns are the feed's and all further ones of these rows. A CSV has the dialect of
+    the feed's own files, so that it can be dropped into landing as it is. Without any row, no file
+    is written.
     """
     cells_of = _CellsFor(path, feed)
     columns = {column.name: None for column in feed.columns}
@@ -269,7 +277,7 @@ def _open(items: Iterable[Item]) -> Iterator[tuple[Item, Origin]]:
 
 
 class _CellsFor:
-    """Cuts a refused row for a sheet; None where a sheet would not give it back as it was."""
+    """Cuts a refused row for a sheet; None if a sheet would not give it back as it was."""
 
     def __init__(self, path: Path, feed: Feed) -> None:
         self.path = path
@@ -293,7 +301,7 @@ class _CellsFor:
             return False
 
 
-# back from people
+# back from users
 
 
 @dataclass(frozen=True)
@@ -319,7 +327,7 @@ def drop_repaired(
     """Put a repaired sheet into landing as a file of its feed, as a whole or not at all.
 
     `items` are the feed's refused rows. Rows without a single cell filled in are left out.
-    RetailmartError tells every row that can't come back.
+    Raises RetailmartError, which names every row that can't come back.
     """
     place = _place_of_origin(sheet)
     known = {item.origin: item for item in _latest(items)}
@@ -366,7 +374,7 @@ def _place_of_origin(sheet: Sheet) -> int:
 
 
 def _latest(items: Iterable[Item]) -> Iterator[Item]:
-    """Items with an origin, the open one of each origin last."""
+    """Items with an origin; the open one of each origin is last."""
     told = [item for item in items if item.origin is not None]
     yield from sorted(told, key=lambda item: item.state is ItemState.OPEN)
 
@@ -399,16 +407,17 @@ def _as_delivered(
     feed: Feed, sheet: Sheet, place: int, data: Sequence[int], rows: Iterable[SheetRow]
 ) -> bytes:
     """The sheet as a file of its feed: the origin and the data, cells still defused."""
-    moments = {column.name for column in feed.columns if column.type.name == "TIMESTAMP"}
     known = known_names(feed)
-    is_moment = {p: known.get(folded(sheet.columns[p])) in moments for p in data}
+    columns = {column.name: column for column in feed.columns}
+    meant = {p: columns.get(known.get(folded(sheet.columns[p]), "")) for p in data}
     names = [ORIGIN, *(sheet.columns[p] for p in data)]
     text = io.StringIO(newline="")
+    records: list[str] = []
     writer = csv.writer(text, delimiter=feed.delimiter, lineterminator="\n")
     if feed.format == "csv":
         writer.writerow(names)
     for row in rows:
-        cells = [text_of(row.cells[p], is_moment=is_moment[p]) for p in data]
+        cells = [_as_sent(row.cells[p], meant[p]) for p in data]
         try:
             "".join(cells).encode(feed.encoding)
         except UnicodeEncodeError as error:
@@ -422,12 +431,32 @@ def _as_delivered(
             writer.writerow(cells)
         else:
             record = dict(zip(names, cells, strict=True))
-            text.write(json.dumps(record, ensure_ascii=False) + "\n")
+            records.append(json.dumps(record, ensure_ascii=False))
+    if feed.format == "json":
+        text.write(_wrapped(records, feed.records))
     return text.getvalue().encode(feed.encoding)
 
 
+def _as_sent(cell: object, column: Column | None) -> str:
+    """A cell's text; a value that a spreadsheet has typed is written as the column's senders do."""
+    if column is None:
+        return text_of(cell)
+    text = text_of(cell, is_moment=column.type.name == "TIMESTAMP")
+    return text if isinstance(cell, str) else column.as_sent(text)
+
+
+def _wrapped(records: Sequence[str], key: str | None) -> str:
+    """Records one a line, or in a list if the feed's own files have one."""
+    if key is None:
+        return "".join(f"{record}\n" for record in records)
+    keys = [json.dumps(part, ensure_ascii=False) for part in key.split(".")]
+    before = "".join(f"{{{part}: " for part in keys)
+    listed = ",\n".join(records)
+    return f"{before}[\n{listed}\n]{'}' * len(keys)}\n"
+
+
 def _landing_path(feeds: Sequence[Feed], feed: Feed, content: bytes, origins: Sequence[str]) -> str:
-    """A new name that the feed claims, in the folder that all origins share."""
+    """A new name that the feed matches, in the folder that all origins share."""
     word = f"replay_{hashlib.sha256(content).hexdigest()[:12]}"
     folder = os.path.commonpath([str(PurePosixPath(path).parent) for path in origins])
     for name in _names(feed, word):
@@ -444,10 +473,10 @@ def _landing_path(feeds: Sequence[Feed], feed: Feed, content: bytes, origins: Se
 
 
 def _names(feed: Feed, word: str) -> Iterator[str]:
-    """Names that the feed's patterns may mean; a pattern of one name has room in a new folder."""
+    """Names that the feed's patterns may mean; a pattern of a single name needs a new folder."""
     for pattern in feed.files:
         name = pattern.rsplit("/", 1)[-1]
-        # One character of a set or of any; the word stands for the first star.
+        # One character of a set or of any; the word replaces the first star.
         name = re.sub(r"\[([^!\]][^\]]*)\]", lambda found: found[1][0], name).replace("?", "x")
         first, star, rest = name.partition("*")
         joint = "_" if first[-1:].isalnum() else ""

@@ -1,34 +1,35 @@
-"""One pass over a file's bytes as they go by: whether the engine may read it as it is."""
+"""One pass over a file's bytes while they are read: whether the engine may read it as it is."""
 
 from __future__ import annotations
 
 import codecs
+import mmap
 import re
 from dataclasses import dataclass, field
+from pathlib import Path
 
 LONGEST_RECORD = 1 << 20
 _HEAD = 16
-# Blanks between a quote and the end of its cell are text to Python's csv and nothing to the
-# engine's. Only a letter or digit is surely no delimiter; the rest is left to the careful reader.
-_SPACED_QUOTE = re.compile(
-    rb'" +(?![0-9A-Za-z \x80-\xff])|(?<![0-9A-Za-z \x80-\xff]) +"',
-)
+# The distance between the places at which a large file may be cut.
+CUT_EVERY = 16 << 20
+_AT_ONCE = 1 << 20
 
 
 @dataclass
 class Scan:
     """Counts of what matters in a file, fed chunk by chunk in constant memory.
 
-    `newlines` and the like are of the whole file, `head` is its first bytes.
-    No chunk may be larger than a record may be long. A file that is not `delimited` is no CSV, and
-    only its head is told.
+    `newlines` and the like are of the whole file, `head` is its first bytes. `cuts` are some places
+    after line ends: how many bytes, and how many lines, come before each.
+    No chunk may be larger than a record may be long. A file that is not `delimited` is not CSV;
+    only its head and its lines are counted.
     """
 
     head: bytes = b""
+    size: int = 0
+    cuts: list[tuple[int, int]] = field(default_factory=list)
     newlines: int = 0
     quotes: int = 0
-    quoted_newlines: int = 0
-    spaced_quotes: bool = False
     returns: int = 0
     pairs: int = 0
     nul: bool = False
@@ -37,7 +38,6 @@ class Scan:
     delimited: bool = True
     _last: bytes = b""
     _since_newline: int = 0
-    _inside: bool = False
     _decoder: codecs.IncrementalDecoder = field(
         default_factory=lambda: codecs.getincrementaldecoder("utf-8")("strict"), repr=False
     )
@@ -45,21 +45,22 @@ class Scan:
     def feed(self, chunk: bytes) -> None:
         """Take the next bytes."""
         self.head = self.head or chunk[:_HEAD]
-        if not self.delimited:
-            return
         newlines = chunk.count(b"\n")
+        if newlines and self.size + len(chunk) >= CUT_EVERY * (len(self.cuts) + 1):
+            behind = chunk.find(b"\n") + 1
+            self.cuts.append((self.size + behind, self.newlines + 1))
+        self.size += len(chunk)
         self.newlines += newlines
+        if not self.delimited:
+            self._last = chunk[-1:]
+            return
         self._watch_length(chunk, newlines)
         self.nul = self.nul or b"\0" in chunk
         if b"\r" in chunk:
             self.returns += chunk.count(b"\r")
             self.pairs += chunk.count(b"\r\n")
         self.pairs += self._last == b"\r" and chunk[:1] == b"\n"
-        quoted = b'"' in chunk
-        if self._inside or quoted:
-            self._watch_quotes(chunk)
-        if not self.spaced_quotes and (quoted or self._last == b'"'):
-            self._watch_blanks(chunk)
+        self.quotes += chunk.count(b'"')
         if self.utf8 and (not chunk.isascii() or self._decoder.getstate()[0]):
             try:
                 self._decoder.decode(chunk)
@@ -74,14 +75,13 @@ class Scan:
 
     @property
     def is_regular(self) -> bool:
-        """Whether each line is a record for the engine's strict reader and for Python's csv alike.
+        """Whether each line is a record, unless a quote says otherwise (`has_plain_quotes`).
 
-        Blank lines are not looked for here: the engine's count of rows tells them.
+        Blank lines are not checked here: the engine's count of rows shows them.
         """
         one_ending = self.returns == self.pairs and self.pairs in (0, self.newlines)
         whole = self.utf8 and not self._decoder.getstate()[0]
-        odd_quotes = self.quotes % 2 or self.quoted_newlines or self.spaced_quotes
-        return one_ending and whole and not (self.nul or self.long or odd_quotes)
+        return one_ending and whole and not (self.nul or self.long)
 
     def _watch_length(self, chunk: bytes, newlines: int) -> None:
         """Lines that begin and end within one chunk are no longer than the chunk."""
@@ -90,17 +90,36 @@ class Scan:
         if newlines:
             self._since_newline = len(chunk) - chunk.rfind(b"\n") - 1
 
-    def _watch_blanks(self, chunk: bytes) -> None:
-        """Look for blanks at a quote; where a chunk ends in one, the next begins with a doubt."""
-        if self._last + chunk[:1] in (b'" ', b' "'):
-            self.spaced_quotes = True
-        elif b'" ' in chunk or b' "' in chunk:
-            self.spaced_quotes = _SPACED_QUOTE.search(chunk) is not None
 
-    def _watch_quotes(self, chunk: bytes) -> None:
-        """Between quotes is every second part of the text, whatever a doubled quote means."""
-        parts = chunk.split(b'"')
-        self.quotes += len(parts) - 1
-        between = parts[0 if self._inside else 1 :: 2]
-        self.quoted_newlines += sum(part.count(b"\n") for part in between)
-        self._inside ^= len(parts) % 2 == 0
+def has_plain_quotes(content: Path, delimiter: str) -> bool:
+    """Whether every quote of a regular file is around a cell of one line, or doubled within it.
+
+    Then any reader sees the same cells. A quote within a bare cell is not a mistake, but readers
+    differ on it.
+    """
+    if not delimiter.isascii():
+        return False
+    d = re.escape(delimiter.encode())
+    bare, inner = rb'[^"]*+', rb'[^"\r\n]*+(?:""[^"\r\n]*+)*+'
+    plain = re.compile(
+        rb'%s(?:(?:\A|(?<=[\n%s]))"%s"(?=[\r\n%s]|\Z)%s)*+' % (bare, d, inner, d, bare)
+    )
+    with content.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as text:
+        start = len(codecs.BOM_UTF8) if text[:3] == codecs.BOM_UTF8 else 0
+        # In a line that it skips, the engine takes a quote after the byte order mark for text.
+        begin = text.find(b'"', start + 1)
+        if (
+            start
+            and text[start : start + 1] == b'"'
+            and (delimiter.encode() in text[start:begin] or text[begin + 1 : begin + 2] == b'"')
+        ):
+            return False
+        # Piece by piece: no other thread can run within one.
+        while start < len(text):
+            end = text.find(b"\n", start + _AT_ONCE) + 1 or len(text)
+            piece = text[start:end]
+            found = plain.match(piece)
+            if found is None or found.end() < len(piece):
+                return False
+            start = end
+    return True

@@ -1,4 +1,4 @@
-"""Show marts as plain Parquet under the run's date, for tools that know nothing of Delta."""
+"""Export marts as plain Parquet under the run's date, for tools that do not know Delta."""
 
 from __future__ import annotations
 
@@ -26,13 +26,14 @@ def show_marts(
     as_of: datetime,
     tell: Callable[[str], None],
 ) -> None:
-    """Show each built mart as it is, all of it or nothing; what is shown already is left alone.
+    """Export each built mart as it is, all of it or nothing; a current export is left alone.
 
-    Data files never change, so they are linked or copied as they are. `tell` hears what is shown.
+    Data files never change, so they are linked or copied as they are. `tell` is called with what is
+    exported.
     """
 
     def prove() -> None:
-        # A run that was stopped and wakes late must not put old rows in the place of new ones.
+        # A run that was stopped and wakes late must not replace new rows with old ones.
         with ledger.transaction():
             pass
 
@@ -61,16 +62,16 @@ def _showing(mart: Mart, table: str, version: int, state: TableState, as_of: dat
         folder=f"{as_of:%Y-%m-%d}/{mart.name}",
         table=table,
         parts=parts,
-        # A folder without any Parquet is an error to most readers; an empty table is none.
+        # A folder without any Parquet is an error to most readers; an empty table is not.
         files={} if parts else {_EMPTY: _no_rows(state)},
         mark=json.dumps(said) + "\n",
     )
 
 
 def _part(path: str) -> str:
-    """Where a data file is shown: in its partitions' folders, but for those that begin with `_`.
+    """Where a data file is exported: in its partitions' folders, except those that begin with `_`.
 
-    What is left out of the folders stands in the name, so that no two files get the same.
+    What the folders leave out is in the name, so that no two files get the same name.
     """
     *folders, file = path.split("/")
     kept = [folder for folder in folders if not folder.startswith("_")]

@@ -1,29 +1,33 @@
-"""Bring source tables into the lake: whole or by cursor, with the versions of their rows or not."""
+"""Load source tables into the lake: whole or by cursor, with or without versions of their rows."""
 
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from datetime import date
+from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 from retailmart.database.source import (
     digest_of,
     extract_of,
+    fields_of,
     fingerprint_of,
+    key_collation_of,
     position_of,
+    read_part,
     read_since,
     read_table,
     table_names,
     version_of,
 )
-from retailmart.engines import Engine
-from retailmart.errors import RetailmartError, SettingsError
+from retailmart.engines import Engine, Relation
+from retailmart.errors import RetailmartError, SettingsError, Unavailable
 from retailmart.lake import Lake
 from retailmart.ledger.values import ColumnChange, Schema, SchemaColumn, SourceRecord
 from retailmart.project.documents import did_you_mean
-from retailmart.project.table import HISTORY, Reading, Table
+from retailmart.project.table import HISTORY, Reading, ReadRules, Table
 from retailmart.project.types import ColumnType
 from retailmart.steps.evolve import joined
 from retailmart.steps.load import raw_table
@@ -42,17 +46,18 @@ if TYPE_CHECKING:
     from sqlalchemy import Engine as Database
 
 VALID_FROM, VALID_TO = "_valid_from", "_valid_to"
-# A version that nothing came before reaches back for ever, and the latest one has no end.
+# A version without a predecessor reaches back for ever, and the latest one has no end.
 _EVER: Final = "DATE '0001-01-01'"
 _OPEN: Final = "DATE '9999-12-31'"
 _LAYER, _BASE, _CHANGES = "_layer", "base", "changes"
-# Past this share of a table, writing it anew costs less than reading around its changes.
+# Above this share of a table, rewriting it costs less than reading around its changes.
 _CHANGES_SHARE = 0.2
 _AT_ONCE = 50_000
-# So often is a table read that changes meanwhile.
+# How often a table is read that changes meanwhile.
 _TRIES = 3
-# A source's table becomes a folder: nothing may lead elsewhere, and the lake's library takes `%41`
-# for A.
+_ROWS_A_FILE = 500_000
+# A source's table becomes a folder: its name must not lead elsewhere, and the lake's library takes
+# `%41` for A.
 _FOLDER_NAME = re.compile(r"(?!\.)[^\x00-\x1f\x7f-\x9f/\\%]{1,100}")
 
 
@@ -61,9 +66,9 @@ _FOLDER_NAME = re.compile(r"(?!\.)[^\x00-\x1f\x7f-\x9f/\\%]{1,100}")
 
 @dataclass
 class Sources:
-    """The shop's own databases in one run, each opened when it is first asked for.
+    """The shop's own databases in one run, each opened on its first use.
 
-    Tables of `large` rows and more are left to the engine; of None, no table is.
+    The engine reads tables of `large` rows and more, in parts; with None, it reads no table.
     """
 
     names: tuple[str, ...]
@@ -86,94 +91,151 @@ class Sources:
         return self._offered[source]
 
     def version(self, source: str) -> str | None:
-        """A text that changes with anything in a source; None where only reading would tell."""
+        """A text that changes with anything in a source; None if only reading would show it."""
         if source not in self._versions:
             version = version_of(self.database(source))
             self._versions[source] = None if version is None else f"{source}={version}"
         return self._versions[source]
 
     def is_as_it_was(self, source: str | None, table: Table, known: SourceRecord) -> bool:
-        """Whether a table's source has not changed at all, told without asking for its tables."""
+        """Whether a table's source has not changed at all, found without asking for its tables."""
         if known.version is None or known.definition != table.definition:
             return False
         return source in self.names and self.version(str(source)) == known.version
 
     def has(self, table: Table) -> str | None:
-        """The source that has a table; None where none has."""
+        """The source that has a table; None if none has."""
         asked = (table.source,) if table.source is not None else self.names
         return next((source for source in asked if table.table in self.offered(source)), None)
 
-    def left(self, source: str, table: Table) -> Left | None:
-        """How the engine is to read a table, where that is large."""
+    def fields(self, source: str, table: Table) -> tuple[Field, ...]:
+        """The columns of a source's table by their names in marts, found without reading a row."""
+        found = fields_of(self.database(source), table.table, table.rules)
+        names = table.own_names([field.name for field in found])
+        return tuple(replace(f, name=name) for f, name in zip(found, names, strict=True))
+
+    def deferred(self, source: str, table: Table) -> Deferred | None:
+        """The deferred scan of a table that is large enough for the engine; None for any other."""
         if self.large is None:
             return None
         database = self.database(source)
-        extract = extract_of(database, table.table, self.large)
-        return None if extract is None else Left(database, extract)
+        extract = extract_of(database, table.table, self.large, table.rules)
+        return None if extract is None else Deferred(database, extract, table.rules)
 
     def close(self) -> None:
-        """Let the databases go; the next run looks anew."""
+        """Close the databases; the next run opens them again."""
         for database in self._opened.values():
             database.dispose()
 
 
 @dataclass(frozen=True)
-class Left:
-    """Rows that are still where they were: the engine will read them, by `extract`."""
+class Deferred:
+    """A deferred scan: the engine reads the rows later, by `extract`."""
 
     database: Database
     extract: Extract
+    rules: ReadRules
 
-    def fetched(self, engine: Engine) -> pa.Table | str:
-        """The rows as a relation of the engine, or in memory where it has no way there."""
-        relation = engine.take_over(self.extract)
-        return read_table(self.database, self.extract.name).rows if relation is None else relation
-
-    def anew(self) -> Left:
-        """The same for the table as it is by now, which may have other columns."""
-        extract = extract_of(self.database, self.extract.name, 0)
+    def as_it_is_now(self) -> Deferred:
+        """The same for the table as it is now, which may have other columns."""
+        extract = extract_of(self.database, self.extract.name, 0, self.rules)
         return self if extract is None else replace(self, extract=extract)
 
 
 @dataclass(frozen=True)
-class Found:
-    """What a source's table has. `rows` is None where nothing has moved since it was last read.
+class ReadPart:
+    """Reads a part of a database's table and writes its rows as files below `root`.
 
-    They are in memory, a relation of the engine, or left to it. `since_cursor` tells that they are
-    not all rows but those at or behind the cursor; `again` are those at the cursor's new place,
-    read once more and later.
+    It opens a connection for that on the machine where it runs. A part is a query and its number.
+    """
+
+    extract: Extract
+    root: Path
+
+    def __call__(self, engine: Engine, part: tuple[int, str]) -> Written:
+        number, query = part
+        files: list[DataFile] = []
+        for chunk, rows in enumerate(_tables(read_part(self.extract, query), _ROWS_A_FILE)):
+            values, prefix = engine.values(rows), f"{number:04d}-{chunk:04d}-"
+            files += engine.write(f"SELECT * FROM {values}", self.root, prefix, ()).files
+            engine.forget(values)
+        return Written(self.extract.fields, tuple(files))
+
+
+def _tables(batches: Iterable[pa.RecordBatch], size: int) -> Iterator[pa.Table]:
+    """Batches combined until there are about `size` rows."""
+    import pyarrow as pa
+
+    waiting: list[pa.RecordBatch] = []
+    for batch in batches:
+        waiting.append(batch)
+        if sum(one.num_rows for one in waiting) >= size:
+            yield pa.Table.from_batches(waiting)
+            waiting = []
+    if waiting:
+        yield pa.Table.from_batches(waiting)
+
+
+def fetch_parts(engine: Engine, extract: Extract) -> Relation:
+    """Read a database's table in parts, in parallel if the engine has several machines."""
+    parts = list(enumerate(extract.queries))
+    root = engine.exchange()
+    work = ReadPart(replace(extract, queries=()), root)
+    try:
+        written = engine.spread(work, parts, [extract.size // len(parts)] * len(parts))
+    except Unavailable as error:
+        raise Unavailable(
+            error.message,
+            "Run again; if it stays so, see that the database is up and that all machines of the"
+            " engine reach it",
+        ) from error
+    files = tuple(file for one in written for file in one.files)
+    return engine.define(TableState(str(root), extract.fields, (), files))
+
+
+@dataclass(frozen=True)
+class Found:
+    """What a source's table has. `rows` is None if nothing has changed since it was last read.
+
+    The rows are in memory, a relation of the engine, or a deferred scan. `since_cursor` means that
+    they are not all rows but those at or after the watermark; `again` are those at its new
+    position, read once more and later.
     """
 
     table: Table
     record: SourceRecord
-    rows: pa.Table | str | Left | None
+    rows: pa.Table | Deferred | Relation | None
     again: pa.Table | None = None
     since_cursor: bool = False
 
     def fetched(self, engine: Engine) -> Found:
-        """The same with the rows that were left to the engine, and what tells whether they move.
+        """The same with the deferred rows read, and with what shows whether they change.
 
-        They are read in several transactions, but by what the server tells before and behind they
-        are those of one moment. RetailmartError where the table changes whenever it is read.
+        They are read in several transactions, but by what the server reports before and after, they
+        are those of one moment. Raises RetailmartError if the table changes whenever it is read.
         """
-        left, record = self.rows, self.record
-        if not isinstance(left, Left):
+        deferred, record = self.rows, self.record
+        if not isinstance(deferred, Deferred):
             return self
-        if record.position is not None:  # what moves meanwhile is at the cursor's place or behind
-            rows = left.fetched(engine)
+        if record.position is not None:  # what changes meanwhile is at the watermark or after it
+            rows = fetch_parts(engine, deferred.extract)
             again = read_since(
-                left.database, self.table.table, str(self.table.cursor), record.position
+                deferred.database,
+                self.table.table,
+                str(self.table.cursor),
+                record.position,
+                self.table.rules,
             )
             return replace(
                 self, record=replace(record, digest=digest_of(again)), rows=rows, again=again
             )
         for _ in range(_TRIES):
-            rows = left.fetched(engine)
-            digest = fingerprint_of(left.database, self.table.table)
+            rows = fetch_parts(engine, deferred.extract)
+            digest = fingerprint_of(deferred.database, self.table.table)
             if digest == record.digest:
                 return replace(self, record=record, rows=rows)
             record = replace(record, digest=str(digest))
-            left = left.anew()
+            deferred = deferred.as_it_is_now()
         raise RetailmartError(
             f"source table {self.table.table!r} was changed {_TRIES} times while it was read",
             "Run when nobody writes to it, or read it by a cursor, as docs/tables.md says",
@@ -181,19 +243,26 @@ class Found:
 
 
 def look(sources: Sources, source: str, table: Table, known: SourceRecord | None) -> Found:
-    """Read a table as far as it may have moved. `known` is what the ledger says of it."""
+    """Probe a table: read it if it may have changed. `known` is what the ledger says of it."""
     if known is not None and sources.is_as_it_was(source, table, known):
         return Found(table, known, None)
+    collation = key_collation_of(sources.database(source), table.table, table.rules)
+    found = _look(sources, source, table, known)
+    said = " ".join(collation) if collation else None
+    return replace(found, record=replace(found.record, collation=said))
+
+
+def _look(sources: Sources, source: str, table: Table, known: SourceRecord | None) -> Found:
     if known is not None and known.definition != table.definition:
-        known = None  # what it was read by then says nothing of what it would be now
+        known = None  # that was another definition: what is known does not apply to this one
     database, version = sources.database(source), sources.version(source)
     if table.reading is Reading.INCREMENTAL:
         return _look_behind_cursor(sources, source, table, known)
-    left = sources.left(source, table)
-    if left and (digest := fingerprint_of(database, table.table)) is not None:
+    deferred = sources.deferred(source, table)
+    if deferred and (digest := fingerprint_of(database, table.table)) is not None:
         record = SourceRecord(table.name, digest, table.definition, version)
-        return Found(table, record, None if known and known.digest == digest else left)
-    read = read_table(database, table.table)
+        return Found(table, record, None if known and known.digest == digest else deferred)
+    read = read_table(database, table.table, table.rules)
     record = SourceRecord(table.name, read.digest, table.definition, version)
     unmoved = known is not None and known.digest == read.digest
     return Found(table, record, None if unmoved else read.rows)
@@ -202,28 +271,30 @@ def look(sources: Sources, source: str, table: Table, known: SourceRecord | None
 def _look_behind_cursor(
     sources: Sources, source: str, table: Table, known: SourceRecord | None
 ) -> Found:
-    """Rows at the cursor are read again each time: some of them may have come late.
+    """Read rows at the watermark again each time: some of them may have come late.
 
-    The digest is that of the rows at the cursor: as long as they stay the same, nothing has moved.
+    The digest is that of the rows at the watermark: if they stay the same, nothing has changed.
     """
     name, cursor = table.table, str(table.cursor)
     database, version = sources.database(source), sources.version(source)
     position = position_of(database, name, cursor)
     before = known.position if known else None
     if before is None:
-        if position is not None and (left := sources.left(source, table)) is not None:
+        if position is not None and (deferred := sources.deferred(source, table)) is not None:
             record = SourceRecord(table.name, "", table.definition, version, position)
-            return Found(table, record, left)
-        rows = read_table(database, name).rows
+            return Found(table, record, deferred)
+        rows = read_table(database, name, table.rules).rows
     else:
-        rows = read_since(database, name, cursor, before)
+        rows = read_since(database, name, cursor, before, table.rules)
         if known and known.digest == digest_of(rows):
             record = SourceRecord(table.name, known.digest, table.definition, version, before)
             return Found(table, record, None)
     if position is None:
         record = SourceRecord(table.name, digest_of(rows), table.definition, version)
         return Found(table, record, rows)
-    again = rows if position == before else read_since(database, name, cursor, position)
+    again = rows
+    if position != before:
+        again = read_since(database, name, cursor, position, table.rules)
     record = SourceRecord(table.name, digest_of(again), table.definition, version, position)
     twice = None if again is rows else again
     return Found(table, record, rows, twice, since_cursor=before is not None)
@@ -231,15 +302,15 @@ def _look_behind_cursor(
 
 def locate(
     wanted: Iterable[tuple[Table, str]], sources: Sources, known: Iterable[str], taken: set[str]
-) -> tuple[dict[str, tuple[str, Table]], frozenset[str]]:
+) -> tuple[dict[str, tuple[str, Table]], tuple[Table, ...]]:
     """Find each wanted table: its name → the source that has it; and those that are nowhere.
 
     `wanted` pairs a table with the place that names it, `known` are those that were read before,
-    `taken` are the project's own names. SettingsError names the undeclared that are nowhere,
-    RetailmartError one that was there and is gone.
+    `taken` are the project's own names. Raises SettingsError, which names those that are nowhere,
+    were never read and are not declared.
     """
     found: dict[str, tuple[str, Table]] = {}
-    missing: set[str] = set()
+    missing: list[Table] = []
     problems = []
     for table, place in wanted:
         if not _FOLDER_NAME.fullmatch(table.name):
@@ -250,20 +321,23 @@ def locate(
             continue
         if (source := sources.has(table)) is not None:
             found[table.name] = (source, table)
-        elif table.declared and table.name in known:
-            raise RetailmartError(
-                f"the source has no table {table.table!r} any more, which {place} names",
-                "Bring it back, or remove that file and the marts that read it",
-            )
-        elif table.declared:
-            missing.add(table.name)
+        elif table.declared or table.name in known:
+            missing.append(table)
         else:
             names = {*taken, *(n for source in sources.names for n in sources.offered(source))}
             hint = did_you_mean(table.name, names)
             problems.append(f"{place}: {table.name!r} is no feed, mart or table of a source{hint}")
     if problems:
         raise SettingsError(problems, "Sources are named under `sources` in retailmart.yml")
-    return found, frozenset(missing)
+    return found, tuple(missing)
+
+
+def gone(table: Table) -> RetailmartError:
+    """The error for a table that was read before and is in no source now."""
+    return RetailmartError(
+        f"the source has no table {table.table!r} any more",
+        f"Bring it back, or remove the marts that read it and tables/{table.name}.yml",
+    )
 
 
 # in the lake
@@ -271,10 +345,10 @@ def locate(
 
 @dataclass(frozen=True)
 class LoadedTable:
-    """A source table as marts will see it; `change` is None where the lake holds just that.
+    """A source table as marts will see it; `change` is None if the lake holds exactly that.
 
-    `touched` is a relation of the engine: the rows that are not what they were, with `_since`, the
-    first day for which a version differs. It is None where nothing, or `everything`, differs.
+    `touched` are the changed rows, with `_since`, the first day for which a version differs. It is
+    None if nothing, or `everything`, differs.
     """
 
     table: Table
@@ -282,17 +356,19 @@ class LoadedTable:
     before: TableState | None
     after: TableState
     change: TableChange | None = None
-    touched: str | None = None
+    touched: Relation | None = None
     everything: bool = False
 
     @property
     def schema(self) -> Schema | None:
-        """Its columns, where they are not what they were."""
-        now = _own(self.after)
-        if self.before is not None and _own(self.before) == now:
+        """The columns of the table, if they have changed."""
+        now = own_fields(self.after)
+        if self.before is not None and own_fields(self.before) == now:
             return None
         known = (
-            {column.name: str(column.type) for column in _own(self.before)} if self.before else {}
+            {column.name: str(column.type) for column in own_fields(self.before)}
+            if self.before
+            else {}
         )
         columns = tuple(SchemaColumn(f.name, str(f.type), str(f.type)) for f in now)
         changes = tuple(
@@ -302,17 +378,33 @@ class LoadedTable:
         )
         return Schema(raw_table(self.table.name), columns, changes)
 
-    def define(self, engine: Engine) -> None:
-        """Give the table its names in the engine."""
-        _define(engine, self.table, self.after, self.table.name)
+    def relations(self, engine: Engine) -> dict[str, Relation]:
+        """The relation for each name by which marts read the table.
 
-    def define_before(self, engine: Engine) -> str | None:
-        """The table as it was, all versions of its rows; None where it was not."""
-        if self.before is None:
-            return None
-        name = f"_before_{self.table.name}"
-        engine.define(name, self.before)
-        return name
+        A key is compared there as its own database compares it.
+        """
+        relations = _relations(engine, self.table, self.after)
+        if (collated := self.record.key_collation) is None:
+            return relations
+        column, _ = collated
+        if column not in {field.name for field in self.after.fields}:
+            return relations
+        own = f"{self.compared(quoted(column), column)} AS {quoted(column)}"
+        return {
+            name: engine.query(f"SELECT * REPLACE ({own}) FROM {relation}")
+            for name, relation in relations.items()
+        }
+
+    def compared(self, expression: str, column: str) -> str:
+        """A column's expression, compared as the table's own database compares it."""
+        collated = self.record.key_collation
+        if collated is None or collated[0].lower() != column.lower():
+            return expression
+        return f"{expression} COLLATE {collated[1]}"
+
+    def relation_before(self, engine: Engine) -> Relation | None:
+        """The table as it was, with all versions of its rows; None if it did not exist."""
+        return None if self.before is None else engine.define(self.before)
 
 
 def load_table(
@@ -322,58 +414,131 @@ def load_table(
     whole: Callable[[], Found],
     as_of: date,
     batch_id: int,
+    is_used: Callable[[str], bool] = lambda _: True,
 ) -> LoadedTable:
-    """Write a table to the lake as far as any value differs from what lies there.
+    """Write a table to the lake as far as any value differs from the lake's.
 
-    `whole` reads all of it, for where the lake lacks what was read before or has other columns.
-    Raises RetailmartError where its key does not tell rows apart.
+    `whole` reads all of it, in case the lake lacks what was read before or has other columns.
+    Raises RetailmartError if its key does not distinguish rows, or if a column that marts use
+    (`is_used`) is gone or of another kind.
     """
     before = lake.state(raw_table(found.table.name))
     if found.rows is None and before is not None:
         return LoadedTable(found.table, found.record, before, before)
-    loader = _Loader(engine, lake, found.fetched(engine), before, as_of, batch_id)
-    if not loader.continues and (found.rows is None or found.since_cursor):
-        loader = _Loader(engine, lake, whole().fetched(engine), before, as_of, batch_id)
+    if found.rows is None:
+        found = whole()
+    loader = _Loader(engine, lake, found.fetched(engine), before, as_of, batch_id, is_used)
+    if found.since_cursor and not loader.continues:
+        read = whole().fetched(engine)
+        loader = _Loader(engine, lake, read, before, as_of, batch_id, is_used)
     return loader.load()
 
 
+def restored_table(
+    lake: Lake,
+    table: Table,
+    record: SourceRecord,
+    undo: int,
+    stood: Mapping[int, int],
+    record_of: Callable[[int], SourceRecord | None],
+) -> LoadedTable | None:
+    """A table for an undo's batch: as left by the newest batch that stands after the undo.
+
+    Its source is not asked: changes there come with the next run. `stood` gives that newest batch
+    for each undo, `record_of` gives what the ledger knew of the table by a batch.
+    None if the lake does not have the table as it is defined now.
+    """
+    name = raw_table(table.name)
+    before = lake.state(name)
+    if before is None or record.definition != table.definition:
+        return None
+    as_it_is = LoadedTable(table, record, before, before)
+    versions = _versions_of(lake.batches(name), stood)
+    standing = [one for one in versions if one[1] <= stood[undo]]
+    if not standing or standing == versions:
+        return as_it_is
+    version, batch_id = standing[-1]
+    old, known = lake.state(name, version), record_of(batch_id)
+    if old is None or known is None or known.definition != table.definition:
+        return as_it_is
+    if old.partition_by != before.partition_by or not lake.has_files(name, old):
+        return as_it_is
+    # With other columns, all files are added again: Delta's log accepts them in no other way.
+    kept = {file.path for file in old.files if old.fields == before.fields}
+    kept &= {file.path for file in before.files}
+    adds = tuple(file for file in old.files if file.path not in kept)
+    removes = tuple(file.path for file in before.files if file.path not in kept)
+    change = TableChange(name, old.fields, old.partition_by, adds, removes)
+    return LoadedTable(table, known, before, old, change, everything=True)
+
+
+def _versions_of(
+    commits: Iterable[tuple[int, int | None]], stood: Mapping[int, int]
+) -> list[tuple[int, int]]:
+    """The versions of a table and the batches that made them, without what undos removed."""
+    versions: list[tuple[int, int]] = []
+    for version, batch_id in commits:
+        if batch_id is None:  # the same rows in other files: somebody has compacted them
+            versions[-1:] = [(version, of_batch) for _, of_batch in versions[-1:]]
+        elif batch_id in stood:
+            versions = [one for one in versions if one[1] <= stood[batch_id]]
+        else:
+            versions.append((version, batch_id))
+    return versions
+
+
+def expect_not_shrunk(engine: Engine, loaded: LoadedTable) -> None:
+    """Raise RetailmartError if a table has lost more of its rows than is accepted silently."""
+    table = loaded.table
+    if loaded.before is None or loaded.change is None:
+        return
+
+    def rows(state: TableState) -> int:
+        relation = _relations(engine, table, state)[table.name]
+        return int(engine.rows(f"SELECT count(*) FROM {relation}")[0][0])
+
+    before, after = rows(loaded.before), rows(loaded.after)
+    if (before - after) * 100 > table.shrinks_by * before:
+        raise RetailmartError(
+            f"source table {table.table!r} has {after:,} rows of the {before:,} that it had",
+            f"If that is right, write in tables/{table.name}.yml: shrinks_by: 100%, and run",
+        )
+
+
 def _layers(table: Table) -> tuple[str, ...]:
-    """How a table is partitioned: what is read by cursor has its changes in a layer apart."""
+    """How a table is partitioned: one that is read by cursor has its delta files apart."""
     return (_LAYER,) if table.reading is Reading.INCREMENTAL and not table.history else ()
 
 
-def _define(engine: Engine, table: Table, state: TableState, name: str) -> None:
-    """Name a table's state: of versions the latest, of layers each key once."""
+def _relations(engine: Engine, table: Table, state: TableState) -> dict[str, Relation]:
+    """A table's state by each of its names: the latest versions; base and delta merged by key."""
     columns = _columns(state)
     if table.history:
-        engine.define(name + HISTORY, state)
-        latest = f"SELECT {columns} FROM {quoted(name + HISTORY)} WHERE {VALID_TO} = {_OPEN}"
-        engine.define_query(name, latest)
-    elif state.partition_by == (_LAYER,) and _in_layer(state, _CHANGES):
-        base, changes = f"_base_{name}", f"_changes_{name}"
-        engine.define(base, state.only(_in_layer(state, _BASE)))
-        engine.define(changes, state.only(_in_layer(state, _CHANGES)))
-        match = _match(table, "c", "b")
-        engine.define_query(
-            name,
-            f"SELECT {columns} FROM {quoted(changes)} UNION ALL SELECT {columns} FROM"
-            f" {quoted(base)} b WHERE NOT EXISTS (SELECT 1 FROM {quoted(changes)} c WHERE {match})",
-        )
-    else:
-        engine.define(name, state)
+        versions = engine.define(state)
+        latest = engine.query(f"SELECT {columns} FROM {versions} WHERE {VALID_TO} = {_OPEN}")
+        return {table.name: latest, table.name + HISTORY: versions}
+    if state.partition_by != (_LAYER,) or not _in_layer(state, _CHANGES):
+        return {table.name: engine.define(state)}
+    base = engine.define(state.only(_in_layer(state, _BASE)))
+    changes = engine.define(state.only(_in_layer(state, _CHANGES)))
+    merged = engine.query(
+        f"SELECT {columns} FROM {changes} UNION ALL SELECT {columns} FROM {base} b"
+        f" WHERE NOT EXISTS (SELECT 1 FROM {changes} c WHERE {_match(table, 'c', 'b')})"
+    )
+    return {table.name: merged}
 
 
 def _in_layer(state: TableState, layer: str) -> list[DataFile]:
     return [file for file in state.files if file.partition.get(_LAYER) == layer]
 
 
-def _own(state: TableState) -> tuple[Field, ...]:
+def own_fields(state: TableState) -> tuple[Field, ...]:
     """The columns that a table has in its source."""
     return tuple(f for f in state.fields if f.name not in (VALID_FROM, VALID_TO, _LAYER))
 
 
 def _columns(state: TableState) -> str:
-    return ", ".join(quoted(column.name) for column in _own(state))
+    return ", ".join(quoted(column.name) for column in own_fields(state))
 
 
 def _cast(fields: Iterable[Field]) -> str:
@@ -395,82 +560,83 @@ class _Loader:
         before: TableState | None,
         as_of: date,
         batch_id: int,
+        is_used: Callable[[str], bool],
     ) -> None:
         self.engine = engine
         self.lake = lake
+        self.is_used = is_used
         self.table = found.table
         self.record = found.record
-        self.rows, self.again = found.rows, found.again
         self.since_cursor = found.since_cursor
         self.before = before
         self.today = f"DATE '{as_of:%Y-%m-%d}'"
         self.batch_id = batch_id
         self.layers = _layers(self.table)
         self.root = lake.folder(raw_table(self.table.name))
-        self.delivered = f"_delivered_{self.table.name}"
-        self.incoming = f"_incoming_{self.table.name}"
-        self.old = f"_old_{self.table.name}"
-        self.touched = f"_touched_{self.table.name}"
-        self.fields = self._deliver()
+        rows = found.rows
+        self.delivered = self._named(rows if isinstance(rows, Relation) else engine.values(rows))
+        self.fields = self._kept(self.delivered.fields)
+        self._check_key_columns(self.fields)
+        self.incoming = self._incoming(found.again)
         self.own = ", ".join(quoted(column.name) for column in self.fields)
 
-    def _deliver(self) -> tuple[Field, ...]:
-        """Name what was read; of a key that was read twice, the later row counts."""
-        if self.rows is None:
-            return ()
-        engine, first = self.engine, self.delivered
-        if isinstance(self.rows, str):
-            engine.define_query(first, f"SELECT * FROM {self.rows}")
-        else:
-            engine.define_rows(first, self.rows)
-        fields = self._kept(engine.fields(f"SELECT * FROM {quoted(first)}"))
-        self._check_key_columns(fields)
-        query = f"SELECT {_cast(fields)} FROM {quoted(first)}"
-        if self.again is not None:
-            again = f"_again_{self.table.name}"
-            engine.define_rows(again, self.again)
-            match = _match(self.table, "a", "f")
-            query = (
-                f"SELECT {_cast(fields)} FROM {quoted(again)}"
-                f" UNION ALL SELECT {_cast(fields)} FROM {quoted(first)} f"
-                f" WHERE NOT EXISTS (SELECT 1 FROM {quoted(again)} a WHERE {match})"
-            )
-        engine.define_query(self.incoming, query)
-        return fields
+    def _named(self, rows: Relation) -> Relation:
+        """The same with columns by their names in marts, if the source has an alias."""
+        names = [column.name for column in rows.fields]
+        own = self.table.own_names(names)
+        if own == names:
+            return rows
+        columns = ", ".join(
+            f"{quoted(name)} AS {quoted(meant)}" for name, meant in zip(names, own, strict=True)
+        )
+        return self.engine.query(f"SELECT {columns} FROM {rows}")
+
+    def _incoming(self, again: pa.Table | None) -> Relation:
+        """What was read; of a key that was read twice, the later row counts."""
+        columns, query = _cast(self.fields), f"SELECT {_cast(self.fields)} FROM {self.delivered}"
+        if again is None:
+            return self.engine.query(query)
+        later = self._named(self.engine.values(again))
+        match = _match(self.table, "a", "f")
+        return self.engine.query(
+            f"SELECT {columns} FROM {later} UNION ALL {query} f"
+            f" WHERE NOT EXISTS (SELECT 1 FROM {later} a WHERE {match})"
+        )
 
     @property
     def continues(self) -> bool:
-        """Whether the lake's table is of this form and these columns."""
+        """Whether the lake's table has this form and these columns."""
         if self.before is None:
             return False
-        if self.table.history:  # of columns that came later, older versions have no value
+        if self.table.history:  # older versions have no value in columns that came later
             return VALID_FROM in {column.name for column in self.before.fields}
         known = (self.before.fields, self.before.partition_by)
         return known == (self._lake_fields(), self.layers)
 
     def load(self) -> LoadedTable:
-        """Merge what was read with what lies in the lake."""
+        """Merge what was read with what the lake holds."""
         if self.table.history or self.layers:
             self._check_key()
         if self.before is None or not self.continues:
-            return self._anew()
+            return self._rebuild()
         if self.table.history:
             return self._add_versions(self.before)
-        _define(self.engine, self.table, self.before, self.old)
-        if self.since_cursor:
-            return self._add_changes(self.before)
-        return self._replace()
+        old = _relations(self.engine, self.table, self.before)[self.table.name]
+        return self._add_changes(self.before, old) if self.since_cursor else self._replace(old)
 
     def _kept(self, fields: tuple[Field, ...]) -> tuple[Field, ...]:
-        """The table's columns, of the wider type of both where the source has changed one.
+        """The table's columns, with the wider type of both if the source has changed one.
 
-        RetailmartError where a declared table has lost a column, or got one of another kind.
+        Raises RetailmartError if a declared table has lost a column that marts use, or has one of
+        another kind.
         """
         if self.before is None or not self.table.declared:
             return fields
         here = {column.name: column.type for column in fields}
         kept = dict(here)
-        for known in _own(self.before):
+        for known in own_fields(self.before):
+            if not self.is_used(known.name):
+                continue
             if known.name not in here:
                 raise self._unlike(f"has no column {known.name!r} any more")
             new = here[known.name]
@@ -484,7 +650,8 @@ class _Loader:
         name = self.table.name
         return RetailmartError(
             f"source table {self.table.table!r} {words}; raw/{name} holds what was there before",
-            "Bring the column back as it was, or read the table under another name: a new file in"
+            f"Bring the column back as it was; or write its new name in tables/{name}.yml, as in"
+            " aliases: {NAME: [NEW_NAME]}; or read the table under another name: a new file in"
             f" tables/ with `table: {self.table.table}`",
         )
 
@@ -500,10 +667,9 @@ class _Loader:
     def _check_key(self) -> None:
         keys = ", ".join(map(quoted, self.table.key))
         empty = " OR ".join(f"{quoted(key)} IS NULL" for key in self.table.key)
-        delivered = quoted(self.delivered)
         (twice,) = self.engine.rows(
-            f"SELECT (SELECT count(*) FROM (SELECT 1 FROM {delivered} GROUP BY {keys}"
-            f" HAVING count(*) > 1)) + (SELECT count(*) FROM {delivered} WHERE {empty})"
+            f"SELECT (SELECT count(*) FROM (SELECT 1 FROM {self.delivered} GROUP BY {keys}"
+            f" HAVING count(*) > 1)) + (SELECT count(*) FROM {self.delivered} WHERE {empty})"
         )[0]
         if twice:
             raise RetailmartError(
@@ -518,130 +684,113 @@ class _Loader:
             return (*self.fields, Field(VALID_FROM, day), Field(VALID_TO, day))
         return (*self.fields, *(Field(layer, ColumnType("STRING")) for layer in self.layers))
 
-    def _anew(self) -> LoadedTable:
+    def _rebuild(self) -> LoadedTable:
         extra = self._base
         if self.table.history:
             extra = f", {_EVER} AS {VALID_FROM}, {_OPEN} AS {VALID_TO}"
-        written = self._write(f"SELECT *{extra} FROM {quoted(self.incoming)}")
+        written = self._write(f"SELECT *{extra} FROM {self.incoming}")
         return self._loaded(written, None, everything=True)
 
     @property
     def _base(self) -> str:
-        """What puts rows into the base, where there are layers."""
+        """What puts rows into the base, if there are base and delta files."""
         return f", '{_BASE}' AS {_LAYER}" if self.layers else ""
 
-    def _replace(self) -> LoadedTable:
-        """All rows anew. Rows are touched that are on one side only."""
-        written = self._write(f"SELECT *{self._base} FROM {quoted(self.incoming)}")
-        sides = (quoted(self.incoming), quoted(self.old))
+    def _replace(self, old: Relation) -> LoadedTable:
+        """Write all rows again. The rows that are on one side only are the changed ones."""
+        written = self._write(f"SELECT *{self._base} FROM {self.incoming}")
         new, gone = (
             f"(SELECT {self.own} FROM {one} EXCEPT SELECT {self.own} FROM {other})"
-            for one, other in (sides, sides[::-1])
+            for one, other in ((self.incoming, old), (old, self.incoming))
         )
-        self.engine.define_query(
-            self.touched, f"SELECT *, {_EVER} AS _since FROM ({new} UNION ALL {gone})"
-        )
-        return self._loaded(written, None, touched=self.touched)
+        touched = self.engine.query(f"SELECT *, {_EVER} AS _since FROM ({new} UNION ALL {gone})")
+        return self._loaded(written, None, touched=touched)
 
-    def _add_changes(self, before: TableState) -> LoadedTable:
-        """Changed rows in a layer of their own, which goes before the base key by key."""
+    def _add_changes(self, before: TableState, old: Relation) -> LoadedTable:
+        """Add changed rows in delta files, which take precedence over the base key by key."""
         known = (
-            f"SELECT {self.own} FROM {quoted(self.old)} o WHERE EXISTS"
-            f" (SELECT 1 FROM {quoted(self.incoming)} i WHERE {_match(self.table, 'i', 'o')})"
+            f"SELECT {self.own} FROM {old} o WHERE EXISTS"
+            f" (SELECT 1 FROM {self.incoming} i WHERE {_match(self.table, 'i', 'o')})"
         )
-        delta = f"_delta_{self.table.name}"
-        changed = self._in_memory(
-            delta, f"SELECT {self.own} FROM {quoted(self.incoming)} EXCEPT {known}"
-        )
-        if not changed:
+        changed = self._computed(f"SELECT {self.own} FROM {self.incoming} EXCEPT {known}")
+        if changed is None:
             return LoadedTable(self.table, self.record, before, before)
-        self.engine.define_query(
-            self.touched,
-            f"SELECT *, {_EVER} AS _since FROM (SELECT {self.own} FROM {quoted(delta)}"
-            f" UNION ALL {known})",
+        delta = self.engine.values(changed)
+        touched = self.engine.query(
+            f"SELECT *, {_EVER} AS _since FROM (SELECT {self.own} FROM {delta} UNION ALL {known})"
         )
         base, layer = _in_layer(before, _BASE), _in_layer(before, _CHANGES)
-        size = changed + sum(file.rows for file in layer)
+        size = changed.num_rows + sum(file.rows for file in layer)
         small = size <= _CHANGES_SHARE * sum(file.rows for file in base)
-        kept = f"_kept_{self.table.name}"
-        if small:
-            self.engine.define(kept, before.only(layer))
-        else:
-            self.engine.define_query(kept, f"SELECT {self.own} FROM {quoted(self.old)}")
+        kept = self.engine.define(before.only(layer)) if small else old
         written = self._write(
             f"SELECT *, '{_CHANGES if small else _BASE}' AS {_LAYER} FROM"
-            f" (SELECT {self.own} FROM {quoted(delta)} UNION ALL SELECT {self.own} FROM"
-            f" {quoted(kept)} k WHERE NOT EXISTS (SELECT 1 FROM {quoted(delta)} d"
-            f" WHERE {_match(self.table, 'd', 'k')}))"
+            f" (SELECT {self.own} FROM {delta} UNION ALL SELECT {self.own} FROM {kept} k"
+            f" WHERE NOT EXISTS (SELECT 1 FROM {delta} d WHERE {_match(self.table, 'd', 'k')}))"
         )
-        return self._loaded(written, layer if small else None, touched=self.touched)
+        return self._loaded(written, layer if small else None, touched=touched)
 
     def _add_versions(self, before: TableState) -> LoadedTable:
-        """A changed row gets a version from today on; one that is no newer is corrected instead."""
-        self._define_versions(before)
-        keys = ", ".join(map(quoted, self.table.key))
-        versions, incoming = quoted(self.old + HISTORY), quoted(self.incoming)
-        match = _match(self.table, "i", "o")
-        gone = (
-            f" UNION SELECT {keys} FROM {quoted(self.old)} o WHERE NOT EXISTS"
-            f" (SELECT 1 FROM {incoming} i WHERE {match})"
-        )
-        touched = self._in_memory(
-            self.touched,
-            f"WITH changed AS (SELECT {self.own} FROM {incoming} EXCEPT SELECT {self.own}"
-            f" FROM {quoted(self.old)}),"
-            f" moved AS (SELECT {keys} FROM changed{'' if self.since_cursor else gone}),"
-            f" latest AS (SELECT {keys}, max({VALID_FROM}) AS began, max({VALID_TO}) AS ended"
-            f" FROM {versions} GROUP BY ALL)"
-            f" SELECT m.*, CASE WHEN l.began IS NULL THEN {_EVER} ELSE greatest({self.today},"
-            f" CASE WHEN l.ended = {_OPEN} THEN l.began ELSE l.ended END) END AS _since"
-            f" FROM moved m LEFT JOIN latest l ON {_match(self.table, 'l', 'm')}",
-        )
-        if not touched:
+        """Give a changed row a version from today on; if its latest is as new, correct that one."""
+        versions = self._versions(before)
+        latest = f"SELECT {self.own} FROM {versions} WHERE {VALID_TO} = {_OPEN}"
+        moved = self._computed(self._changed_keys(versions, self.engine.query(latest)))
+        if moved is None:
             if before.fields == self._lake_fields():
                 return LoadedTable(self.table, self.record, before, before)
             return self._loaded(self._write(f"SELECT * FROM {versions}"), None)
+        touched = self.engine.values(moved)
         same = _match(self.table, "t", "v")
-        prefixed = ", ".join(f"v.{name}" for name in self.own.split(", "))
-        moves = f"{quoted(self.touched)} t"
+        prefixed = ", ".join(f"v.{quoted(column.name)}" for column in self.fields)
         written = self._write(
             f"SELECT v.* FROM {versions} v WHERE v.{VALID_TO} <> {_OPEN}"
-            f" OR NOT EXISTS (SELECT 1 FROM {moves} WHERE {same})"
+            f" OR NOT EXISTS (SELECT 1 FROM {touched} t WHERE {same})"
             f" UNION ALL SELECT {prefixed}, v.{VALID_FROM}, t._since FROM {versions} v"
-            f" JOIN {moves} ON {same} WHERE v.{VALID_TO} = {_OPEN} AND t._since > v.{VALID_FROM}"
-            f" UNION ALL SELECT {prefixed}, t._since, {_OPEN} FROM {incoming} v"
-            f" JOIN {moves} ON {same}"
+            f" JOIN {touched} t ON {same} WHERE v.{VALID_TO} = {_OPEN}"
+            f" AND t._since > v.{VALID_FROM}"
+            f" UNION ALL SELECT {prefixed}, t._since, {_OPEN} FROM {self.incoming} v"
+            f" JOIN {touched} t ON {same}"
         )
-        return self._loaded(written, None, touched=self.touched)
+        return self._loaded(written, None, touched=touched)
 
-    def _define_versions(self, before: TableState) -> None:
-        """Name the versions so far and the latest of them, in the columns of today."""
-        stored = f"_stored_{self.table.name}"
-        self.engine.define(stored, before)
+    def _versions(self, before: TableState) -> Relation:
+        """The versions so far, in today's columns."""
         had = {column.name for column in before.fields}
         own = ", ".join(
             f"CAST({quoted(f.name) if f.name in had else 'NULL'} AS {f.type}) AS {quoted(f.name)}"
             for f in self.fields
         )
-        versions = self.old + HISTORY
-        self.engine.define_query(
-            versions, f"SELECT {own}, {VALID_FROM}, {VALID_TO} FROM {quoted(stored)}"
+        stored = self.engine.define(before)
+        return self.engine.query(f"SELECT {own}, {VALID_FROM}, {VALID_TO} FROM {stored}")
+
+    def _changed_keys(self, versions: Relation, old: Relation) -> str:
+        """Keys of rows that differ from the latest version, and the day `_since` when each does."""
+        keys = ", ".join(map(quoted, self.table.key))
+        gone = (
+            f" UNION SELECT {keys} FROM {old} o WHERE NOT EXISTS"
+            f" (SELECT 1 FROM {self.incoming} i WHERE {_match(self.table, 'i', 'o')})"
         )
-        self.engine.define_query(
-            self.old, f"SELECT {self.own} FROM {quoted(versions)} WHERE {VALID_TO} = {_OPEN}"
+        return (
+            f"WITH changed AS (SELECT {self.own} FROM {self.incoming} EXCEPT SELECT {self.own}"
+            f" FROM {old}),"
+            f" moved AS (SELECT {keys} FROM changed{'' if self.since_cursor else gone}),"
+            f" latest AS (SELECT {keys}, max({VALID_FROM}) AS began, max({VALID_TO}) AS ended"
+            f" FROM {versions} GROUP BY ALL)"
+            f" SELECT m.*, CASE WHEN l.began IS NULL THEN {_EVER} ELSE greatest({self.today},"
+            f" CASE WHEN l.ended = {_OPEN} THEN l.began ELSE l.ended END) END AS _since"
+            f" FROM moved m LEFT JOIN latest l ON {_match(self.table, 'l', 'm')}"
         )
 
-    def _in_memory(self, name: str, query: str) -> int:
-        """Run a query once and name its rows; how many there are."""
+    def _computed(self, query: str) -> pa.Table | None:
+        """The rows of a query, computed once; None if there are none."""
         import pyarrow as pa
 
         fields = self.engine.fields(query)
         batches = list(self.engine.batches(query, _AT_ONCE))
         if not batches:
-            return 0
+            return None
         rows = pa.Table.from_batches(batches).rename_columns([column.name for column in fields])
-        self.engine.define_rows(name, rows)
-        return int(rows.num_rows)
+        return rows if rows.num_rows else None
 
     def _write(self, query: str) -> Written:
         prefix = f"{self.lake.prefix(self.batch_id)}0001"
@@ -652,10 +801,10 @@ class _Loader:
         written: Written,
         gone: list[DataFile] | None,
         *,
-        touched: str | None = None,
+        touched: Relation | None = None,
         everything: bool = False,
     ) -> LoadedTable:
-        """`gone` are the files that leave; None is all of them."""
+        """`gone` are the files that are removed; None is all of them."""
         old = (self.before.files if self.before else ()) if gone is None else gone
         removes = tuple(file.path for file in old)
         name = raw_table(self.table.name)

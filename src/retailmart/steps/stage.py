@@ -2,20 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 
 from retailmart.ledger import Ledger
-from retailmart.ledger.values import FileState, LedgerFile, NewFile
+from retailmart.ledger.values import FileState, LedgerFile, NewFile, name_hash
 from retailmart.project.feed import Feed
-from retailmart.steps.check import CheckedFile, ErrorFolder, Refusal, check
+from retailmart.steps.check import CheckedFile, ErrorFolder, Refusal
 from retailmart.steps.discover import Snapshot
 from retailmart.steps.replay import origins_named
+from retailmart.steps.standings import Content, Standings, content_of
 
 
 @dataclass(frozen=True)
 class Verdict:
-    """What a snapshot is, as the ledger will know it, and how it is read if it is loaded."""
+    """What a staged file is, as the ledger will know it, and how it is read if it is loaded."""
 
     file: NewFile
     checked: CheckedFile | None = None
@@ -23,122 +24,100 @@ class Verdict:
 
 def judge(
     ledger: Ledger,
-    snapshots: Sequence[Snapshot],
-    feeds: Iterable[Feed],
-    misfit: Callable[[CheckedFile], Refusal | None] = lambda _: None,
+    feeds: Mapping[str, Feed],
+    found: Iterable[tuple[Snapshot, CheckedFile | Refusal]],
 ) -> list[Verdict]:
-    """Judge all files of a batch together, in the order given.
+    """Classify all files of a batch together, in the order given.
 
-    `misfit` is asked of each good file whether its values refuse it.
-
-    A name stands for the newest content that was delivered under it and could be read. A content is
-    counted once, however many names stand for it, and leaves when no name does any more. Where
-    folders tell a column, each folder has contents of its own.
+    A name's current version is the newest readable content that was delivered under it. A content
+    counts once in a feed, however many names have it as their current version, and leaves when
+    none has it any more.
     """
-    known_feeds = tuple(feeds)
-    checks = [(shot, _checked(shot, known_feeds, misfit)) for shot in snapshots]
-    known = _Known.of(ledger, [shot for shot, found in checks if isinstance(found, CheckedFile)])
+    checks = list(found)
+    standings = _standings(ledger, feeds, _arrived(checks))
     while True:
-        arrived = {
-            shot.entry.path: _Arrival(shot.sha256, found.feed)
-            for shot, found in checks
-            if isinstance(found, CheckedFile)
-        }
-        leaving = _leaving(known, arrived)
+        arrived = _arrived(checks)
+        leaving = standings.leaving(arrived)
         refused = dict(_not_to_be_replaced(ledger, checks, leaving))
         if not refused:
-            break  # each turn refuses one file more at least, for which others may stay
+            break  # each turn refuses at least one more file, for which others may stay
         checks = [(shot, refused.get(shot.entry.path, found)) for shot, found in checks]
-    taken: dict[object, str] = {}
+    decisions = standings.decide(arrived)
+    alike = _names_alike(ledger, arrived)
     verdicts = []
     for shot, checked in checks:
         if isinstance(checked, Refusal):
             verdicts.append(Verdict(_refused(shot, checked)))
             continue
-        path, supersedes = shot.entry.path, leaving.get(shot.entry.path)
-        counted = known.counted(shot.sha256, checked.feed, path)
-        identity = (shot.sha256, checked.feed.from_path(path))
-        twin = counted.path if counted else taken.get(identity)
-        if twin is not None:
-            verdicts.append(Verdict(_duplicate(shot, checked.feed, twin, supersedes)))
+        decision = decisions[shot.entry.path]
+        supersedes = decision.supersedes.file_id if decision.supersedes else None
+        if decision.twin is not None:
+            file = _duplicate(shot, checked.feed, decision.twin, supersedes)
+            verdicts.append(Verdict(file))
             continue
-        taken[identity] = path
-        verdicts.append(Verdict(_accepted(shot, checked.feed, supersedes), checked))
+        words = alike.get(shot.entry.path)
+        verdicts.append(Verdict(_accepted(shot, checked.feed, words, supersedes), checked))
     return verdicts
 
 
-def _checked(
-    shot: Snapshot, feeds: Iterable[Feed], misfit: Callable[[CheckedFile], Refusal | None]
-) -> CheckedFile | Refusal:
-    found = check(shot, feeds)
-    return found if isinstance(found, Refusal) else misfit(found) or found
+def _names_alike(ledger: Ledger, arrived: Iterable[str]) -> dict[str, str]:
+    """A message for each path that differs from another one only in what senders vary."""
+    others: dict[str, set[str]] = {}
+    for path in (*arrived, *(file.path for file in ledger.readable_alike(arrived))):
+        others.setdefault(name_hash(path), set()).add(path)
+    words = "is named as {} but for letter case, Unicode form or .gz; each counts by itself"
+    return {
+        path: words.format(", ".join(sorted(names)))
+        for path in arrived
+        if (names := others[name_hash(path)] - {path})
+    }
 
 
-@dataclass(frozen=True)
-class _Arrival:
-    """What a path of this batch stands for from now on."""
-
-    sha256: str
-    feed: Feed
-
-
-@dataclass(frozen=True)
-class _Known:
-    """What the ledger knows of the names and contents of a batch, asked for in one go.
-
-    `standing` is the newest readable file of each path, `of_content` all readable files.
-    """
-
-    standing: Mapping[str, LedgerFile]
-    of_content: Mapping[str, Sequence[LedgerFile]]
-
-    @classmethod
-    def of(cls, ledger: Ledger, shots: Sequence[Snapshot]) -> _Known:
-        """Ask for all that can matter: the names, their contents, and those contents' names."""
-        standing = {f.path: f for f in ledger.readable_at(shot.entry.path for shot in shots)}
-        contents = {shot.sha256 for shot in shots} | {f.sha256 for f in standing.values()}
-        of_content: dict[str, list[LedgerFile]] = {}
-        for file in ledger.readable_of(contents):
-            of_content.setdefault(file.sha256, []).append(file)
-        others = {f.path for files in of_content.values() for f in files} - standing.keys()
-        return cls(standing | {f.path: f for f in ledger.readable_at(others)}, of_content)
-
-    def counted(self, sha256: str, feed: Feed, path: str) -> LedgerFile | None:
-        """The file with this content whose rows are counted now, as those of `path` would be."""
-        found = (
-            file
-            for file in self.of_content.get(sha256, ())
-            if file.state is FileState.LOADED and feed.from_path(file.path) == feed.from_path(path)
+def _arrived(checks: Iterable[tuple[Snapshot, CheckedFile | Refusal]]) -> dict[str, Content]:
+    """The current version of each path of a batch from now on."""
+    return {
+        shot.entry.path: Content(
+            found.feed.name, shot.sha256, found.feed.from_path(shot.entry.path)
         )
-        return max(found, key=lambda file: file.file_id, default=None)
+        for shot, found in checks
+        if isinstance(found, CheckedFile)
+    }
 
-    def names(self, sha256: str, feed: Feed, path: str) -> set[str]:
-        """The paths that stand for this content now, as `path` does."""
-        paths = {file.path for file in self.of_content.get(sha256, ())}
-        return {
-            other
-            for other in paths
-            if self.standing[other].sha256 == sha256
-            and feed.from_path(other) == feed.from_path(path)
-        }
+
+def _standings(
+    ledger: Ledger, feeds: Mapping[str, Feed], arriving: Mapping[str, Content]
+) -> Standings:
+    """Everything in the ledger that can matter, read at once.
+
+    That is: the arriving names, their contents, and those contents' other names.
+    """
+    standing = {file.path: file for file in ledger.readable_at(arriving)}
+    contents = {content.sha256 for content in arriving.values()}
+    known = ledger.readable_of(contents | {file.sha256 for file in standing.values()})
+    others = {file.path for file in known} - standing.keys()
+    standing |= {file.path: file for file in ledger.readable_at(others)}
+    return Standings(
+        {path: content_of(feeds, file) for path, file in standing.items()},
+        {content_of(feeds, file): file for file in known if file.state is FileState.LOADED},
+    )
 
 
 def _not_to_be_replaced(
     ledger: Ledger,
     checks: Iterable[tuple[Snapshot, CheckedFile | Refusal]],
-    leaving: Mapping[str, int],
+    leaving: Mapping[str, LedgerFile],
 ) -> Iterator[tuple[str, Refusal]]:
     """The files for which rows would leave that must not, by path.
 
-    Where a file's refused rows came back repaired, its correction would count them once more. And
-    a repaired sheet is no new version of the file whose rows it brings back.
+    If a file's refused rows came back repaired, its correction would count them again. And a
+    repaired sheet is not a new version of the file whose rows it brings back.
     """
-    gone = set(leaving.values())
+    gone = {file.file_id for file in leaving.values()}
     for shot, found in checks:
         path = shot.entry.path
         if path not in leaving or isinstance(found, Refusal):
             continue
-        old = ledger.file(leaving[path])
+        old = leaving[path]
         holders = [file for file in ledger.replayers([old.file_id]) if file.file_id not in gone]
         if holders:
             told = ", ".join(_with_undo(ledger, file) for file in holders)
@@ -155,31 +134,10 @@ def _with_undo(ledger: Ledger, file: LedgerFile) -> str:
 
 
 def _is_ordinary(ledger: Ledger, old: LedgerFile, replay: CheckedFile) -> bool:
-    """Whether a counted file is no older version of this file that brings refused rows back."""
+    """Whether a counted file is anything but an older version of this replayed file."""
     if any(file_id == old.file_id for file_id, _ in origins_named(replay)):
         return True
     return bool(old.loaded) and not ledger.brings_back(old.file_id)
-
-
-def _leaving(known: _Known, arrived: Mapping[str, _Arrival]) -> dict[str, int]:
-    """The counted files that no name stands for once `arrived` is here.
-
-    Maps the path whose new content makes the last name change → the file whose rows leave.
-    """
-    leaving: dict[str, int] = {}
-    gone: set[int] = set()
-    coming = {(new.sha256, new.feed.from_path(path)) for path, new in arrived.items()}
-    for path, new in arrived.items():
-        before = known.standing.get(path)
-        if before is None or before.sha256 == new.sha256:
-            continue
-        others = known.names(before.sha256, new.feed, path) - arrived.keys()
-        counted = known.counted(before.sha256, new.feed, path)
-        stays = others or (before.sha256, new.feed.from_path(path)) in coming
-        if counted and not stays and counted.file_id not in gone:
-            leaving[path] = counted.file_id
-            gone.add(counted.file_id)
-    return leaving
 
 
 def _refused(shot: Snapshot, refusal: Refusal) -> NewFile:
@@ -191,8 +149,8 @@ def _duplicate(shot: Snapshot, feed: Feed, twin: str, supersedes: int | None) ->
     return _new(shot, FileState.DUPLICATE, feed=feed.name, message=message, supersedes=supersedes)
 
 
-def _accepted(shot: Snapshot, feed: Feed, supersedes: int | None) -> NewFile:
-    return _new(shot, FileState.ACTIVE, feed=feed.name, supersedes=supersedes)
+def _accepted(shot: Snapshot, feed: Feed, message: str | None, supersedes: int | None) -> NewFile:
+    return _new(shot, FileState.ACTIVE, feed=feed.name, message=message, supersedes=supersedes)
 
 
 def _new(

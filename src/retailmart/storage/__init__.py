@@ -1,4 +1,4 @@
-"""Where files lie: a folder of this machine or of a bucket, behind one small interface."""
+"""Stores of files: a local folder or a folder of a bucket, behind one small interface."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ __all__ = [
 def open_store(place: str, folder: Path, access: S3Access) -> Store:
     """The store at `place`: `s3://bucket/folder`, or a path, relative ones below `folder`.
 
-    Raises SettingsError for an S3 place without a bucket, or where the S3 parts are missing.
+    Raises SettingsError for an S3 location without a bucket, or if the S3 packages are missing.
     """
     if not place.startswith("s3://"):
         return LocalFolder(folder / place)

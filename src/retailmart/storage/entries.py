@@ -1,4 +1,4 @@
-"""What lies in a store, whatever kind of store it is."""
+"""The entries of a store, for every kind of store."""
 
 from __future__ import annotations
 
@@ -10,22 +10,22 @@ from typing import BinaryIO, ClassVar, Protocol
 
 
 class EntryKind(Enum):
-    """What an entry of a folder is."""
+    """The kind of an entry in a folder."""
 
     FILE = "file"
     LINK = "link"
     SPECIAL = "special"
-    # It is there, but has a name that it can't be asked for by.
+    # It exists, but its name cannot be used in a request.
     UNREACHABLE = "unreachable"
 
 
 @dataclass(frozen=True)
 class Entry:
-    """One thing that lies in a folder.
+    """One thing in a folder.
 
-    `path` is relative with forward slashes, and printable: bytes that are no UTF-8 are shown as
+    `path` is relative with forward slashes, and printable: bytes that are not UTF-8 are shown as
     `\\xNN`. `key` is the name as the system knows it. `size` is in bytes, `mtime_ns` in ns.
-    `version` is another whenever the content is written again.
+    `version` changes whenever the content is written again.
     """
 
     path: str
@@ -37,9 +37,9 @@ class Entry:
 
 
 class Store(Protocol):
-    """Where files lie. `path` arguments are relative, with forward slashes.
+    """Where files are. `path` arguments are relative, with forward slashes.
 
-    `appears_whole` tells that nobody can see a file of it half written.
+    `appears_whole` says that nobody can see one of its files half written.
     """
 
     appears_whole: ClassVar[bool]
@@ -47,7 +47,7 @@ class Store(Protocol):
     def is_there(self) -> bool: ...
     def entries(self) -> list[Entry]: ...
     def entry(self, key: str) -> Entry | None: ...
-    def open(self, entry: Entry) -> BinaryIO: ...
+    def open(self, entry: Entry, start: int = 0, end: int | None = None) -> BinaryIO: ...
     def exists(self, path: str) -> bool: ...
     def move_in(self, source: Store, entry: Entry, path: str) -> None: ...
     def copy_in(self, source: Path, path: str) -> None: ...

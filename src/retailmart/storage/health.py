@@ -1,6 +1,6 @@
-"""Whether a folder or bucket can do what runs ask of it, found out by doing it.
+"""Tests by use whether a folder or bucket can do what runs need.
 
-Probes have hidden names, which runs pass over, and are taken away again.
+Probes have hidden names, which runs ignore, and are removed again.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ _GB, _MB = 10**9, 10**6
 _LITTLE, _TOO_LITTLE, _LITTLE_SHARE, _FEW_FILES = 5 * _GB, 500 * _MB, 0.10, 10_000
 _NETWORK = ("nfs", "nfs4", "cifs", "smb3", "smbfs", "9p", "afs", "ceph", "glusterfs", "lustre")
 _SECONDS = 5
-# Amazon refuses requests that are signed a quarter of an hour before or after its own time.
+# Amazon refuses requests signed a quarter of an hour before or after its own time.
 _S3_CLOCK_SECONDS = 600
 _SET_CLOCK = "Synchronise this machine's clock: timedatectl set-ntp true"
 _CODE = re.compile(r"(?:<Code>|\(code: )(\w+)")
@@ -45,7 +45,7 @@ _WRONG_REGION = ("PermanentRedirect", "AuthorizationHeaderMalformed", "IllegalLo
 
 
 class Use(StrEnum):
-    """What runs do in a place."""
+    """What runs do in a location."""
 
     LANDING = "landing"
     LAKE = "lake"
@@ -53,7 +53,7 @@ class Use(StrEnum):
 
 
 def examine_store(store: Store, use: Use) -> Iterator[Finding]:
-    """Check a place that the project's settings name."""
+    """Check a location that the project's settings name."""
     if isinstance(store, LocalFolder):
         yield from _local(store.root, use)
         return
@@ -64,7 +64,7 @@ def examine_store(store: Store, use: Use) -> Iterator[Finding]:
 
 
 def examine_move(landing: Store, archive: Store) -> Finding:
-    """How files get from landing to the archive."""
+    """Check how files get from landing to the archive."""
     check = "archive: way"
     if isinstance(landing, LocalFolder) and isinstance(archive, LocalFolder):
         one, other = nearest(landing.root), nearest(archive.root)
@@ -77,7 +77,7 @@ def examine_move(landing: Store, archive: Store) -> Finding:
 
 
 def nearest(path: Path) -> Path:
-    """The folder itself, or the one above it that is there."""
+    """The folder itself, or its nearest parent that exists."""
     return next(each for each in (path, *path.parents) if each.is_dir())
 
 
@@ -85,7 +85,7 @@ def nearest(path: Path) -> Path:
 
 
 def examine_folder(folder: Path, check: str) -> Finding:
-    """Write, sync, rename, read and remove a file, in the folder or where it would be made."""
+    """Write, sync, rename, read and remove a file in the folder, or where it would be created."""
     root = nearest(folder)
     found = f"{folder} is writable, syncs and renames"
     if root != folder:
@@ -106,7 +106,7 @@ def examine_folder(folder: Path, check: str) -> Finding:
 
 
 def examine_disks(folders: Mapping[str, Path]) -> Iterator[Finding]:
-    """Free room and file names of each disk that the named folders are on."""
+    """Check free space and file names on each disk that holds the named folders."""
     disks: dict[int, list[str]] = {}
     places: dict[int, Path] = {}
     for name, folder in folders.items():
@@ -119,7 +119,7 @@ def examine_disks(folders: Mapping[str, Path]) -> Iterator[Finding]:
 
 
 def network_file_system(path: Path) -> str | None:
-    """The kind of network file system a path is on, or None."""
+    """The kind of network file system that a path is on, or None."""
     kind = _file_system(nearest(path).resolve())
     return kind if kind in _NETWORK or kind.startswith("fuse.") else None
 
@@ -157,7 +157,7 @@ def _local(root: Path, use: Use) -> Iterator[Finding]:
 
 
 def _exclusive(root: Path) -> Finding:
-    """A commit takes its number by linking: of two, the file system must refuse the second."""
+    """Check the link with which a commit takes its number: the second of two must be refused."""
     check = "lake: commit"
     cure = "Put the lake on a disk with hard links (ext4, xfs, apfs): `lake` in retailmart.yml"
     try:
@@ -206,7 +206,7 @@ def _file_system(path: Path) -> str:
 
 
 def _mount(path: Path) -> tuple[str, str]:
-    """Where the disk of a path is mounted, and its kind; ("/", "") where nobody knows."""
+    """The mount point of a path's disk, and its kind; ("/", "") if unknown."""
     found = ("/", "")
     with suppress(OSError):
         for line in Path("/proc/self/mountinfo").read_text(encoding="utf-8").splitlines():
@@ -221,12 +221,12 @@ def _mount(path: Path) -> tuple[str, str]:
 
 
 def examine_s3_clock(access: S3Access) -> Finding:
-    """Compare clocks by the date that the store puts on any answer, a refusal too."""
+    """Compare clocks by the date in the store's answer, even in a refusal."""
     where = access.where()
     url = where.get("endpoint") or f"https://s3.{where['region']}.amazonaws.com"
     before = datetime.now(UTC)
     try:
-        # The endpoint is the user's own setting, and nothing secret is sent.
+        # The endpoint is the user's own setting, and no secret is sent.
         with urllib.request.urlopen(url, timeout=_SECONDS) as answer:  # noqa: S310
             date = answer.headers["Date"]
     except urllib.error.HTTPError as error:
@@ -238,7 +238,7 @@ def examine_s3_clock(access: S3Access) -> Finding:
     here = before + (datetime.now(UTC) - before) / 2
     if not date:
         return ok("S3: clock", f"{url} does not tell its time")
-    # A date has whole seconds: the middle of its second is the best guess.
+    # A date has whole seconds: the middle of its second is the best estimate.
     there = parsedate_to_datetime(date) + timedelta(seconds=0.5)
     return clock(
         "S3: clock",
@@ -250,7 +250,7 @@ def examine_s3_clock(access: S3Access) -> Finding:
 
 
 def _s3(folder: S3Folder, use: Use) -> Iterator[Finding]:
-    """Each right by using it; the first that fails for want of a bucket or server ends it."""
+    """Test each right by use; a missing bucket or server ends the tests."""
     import obstore
 
     where = folder.access.where()
@@ -265,9 +265,9 @@ def _s3(folder: S3Folder, use: Use) -> Iterator[Finding]:
     key = folder._key(_name())
     unwritten = _try(folder, use, "write", lambda: obstore.put(store, key, _CONTENT))
     unread = _try(folder, use, "read", lambda: _read(store, key, written=unwritten is None))
-    # Also where writing failed: an error does not tell that nothing was written.
+    # Also after a failed write: an error does not prove that nothing was written.
     undeleted = _try(folder, use, "delete", lambda: _delete(store, key))
-    # Landing need not be written to: reading and removing what is not there tells as much.
+    # Landing need not be writable: reading and removing an absent object shows as much.
     if use is not Use.LANDING:
         yield unwritten or ok(f"{use}: write", "objects can be written")
     yield unread or ok(f"{use}: read", "objects can be read")
@@ -277,7 +277,7 @@ def _s3(folder: S3Folder, use: Use) -> Iterator[Finding]:
 
 
 def _conditional(store: S3Store, folder: S3Folder) -> Finding:
-    """A commit takes its number by a put that must fail where the object is there."""
+    """Check the conditional put that numbers a commit: an existing object makes it fail."""
     import obstore
     from obstore.exceptions import AlreadyExistsError, BaseError
 
@@ -302,7 +302,7 @@ def _conditional(store: S3Store, folder: S3Folder) -> Finding:
 
 
 def _impatient(folder: S3Folder) -> S3Store:
-    """The folder's own client, but one that soon gives up: people wait for the answer."""
+    """The folder's client with short timeouts, because people wait for the answer."""
     from obstore.store import S3Store
 
     theirs = folder._store
@@ -345,14 +345,14 @@ def _delete(store: S3Store, key: str) -> None:
 
 
 def _try(folder: S3Folder, use: Use, what: str, work: Callable[[], object]) -> Finding | None:
-    """Do it; a finding where it fails, with what is to be done."""
+    """Do the work; if it fails, return a check result with the fix."""
     from obstore.exceptions import BaseError
 
     check = f"{use}: {what}"
     try:
         work()
     except (BaseError, OSError) as error:
-        # Not every refusal has an exception of its own: the store's answer is quoted in the text.
+        # Not every refusal has an exception class: the text quotes the store's answer.
         code = _CODE.search(str(error))
         cure = _remedy(folder, use, code[1] if code else "", str(error))
         return problem(check, f"{folder}: {code[1] if code else _said(error)}", cure)
@@ -394,7 +394,7 @@ def _reach(where: Mapping[str, str]) -> str:
 
 
 def _credentials(access: S3Access) -> str:
-    """Where the key comes from; never the key."""
+    """The source of the key, never the key."""
     key, secret = "AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"
     if access.environment.get(key) and access.environment.get(secret):
         return f"{key} in the environment or .env"
@@ -403,7 +403,7 @@ def _credentials(access: S3Access) -> str:
 
 
 def _said(error: BaseException) -> str:
-    """The first line, without what the store answered: keys and signatures may be in that."""
+    """The error's first line, without the store's answer, which may hold keys and signatures."""
     return (str(error).partition("<")[0].strip().splitlines() or [type(error).__name__])[0]
 
 

@@ -1,7 +1,7 @@
-"""Objects in a folder of this machine's disk.
+"""Objects in a folder on this machine's disk.
 
-Links are never followed and nothing but regular files is ever opened: a link in landing could
-point at any file of the machine, and reading a FIFO would wait for ever.
+Links are never followed and only regular files are ever opened: a link in landing could point at
+any file of the machine, and reading a FIFO would wait for ever.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from typing import BinaryIO, ClassVar
 
 from retailmart.storage.entries import Entry, EntryKind, Store, printable
 
-# A name of its own: the target's may be as long as a name can be.
+# A separate name: the target's may already be as long as a name can be.
 _PARTIAL = ".retailmart.part"
 _CHUNK = 1 << 20
 
@@ -39,7 +39,7 @@ def sync_folder(path: Path) -> None:
 
 @dataclass(frozen=True)
 class LocalFolder:
-    """A folder of this machine's disk."""
+    """A folder on this machine's disk."""
 
     root: Path
     appears_whole: ClassVar[bool] = False
@@ -52,7 +52,7 @@ class LocalFolder:
         return self.root.is_dir()
 
     def entries(self) -> list[Entry]:
-        """Everything below the folder but the folders themselves, sorted by path."""
+        """Everything below the folder except folders, sorted by path."""
         return sorted(self._walk(self.root), key=lambda entry: entry.path)
 
     def entry(self, key: str) -> Entry | None:
@@ -62,17 +62,21 @@ class LocalFolder:
         except FileNotFoundError:
             return None
 
-    def open(self, entry: Entry) -> BinaryIO:
-        """Open a regular file; a link put in its place meanwhile is an OSError, never followed."""
+    def open(self, entry: Entry, start: int = 0, end: int | None = None) -> BinaryIO:
+        """Open a regular file; OSError if a link has replaced it, which is never followed.
+
+        Reading begins at `start`; a caller that wants bytes only up to `end` stops there.
+        """
         flags = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK
         descriptor = os.open(self.root / entry.key, flags)
         if not stat.S_ISREG(os.fstat(descriptor).st_mode):
             os.close(descriptor)
             raise OSError(errno.EINVAL, "not a regular file", entry.path)
+        os.lseek(descriptor, start, os.SEEK_SET)
         return os.fdopen(descriptor, "rb", buffering=0)
 
     def exists(self, path: str) -> bool:
-        """Whether something lies there, a dangling link included."""
+        """Whether something exists there, including a dangling link."""
         return os.path.lexists(self.root / path)
 
     def move_in(self, source: Store, entry: Entry, path: str) -> None:
@@ -102,7 +106,7 @@ class LocalFolder:
         sync_folder(target.parent)
 
     def copy_in(self, source: Path, path: str) -> None:
-        """Copy a file of this machine to `path` here, as a whole or not at all."""
+        """Copy a local file to `path` here, as a whole or not at all."""
         with source.open("rb") as content:
             self._write(self.root / path, content)
 
@@ -111,7 +115,7 @@ class LocalFolder:
         self._write(self.root / path, BytesIO(content))
 
     def remove(self, entry: Entry) -> None:
-        """Take an entry away; what is gone already is no mistake."""
+        """Remove an entry; one that no longer exists is ignored."""
         (self.root / entry.key).unlink(missing_ok=True)
 
     def _write(self, target: Path, content: BinaryIO) -> None:
@@ -135,7 +139,7 @@ class LocalFolder:
             try:
                 yield self._entry(Path(child.path))
             except FileNotFoundError:
-                continue  # taken away between the listing and the look
+                continue  # removed between the listing and this call
 
     def _entry(self, path: Path) -> Entry:
         status = os.lstat(path)

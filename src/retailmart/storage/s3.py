@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import shutil
+import uuid
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -19,21 +20,22 @@ from retailmart.errors import RetailmartError, SettingsError, Unavailable
 from retailmart.storage.entries import Entry, EntryKind, Store, printable
 
 if TYPE_CHECKING:
+    from obstore import GetOptions
     from obstore.store import S3Store
 
-# One CopyObject takes no more; what is larger goes through this machine.
+# The limit of one CopyObject; larger objects are copied through this machine.
 _LARGEST_COPY = 5 << 30
 _CHUNK = 8 << 20
 _CONNECT_SECONDS, _SECONDS = 5.0, 60.0
 _RETRIES = 6
 _RETRY_SECONDS = 120
 _KEYS_LAST = timedelta(minutes=10)
-# What a store's answer says, in whatever wrapping the client hands it out.
+# The code in a store's answer, however the client wraps it.
 _CODE = re.compile(r"<Code>(\w+)</Code>|code: (\w+)|\b(40[13]) (?:Forbidden|Unauthorized)")
 _DENIED = frozenset(
     ("AccessDenied", "InvalidAccessKeyId", "SignatureDoesNotMatch", "ExpiredToken", "401", "403")
 )
-# What a key can't hold to be asked for: it would be taken for another.
+# Keys that cannot be requested: the client would take them for others.
 _ODD = re.compile(r"(^|/)(\.{0,2}(/|$))|[\x00-\x1f\x7f]")
 _AGAIN = "Run again to go on"
 _INSTALL = "Install it with: pip install 'retailmart[s3]'"
@@ -41,14 +43,29 @@ _INSTALL = "Install it with: pip install 'retailmart[s3]'"
 
 @dataclass(frozen=True)
 class S3Access:
-    """How buckets are reached. Credentials come from `environment`, else from the usual chain.
+    """Access to buckets. Credentials come from `environment`, or else from the usual chain.
 
-    `environment` is the process's, `.env` below it; `endpoint` is of an S3-compatible store.
+    `environment` is the process's, with `.env` as fallback; `endpoint` is of an S3-compatible
+    store.
     """
 
     environment: Mapping[str, str] = field(default_factory=dict, repr=False)
     endpoint: str | None = None
     region: str | None = None
+
+    def __getstate__(self) -> dict[str, Any]:
+        """What another machine needs: today's keys, and nothing else from this environment."""
+        names = {
+            "access_key_id": "AWS_ACCESS_KEY_ID",
+            "secret_access_key": "AWS_SECRET_ACCESS_KEY",
+            "token": "AWS_SESSION_TOKEN",
+        }
+        where, keys = self.where(), self.credentials()
+        return {
+            "environment": {names[key]: value for key, value in keys.items()},
+            "endpoint": where.get("endpoint"),
+            "region": where["region"],
+        }
 
     @cached_property
     def _session(self) -> Any:
@@ -66,7 +83,7 @@ class S3Access:
 
     @cached_property
     def client(self) -> Any:
-        """A client that lists every key there is; the other one stops at an odd one."""
+        """A client that lists every existing key; the other client stops at an odd one."""
         import botocore.config
 
         where, keys = self.where(), self.credentials()
@@ -86,7 +103,7 @@ class S3Access:
         )
 
     def where(self) -> dict[str, str]:
-        """Region and endpoint, under the names that both of our S3 clients know."""
+        """Region and endpoint, under the names that both of our S3 clients use."""
         region = self.region or self._given("AWS_REGION", "AWS_DEFAULT_REGION")
         endpoint = self.endpoint or self._given("AWS_ENDPOINT_URL_S3", "AWS_ENDPOINT_URL")
         found = {"region": region or self._session.get_config_variable("region") or "us-east-1"}
@@ -96,7 +113,7 @@ class S3Access:
         return found
 
     def credentials(self) -> dict[str, str]:
-        """An access key, fresh where it expires. RetailmartError where there is none."""
+        """An access key, renewed if it expires. RetailmartError if there is none."""
         key, secret = self._given("AWS_ACCESS_KEY_ID"), self._given("AWS_SECRET_ACCESS_KEY")
         if key and secret:
             found = {"access_key_id": key, "secret_access_key": secret}
@@ -120,7 +137,7 @@ class S3Access:
 
 @dataclass(frozen=True)
 class S3Folder:
-    """What lies below a prefix of a bucket. Keys are relative to it."""
+    """The objects below a prefix of a bucket. Keys are relative to it."""
 
     bucket: str
     prefix: str
@@ -129,15 +146,23 @@ class S3Folder:
 
     @classmethod
     def at(cls, place: str, access: S3Access) -> S3Folder:
-        """The folder that an address like `s3://bucket/folder` means."""
+        """The folder at an address like `s3://bucket/folder`."""
         parts = urlsplit(place)
         bucket = parts.netloc or access.environment.get("S3_BUCKET", "")
         if not bucket:
             raise SettingsError([f"{place} names no bucket"], "Write s3://bucket/folder")
         return cls(bucket, parts.path.strip("/"), access)
 
+    def __getstate__(self) -> dict[str, Any]:
+        """The state without the clients: another machine opens its own."""
+        return {"bucket": self.bucket, "prefix": self.prefix, "access": self.access}
+
     def __str__(self) -> str:
         return f"s3://{self.bucket}/{self.prefix}".rstrip("/")
+
+    def below(self, folder: str) -> S3Folder:
+        """A folder of this one."""
+        return S3Folder(self.bucket, f"{self.prefix}/{folder}".strip("/"), self.access)
 
     def is_there(self) -> bool:
         """True, or SettingsError for a missing bucket; a folder is made by its first object."""
@@ -146,7 +171,7 @@ class S3Folder:
         return True
 
     def entries(self) -> list[Entry]:
-        """Every object below the prefix, sorted by path; the empty markers of folders apart."""
+        """Every object below the prefix, sorted by path, without the empty markers of folders."""
         pages = self.access.client.get_paginator("list_objects_v2")
         below = f"{self.prefix}/" if self.prefix else ""
         found = []
@@ -169,7 +194,7 @@ class S3Folder:
         return [self._entry(meta).key for meta in metas]
 
     def folders(self, below: str) -> list[str]:
-        """The folders right below a folder of this one, as paths."""
+        """The folders directly below a folder of this one, as paths."""
         import obstore
 
         with self._told():
@@ -195,16 +220,20 @@ class S3Folder:
             except FileNotFoundError:
                 return None
 
-    def open(self, entry: Entry) -> BinaryIO:
-        """Read the very version that was listed; FileNotFoundError where it is another by now."""
+    def open(self, entry: Entry, start: int = 0, end: int | None = None) -> BinaryIO:
+        """Read the exact version that was listed, its bytes from `start` to `end`.
+
+        Raises FileNotFoundError if it was replaced.
+        """
         import obstore
         from obstore.exceptions import PreconditionError
 
+        options: GetOptions = {"if_match": entry.version}
+        if start or end is not None:
+            options["range"] = (start, entry.size if end is None else end)
         with self._told():
             try:
-                found = obstore.get(
-                    self._store, self._key(entry.key), options={"if_match": entry.version}
-                )
+                found = obstore.get(self._store, self._key(entry.key), options=options)
             except PreconditionError as error:
                 raise FileNotFoundError(f"{entry.path} was written again") from error
         return cast(BinaryIO, _Reading(iter(found.stream(_CHUNK)), self._told))
@@ -214,14 +243,15 @@ class S3Folder:
         return self.entry(path) is not None
 
     def move_in(self, source: Store, entry: Entry, path: str) -> None:
-        """Move an entry of `source` to `path` here: copied whole, then taken away there.
+        """Move an entry of `source` to `path` here: copied whole, then removed there.
 
-        FileNotFoundError where it was written again since it was listed: that is another delivery.
+        Raises FileNotFoundError if it was written again since it was listed: that is another
+        delivery.
         """
         if isinstance(source, S3Folder) and self._reaches(source) and entry.size < _LARGEST_COPY:
             self._copy(source, entry, path)
         else:
-            # Whole on this machine first: what breaks off on the way must not look complete.
+            # Whole on this machine first: an interrupted transfer must not look complete.
             with TemporaryFile() as whole:
                 with source.open(entry) as content:
                     shutil.copyfileobj(content, whole, _CHUNK)
@@ -230,7 +260,7 @@ class S3Folder:
         source.remove(entry)
 
     def copy_in(self, source: Path, path: str) -> None:
-        """Copy a file of this machine to `path` here, as a whole or not at all."""
+        """Copy a local file to `path` here, as a whole or not at all."""
         with source.open("rb") as content:
             self._upload(path, content)
 
@@ -242,7 +272,7 @@ class S3Folder:
             obstore.put(self._store, self._key(path), content)
 
     def remove(self, entry: Entry) -> None:
-        """Take an object away, unless it was written again since it was listed."""
+        """Remove an object, unless it was written again since it was listed."""
         import obstore
 
         now = self.entry(entry.key)
@@ -251,14 +281,14 @@ class S3Folder:
                 obstore.delete(self._store, self._key(entry.key))
 
     def discard(self, path: str) -> None:
-        """Take an object of our own away, whatever it holds."""
+        """Remove an object of our own, whatever its content."""
         import obstore
 
         with self._told():
             obstore.delete(self._store, self._key(path))
 
     def repeat(self, path: str, target: str, size: int) -> None:
-        """Copy an object of our own that never changes to `target` here; `size` is in bytes."""
+        """Copy an object of ours that never changes to `target` here; `size` is in bytes."""
         import obstore
 
         with self._told():
@@ -272,18 +302,18 @@ class S3Folder:
                 self._upload(target, whole)
 
     def fetch(self, path: str, target: Path) -> None:
-        """Copy an object to a file of this machine, as a whole or not at all."""
+        """Copy an object to a local file, as a whole or not at all."""
         import obstore
 
         target.parent.mkdir(parents=True, exist_ok=True)
-        partial = target.with_name(f"{target.name}.part")
+        partial = target.with_name(f"{target.name}.{uuid.uuid4().hex}.part")  # others fetch it, too
         with self._told(), partial.open("wb") as written:
             for chunk in obstore.get(self._store, self._key(path)).stream(_CHUNK):
                 written.write(chunk)
         partial.rename(target)
 
     def delta_options(self) -> dict[str, str]:
-        """What the Delta library needs to reach this folder."""
+        """The Delta library's options to reach this folder."""
         where, keys = self.access.where(), self.access.credentials()
         options = {f"aws_{name}": value for name, value in (where | keys).items()}
         if "token" in keys:
@@ -302,7 +332,7 @@ class S3Folder:
         except ModuleNotFoundError as error:
             raise SettingsError([f"{self} needs the s3 parts of retailmart"], _INSTALL) from error
         where = self.access.where()
-        self.access.credentials()  # a missing key is told here, in our words
+        self.access.credentials()  # reports a missing key in our words
         return S3Store(
             self.bucket,
             config=where,  # type: ignore[arg-type]
@@ -315,7 +345,7 @@ class S3Folder:
         )
 
     def _credential(self) -> dict[str, Any]:
-        # Asked for again in time: what a role or a profile lends runs out.
+        # Requested again in time, because keys of a role or a profile expire.
         return {**self.access.credentials(), "expires_at": datetime.now(UTC) + _KEYS_LAST}
 
     def _key(self, path: str) -> str:
@@ -352,7 +382,7 @@ class S3Folder:
 
     @contextmanager
     def _told(self) -> Iterator[None]:
-        """The client's errors as ours; a missing object stays FileNotFoundError."""
+        """Translate the client's errors to ours; a missing object stays FileNotFoundError."""
         from botocore.exceptions import BotoCoreError, ClientError
         from botocore.parsers import ResponseParserError  # an answer that was cut short
         from obstore.exceptions import BaseError
@@ -408,8 +438,8 @@ class _Reading(RawIOBase):
         return count
 
 
-# Not the object is missing: the bucket is, or the parts of an upload, as where the answer to their
-# completion was lost and it was asked for again.
+# Not a missing object: the bucket is missing, or the parts of an upload. The latter happens when
+# the answer to an upload's completion was lost and the request is repeated.
 _OTHER_MISSING = re.compile("NoSuchBucket|NoSuchUpload")
 
 
@@ -418,7 +448,7 @@ def _is_plain(where: Mapping[str, str]) -> bool:
 
 
 def _limits() -> dict[str, str]:
-    """How long a request may take, under the names that both clients know."""
+    """Time limits of requests, under the names that both clients use."""
     return {
         "connect_timeout": f"{round(_CONNECT_SECONDS * 1000)}ms",
         "timeout": f"{round(_SECONDS * 1000)}ms",
@@ -426,5 +456,5 @@ def _limits() -> dict[str, str]:
 
 
 def _first_line(words: str) -> str:
-    """Without what a store sends behind it: its answers hold the access key's id."""
+    """The first line, without the store's answer, which holds the access key's id."""
     return (words.strip().splitlines() or ["no answer"])[0].partition("<")[0].strip(" :")

@@ -1,4 +1,4 @@
-"""What `retailmart init` writes: the retail project, owned by its user from then on."""
+"""Writes the files of `retailmart init`: the retail project, which its user owns from then on."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ _HIDDEN = {"gitignore": ".gitignore", "env": ".env"}
 def write_project(folder: Path, *, sample: bool) -> list[Path]:
     """Write a new project into `folder`; with `sample`, an invented retailer's first three months.
 
-    Returns what was written. Raises SettingsError rather than touch a file that is there.
+    Returns the written files. Raises SettingsError instead of changing an existing file.
     """
     wanted = {
         folder / _HIDDEN.get(name, name): path.read_bytes()
@@ -42,7 +42,7 @@ def write_project(folder: Path, *, sample: bool) -> list[Path]:
 
 
 def _sample_places(folder: Path) -> list[Path]:
-    """What a sample would write over: the shop's database, and whatever has landed."""
+    """Files that a sample would overwrite: the shop's database, and everything in landing."""
     landing = folder / "landing"
     landed = sorted(landing.iterdir()) if landing.is_dir() else []
     return [folder / "shop.db", *landed]
@@ -53,7 +53,7 @@ def _is_no_folder(path: Path) -> bool:
 
 
 def _schemas() -> dict[str, str]:
-    """JSON Schemas of the YAML files: editors complete and check with them."""
+    """JSON Schemas of the YAML files, which editors use to complete and check them."""
     from retailmart.project.documents import Document
     from retailmart.project.feed import FeedDocument
     from retailmart.project.settings import Settings

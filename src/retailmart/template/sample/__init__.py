@@ -1,6 +1,6 @@
-"""An invented retailer: its tills, its webshop and two markets, with what is odd in real life.
+"""An invented retailer: tills, a webshop and two markets, with the oddities of real data.
 
-Each module tells what it makes. All of it is the same, byte for byte, at each call.
+Each module describes its data. The output is the same, byte for byte, at each call.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ def write_sample(folder: Path) -> None:
 
     Files of these names are replaced, others stay. OSError if the folder cannot be written.
     """
-    # One chance for each: a change to one story leaves the others as they are.
+    # A separate generator for each: a change to one part leaves the others as they are.
     tables, files = till.make(random.Random(2024))  # noqa: S311 a sample is random, not secret
     tables |= webshop.make(random.Random(2025))  # noqa: S311
     files |= markets.make(random.Random(2026))  # noqa: S311
@@ -32,7 +32,7 @@ def write_sample(folder: Path) -> None:
 
 
 def _database(tables: Mapping[str, Sequence[tuple[Any, ...]]]) -> bytes:
-    """The shop's SQLite database; made in memory, its bytes depend on nothing found on disk."""
+    """The shop's SQLite database; built in memory, so that its bytes do not depend on the disk."""
     with closing(sqlite3.connect(":memory:")) as connection:
         connection.executescript(till.SCHEMA + webshop.SCHEMA)
         for table, rows in tables.items():

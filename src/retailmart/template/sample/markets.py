@@ -5,15 +5,15 @@ exports, the two differ, and change:
 
 - market2 calls the Payment Method `Payment Mode` and writes `Distance(in km)`, has no Debt Amount,
   its columns in another order, and milliseconds in its times. From March on market1 adds `Delivery
-  Slot`, and market2 no longer tells the Pickup Time.
-- `-` is null. An order's totals stand on each of its lines. Some orders have no user.
-- One file brings 40 orders of March again: completed meanwhile, corrected, or cancelled.
+  Slot`, and market2 leaves out the Pickup Time.
+- `-` is null. An order's totals are on each of its lines. Some orders have no user.
+- One file delivers 40 orders of March again: completed since, corrected, or cancelled.
 - A delivery's order number is a part of its text (`YR-11262518,0`). An order has up to three tasks,
   some tasks have no order, and market1's files carry two columns without a name.
 - market1's users are one JSON array with `Number of employees`, market2's are JSON lines with
-  `Number of Employees` and an address within.
+  `Number of Employees` and a nested address.
 - Rows that cannot be read: an order number, an amount and a date in the orders; a user without
-  a number, and one who came `yesterday`.
+  a number, and one who joined `yesterday`.
 """
 
 from __future__ import annotations
@@ -67,7 +67,7 @@ _CATALOGUE = [
 
 @dataclass(frozen=True)
 class _Market:
-    """One market: what its exports are like. `renamed` maps our header to its own."""
+    """One market and the form of its exports. `renamed` maps our header to its own."""
 
     name: str
     currency: str
@@ -98,7 +98,7 @@ Record = dict[str, str]
 
 @dataclass(frozen=True)
 class _Order:
-    """An order: what all its lines say, and what each says of its own."""
+    """An order: the values that all its lines share, and those of each line."""
 
     number: int
     placed: datetime
@@ -190,7 +190,7 @@ def _line(rng: random.Random, market: _Market) -> Record:
 
 
 def _told_again(order: _Order) -> _Order:
-    """What the later export says of an order: done meanwhile, cancelled, or without a line."""
+    """An order in the later export: completed meanwhile, cancelled, or without a line."""
     if order.heads["Order Status"] == "ORDERED":
         delivered = _time(_NAIROBI, _REDELIVERED_ON)
         return order.with_heads(**{"Order Status": "COMPLETED", "Delivery Time": delivered})
@@ -205,7 +205,7 @@ def _told_again(order: _Order) -> _Order:
 
 
 def _spoil(market: _Market, month: int, records: list[Record]) -> None:
-    """Three lines that are for quarantine."""
+    """Damage three lines, for quarantine."""
     if (market, month) == (_NAIROBI, 1):
         records.insert(60, {**records[60], "Order ID": "N/A"})
         records.insert(90, {**records[90], "Total Price": "1,240.00"})
@@ -235,7 +235,7 @@ def _csv(names: Sequence[str], records: Iterable[Record], renamed: Mapping[str, 
 
 
 def _deliveries(rng: random.Random, market: _Market, orders: Sequence[_Order]) -> dict[str, bytes]:
-    """A file a month: of most orders a pickup and a delivery, now and then a second try."""
+    """A file a month: a pickup and a delivery for most orders, sometimes a second try."""
     files: dict[str, bytes] = {}
     number = market.first_order * 3
     for month in _MONTHS:
@@ -277,7 +277,7 @@ def _task(
 
 
 def _users(rng: random.Random, market: _Market) -> dict[str, bytes]:
-    """Nine of ten users who may order; the others came after the export."""
+    """Nine of ten users who may order; the others joined after the export."""
     known = market.users[: len(market.users) * 9 // 10]
     users = [_user(rng, market, number) for number in known]
     users[100]["Customer ID"] = None
@@ -312,6 +312,6 @@ def _money(amount: Decimal | int) -> Decimal:
 
 
 def _time(market: _Market, moment: datetime) -> str:
-    """As the market writes it, in UTC."""
+    """A time as the market writes it, in UTC."""
     unit = "seconds" if market is _NAIROBI else "milliseconds"
     return moment.isoformat(timespec=unit).replace("+00:00", "Z")

@@ -3,15 +3,15 @@
 Six stores with five salespeople each, 60 products, 400 customers and some 8,000 sales of January
 to March 2024, one file a week. As in a real shop, not everything is clean:
 
-- Spelling: from 4 March on the tills add `payment_mode`; one week is gzipped, one comes from
+- Spelling: from 4 March on the tills add `payment_mode`; one week is gzipped, one is from
   Windows (BOM, CRLF), one has its columns in another order, padded and in other case.
 - Three rows cannot be read: no customer_id, the price `1.234,50`, the date 31 February.
 - Five customers are too new for the customer table; one total is a cent off (a warning).
-- Some 2 % of the sales come back as returns; equal rows in one file are two real sales.
+- Some 2 % of the sales are returned; equal rows in one file are two real sales.
 - One file was downloaded twice (`… (1).csv`); one lacks total_cost; `stocklist.xlsx` and
-  `notes.csv` are no sales at all.
+  `notes.csv` are not sales at all.
 
-Every seventh customer comes less each month, and two people of one store share February's lead.
+Every seventh customer buys less each month, and two people of one store share February's lead.
 No Indian phone number begins with 00000.
 """
 
@@ -52,7 +52,7 @@ _STORES = {
 }
 _OPENED = date(2019, 4, 1)
 _CUSTOMERS = range(1001, 1401)
-_VISITS = {  # how often each customer comes in a month, summed up as random.choices wants it
+_VISITS = {  # how often each customer visits in a month, cumulative for random.choices
     month: list(accumulate(fading if customer % 7 == 0 else 3 for customer in _CUSTOMERS))
     for month, fading in {1: 9, 2: 4, 3: 1}.items()
 }
@@ -94,7 +94,7 @@ _Row = tuple[int | str | None, ...]
 
 @dataclass(frozen=True)
 class _Product:
-    """An article; before `updated_date` it cost `old_price`. Prices in rupees."""
+    """An article; before `updated_date` its price was `old_price`. Prices in rupees."""
 
     id: int
     name: str
@@ -197,7 +197,7 @@ def _team_of(store: int) -> range:
 
 
 def _week(rng: random.Random, products: Sequence[_Product], monday: date) -> list[_Sale]:
-    """A week's sales, and on Sunday what comes back of them."""
+    """A week's sales, and its returns on Sunday."""
     days = rng.choices(range(7), weights=(8, 8, 8, 9, 11, 16, 14), k=rng.randrange(235, 270))
     sales = [s for day in days for s in _receipt(rng, products, monday + timedelta(day))]
     sunday = monday + timedelta(6)
@@ -233,7 +233,7 @@ def _landing_files(rng: random.Random, products: Sequence[_Product]) -> dict[str
 
 
 def _add_oddities(weeks: dict[date, list[_Sale]]) -> None:
-    """Add what is unusual but real: unknown customers, a shared lead, two equal sales."""
+    """Add unusual but real events: unknown customers, a shared lead, two equal sales."""
     for number, monday in enumerate(_WEEKS[::3]):
         newcomer = _CUSTOMERS.stop + number
         weeks[monday][0] = replace(weeks[monday][0], customer_id=newcomer)
@@ -242,7 +242,7 @@ def _add_oddities(weeks: dict[date, list[_Sale]]) -> None:
 
 
 def _tying_sale(sales: Iterable[_Sale]) -> _Sale:
-    """The gift card with which the month's second seller draws level with the first."""
+    """The gift card sale that brings the month's second seller level with the first."""
     totals: dict[int, Decimal] = defaultdict(Decimal)
     for sale in sales:
         if sale.store_id == _TIE_STORE and sale.sales_date.month == _TIE_WEEK.month:
@@ -270,7 +270,7 @@ def _week_file(monday: date, sales: Iterable[_Sale]) -> tuple[str, bytes]:
 
 
 def _records(monday: date, sales: Sequence[_Sale]) -> list[dict[str, str]]:
-    """A week's lines. A mistyped one comes in addition, so that the tie holds without it."""
+    """A week's lines. A mistyped line is added to them, so that the tie holds without it."""
     records = [sale.record() for sale in sales]
     if monday == _CENT_OFF:
         records[7] = sales[7].record({"total_cost": sales[7].total_cost + _CENT})

@@ -2,13 +2,13 @@
 
 240 products, 320 customers and some 2,000 orders of January to March 2024, four warehouses:
 
-- Some 6 % of the orders are cancelled. Three customers in ten went away in January or February,
-  one in ten came in March.
-- Slots have a capacity of their own, but for a few, which have their warehouse's. The newest
-  warehouse has none either.
-- One slot has room for nothing, one holds more than fits, one less than nothing, one was never
-  counted, one was counted in the future, and a few have not been looked at for half a year.
-- Two products lie nowhere, and two have run out everywhere.
+- Some 6 % of the orders are cancelled. Three customers in ten left in January or February,
+  one in ten was new in March.
+- Most slots have their own capacity; a few use their warehouse's. The newest warehouse has no
+  capacity either.
+- One slot has no capacity, one holds more than fits, one less than nothing, one was never counted,
+  one was counted in the future, and a few have not been counted for half a year.
+- Two products are in no slot, and two have run out everywhere.
 """
 
 from __future__ import annotations
@@ -47,7 +47,7 @@ _WAREHOUSES = (
 )
 _CUSTOMERS = range(1, 321)
 _ORDERS = 2_000
-_FORGOTTEN = (239, 240)  # products that lie nowhere
+_FORGOTTEN = (239, 240)  # products that are in no warehouse
 _SOLD_OUT = (17, 118)
 _MATERIALS = "Brass Copper Steel Teak Bamboo Cotton Linen Jute Silk Clay Marble Glass"
 _THINGS = """lamp=1450|bowl, set of 4=680|tray=540|bottle 1 l=620|vase=890|photo frame=375
@@ -58,7 +58,7 @@ _FIRST_NAMES = """Aarti Abhay Anika Arnav Bhaskar Charu Devika Esha Faisal Gauri
 Jaya Kabir Leela Mohan Nandini Omkar Pallavi Rahul Sana Tarun Uma Varun Yasmin Zoya"""
 _LAST_NAMES = """Acharya Bose Chawla Dutta Fernandes Gill Hegde Issac Jadhav Kapoor Lal Mathur
 Nambiar Oberoi Pandey Qureshi Rathore Sen Thakur Unni Varghese Wagle"""
-# How many of a hundred orders come in each hour, from midnight (UTC) on.
+# How many of a hundred orders arrive in each hour, from midnight (UTC) on.
 _HOURS = (1, 1, 0, 0, 1, 2, 4, 6, 5, 4, 4, 5, 6, 5, 6, 9, 11, 10, 7, 5, 3, 2, 2, 1)
 
 
@@ -117,12 +117,12 @@ def _customer(rng: random.Random, number: int) -> Row:
 
 
 def _habit(customer: int) -> str:
-    """Every tenth customer is new, three of ten have gone, the others come and come."""
+    """Every tenth customer is new, three of ten have gone, the others keep ordering."""
     return {0: "new", 3: "gone", 6: "gone", 9: "gone"}.get(customer % 10, "regular")
 
 
 def _days(customer: int) -> tuple[date, date]:
-    """From when to when a customer orders."""
+    """The first and last day on which a customer orders."""
     if _habit(customer) == "new":
         return date(2024, 3, 1), _LAST_DAY
     if _habit(customer) == "gone":

@@ -17,4 +17,5 @@ SELECT
     s._month
 FROM sales s
 LEFT JOIN customer_history c ON c.customer_id = s.customer_id
-    AND s.sales_date >= c._valid_from AND s.sales_date < c._valid_to
+    AND s.sales_date >= c._valid_from
+    AND (s.sales_date < c._valid_to OR c._valid_to = DATE '9999-12-31')  -- which is for ever

@@ -8,7 +8,7 @@ WITH measured AS (
     SELECT
         customer_id,
         count(*) AS frequency,
-        CAST(coalesce(sum(CAST(total_amount AS DECIMAL(18, 2))), 0) AS DECIMAL(18, 2)) AS monetary,
+        CAST(coalesce(sum(CAST(total_amount AS DECIMAL(38, 2))), 0) AS DECIMAL(38, 2)) AS monetary,
         -- Whole days since the last order; one dated into the future is as good as one of today.
         CASE
             WHEN max(CAST(order_date AS TIMESTAMPTZ)) > getvariable('as_of') THEN 0

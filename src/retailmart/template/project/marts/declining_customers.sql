@@ -79,8 +79,8 @@ SELECT
     -- In whole cents and half-up, since dividing decimals gives a float. NULL where the month before
     -- came to nothing: there is no percentage of 0.
     CAST(
-        CAST(-((f.fall_cents * 20000 + f.base_cents) // (2 * f.base_cents)) AS DECIMAL(18, 0))
-        * 0.01 AS DECIMAL(18, 2)
+        CAST(-((f.fall_cents * 20000 + f.base_cents) // (2 * f.base_cents)) AS DECIMAL(36, 0))
+        * 0.01 AS DECIMAL(38, 2)
     ) AS change_percent,
     CAST(l.months_falling AS INTEGER) AS months_falling
 FROM fallen f

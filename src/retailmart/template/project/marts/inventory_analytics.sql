@@ -33,7 +33,11 @@ places AS (
 measured AS (
     SELECT
         *,
-        CASE WHEN capacity > 0 THEN CAST(quantity AS DOUBLE) / capacity END AS utilization,
+        -- In millionths, as whole numbers: dividing decimals gives a float, which is not half-up.
+        CAST(CAST(quantity AS DECIMAL(32, 6)) * 1000000 AS HUGEINT) AS filled,
+        CASE
+            WHEN capacity > 0 THEN CAST(CAST(capacity AS DECIMAL(32, 6)) * 1000000 AS HUGEINT)
+        END AS room,
         -- Whole days; a count dated into the future is as good as one of today.
         CASE
             WHEN last_updated > getvariable('as_of') THEN 0
@@ -50,28 +54,36 @@ SELECT
     l.country,
     m.quantity,
     m.capacity,
-    CAST(m.utilization AS DECIMAL(18, 4)) AS utilization,
+    CAST(
+        CAST(
+            CAST(sign(m.filled) AS HUGEINT)
+            * ((20000 * abs(m.filled) + m.room) // (2 * m.room)) AS DECIMAL(34, 0)
+        ) * 0.0001 AS DECIMAL(38, 4)
+    ) AS utilization,
     CAST(m.days_since_update AS INTEGER) AS days_since_update,
-    -- Half full and counted today is worth 100.
+    -- Half full and counted today is worth 100: (1 - |filled / room - 0.5| * 2) * 100 - 2 * days.
     CASE
-        WHEN m.utilization IS NOT NULL AND m.days_since_update IS NOT NULL
+        WHEN m.filled IS NOT NULL AND m.room > 0 AND m.days_since_update IS NOT NULL
             THEN CAST(
-                greatest(
-                    least((1 - abs(m.utilization - 0.5) * 2) * 100 - 2 * m.days_since_update, 100),
-                    0
-                ) AS DECIMAL(7, 4)
+                CAST(
+                    greatest(
+                        (2000000 * (m.room - abs(2 * m.filled - m.room)) + m.room) // (2 * m.room)
+                        - 20000 * m.days_since_update,
+                        0
+                    ) AS DECIMAL(18, 0)
+                ) * 0.0001 AS DECIMAL(7, 4)
             )
     END AS inventory_score,
     CASE
         WHEN m.capacity IS NULL OR m.capacity <= 0 THEN 'no capacity'
         WHEN m.quantity IS NULL THEN 'no quantity'
-        WHEN m.utilization < getvariable('restock_below') THEN 'restock'
-        WHEN m.utilization > getvariable('overstocked_above') THEN 'overstocked'
+        WHEN CAST(m.filled AS DOUBLE) / m.room < getvariable('restock_below') THEN 'restock'
+        WHEN CAST(m.filled AS DOUBLE) / m.room > getvariable('overstocked_above') THEN 'overstocked'
         ELSE 'ok'
     END AS status,
     CASE
-        WHEN m.utilization IS NOT NULL
-            THEN CAST(greatest(ceil(m.capacity / 2) - m.quantity, 0) AS BIGINT)
+        WHEN m.filled IS NOT NULL AND m.room > 0
+            THEN CAST(greatest((m.room + 1999999) // 2000000 - m.quantity, 0) AS BIGINT)
     END AS suggested_quantity
 FROM measured m
 LEFT JOIN products p ON p.product_id = m.product_id

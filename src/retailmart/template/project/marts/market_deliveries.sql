@@ -50,11 +50,13 @@ placed AS (
 users AS (
     SELECT *
     FROM users_export
+    -- The same of one file's equals as in market_users.
     QUALIFY row_number() OVER (
         PARTITION BY market, user_id
         ORDER BY
             coalesce(CAST(split_part(_origin, '#', 1) AS INTEGER), _file_id) DESC, created_at DESC,
-            last_used_platform, is_blocked, language, loyalty_points
+            last_used_platform, is_blocked, language, outstanding_amount, loyalty_points,
+            number_of_employees, additional_column
     ) = 1
 )
 SELECT

@@ -9,7 +9,7 @@ SELECT
     merchant_id,
     count(*) AS orders,
     CAST(sum(quantity) AS DECIMAL(18, 3)) AS quantity,
-    CAST(sum(order_total) AS DECIMAL(18, 2)) AS revenue,
+    CAST(sum(order_total) AS DECIMAL(38, 2)) AS revenue,
     -- Orders without a merchant are revenue too, and a key is never empty.
     coalesce(CAST(merchant_id AS VARCHAR), 'unknown') AS _merchant
 FROM market_order_totals

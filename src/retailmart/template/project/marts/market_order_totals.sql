@@ -18,7 +18,7 @@ SELECT
     coalesce(max(sub_total), 0) AS sub_total,
     count(*) AS lines,
     CAST(coalesce(sum(quantity), 0) AS DECIMAL(18, 3)) AS quantity,
-    CAST(coalesce(sum(total_price), 0) AS DECIMAL(18, 2)) AS lines_total
+    CAST(coalesce(sum(total_price), 0) AS DECIMAL(38, 2)) AS lines_total
 FROM market_orders
 WHERE NOT _cancelled
 -- By currency too: should an order's lines name two, they are still not added.

@@ -9,14 +9,14 @@ WITH totals AS (
         user_id,
         currency,
         count(*) AS orders,
-        CAST(sum(order_total) AS DECIMAL(18, 2)) AS total_amount,
+        CAST(sum(order_total) AS DECIMAL(38, 2)) AS total_amount,
         min(order_time) AS first_order_at,
         max(order_time) AS last_order_at
     FROM market_order_totals
     GROUP BY market, user_id, currency
 ),
 in_cents AS (
-    SELECT *, CAST(total_amount * 100 AS BIGINT) AS cents FROM totals
+    SELECT *, CAST(total_amount * 100 AS HUGEINT) AS cents FROM totals
 )
 SELECT
     market,
@@ -27,9 +27,9 @@ SELECT
     -- In whole cents and half-up, since dividing decimals gives a float.
     CAST(
         CAST(
-            CAST(sign(cents) AS BIGINT) * ((2 * abs(cents) + orders) // (2 * orders))
-            AS DECIMAL(18, 0)
-        ) * 0.01 AS DECIMAL(18, 2)
+            CAST(sign(cents) AS HUGEINT) * ((2 * abs(cents) + orders) // (2 * orders))
+            AS DECIMAL(36, 0)
+        ) * 0.01 AS DECIMAL(38, 2)
     ) AS avg_order_value,
     first_order_at,
     last_order_at,

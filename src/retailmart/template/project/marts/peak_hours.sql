@@ -6,7 +6,7 @@
 WITH counted AS (
     SELECT
         CAST(order_date AS TIMESTAMPTZ) AS ordered_at,
-        CAST(total_amount AS DECIMAL(18, 2)) AS amount
+        CAST(total_amount AS DECIMAL(38, 2)) AS amount
     FROM orders
     WHERE order_date IS NOT NULL
         AND coalesce(upper(trim(status)), '') NOT IN ('CANCELLED', 'CANCELED')
@@ -24,6 +24,6 @@ SELECT
     CAST(weekday AS INTEGER) AS weekday,
     CAST(hour_of_day AS INTEGER) AS hour,
     count(*) AS orders,
-    CAST(coalesce(sum(amount), 0) AS DECIMAL(18, 2)) AS revenue
+    CAST(coalesce(sum(amount), 0) AS DECIMAL(38, 2)) AS revenue
 FROM placed
 GROUP BY weekday, hour_of_day

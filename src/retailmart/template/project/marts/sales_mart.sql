@@ -21,6 +21,8 @@ SELECT
     s._month AS sales_month
 FROM sales s
 LEFT JOIN sales_team_history t ON t.id = s.sales_person_id
-    AND s.sales_date >= t._valid_from AND s.sales_date < t._valid_to
+    AND s.sales_date >= t._valid_from
+    AND (s.sales_date < t._valid_to OR t._valid_to = DATE '9999-12-31')  -- which is for ever
 LEFT JOIN store_history st ON st.id = s.store_id
-    AND s.sales_date >= st._valid_from AND s.sales_date < st._valid_to
+    AND s.sales_date >= st._valid_from
+    AND (s.sales_date < st._valid_to OR st._valid_to = DATE '9999-12-31')

@@ -43,11 +43,16 @@ SELECT
     CAST(left(r._month, 4) AS INTEGER) AS year,
     CAST(right(r._month, 2) AS INTEGER) AS month,
     r.total_sales,
-    -- Tied tops each earn the full rate; round() is half-up on decimals.
+    -- Tied tops each earn the full rate; round() is half-up on decimals. The casts leave room for
+    -- every digit of the product.
     CAST(
         CASE
             WHEN r.reached = r.top_reached
-                THEN round(r.total_sales * getvariable('incentive_rate'), 2)
+                THEN round(
+                    CAST(r.total_sales AS DECIMAL(20, 2))
+                    * CAST(getvariable('incentive_rate') AS DECIMAL(18, 16)),
+                    2
+                )
             ELSE 0
         END AS DECIMAL(18, 2)
     ) AS incentive,

@@ -1,0 +1,57 @@
+"""Queries of several steps, sent to the engine together.
+
+On a cluster, a round of tasks costs more than most answers.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Generator, Sequence
+from typing import Any, TypeVar
+
+from retailmart.engines import Engine
+from retailmart.errors import NotComputed
+
+A = TypeVar("A")
+B = TypeVar("B")
+C = TypeVar("C")
+D = TypeVar("D")
+Answer = list[tuple[Any, ...]]
+# A step that yields all its queries at once, receives the rows of each, and returns its result.
+Asking = Generator[Sequence[str], Sequence[Answer], A]
+
+
+def together(
+    engine: Engine, one: Asking[A], two: Asking[B], three: Asking[C], four: Asking[D]
+) -> tuple[A, B, C, D]:
+    """The results of four steps, whose queries are answered in one round.
+
+    The steps continue in their order, so that the first one's error is raised. If not all queries
+    can be computed, each step is answered alone, or gets the error.
+    """
+    asked = [list(next(step)) for step in (one, two, three, four)]
+    try:
+        answers = iter(engine.rows_of([query for queries in asked for query in queries]))
+    except NotComputed:
+        first, second, third, fourth = (_answered(engine, queries) for queries in asked)
+    else:
+        first, second, third, fourth = ([next(answers) for _ in queries] for queries in asked)
+    return _sent(one, first), _sent(two, second), _sent(three, third), _sent(four, fourth)
+
+
+def _answered(engine: Engine, queries: Sequence[str]) -> list[Answer] | NotComputed:
+    try:
+        return engine.rows_of(queries)
+    except NotComputed as error:
+        return error
+
+
+def _sent(step: Asking[A], answers: Sequence[Answer] | NotComputed) -> A:
+    try:
+        if isinstance(answers, NotComputed):
+            step.throw(answers)
+        else:
+            step.send(answers)
+    except StopIteration as done:
+        result: A = done.value
+        return result
+    raise AssertionError("a step asks once")
