@@ -52,11 +52,11 @@ _CASES_A_SHOP = 8
 _LANES = 2
 _BOUND = 90.0
 _WAITS = (
-    "SET SESSION sql_mode = 'STRICT_ALL_TABLES', time_zone = '+00:00',"
+    "sql_mode = 'STRICT_ALL_TABLES', time_zone = '+00:00',"
     " innodb_lock_wait_timeout = 1, lock_wait_timeout = 2"
 )
 _IMPATIENT: Patches = {
-    "retailmart.database.mysql.opening._SESSION": _WAITS,
+    "retailmart.database.mysql.opening.SESSION": _WAITS,
     "retailmart.database.mysql.opening._NUMBERS": {
         "connect_timeout": 2,
         "read_timeout": 3,

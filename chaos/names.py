@@ -714,8 +714,9 @@ def _judge_sql(shop: Path, places: Mapping[str, str], found: Findings, query: st
 def _judge_engine(shop: Path, places: Mapping[str, str], found: Findings, query: str) -> None:
     """The engine's own fence, where what reads marts lets something by."""
     from retailmart.engines.duckdb import DuckDBEngine
+    from retailmart.lake.places import LocalPlace
 
-    engine = DuckDBEngine([shop / ".retailmart" / "lake"], shop / ".retailmart")
+    engine = DuckDBEngine([LocalPlace(shop / ".retailmart" / "lake")], shop / ".retailmart")
     try:
         said = str(engine.rows(query))
     except RetailmartError as error:

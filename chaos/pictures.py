@@ -47,7 +47,7 @@ def picture(folder: Path) -> Picture:
     opened = retailmart.open_project(folder)
     project = opened.project
     lake = opened.lake
-    engine = DuckDBEngine([lake.place.workspace], folder / ".retailmart", None, 2, lake.fetch)
+    engine = DuckDBEngine([lake.place], folder / ".retailmart", None, 2)
     with opened.ledger() as ledger, ledger.engine.connect() as connection:
 
         def told(query: str) -> list[list[Any]]:
@@ -62,9 +62,8 @@ def picture(folder: Path) -> Picture:
             state = lake.state(table)
             if state is None:
                 return ["no such table"]
-            engine.define("shown", state)
             columns = [field.name for field in state.fields]
-            return names.named(columns, engine.rows("SELECT * FROM shown"))
+            return names.named(columns, engine.rows(f"SELECT * FROM {engine.define(state)}"))
 
         feeds, marts = sorted(project.feeds), sorted(project.marts.values(), key=lambda m: m.name)
         there = set(_tables(connection))  # marts without a source are not available

@@ -347,6 +347,7 @@ def _watch_fences(told: Path) -> None:
 def _patch(patches: Patches) -> None:
     for name, value in patches.items():
         module, _, attribute = name.rpartition(".")
+        getattr(import_module(module), attribute)  # a patch of nothing would change nothing
         span = isinstance(value, dict) and list(value) == ["seconds"]
         setattr(import_module(module), attribute, timedelta(**value) if span else value)
 
@@ -398,8 +399,9 @@ _IMPORTED = (
     "retailmart.cli",
     "retailmart.console",
     "retailmart.database.mysql.opening",
+    "retailmart.database.mysql.dialect",
     "retailmart.database.source",
-    "retailmart.database.sqlite",
+    "retailmart.database.sqlite.dialect",
     "retailmart.door",
     "retailmart.engines.duckdb",
     "retailmart.engines.partitions",

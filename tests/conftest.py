@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 from collections.abc import Iterable
@@ -16,7 +17,15 @@ import retailmart
 from retailmart.cli import main
 from retailmart.report import RunReport
 from retailmart.template import write_project
-from tests.backends import Backend, LocalBackend, RemoteBackend, SparkBackend, shop_tables
+from tests.amount import SEED, SEED_NAME, tries
+from tests.backends import (
+    Backend,
+    LocalBackend,
+    PostgresBackend,
+    RemoteBackend,
+    SparkBackend,
+    shop_tables,
+)
 
 pytest_plugins = ["tests.services.fixtures", "tests.services.spark"]
 
@@ -57,6 +66,10 @@ class Shop:
         """The rows of a mart, sorted."""
         return self.open().mart(name).project(columns).order("ALL").fetchall()
 
+    def rows_of(self, table: str) -> list[tuple[Any, ...]]:
+        """The rows of any table of the lake, sorted."""
+        return self.open()._relation(table, table).order("ALL").fetchall()
+
     def refused(self, feed: str = "sales") -> list[tuple[Any, ...]]:
         """The quarantined rows as (file, line, column, rule, message, raw)."""
         relation = self.open().quarantine(feed)
@@ -87,6 +100,15 @@ def sale(
     return f"{customer},{store},tea,{day},{person},{price},{quantity},{total or price}"
 
 
+def keep_only(folder: Path, **kept: Iterable[str]) -> None:
+    """Remove what a new project has below `feeds`, `marts` or `tables` but for these names."""
+    for kind, names in kept.items():
+        known = set(names)
+        for path in (folder / kind).iterdir():
+            if path.stem not in known:
+                path.unlink()
+
+
 class Called(Protocol):
     """The command line, called in this process."""
 
@@ -113,13 +135,67 @@ def called(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) 
     return call
 
 
+_MEMORY = Path("/dev/shm")
+_MEMORY_NEEDED = 4 << 30
+
+
+def pytest_configure() -> None:
+    """Keep the tests' files in memory where there is room: syncing them to disk proves nothing.
+
+    What survives a power cut is shown on disk images of their own (tests/chaos/test_power.py).
+    """
+    if _MEMORY.is_dir():
+        status = os.statvfs(_MEMORY)
+        if status.f_bavail * status.f_frsize >= _MEMORY_NEEDED:
+            os.environ.setdefault("PYTEST_DEBUG_TEMPROOT", str(_MEMORY))
+
+
+# What takes minutes; begun last, it would leave one of two workers without work.
+_LONG = (
+    "tests/test_spark_apart.py",
+    "tests/test_engines_agree.py",
+    "tests/test_pipeline.py",
+    "tests/steps/test_replay.py",
+    "tests/chaos/test_kills.py",
+    "tests/test_spark_cluster.py",
+    "tests/test_schema_policies.py",
+    "tests/test_verify.py",
+    "tests/test_real_data.py",
+    "tests/test_quarantine_cli.py",
+    "tests/test_random_marts.py",
+    "tests/chaos/test_files.py",
+    "tests/chaos/test_stores.py",
+    "tests/test_tables.py",
+    "tests/steps/test_hostile_json.py",
+)
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Where several processes share the files, long ones go first; else fast ones do."""
+    ranks = {name: len(_LONG) - number for number, name in enumerate(_LONG)}
+    sign = -1 if hasattr(config, "workerinput") else 1
+    items.sort(key=lambda item: sign * ranks.get(item.nodeid.partition("::")[0], 0))
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, exitstatus: int) -> None:
+    """Tell of a failure what generates the same again."""
+    if exitstatus == pytest.ExitCode.TESTS_FAILED:
+        terminalreporter.write_line(f"What was generated comes again with {SEED_NAME}={SEED}")
+
+
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
-    """A test marked `every_backend` or `every_engine` runs once on each."""
+    """A test marked `every_backend` or `every_engine` runs once on each.
+
+    One marked `every_database` is about what differs between databases: it runs on PostgreSQL, too,
+    where the others do so in the long run only.
+    """
     if "backend" in metafunc.fixturenames:
         marked = metafunc.definition.get_closest_marker
         names = [pytest.param("local")]
-        if marked("every_backend"):
+        if marked("every_backend") or marked("every_database"):
             names.append(pytest.param("remote"))
+        if marked("every_database") or (marked("every_backend") and tries(0, 1)):
+            names.append(pytest.param("postgres"))
         if marked("every_engine"):
             names.append(pytest.param("spark", marks=pytest.mark.spark))
         metafunc.parametrize("backend", names, indirect=True)
@@ -133,6 +209,9 @@ def backend(request: pytest.FixtureRequest, tmp_path: Path) -> Backend:
     if request.param == "spark":
         request.getfixturevalue("spark_session")
         return SparkBackend(tmp_path / "shop")
+    if request.param == "postgres":
+        postgres = request.getfixturevalue("postgres")
+        return PostgresBackend(tmp_path / "shop", postgres.database(), postgres.database())
     mariadb, s3 = request.getfixturevalue("mariadb"), request.getfixturevalue("s3")
     return RemoteBackend(s3.look(s3.bucket()), mariadb.database(), mariadb.database())
 

@@ -17,6 +17,7 @@ from retailmart.template.sample import write_sample
 from tests.backends import shop_tables
 from tests.conftest import HEADER, Shop, sale
 from tests.services.mariadb import DatabaseServer
+from tests.services.postgres import Postgres
 from tests.services.s3 import S3Server
 
 ROOT = Path(__file__).parent.parent
@@ -130,13 +131,56 @@ def test_the_page_on_mysql_and_s3_followed_word_for_word(
     assert tills.keys("to_process/") == []
 
 
+def test_the_page_on_postgresql_followed_word_for_word(
+    tmp_path: Path, postgres: Postgres, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its SQL, settings, `.env` and commands make marts; only host and port are this machine's."""
+    page = "docs/postgres.md"
+    databases, grants = blocks(page, "sql")
+    with postgres.admin() as connection:
+        connection.execute(b"CREATE DATABASE shop TEMPLATE template0 ENCODING 'UTF8'")
+        for statement in filter(None, map(str.strip, databases.split(";"))):
+            connection.execute(statement.encode())
+    with postgres.admin("shop") as connection:
+        for statement in [*shop_tables(), *filter(None, map(str.strip, grants.split(";")))]:
+            connection.execute(statement.encode())
+    typed = commands(page)
+    assert typed[:1] == ["retailmart init retail"]
+    assert call(typed[0], tmp_path).returncode == 0
+    folder = tmp_path / "retail"
+    settings = (folder / "retailmart.yml").read_text().splitlines()
+    kept = [line for line in settings if not line.startswith(("database:", "sources:"))]
+    (places,) = blocks(page, "yaml")
+    (folder / "retailmart.yml").write_text("\n".join(kept) + "\n" + places)
+    (variables,) = blocks(page, "ini")
+    (folder / ".env").write_text(variables)
+    monkeypatch.setenv("PGHOST", postgres.host)
+    monkeypatch.setenv("PGPORT", str(postgres.port))
+    (folder / "landing" / "sales_1.csv").write_text("\n".join([HEADER, sale(), sale(2), ""]))
+    for line in typed[1:]:
+        done = call(line, folder)
+        assert done.returncode == 0, f"{line}: {done.stdout}{done.stderr}"
+    with postgres.admin("retail") as connection:
+        totals = b"SELECT count(*), sum(monthly_total) FROM customer_monthly_purchase"
+        assert connection.execute(totals).fetchall() == [(2, Decimal("20.00"))]
+    with postgres.admin() as connection:
+        for last in (b"DROP DATABASE retail", b"DROP DATABASE shop", b"DROP ROLE mart"):
+            connection.execute(last)
+
+
 def test_the_feed_of_the_docs_is_a_feed(shop: Shop) -> None:
     """The YAML of docs/feeds.md is taken without a complaint."""
-    tills, people = blocks("docs/feeds.md", "yaml")
-    for name, feed in (("notes", tills.replace("sales*", "notes*")), ("people", people)):
+    tills, shops, people = blocks("docs/feeds.md", "yaml")
+    made = {
+        "notes": tills.replace("sales*", "notes*"),
+        "shops": shops,
+        "people": people.replace("users", "persons"),
+    }
+    for name, feed in made.items():
         (shop.folder / "feeds" / f"{name}.yml").write_text(feed, encoding="utf-8")
     feeds = load_project(shop.folder).feeds
     assert feeds["notes"].balance == "price"
+    assert feeds["shops"].string_nulls == ("NULL", r"\N")
     assert feeds["people"].format == "json"
 
 
@@ -158,14 +202,14 @@ def test_the_mart_of_the_docs_is_built_and_published(shop: Shop) -> None:
 
 def test_the_tables_of_the_docs_are_read(shop: Shop) -> None:
     """The YAML of docs/tables.md declares tables, and its SQL reads their history."""
-    customer, visits = blocks("docs/tables.md", "yaml")
+    customer, values, columns, visits = blocks("docs/tables.md", "yaml")
     (mart,) = blocks("docs/tables.md", "sql")
-    (shop.folder / "tables" / "customer.yml").write_text(customer, encoding="utf-8")
-    (shop.folder / "tables" / "visits.yml").write_text(visits, encoding="utf-8")
+    (shop.folder / "tables" / "customer.yml").write_text(customer + columns, encoding="utf-8")
+    (shop.folder / "tables" / "visits.yml").write_text(visits + values, encoding="utf-8")
     header = "-- refresh: append\n-- partitions: [_month]\n"
     (shop.folder / "marts" / "named.sql").write_text(header + mart, encoding="utf-8")
     shop.backend.execute_in_shop(
-        "CREATE TABLE visits (visit_id INTEGER PRIMARY KEY, updated_at DATETIME)"
+        "CREATE TABLE visits (visit_id INTEGER PRIMARY KEY, updated_at DATETIME, at_ms DATETIME)"
     )
     shop.sales("sales_1.csv", [sale()])
     shop.run()

@@ -22,11 +22,11 @@ from urllib.parse import quote, urlsplit
 import pytest
 from sqlalchemy import Engine, create_engine
 
-from retailmart.database.health import examine_engine
+from retailmart.database.mysql.health import examine as examine_engine
 from retailmart.doctor import examine
 from retailmart.findings import Finding, Level, clock
 from retailmart.project import load_project
-from tests.conftest import Shop
+from tests.conftest import Called, Shop
 from tests.services.mariadb import Database, DatabaseServer, MariaDB
 from tests.services.process import free_port
 from tests.services.proxy import TcpProxy
@@ -710,16 +710,6 @@ def test_spark_is_looked_at_where_it_is_wanted(
 
 
 @pytest.mark.spark
-def test_a_jdbc_driver_that_is_none_is_told(shop: Shop, tmp_path: Path) -> None:
-    """Before a run needs it, with the package that has one."""
-    jar = tmp_path / "driver.jar"
-    finding = visit(shop, engine="spark", spark={"jdbc_jar": str(jar)})["spark: JDBC"]
-    assert finding.level is Level.PROBLEM
-    assert str(jar) in finding.found
-    assert "libmariadb-java" in str(finding.cure)
-
-
-@pytest.mark.spark
 def test_rows_must_reach_sparks_workers_and_come_back(
     shop: Shop, spark_cluster: SparkCluster, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -730,7 +720,9 @@ def test_rows_must_reach_sparks_workers_and_come_back(
     done = doctor(shop.folder, "--timeout", "100", "--output", "json", *project)
     found = {each["check"]: each for each in json.loads(done.stdout)["findings"]}
     assert found["spark: rows"]["level"] == "ok"
-    assert spark_cluster.url in found["spark: rows"]["found"]
+    assert "2 workers of " + spark_cluster.url in found["spark: rows"]["found"]
+    for check in ("versions", "memory", "disk", "reach"):
+        assert found[f"spark: {check}"]["level"] == "ok", found
     assert names_below(shop.folder) == before
 
 
@@ -795,3 +787,13 @@ def test_the_page_shows_what_the_command_prints(tmp_path: Path) -> None:
     assert {done.returncode for done in printed} == {0}
     shown = [line[9:38] for line in blocks("docs/doctor.md", "text")[0].splitlines()]
     assert shown == [line[9:38] for line in printed[0].stdout.splitlines() if line[:8].strip()]
+
+
+def test_a_value_that_cannot_be_read_is_found(shop: Shop, called: Called) -> None:
+    """With its table, column and row, and the cure that a run would name."""
+    shop.backend.execute_in_shop("UPDATE customer SET customer_joining_date = '0000-00-00'")
+    done = called(shop.folder, "doctor")
+    assert done.returncode == 1
+    assert "source shop: values" in done.stdout
+    assert "column 'customer_joining_date', row customer_id = 1" in done.stdout
+    assert "tables/customer.yml: zero_dates: empty" in done.stdout

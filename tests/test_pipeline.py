@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from contextlib import suppress
 from datetime import UTC, datetime
 from decimal import Decimal
@@ -12,8 +13,6 @@ import pytest
 from retailmart.errors import GateFailed, MartNotBuilt
 from retailmart.report import Difference
 from tests.conftest import AS_OF, HEADER, Shop, sale
-
-pytestmark = pytest.mark.every_backend
 
 _MONEY = {"customer_mart": "total_cost", "sales_mart": "total_cost"}
 _MONTHLY = {"customer_monthly_purchase": "monthly_total", "sales_team_incentive": "total_sales"}
@@ -83,6 +82,7 @@ def everything(shop: Shop) -> dict[str, object]:
 # files: duplicates and new versions
 
 
+@pytest.mark.every_backend
 def test_same_content_under_another_name_is_a_duplicate(shop: Shop) -> None:
     """A file sent twice under two names counts once, in one run and across runs."""
     rows = [sale(), sale(2, total="5.00")]
@@ -97,6 +97,7 @@ def test_same_content_under_another_name_is_a_duplicate(shop: Shop) -> None:
 
 
 @pytest.mark.every_engine
+@pytest.mark.every_backend
 def test_equal_lines_are_two_sales(shop: Shop) -> None:
     """Rows have no identity: two equal lines count twice."""
     shop.sales("sales_a.csv", [sale(), sale()])
@@ -105,6 +106,7 @@ def test_equal_lines_are_two_sales(shop: Shop) -> None:
 
 
 @pytest.mark.every_engine
+@pytest.mark.every_backend
 def test_new_content_under_a_name_supersedes(shop: Shop) -> None:
     """Old rows leave every table, other files of the month stay, the difference is told."""
     shop.sales("sales_a.csv", [sale(), sale(2), sale(3)])
@@ -125,6 +127,7 @@ def test_new_content_under_a_name_supersedes(shop: Shop) -> None:
 
 
 @pytest.mark.every_engine
+@pytest.mark.every_backend
 def test_a_new_version_that_moves_rows_to_another_month(shop: Shop) -> None:
     """Months of both versions are rebuilt, and a month left empty is gone everywhere."""
     shop.sales("sales_a.csv", [sale(1, day="2024-01-31"), sale(2, day="2024-02-01")])
@@ -143,6 +146,7 @@ def test_a_new_version_that_moves_rows_to_another_month(shop: Shop) -> None:
     assert_total(shop, 2, "19.00")
 
 
+@pytest.mark.every_backend
 def test_an_old_version_delivered_again_supersedes_again(shop: Shop) -> None:
     """A, B, A: the last delivery counts, though its content was known once."""
     first, second = [sale(price="1.00")], [sale(price="2.00"), sale(2, price="4.00")]
@@ -155,6 +159,7 @@ def test_an_old_version_delivered_again_supersedes_again(shop: Shop) -> None:
 
 
 @pytest.mark.parametrize("at_once", [True, False], ids=["at once", "a day later"])
+@pytest.mark.every_backend
 def test_content_of_a_superseded_version_counts_under_another_name(
     shop: Shop, at_once: bool
 ) -> None:
@@ -170,6 +175,7 @@ def test_content_of_a_superseded_version_counts_under_another_name(
     assert_total(shop, 2, "3.00")
 
 
+@pytest.mark.every_backend
 def test_two_files_that_swap_their_contents_count_once_each(shop: Shop) -> None:
     """Each name leaves with its old content and comes with the other's."""
     one, two = [sale(price="1.00")], [sale(2, price="2.00"), sale(3, price="4.00")]
@@ -182,6 +188,7 @@ def test_two_files_that_swap_their_contents_count_once_each(shop: Shop) -> None:
     assert_total(shop, 3, "7.00")
 
 
+@pytest.mark.every_backend
 def test_content_is_not_counted_twice_when_its_name_became_a_duplicate(shop: Shop) -> None:
     """A file that brings a twin of another does not free its old content for a third name."""
     old, new = [sale(price="1.00")], [sale(2, price="2.00")]
@@ -194,6 +201,7 @@ def test_content_is_not_counted_twice_when_its_name_became_a_duplicate(shop: Sho
     assert_total(shop, 2, "3.00")
 
 
+@pytest.mark.every_backend
 def test_a_refused_new_version_does_not_supersede(shop: Shop) -> None:
     """A broken correction leaves the good version counted."""
     shop.sales("sales_a.csv", [sale()])
@@ -205,6 +213,7 @@ def test_a_refused_new_version_does_not_supersede(shop: Shop) -> None:
     assert_total(shop, 1, "10.00")
 
 
+@pytest.mark.every_backend
 def test_a_first_run_that_refuses_everything_does_not_hinder_the_next(shop: Shop) -> None:
     """A project may begin with nothing but a broken file."""
     shop.drop("sales_a.csv", "customer_id,store_id\n1,1\n")
@@ -215,6 +224,7 @@ def test_a_first_run_that_refuses_everything_does_not_hinder_the_next(shop: Shop
 
 
 @pytest.mark.every_engine
+@pytest.mark.every_backend
 def test_a_correction_whose_rows_are_all_quarantined_empties_the_file(shop: Shop) -> None:
     """A loadable new version supersedes although none of its rows is good."""
     shop.sales("sales_a.csv", [sale()])
@@ -254,16 +264,16 @@ def test_tied_tops_each_earn_the_full_rate(shop: Shop) -> None:
     assert shop.mart("sales_team_incentive", "incentive") == [(cents("0.50"),)] * 2
 
 
-@pytest.mark.parametrize(
-    ("total", "incentive"),
-    [("0.50", "0.01"), ("0.49", "0.00"), ("1.50", "0.02"), ("2.50", "0.03"), ("100.50", "1.01")],
-)
 @pytest.mark.every_engine
-def test_the_incentive_is_rounded_half_up(shop: Shop, total: str, incentive: str) -> None:
+def test_the_incentive_is_rounded_half_up(shop: Shop) -> None:
     """Half a cent goes to the salesperson, whether the cent before is odd or even."""
-    shop.sales("sales_a.csv", [sale(price=total)])
+    totals = {"0.50": "0.01", "0.49": "0.00", "1.50": "0.02", "2.50": "0.03", "100.50": "1.01"}
+    lines = [sale(day=f"2023-{n:02d}-05", price=total) for n, total in enumerate(totals, 1)]
+    shop.sales("sales_a.csv", lines)
     shop.run()
-    assert shop.mart("sales_team_incentive", "incentive") == [(cents(incentive),)]
+    assert shop.mart("sales_team_incentive", "month, incentive") == [
+        (number, cents(incentive)) for number, incentive in enumerate(totals.values(), 1)
+    ]
 
 
 @pytest.mark.every_engine
@@ -286,6 +296,7 @@ def test_scope_and_rate_of_the_incentive_are_settings(shop: Shop) -> None:
 
 
 @pytest.mark.every_engine
+@pytest.mark.every_backend
 def test_unknown_keys_keep_their_sales_and_are_counted(shop: Shop) -> None:
     """A sale of an unknown customer, store or salesperson stays, with NULLs, and is told."""
     unknown = sale(77, 9, person=8)
@@ -311,6 +322,7 @@ def test_unknown_keys_keep_their_sales_and_are_counted(shop: Shop) -> None:
 
 
 @pytest.mark.every_engine
+@pytest.mark.every_backend
 def test_an_extra_column_reaches_raw_and_both_row_marts(shop: Shop) -> None:
     """payment_mode travels as JSON by its name; files without it have NULL."""
     shop.sales("sales_a.csv", [sale() + ",UPI"], f"{HEADER},payment_mode")
@@ -365,21 +377,25 @@ def test_declining_customers_by_hand(shop: Shop) -> None:
     assert [r[0] for r in shop.published("declining_customers", "customer_id")] == [1, 4, 6]
 
 
-@pytest.mark.parametrize(
-    ("before", "now", "percent"),
-    [
+@pytest.mark.every_engine
+def test_change_percent_is_rounded_half_up(shop: Shop) -> None:
+    """Half a hundredth is rounded away from zero, as on paper."""
+    cases = [
         ("8.00", "7.99", "-0.13"),  # -0.125
         ("800.00", "797.00", "-0.38"),  # -0.375
         ("200.00", "199.99", "-0.01"),  # -0.005
         ("300.00", "299.99", "0.00"),
-    ],
-)
-@pytest.mark.every_engine
-def test_change_percent_is_rounded_half_up(shop: Shop, before: str, now: str, percent: str) -> None:
-    """Half a hundredth is rounded away from zero, as on paper."""
-    purchases(shop, (1, "2024-02", before), (1, "2024-03", now))
+    ]
+    months = [
+        line
+        for customer, (before, now, _) in enumerate(cases, 1)
+        for line in ((customer, "2024-02", before), (customer, "2024-03", now))
+    ]
+    purchases(shop, *months)
     shop.run()
-    assert shop.mart("declining_customers", "change_percent") == [(cents(percent),)]
+    assert shop.mart("declining_customers", "customer_id, change_percent") == [
+        (customer, cents(percent)) for customer, (_, _, percent) in enumerate(cases, 1)
+    ]
 
 
 def test_the_threshold_is_a_setting_and_must_be_exceeded(shop: Shop) -> None:
@@ -422,6 +438,7 @@ def test_the_month_is_the_last_that_ended_before_as_of_and_has_sales(
 
 
 @pytest.mark.every_engine
+@pytest.mark.every_backend
 def test_a_new_mart_is_built_over_all_history(shop: Shop) -> None:
     """A mart's file added after runs is built and published from all months, without new files."""
     shop.sales("sales_a.csv", [sale(), sale(2, 2, "2024-02-01", 3)])
@@ -453,6 +470,7 @@ SELECT customer_id, total_cost, _file_id, _month FROM sales
 """
 
 
+@pytest.mark.every_backend
 def test_a_new_row_mart_takes_the_next_file_of_a_known_month(shop: Shop) -> None:
     """Its balance includes the history it was built over, though no file came with it then."""
     shop.sales("sales_a.csv", [sale()])
@@ -464,6 +482,7 @@ def test_a_new_row_mart_takes_the_next_file_of_a_known_month(shop: Shop) -> None
     assert len(shop.mart("sales_copy")) == 2
 
 
+@pytest.mark.every_backend
 def test_an_edited_mart_is_rebuilt_and_republished(shop: Shop) -> None:
     """New columns and rules reach all months and the database's table."""
     shop.sales("sales_a.csv", [sale(), sale(2, day="2024-02-01")])
@@ -480,6 +499,7 @@ def test_an_edited_mart_is_rebuilt_and_republished(shop: Shop) -> None:
 
 
 @pytest.mark.every_engine
+@pytest.mark.every_backend
 def test_publish_can_be_switched_off_and_on_under_another_name(shop: Shop) -> None:
     """After each switch the table of that name shows the mart as it is."""
     shop.sales("sales_a.csv", [sale()])
@@ -496,6 +516,7 @@ def test_publish_can_be_switched_off_and_on_under_another_name(shop: Shop) -> No
     assert shop.published(name, "customer_id") == [(1,), (2,)]
 
 
+@pytest.mark.every_backend
 def test_a_row_mart_is_published_by_one_word(shop: Shop) -> None:
     """The word needs a key beside it; then every sale is in the database."""
     path = shop.folder / "marts" / "customer_mart.sql"
@@ -530,6 +551,7 @@ SELECT _month, max(monthly_total) AS best FROM customer_monthly_purchase GROUP B
 
 
 @pytest.mark.every_engine
+@pytest.mark.every_backend
 def test_a_column_added_to_the_feed_keeps_history(shop: Shop) -> None:
     """Raw takes a new schema without losing the files that were loaded under the old one."""
     shop.sales("sales_a.csv", [sale()])
@@ -546,6 +568,7 @@ def test_a_column_added_to_the_feed_keeps_history(shop: Shop) -> None:
 
 
 @pytest.mark.every_engine
+@pytest.mark.every_backend
 def test_a_source_column_of_another_type_keeps_history(shop: Shop) -> None:
     """The shop's database turns a text column into numbers; row marts keep their old months."""
     shop.sales("sales_a.csv", [sale()])
@@ -553,7 +576,8 @@ def test_a_source_column_of_another_type_keeps_history(shop: Shop) -> None:
     shop.backend.execute_in_shop(
         "CREATE TABLE c2 (customer_id INTEGER PRIMARY KEY, first_name TEXT, last_name TEXT,"
         " address TEXT, pincode INTEGER, phone_number TEXT, customer_joining_date DATE)",
-        "INSERT INTO c2 SELECT * FROM customer",
+        "INSERT INTO c2 SELECT customer_id, first_name, last_name, address,"
+        " CAST(pincode AS DECIMAL(9, 0)), phone_number, customer_joining_date FROM customer",
         "DROP TABLE customer",
         "ALTER TABLE c2 RENAME TO customer",
     )
@@ -568,6 +592,7 @@ def test_a_source_column_of_another_type_keeps_history(shop: Shop) -> None:
 
 
 @pytest.mark.every_engine
+@pytest.mark.every_backend
 def test_a_fail_rule_stops_the_run_and_the_next_one_works(shop: Shop) -> None:
     """Nothing of the run is kept, files stay in landing; a corrected file then loads."""
     shop.sales("sales_a.csv", [sale()])
@@ -599,24 +624,28 @@ _LOSES = ("LEFT JOIN customer", "INNER JOIN customer")
 
 @pytest.mark.parametrize("mart", ["customer_mart", "customer_monthly_purchase"])
 @pytest.mark.every_engine
-def test_a_mart_that_loses_rows_of_new_files_fails(shop: Shop, mart: str) -> None:
-    """The message names mart, month and difference; nothing changes, files stay."""
+@pytest.mark.every_backend
+def test_a_mart_that_loses_rows_of_new_files_is_held_back(shop: Shop, mart: str) -> None:
+    """The message names mart, month and difference; it and what must tell the same stay."""
     shop.sales("sales_a.csv", [sale()])
     shop.run()
     edit_mart(shop, mart, *_LOSES)
     shop.sales("sales_b.csv", [sale(2), sale(77, price="3.21")])
     before = everything(shop)
-    with pytest.raises(GateFailed, match=rf"2024-01.*23\.21.*{mart} 20\.00.*-3\.21"):
-        shop.run()
-    assert everything(shop) == before
+    held = {one.mart: one for one in shop.run().held}
+    assert re.search(rf"2024-01.*23\.21.*{mart} 20\.00.*-3\.21", held[mart].message)
+    assert held.keys() > {"customer_mart", "sales_mart", "customer_monthly_purchase"}
+    assert everything(shop) == {**before, "landing": []}
     edit_mart(shop, mart, *reversed(_LOSES))
-    shop.run()
+    assert shop.run().held == ()
     assert_total(shop, 3, "23.21")
 
 
 @pytest.mark.parametrize("mart", ["customer_mart", "customer_monthly_purchase"])
 @pytest.mark.parametrize("with_file", [False, True], ids=["no file", "a file of another month"])
-def test_a_mart_edited_to_lose_old_rows_fails(shop: Shop, mart: str, with_file: bool) -> None:
+def test_a_mart_edited_to_lose_old_rows_is_held_back(
+    shop: Shop, mart: str, with_file: bool
+) -> None:
     """A mart built anew is proven over all its months, not only those of today's files."""
     shop.sales("sales_a.csv", [sale(), sale(77, price="3.21")])
     shop.run()
@@ -624,21 +653,21 @@ def test_a_mart_edited_to_lose_old_rows_fails(shop: Shop, mart: str, with_file: 
     if with_file:
         shop.sales("sales_b.csv", [sale(2, day="2024-02-01")])
     before = everything(shop)
-    with pytest.raises(GateFailed, match=r"2024-01.*13\.21.*10\.00.*-3\.21"):
-        shop.run()
-    assert everything(shop) == before
+    held = {one.mart: one for one in shop.run().held}
+    assert re.search(r"2024-01.*13\.21.*10\.00.*-3\.21", held[mart].message)
+    assert everything(shop)[mart] == before[mart]
 
 
 @pytest.mark.every_engine
 def test_a_mart_with_broken_sql_fails_and_works_once_corrected(shop: Shop) -> None:
-    """An error in a mart names its file; the open batch is finished after the correction."""
+    """An error in a mart names its file, before anything is taken in; then all of it is."""
     shop.sales("sales_a.csv", [sale()])
     edit_mart(shop, "customer_mart", "c.pincode", "c.pin_code")
     with pytest.raises(Exception, match=r"marts/customer_mart\.sql:.*pin_code"):
         shop.run()
     edit_mart(shop, "customer_mart", "c.pin_code", "c.pincode")
-    report = shop.run(datetime(2024, 5, 1, tzinfo=UTC))
-    assert report.batches[0].recovered
+    (batch,) = shop.run(datetime(2024, 5, 1, tzinfo=UTC)).batches
+    assert (batch.batch_id, batch.recovered) == (1, False)
     assert_total(shop, 1, "10.00")
 
 
@@ -662,6 +691,7 @@ def by_hand(shop: Shop, statement: str) -> None:
     ],
     ids=["changed", "deleted", "emptied", "stranger", "the row that is to come", "dropped"],
 )
+@pytest.mark.every_backend
 def test_a_published_table_changed_by_hand_is_repaired(shop: Shop, statement: str) -> None:
     """The next run that touches the month makes the table equal to the mart."""
     shop.sales("sales_a.csv", [sale(), sale(2), sale(2, day="2024-02-01")])
@@ -681,6 +711,7 @@ _PURCHASES = "customer_monthly_purchase"
 
 
 @pytest.mark.every_engine
+@pytest.mark.every_backend
 def test_the_report_tells_the_run_s_figures(shop: Shop) -> None:
     """Files, rows, warnings, balance, marts and archive are those of the run."""
     shop.sales("sales_a.csv", [sale(), sale(2, total="9.99"), sale(day="2024-02-30")])
@@ -716,6 +747,7 @@ def test_the_report_tells_the_run_s_figures(shop: Shop) -> None:
 
 
 @pytest.mark.every_engine
+@pytest.mark.every_backend
 def test_only_touched_months_are_written(shop: Shop) -> None:
     """A day of March leaves January's files of every month's mart as they are."""
     shop.sales("sales_a.csv", [sale(), sale(day="2024-03-01")])

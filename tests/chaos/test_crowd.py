@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -10,7 +9,9 @@ import pytest
 from chaos.crowd import four_machines, late_wakers, one_folder
 from chaos.stores import Forge
 
-_FILES = int(os.environ.get("RETAILMART_TEST_CROWD_FILES", "12"))
+from tests.amount import tries
+
+_FILES = tries(12, 200)
 _LATE = 2
 
 

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 
 from chaos.databases import run
 
-_CASES = int(os.environ.get("RETAILMART_TEST_DATABASE_CASES", "5"))
+from tests.amount import tries
+
+_CASES = tries(5, 60)
 
 
 def test_a_database_that_fails_loses_and_doubles_nothing(tmp_path: Path) -> None:

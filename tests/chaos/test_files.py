@@ -1,12 +1,8 @@
-"""Hostile files: a small cut of the campaign, and proof that its judge sees what goes wrong.
-
-RETAILMART_TEST_FILES=10000 makes the damaged ones more.
-"""
+"""Hostile files: a small cut of the campaign, and proof that its judge sees what goes wrong."""
 
 from __future__ import annotations
 
 import json
-import os
 import sqlite3
 from contextlib import closing
 from pathlib import Path
@@ -16,9 +12,10 @@ from chaos.files import Findings, Mutator
 from chaos.result import Result
 
 from chaos import files
+from tests.amount import tries
 from tests.steps.test_hostile_files import MEGABYTE, row, text
 
-SIZE = int(os.environ.get("RETAILMART_TEST_FILES", "600"))
+SIZE = tries(300, 100_000)
 
 
 def heard(_words: str) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections import Counter
 from pathlib import Path
 
@@ -13,7 +12,9 @@ from chaos.kills import Kill, Tally, Worker, sweep_local, sweep_remote
 from chaos.result import Result
 from chaos.sites import LocalSite, Site
 
-_KILLS = int(os.environ.get("RETAILMART_TEST_KILLS", "140"))
+from tests.amount import tries
+
+_KILLS = tries(70, 1_000)
 _REMOTE = max(12, _KILLS // 10)
 _SEED = 20240401
 

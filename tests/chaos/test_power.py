@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 
 import pytest
 
 from chaos import power
+from tests.amount import tries
 
-_CUTS = int(os.environ.get("RETAILMART_TEST_CUTS", "6"))
+_CUTS = tries(4, 60)
 _SEED = 20240401
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 
 from chaos.stores import (
@@ -16,7 +15,9 @@ from chaos.stores import (
     wrong_in_archive,
 )
 
-_BATCHES = int(os.environ.get("RETAILMART_TEST_STORE_BATCHES", "3"))
+from tests.amount import tries
+
+_BATCHES = tries(3, 40)
 _EFFECT_UNKNOWN = ("drop_after", "hang_after")
 
 

@@ -61,7 +61,7 @@ def state(lake: Lake) -> TableState:
 def numbers(lake: Lake) -> list[int]:
     """What a reader of the table's files sees."""
     table = state(lake)
-    lake.fetch(table)
+    lake.place.here(table)
     files = [str(lake.folder(_TABLE) / file.path) for file in table.files]
     if not files:
         return []
@@ -247,7 +247,7 @@ def test_files_that_are_not_here_are_fetched(lake: Lake, tmp_path: Path) -> None
     lake.commit(made, 1)
     if isinstance(lake.place, RemotePlace):
         lake = Lake(RemotePlace(lake.place.store, tmp_path / "elsewhere"))
-    lake.fetch(state(lake))
+    lake.place.here(state(lake))
     assert numbers(lake) == [1, 2]
 
 

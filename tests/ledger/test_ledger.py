@@ -178,3 +178,28 @@ def test_a_reader_cannot_write(ledger: Ledger) -> None:
     """Without a lease there is no transaction."""
     with pytest.raises(RetailmartError, match="opened for reading"):
         Ledger(ledger.engine).open_run(_AS_OF)
+
+
+def test_a_ledger_of_an_earlier_release_learns_its_files_names(tmp_path: Path) -> None:
+    """Names alike are found among files of before, and batches without a finisher stay whole."""
+    database = open_database(f"sqlite:///{tmp_path / 'old.db'}", tmp_path)
+    ledger = Ledger(database)
+    ledger.migrate()
+    with database.begin() as connection:
+        for statement in (
+            "DROP INDEX retailmart_files_by_name",
+            "ALTER TABLE retailmart_files DROP COLUMN name_hash",
+            "ALTER TABLE retailmart_batches DROP COLUMN finished_by",
+            "DELETE FROM retailmart_migrations WHERE name >= 'm004'",
+            "INSERT INTO retailmart_runs VALUES (1, '', '', '2024-04-01T00:00:00+00:00', 'done',"
+            " NULL, NULL)",
+            "INSERT INTO retailmart_batches VALUES (1, 1, '2024-04-01T00:00:00+00:00', 's', 'done',"
+            " NULL, NULL, 1)",
+            "INSERT INTO retailmart_files (batch_id, path, path_hash, sha256, size, version, state)"
+            " VALUES (1, 'Sales.csv', 'x', 'y', 1, 'v', 'loaded')",
+        ):
+            connection.exec_driver_sql(statement)
+    ledger.migrate()
+    assert [file.path for file in ledger.readable_alike(["sales.CSV.gz"])] == ["Sales.csv"]
+    assert [batch.batch_id for batch in ledger.batches_to_undo(1)] == [1]
+    database.dispose()

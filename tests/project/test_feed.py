@@ -8,6 +8,7 @@ import pytest
 
 from retailmart.project.feed import Action, Feed, read_feed
 from retailmart.project.types import ColumnType
+from retailmart.project.writing import Marks
 
 GOOD = """\
 files: ["till*.csv"]
@@ -113,7 +114,17 @@ def test_patterns_claim_files(tmp_path: Path, pattern: str, path: str, claimed: 
         ('files: ["till*.csv"]\n', "", "1: 'files' is missing"),
         ("month: day", "month: day\nformat: cvs", "10: format: 'cvs' is unknown; did you mean"),
         ("month: day", "month: day\nencoding: utf-9", "10: encoding: 'utf-9' is no encoding; try"),
-        ("month: day", "month: day\ndelimiter: tab", "10: delimiter: String should have at most 1"),
+        (
+            "month: day",
+            "month: day\ndelimiter: tab",
+            "10: delimiter: 'tab' cannot separate cells; one",
+        ),
+        ("month: day", "month: day\ndelimiter: [';', tab]", "10: delimiter: 'tab' cannot separate"),
+        ("month: day", "month: day\ndelimiter: []", "10: delimiter: name at least one"),
+        ("month: day", "month: day\ndelimiter: ';'\nescape: ';'", "11: escape: ';' separates"),
+        ("month: day", "month: day\nquote: '**'", "10: quote: String should have at most 1"),
+        ("month: day", "month: day\nescape: ''", "10: escape: String should have at least 1"),
+        ("month: day", "month: day\nskip_lines: -1", "10: skip_lines: Input should be greater"),
         ("month: day", "month: day\ndelimiter: '\"'", "10: delimiter: '\"' cannot separate cells"),
         ("month: day", "month: day\ndelimitr: ;", "10: unknown key 'delimitr'; did you mean"),
     ],
@@ -236,3 +247,125 @@ def test_a_feed_of_json_keeps_to_json(tmp_path: Path) -> None:
     ]
     _, problems = read(tmp_path, f"{GOOD}nested: keep\n")
     assert problems[0].endswith("nested: is for JSON; add `format: json`, or leave it out")
+
+
+def test_what_is_written_otherwise_is_declared(tmp_path: Path) -> None:
+    """Marks and nulls of the feed hold where a column says nothing; a format may be several."""
+    text = GOOD.replace("id: INT", 'id: {type: INT, thousands: " ", nulls: [none]}')
+    text = text.replace("{type: DATE,", '{type: DATE, format: "%d.%m.%Y",')
+    text += 'decimal: ","\nthousands: "."\ncurrency: [€, EUR]\nparentheses: true\n'
+    text += 'nulls: ["\\\\N", "-"]\n'
+    feed = good(tmp_path, text)
+    number, day, amount, kind, sure = feed.columns
+    assert amount.marks == Marks(",", ".", ("€", "EUR"), True)
+    assert number.marks == Marks(",", " ", ("€", "EUR"), True)
+    assert day.formats == ("%d.%m.%Y",)
+    assert [feed.nulls_of(c) for c in (number, day, kind)] == [("none",), ("\\N", "-"), ("\\N",)]
+    assert (kind.marks, sure.marks) == (Marks(), Marks())
+    feed = good(tmp_path, GOOD.replace("kind: STRING", "kind: {type: STRING, nulls: [n/a]}"))
+    assert feed.nulls_of(feed.columns[3]) == ("n/a",)
+    feed = good(tmp_path, GOOD + 'string_nulls: ["NULL"]\nempty: allowed\nall_refused: fail\n')
+    assert feed.nulls_of(feed.columns[3]) == ("NULL",)
+    assert (feed.takes_empty, feed.fails_all_refused) == (True, True)
+
+
+@pytest.mark.parametrize(
+    ("kind", "more", "default", "sent"),
+    [
+        ("INT", "", "-5", "-5"),
+        ('"DECIMAL(9,2)"', ', decimal: ","', "1.50", "1,50"),
+        ("DATE", ', format: "%m/%d/%Y"', "2024-01-05", "01/05/2024"),
+        ("DATE", "", "2024-01-05", "2024-01-05"),
+        ("TIMESTAMP", "", "2024-01-05T10:00:00+01:00", "2024-01-05T09:00:00Z"),
+        ("BOOLEAN", "", "no", "false"),
+        ("STRING", "", "Main street", "Main street"),
+        ("DOUBLE", "", "1.5", "1.5"),
+    ],
+)
+def test_a_default_is_written_as_senders_do(
+    tmp_path: Path, kind: str, more: str, default: str, sent: str
+) -> None:
+    """A mandatory column with one need not be in a file."""
+    column = f"kind: {{type: {kind}, mandatory: true, default: {default}{more}}}"
+    found = good(tmp_path, GOOD.replace("kind: STRING", column)).columns[3]
+    assert (found.default, found.is_expected) == (sent, False)
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "problem"),
+    [
+        ("kind: STRING", "kind: {type: STRING, format: '%d'}", "6: kind, format: is for DATE and"),
+        (
+            "{type: DATE,",
+            "{type: DATE, format: '%m/%d',",
+            "4: day, format: '%m/%d' needs one %Y or",
+        ),
+        (
+            "{type: DATE,",
+            "{type: DATE, format: '%q%m%Y',",
+            "4: day, format: '%q%m%Y' has %q, which",
+        ),
+        (
+            "{type: DATE,",
+            "{type: DATE, format: '%d%m%Y %H:%M',",
+            "4: day, format: '%d%m%Y %H:%M' t",
+        ),
+        ("{type: DATE,", "{type: DATE, format: '%d%m%Y%',", "4: day, format: '%d%m%Y%' ends with"),
+        ("{type: DATE,", "{type: DATE, format: '%d%d%m%Y',", "4: day, format: '%d%d%m%Y' says a p"),
+        ("kind: STRING", "kind: {type: STRING, decimal: ','}", "6: kind, decimal: is for numbers"),
+        ("kind: STRING", "kind: {type: INT, default: 1.5}", "6: kind, default: Decimal('1.5') is"),
+        (
+            "kind: STRING",
+            "kind: {type: DATE, default: soon}",
+            "6: kind, default: 'soon' is no DATE",
+        ),
+        ("kind: STRING", "kind: {type: INT, default: 3000000000}", "6: kind, default: 3000000000"),
+        ("kind: STRING", "kind: {type: INT, folder: 1, default: 1}", "6: kind, default: a file's"),
+        ("kind: STRING", "kind: {type: BOOLEAN, default: 7}", "6: kind, default: 7 should be true"),
+        (
+            "month: day",
+            "month: day\nthousands: '.'",
+            "10: thousands: '.' stands before the decimals",
+        ),
+        ("month: day", "month: day\ndecimal: x", "10: decimal: 'x' is unknown"),
+        ("month: day", "month: day\ncurrency: '-'", "10: currency: '-' is no sign"),
+        ("month: day", 'month: day\nnulls: ["\\N"]', "10: nulls: "),
+        ("month: day", "month: day\nnulls: [NULL]", "10: nulls: YAML reads a bare null or NULL"),
+        ("month: day", "month: day\nrecords: orders", "10: records: is for JSON; add"),
+        ("month: day", "month: day\nempty: yes", "10: empty: "),
+        ("month: day", "month: day\nall_refused: stop", "10: all_refused: 'stop' is unknown"),
+    ],
+)
+def test_each_mistake_of_writing(tmp_path: Path, old: str, new: str, problem: str) -> None:
+    """Formats, marks, nulls and defaults that cannot be followed are told with their line."""
+    problems = mistakes(tmp_path, old, new)
+    assert len(problems) == 1, problems
+    assert problems[0].startswith(f"feeds/till.yml:{problem}")
+
+
+def test_a_feeds_dialect_is_read(tmp_path: Path) -> None:
+    """One delimiter or several, and how cells are quoted; what is not said is RFC 4180."""
+    told = """
+delimiter: [",", "\\t"]
+quote: "'"
+escape: "\\\\"
+header: false
+skip_lines: 2
+comment: "#"
+max_record_lines: 50
+"""
+    feed = good(tmp_path, GOOD + told)
+    assert (feed.delimiter, feed.delimiters) == (",", (",", "\t"))
+    assert (feed.quote, feed.escape, feed.comment) == ("'", "\\", "#")
+    assert (feed.header, feed.skip_lines, feed.max_record_lines) == (False, 2, 50)
+    plain = good(tmp_path, GOOD)
+    assert (plain.delimiters, plain.quote, plain.escape, plain.header) == ((",",), '"', None, True)
+    assert plain.is_plain
+    assert good(tmp_path, GOOD + "escape: '\"'\n").is_plain
+
+
+def test_json_has_no_dialect(tmp_path: Path) -> None:
+    """What says how cells are written is a mistake where there are none."""
+    _, problems = read(tmp_path, f"{GOOD}format: json\nheader: false\ncomment: '#'\n")
+    assert len(problems) == 2
+    assert all("is for CSV; leave it out" in problem for problem in problems)

@@ -98,6 +98,9 @@ def test_the_query_begins_where_it_stands(tmp_path: Path, text: str, query: str,
         ("key: [_month, id]", "key: [_month, id", ":5: "),
         ("about: totals", "about: a: b", ":1: mapping values are not allowed here"),
         ("about: totals", "publish: false", ":5: 'publish' stands here twice"),
+        ("about: totals", "split_by: id", ":1: split_by: Input should be a valid list"),
+        ("about: totals", "split_by: [id, ID]", ":1: split_by: 'ID' is listed twice"),
+        ("about: totals", 'split_by: [" "]', ":1: split_by: an empty text is not a column"),
         ("rate: 0.010", "rate: [1]", ":6: variables.rate: [1] is neither decimal nor int nor"),
     ],
 )
@@ -150,6 +153,7 @@ def test_the_fingerprint_follows_what_is_computed(
     [
         ("about: totals", "about: other words", True),
         ("SELECT _month, id", "SELECT _month,  id", False),
+        ("about: totals", "split_by: [store_id]", True),
         ("publish: true", "publish: elsewhere", False),
         ("key: [_month, id]", "key: [id, _month]", False),
     ],
@@ -160,6 +164,21 @@ def test_the_fingerprint_follows_the_definition(
     """Query, key, partitions and place of publication count; words about the mart do not."""
     mart, other = good(tmp_path, GOOD), good(tmp_path, GOOD.replace(old, new))
     assert (mart.fingerprint({}) == other.fingerprint({})) is same
+
+
+def test_a_mart_says_how_its_months_can_be_cut(tmp_path: Path) -> None:
+    """`split_by` is read as it is written; without it a month stays whole."""
+    text = GOOD.replace("about: totals", "split_by: [Store_ID, region]")
+    assert good(tmp_path, text).split_by == ("Store_ID", "region")
+    assert good(tmp_path, GOOD).split_by == ()
+
+
+def test_a_full_mart_is_not_cut(tmp_path: Path) -> None:
+    """A mart without months has none that could be cut; the mistake is at its line."""
+    text = "-- refresh: full\n-- split_by: [store_id]\nSELECT 1 AS a\n"
+    assert read(tmp_path, text)[1] == [
+        "marts/totals.sql:2: split_by: cuts a month; it needs refresh: append or months"
+    ]
 
 
 def test_a_name_means_one_table(shop: Shop) -> None:

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import csv
 import io
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from retailmart.engines import CsvShape
 from retailmart.engines.duckdb import DuckDBEngine
 from retailmart.errors import CsvBroken
 from retailmart.project import Feed
@@ -22,12 +22,20 @@ from retailmart.steps.check import (
     ErrorFolder,
     Layout,
     Refusal,
+    check,
     check_content,
     clean,
     read_header,
 )
+from retailmart.steps.discover import Snapshot
+from retailmart.steps.load_part import csv_shape
+from retailmart.steps.quarantine import places_of
 from retailmart.steps.records import Record
 from retailmart.steps.scan import Scan
+from retailmart.steps.staged import here, spans
+from retailmart.storage import Entry, EntryKind
+from tests.amount import tries
+from tests.strict_csv import strict_records
 
 
 def column(name: str, *aliases: str, mandatory: bool = True) -> Column:
@@ -96,8 +104,7 @@ def test_a_header_is_matched(cells: tuple[str, ...], columns: tuple[str, ...]) -
         (("1", "1"), "lacks the columns customer_id, total_cost"),
         (
             ("customer_id;total_cost",),
-            "lacks the columns customer_id, total_cost; it seems to be separated by ;"
-            " (set `delimiter` of the feed)",
+            "lacks the columns customer_id, total_cost",
         ),
         (
             ("customer_id", "total_cost\0"),
@@ -125,7 +132,7 @@ def scratch(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="module")
 def engine(scratch: Path) -> Iterator[DuckDBEngine]:
     """The default engine, which may read the contents."""
-    engine = DuckDBEngine([scratch], scratch / "spill", threads=1)
+    engine = DuckDBEngine([], scratch, threads=1)
     yield engine
     engine.close()
 
@@ -207,10 +214,10 @@ def as_loaded(
 
 
 def cells(engine: DuckDBEngine, file: CheckedFile) -> list[tuple[str, ...]]:
-    delimiter = "," if file.cleaned else file.feed.delimiter
-    shape = CsvShape(len(file.layout.columns), delimiter, file.quoted, file.cleaned)
-    rows = engine.rows(f"SELECT * FROM {engine.numbered_csv(file.readable, shape)} ORDER BY _row")
-    return [tuple(row[:-1]) for row in rows]
+    shape = csv_shape(file)
+    delivered = engine.csv({1: file.readable}, shape, numbered=True)
+    texts = ", ".join(f"c{n}" for n in range(shape.columns))
+    return engine.rows(f"SELECT {texts} FROM {delivered} ORDER BY _row")
 
 
 PIECES = st.sampled_from(
@@ -248,24 +255,179 @@ def tables(draw: st.DrawFn, delimiter: str, width: int) -> str:
     return end.join(rows) + draw(st.sampled_from(["", end]))
 
 
-def by_python(content: bytes, delimiter: str, width: int) -> list[tuple[str, ...]]:
-    """The rows Python's csv finds below the header, those of the right width and whole."""
-    lines = io.StringIO(content.decode("utf-8-sig"), newline="").readlines()
-    found: Sequence[list[str]] = list(csv.reader(lines, delimiter=delimiter))
-    # One line more joins the last record only where its quote is open.
-    more = list(csv.reader([*lines, "x"], delimiter=delimiter))
-    whole = found if len(more) > len(found) else found[:-1]
-    rows = [tuple(cells) for cells in whole if cells]
-    return [cells for cells in rows[1:] if len(cells) == width]
+def by_a_strict_reader(content: bytes, delimiter: str, width: int) -> list[tuple[str, ...]]:
+    """The rows below the header that are sound and of the right width."""
+    found = list(strict_records(content.decode("utf-8-sig"), delimiter))
+    return [r.cells for r in found[1:] if r.cells is not None and len(r.cells) == width]
 
 
-@settings(max_examples=2000, deadline=None, derandomize=True, database=None)
+@settings(max_examples=tries(500, 20_000), deadline=None, derandomize=True, database=None)
 @given(data=st.data(), delimiter=st.sampled_from(",,;|\t"), width=st.integers(1, 3))
-def test_the_engine_reads_what_python_reads(
+def test_the_engine_reads_what_a_strict_reader_reads(
     scratch: Path, engine: DuckDBEngine, data: st.DataObject, delimiter: str, width: int
 ) -> None:
     """Cell by cell and in order; where the two would differ, the file is written anew first."""
     names = ["a", "b", "c"][:width]
     content = f"{delimiter.join(names)}\n{data.draw(tables(delimiter, width))}".encode()
     feed = feed_of(*map(column, names), delimiter=delimiter)
-    assert as_loaded(scratch, engine, content, feed) == by_python(content, delimiter, width)
+    assert as_loaded(scratch, engine, content, feed) == by_a_strict_reader(
+        content, delimiter, width
+    )
+
+
+def read_with_lines(
+    folder: Path, engine: DuckDBEngine, content: str, feed: Feed
+) -> list[tuple[int, tuple[str, ...]]]:
+    """Each row's line and cells as a run would tell and load them."""
+    verdict = checked(folder, content.encode(), feed)
+    assert isinstance(verdict, CheckedFile), verdict
+    rows = cells(engine, verdict)
+    return [(place.line, row) for place, row in zip(places_of(verdict), rows, strict=True)]
+
+
+PAIR = feed_of(column("a"), column("b"))
+DIALECTS = {
+    "preamble": (replace(PAIR, skip_lines=2), "Report of till\n,,\na,b\n1,2\n3,4\n", (4, 5)),
+    "preamble with quotes": (replace(PAIR, skip_lines=1), '"open\na,b\n1,2\n3,4\n', (3, 4)),
+    "preamble and blank lines": (replace(PAIR, skip_lines=2), "x\n\n\na,b\n1,2\n\n3,4\n", (5, 7)),
+    "comments": (replace(PAIR, comment="#"), "# x\na,b\n1,2\n#,#\n3,4\n", (3, 5)),
+    "a sign for comments, and none": (replace(PAIR, comment="--"), "a,b\n1,2\n3,4\n", (2, 3)),
+    "told by sep=": (PAIR, "sep=;\na;b\n1;2\n3;4\n", (3, 4)),
+    "told by quoted sep=": (PAIR, '\ufeff"sep=|"\r\na|b\r\n1|2\r\n3|4\r\n', (3, 4)),
+    "no header": (replace(PAIR, header=False), "1,2\n3,4\n", (1, 2)),
+    "no header, BOM": (replace(PAIR, header=False), "\ufeff1,2\n3,4\n", (1, 2)),
+    "no header, odd": (replace(PAIR, header=False), '\n1,2\n\n"3","4"\n', (2, 4)),
+    "no header, preamble": (
+        replace(PAIR, header=False, skip_lines=1),
+        "till 7\n1,2\n3,4\n",
+        (2, 3),
+    ),
+    "second delimiter": (replace(PAIR, delimiters=(",", "\t")), "a\tb\n1\t2\n3\t4\n", (2, 3)),
+    "second delimiter, no header": (
+        replace(PAIR, delimiters=(",", ";"), header=False),
+        "1;2\n3;4\n",
+        (1, 2),
+    ),
+    "other quotes": (replace(PAIR, quote="'"), "a,b\n'1',2\n3,'4'\n", (2, 3)),
+    "escapes": (replace(PAIR, escape="\\"), 'a,b\n"1",2\n\\3,"4"\n', (2, 3)),
+    "other quotes that are none": (replace(PAIR, quote="'"), "a,b\n1,2\n3,4\n", (2, 3)),
+    "no quotes at all": (replace(PAIR, quote=""), "a,b\n1,2\n3,4\n", (2, 3)),
+}
+
+
+@pytest.mark.parametrize("case", DIALECTS.values(), ids=DIALECTS.keys())
+def test_a_feeds_dialect_is_read(
+    scratch: Path, engine: DuckDBEngine, case: tuple[Feed, str, tuple[int, int]]
+) -> None:
+    """The same two rows, however the feed's files are written, each with its line in the file."""
+    feed, content, lines = case
+    found = read_with_lines(scratch, engine, content, feed)
+    assert found == [(lines[0], ("1", "2")), (lines[1], ("3", "4"))]
+
+
+def test_quotes_are_text_where_the_feed_has_none(scratch: Path, engine: DuckDBEngine) -> None:
+    """With `quote: ""` or another sign, a double quote never opens anything."""
+    for feed in (replace(PAIR, quote=""), replace(PAIR, quote="'")):
+        rows = read_with_lines(scratch, engine, 'a,b\n"1,2"\n"3,4\n', feed)
+        assert rows == [(2, ('"1', '2"')), (3, ('"3', "4"))]
+
+
+@pytest.mark.parametrize("name", ["preamble", "told by sep=", "no header", "second delimiter"])
+def test_a_regular_file_of_any_dialect_is_cut_into_parts(
+    scratch: Path, engine: DuckDBEngine, name: str
+) -> None:
+    """Each part gives its own rows, and their lines are those of the whole file."""
+    feed, content, lines = DIALECTS[name]
+    whole = checked(scratch, content.encode(), feed)
+    assert isinstance(whole, CheckedFile)
+    assert not whole.cleaned
+    at = content.encode().index(b"3")
+    found = []
+    for span in spans(replace(whole, cuts=((at, lines[1] - 1),)), lambda _size: 2):
+        assert span is not None
+        part = here(whole.part(span), scratch, engine)
+        rows = cells(engine, part)
+        assert len(rows) == part.records == 1
+        found += [(p.line, row) for p, row in zip(places_of(part), rows, strict=True)]
+    assert found == [(lines[0], ("1", "2")), (lines[1], ("3", "4"))]
+
+
+def test_a_sheet_of_repaired_rows_is_plain_whatever_the_feed_says(
+    scratch: Path, engine: DuckDBEngine
+) -> None:
+    """It has a header and no preamble, which the feed's own files need not have."""
+    feed = replace(PAIR, header=False, skip_lines=3, quote="'", delimiters=(";", ","), comment="1")
+    verdict = checked(scratch, b'_origin,a,b\n1#2,"x",y\n', feed)
+    assert isinstance(verdict, CheckedFile)
+    assert verdict.layout.is_replay
+    assert cells(engine, verdict) == [("1#2", "x", "y")]
+
+
+MANY = feed_of(column("day"), column("store"), column("total"))
+
+
+@pytest.mark.parametrize(
+    ("content", "words"),
+    [
+        ("day;store;total\n1;2;3\n", 'separated by ; (set `delimiter: ";"` in feeds/things.yml)'),
+        ("day\tstore\ttotal\n1\t2\t3\n", r'separated by tabs (set `delimiter: "\t"`'),
+        ('"day"|"store"|"total"\n1|2|3\n', "separated by |"),
+        ("2024-01-05,7,9.50\n2024-01-06,7,9.50\n", "seems to be a row (set `header: false`"),
+        ("Report\n\nday,store,total\n1,2,3\n", "seems to be line 3 (set `skip_lines: 2`"),
+        ("shop,till\n1,2\n", "lacks the columns day, store, total"),
+    ],
+)
+def test_a_refused_file_names_the_likely_cause(scratch: Path, content: str, words: str) -> None:
+    """What is wrong with the whole file is said, with the setting that cures it."""
+    verdict = checked(scratch, content.encode(), MANY)
+    assert isinstance(verdict, Refusal)
+    assert words in verdict.message
+    assert "did you mean" not in verdict.message
+
+
+@pytest.mark.parametrize(
+    ("content", "words"),
+    [
+        (
+            "Day,STORE,total\n1,2,3\n",
+            "begins with a header, which feeds/things.yml says it has not",
+        ),
+        ("1;2;3\n4;5;6\n", 'seems to be separated by ; (set `delimiter: ";"`'),
+    ],
+)
+def test_a_file_that_is_not_without_a_header_is_refused(
+    scratch: Path, content: str, words: str
+) -> None:
+    """A header is never loaded as a row, and a line that is not cut at all is no row."""
+    verdict = checked(scratch, content.encode(), replace(MANY, header=False))
+    assert isinstance(verdict, Refusal)
+    assert words in verdict.message
+
+
+@pytest.mark.parametrize(
+    ("path", "pattern", "expected"),
+    [
+        ("sales_1.txt", "sales*.txt", "csv"),
+        ("a/sales_1.TSV.gz", "sales*", "csv"),
+        ("sales_1.dat", "sales*.dat", "csv"),
+        ("notes.txt", "sales*.txt", ErrorFolder.WRONG_TYPE),
+        ("notes.csv", "sales*.txt", ErrorFolder.UNKNOWN),
+        ("sales.xml", "sales*", ErrorFolder.WRONG_TYPE),
+    ],
+)
+def test_other_endings_are_csv_where_a_feed_claims_them(
+    scratch: Path, path: str, pattern: str, expected: str | ErrorFolder
+) -> None:
+    """A text that no feed claims is no CSV of anybody's."""
+    content = b"a,b\n1,2\n"
+    copy = scratch / "landed.csv"
+    copy.write_bytes(content)
+    scan = Scan()
+    scan.feed(content)
+    entry = Entry(path, path, EntryKind.FILE, len(content), 0, "1")
+    shot = Snapshot(entry, "0", copy, scan)
+    found = check(shot, [replace(PAIR, files=(pattern,))])
+    if isinstance(found, Refusal):
+        assert found.folder is expected
+    else:
+        assert found.feed.format == expected

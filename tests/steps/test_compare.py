@@ -24,7 +24,7 @@ def engine(tmp_path_factory: pytest.TempPathFactory) -> Iterator[DuckDBEngine]:
 
 def side(engine: DuckDBEngine, name: str, query: str) -> Side:
     """A query's rows as a side."""
-    return Side(name, f"({query})", engine.fields(query))
+    return Side(name, engine.query(query))
 
 
 def compared(

@@ -6,6 +6,7 @@ import gzip
 import os
 from hashlib import sha256
 from pathlib import Path
+from uuid import UUID
 
 import pytest
 
@@ -150,12 +151,16 @@ def test_a_file_taken_back_is_no_refusal(landing: Path, tmp_path: Path) -> None:
     assert [shot.entry.path for shot in snapshot(store, ready, tmp_path / "scratch")] == ["c.csv"]
 
 
-def test_a_full_disk_is_not_the_files_fault(landing: Path, tmp_path: Path) -> None:
+def test_a_full_disk_is_not_the_files_fault(
+    landing: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Where the copy can't be written the run fails; a good file must not be refused for it."""
     put(landing, "a.csv")
     scratch = tmp_path / "scratch"
     scratch.mkdir()
-    (scratch / "0.part").symlink_to("/dev/full")
+    name = UUID(int=0)
+    monkeypatch.setattr("retailmart.steps.discover.uuid.uuid4", lambda: name)
+    (scratch / f"{name.hex}.part").symlink_to("/dev/full")
     with pytest.raises(OSError, match="No space left"):
         snapshots(landing, scratch)
 

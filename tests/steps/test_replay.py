@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import csv
 import io
-import os
 import random
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
@@ -29,12 +28,13 @@ from retailmart.steps.quarantine import (
 )
 from retailmart.steps.replay import export
 from retailmart.tables import DataFile, Field, TableChange
+from tests.amount import tries
 from tests.conftest import HEADER, Shop, sale
 
 BAD = sale(2, day="2024-02-31", price="5.00")
 GOOD = sale(2, day="2024-02-28", price="5.00")
 COLUMNS = HEADER.split(",")
-_STORIES = int(os.environ.get("RETAILMART_TEST_STORIES", "2"))
+_STORIES = tries(2, 50)
 
 
 def items(shop: Shop) -> list[Item]:
@@ -96,10 +96,9 @@ def raw(shop: Shop, columns: str = "*") -> list[tuple[Any, ...]]:
     lake = shop.open().lake
     state = lake.state("raw/sales")
     assert state is not None
-    engine = DuckDBEngine([lake.place.workspace], shop.folder / ".retailmart", fetch=lake.fetch)
-    engine.define("raw", state)
+    engine = DuckDBEngine([lake.place], shop.folder / ".retailmart")
     try:
-        return sorted(engine.rows(f"SELECT {columns} FROM raw"), key=repr)
+        return sorted(engine.rows(f"SELECT {columns} FROM {engine.define(state)}"), key=repr)
     finally:
         engine.close()
 
@@ -597,11 +596,11 @@ def _forget_columns(lake: Lake, scratch: Path, batch_id: int) -> None:
     state = lake.state(table)
     assert state is not None
     old: tuple[Field, ...] = REFUSED_FIELDS[:-2]
-    engine = DuckDBEngine([lake.place.workspace], scratch)
-    engine.define("now", state)
+    engine = DuckDBEngine([lake.place], scratch)
     columns = ", ".join(f'"{field.name}"' for field in old)
     prefix = lake.prefix(batch_id)
-    written = engine.write(f"SELECT {columns} FROM now", lake.folder(table), prefix, ())
+    query = f"SELECT {columns} FROM {engine.define(state)}"
+    written = engine.write(query, lake.folder(table), prefix, ())
     engine.close()
     files: tuple[DataFile, ...] = written.files
     gone = tuple(file.path for file in state.files)

@@ -18,10 +18,11 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from retailmart.database import open_database
-from retailmart.engines import Engine
+from retailmart.engines import Engine, Relation
 from retailmart.engines.duckdb import DuckDBEngine
 from retailmart.errors import RetailmartError
 from retailmart.lake import Lake, place_of
+from retailmart.lake.places import LocalPlace
 from retailmart.ledger.values import SourceRecord
 from retailmart.project.table import Reading, Table
 from retailmart.steps.sources import LoadedTable, Sources, load_table, look
@@ -51,6 +52,7 @@ class Room:
     table: Table = _WHOLE
     record: SourceRecord | None = None
     batches: Iterator[int] = field(default_factory=lambda: count(1))
+    relations: dict[str, Relation] = field(default_factory=dict)
 
     def load(self, day: date = _DAY, *, kept: bool = True) -> LoadedTable:
         """One batch. Without `kept`, nobody hears of it, as after a crash."""
@@ -66,12 +68,15 @@ class Room:
             if loaded.change:
                 self.lake.commit(loaded.change, batch_id)
             self.record = loaded.record
-            loaded.define(self.engine)
+            self.relations = loaded.relations(self.engine)
         return loaded
 
     def seen(self) -> list[tuple[Any, ...]]:
         """What marts see."""
-        rows = self.engine.rows("SELECT item_id, name, price, changed FROM item ORDER BY item_id")
+        item = self.relations["item"]
+        rows = self.engine.rows(
+            f"SELECT item_id, name, price, changed FROM {item} ORDER BY item_id"
+        )
         return [(key, name, float(price), at) for key, name, price, at in rows]
 
     def there(self) -> list[tuple[Any, ...]]:
@@ -82,7 +87,8 @@ class Room:
     def versions(self) -> list[tuple[Any, ...]]:
         """The versions of all items."""
         return self.engine.rows(
-            "SELECT item_id, name, _valid_from, _valid_to FROM item_history ORDER BY ALL"
+            "SELECT item_id, name, _valid_from, _valid_to"
+            f" FROM {self.relations['item_history']} ORDER BY ALL"
         )
 
     def fill(self, rows: int) -> None:
@@ -96,7 +102,7 @@ def room(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Room]:
     """An empty table of items."""
     folder = tmp_path / "lake"
     folder.mkdir()
-    engine = DuckDBEngine([folder], tmp_path)
+    engine = DuckDBEngine([LocalPlace(folder)], tmp_path)
     lake = Lake(place_of(LocalFolder(folder), tmp_path / "workspace"))
     if request.param == "mysql":
         database: Database = request.getfixturevalue("database")
@@ -239,7 +245,8 @@ def test_a_new_column_at_the_source_is_taken(room: Room) -> None:
     room.execute("UPDATE item SET note = 'n' WHERE item_id = 1")
     room.execute("INSERT INTO item VALUES (6, 'six', 6, 6, 'm')")
     room.load()
-    notes = room.engine.rows("SELECT item_id, note FROM item ORDER BY item_id")
+    item = room.relations["item"]
+    notes = room.engine.rows(f"SELECT item_id, note FROM {item} ORDER BY item_id")
     assert notes == [(1, "n"), (2, None), (3, None), (4, None), (5, None), (6, "m")]
 
 
@@ -331,7 +338,7 @@ def test_a_day_shows_what_the_last_run_until_then_saw(
     for key, known in expected.items():
         for at in known:
             rows = room.engine.rows(
-                f"SELECT name FROM item_history WHERE item_id = {key}"
+                f"SELECT name FROM {room.relations['item_history']} WHERE item_id = {key}"
                 f" AND _valid_from <= DATE '{at}' AND _valid_to > DATE '{at}'"
             )
             assert [name for (name,) in rows] == ([known[at]] if known[at] is not None else [])
@@ -348,7 +355,8 @@ def test_a_new_column_keeps_the_versions_so_far(room: Room) -> None:
     room.execute("UPDATE item SET note = 'n' WHERE item_id = 2")
     room.load(date(2024, 3, 1))
     rows = room.engine.rows(
-        "SELECT item_id, name, note, _valid_from FROM item_history ORDER BY ALL"
+        "SELECT item_id, name, note, _valid_from"
+        f" FROM {room.relations['item_history']} ORDER BY ALL"
     )
     assert rows == [
         (1, "a", None, _EVER),
@@ -384,5 +392,6 @@ def test_a_wider_type_at_the_source_is_taken_and_a_narrower_one_kept_wide(room: 
         )
         room.execute(f"INSERT INTO item VALUES (1, {value})")
         room.load(date(2024, 1, day))
-    rows = room.engine.rows("SELECT n FROM item_history ORDER BY _valid_from")
+    versions = room.relations["item_history"]
+    rows = room.engine.rows(f"SELECT n FROM {versions} ORDER BY _valid_from")
     assert [str(n) for (n,) in rows] == ["7.00", "7.25", "8.00"]

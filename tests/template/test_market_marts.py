@@ -356,6 +356,17 @@ def test_users_and_tasks_told_again_are_replaced(shop: Shop) -> None:
     assert statuses == ["FAILED", "COMPLETED"]
 
 
+def test_of_two_rows_of_a_user_all_marts_show_the_same(shop: Shop) -> None:
+    """One file may tell a user twice: the order of all values decides, in each mart the same."""
+    other = {**USER, "Outstanding Amount": 1, "Loyalty Points": 5}
+    drop_users(shop, "market1/users_1.json", {**USER, "Outstanding Amount": 2}, other)
+    drop_orders(shop, "market1/orders_1.csv", ORDER)
+    shop.drop("market1/deliveries_1.csv", as_csv([task("1", "1")]))
+    shop.run()
+    (user,), (shown,) = mart(shop, "market_users"), mart(shop, "market_deliveries")
+    assert (user["loyalty_points"], shown["user_loyalty_points"]) == (5, 5)
+
+
 @pytest.mark.every_backend
 def test_every_mart_is_in_the_database_under_its_key(shop: Shop) -> None:
     """Keys that differ by case or are unknown are keys of their own, and none is empty."""

@@ -297,6 +297,39 @@ def test_averages_are_half_up_to_the_cent(shop: Shop) -> None:
     assert found == [Decimal(average) for _, average in cases]
 
 
+def test_ratios_are_half_up_to_four_digits(shop: Shop) -> None:
+    """In decimals: half of the last digit goes up, in each mart that tells how full a place is."""
+    webshop = Webshop(own_capacity=False)
+    for place in range(1, 200):
+        webshop.location(place, 20_000)
+        webshop.slot(1, place, place)
+    webshop.write(shop)
+    shop.run()
+    unit = Decimal("0.0001")
+    wanted = [(Decimal(n) / 20_000).quantize(unit, "ROUND_HALF_UP") for n in range(1, 200)]
+    for name in ("inventory_analytics", "warehouse_utilization"):
+        found = {row["location_id"]: row["utilization"] for row in mart(shop, name)}
+        assert [found[place] for place in range(1, 200)] == wanted, name
+
+
+def test_the_largest_values_of_columns_overflow_in_no_mart(shop: Shop) -> None:
+    """Whole numbers of 64 bits and amounts of 18 digits are computed with, not only stored."""
+    webshop = Webshop(own_capacity=False)
+    webshop.product(1, 2**31 - 1)
+    webshop.location(1, 1)
+    webshop.location(2, 2**31 - 1)
+    for place in (1, 2):
+        webshop.slot(1, place, 2**31 - 1)
+    webshop.order(1, AS_OF, "9999999999.99", items={1: 2**31 - 1})
+    webshop.order(1, AS_OF, "9999999999.99", items={1: 2**31 - 1})
+    webshop.write(shop)
+    shop.run()
+    found = {row["location_id"]: row["utilization"] for row in mart(shop, "warehouse_utilization")}
+    assert found == {1: Decimal("2147483647.0000"), 2: Decimal("1.0000")}
+    assert one(shop, "order_analytics")["total_spent"] == Decimal("19999999999.98")
+    assert one(shop, "inventory_turnover")["turnover"] == Decimal("2.0000")
+
+
 def test_turnover_looks_at_the_window_alone(shop: Shop) -> None:
     """What was sold 30 days ago to the second is out, what is dated into the future too."""
     webshop = Webshop()

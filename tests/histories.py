@@ -1,0 +1,295 @@
+"""Random lives of a shop, and what a judge that knows nothing of the product makes of them.
+
+A life is deliveries, corrections, copies, changed tables and runs that are undone. The model keeps
+what each run that still stands brought, and the shop's own database as it was by then.
+"""
+
+from __future__ import annotations
+
+import json
+import random
+import re
+import shutil
+import sqlite3
+import subprocess
+import sys
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from contextlib import closing, suppress
+from dataclasses import dataclass, field
+from datetime import datetime, timedelta
+from functools import lru_cache
+from pathlib import Path
+
+from retailmart import MartNotBuilt, OpenProject, RetailmartError, open_project
+from tests.conftest import AS_OF, HEADER, Shop, sale
+from tests.digests import digests
+from tests.judge import COLUMNS, PUBLISHED, expected_marts, in_cents
+from tests.judge_shop import market_marts, webshop_marts
+from tests.template.looking import differences
+from tests.template.test_webshop_marts import random_webshop
+
+Files = tuple[tuple[str, str], ...]
+_ORDERS = (
+    "Order ID,Order Status,Category Name,SKU,Quantity,Unit Price,Total Price,Order Total,Sub Total,"
+    "Payment Method,Currency Symbol,Customer ID,Merchant ID,Distance (in km),Order Time,Pickup Time"
+    ",Delivery Time"
+)
+_NAMES = (
+    *("sales_a.csv", "sales_b.csv", "north/sales_a.csv", "sales_c.csv"),
+    *("market1/orders_a.csv", "market1/orders_b.csv", "market2/orders_a.csv"),
+    *("market1/users.json", "market1/users_b.json", "market1/deliveries_a.csv"),
+    "market1/deliveries_b.csv",
+)
+
+
+@dataclass(frozen=True)
+class Lived:
+    """A run that stands: what it brought, and what it saw. `before` are the digests before it."""
+
+    run_id: int
+    files: Files
+    database: Path
+    as_of: datetime
+    before: dict[str, str] | None
+
+
+class OneProject(Shop):
+    """A shop whose project is read once: nobody changes its files."""
+
+    def open(self) -> OpenProject:
+        return _opened(self.folder)
+
+
+@lru_cache(maxsize=1)
+def _opened(folder: Path) -> OpenProject:
+    return open_project(folder)
+
+
+@dataclass
+class Life:
+    """One shop and its model; `story` is what has happened, for messages."""
+
+    shop: Shop
+    chance: random.Random
+    folder: Path
+    standing: list[Lived] = field(default_factory=list)
+    as_of: datetime = AS_OF
+    kills: bool = False
+    contents: dict[str, list[str]] = field(default_factory=dict)
+    story: list[str] = field(default_factory=list)
+
+    def begin(self, seed: int) -> None:
+        """Tables for every mart of the template."""
+        random_webshop(seed).write(self.shop)
+        (self.shop.folder / "landing" / "sales_1.csv").unlink()
+
+    def goes_on(self) -> None:
+        """Something happens; afterwards everything is as the judge says."""
+        act = self.chance.random()
+        if self.standing and act < 0.3:
+            self.undo(self.standing[-1])
+        elif self.standing and act < 0.45:
+            self.undo(self.chance.choice(self.standing))
+        else:
+            self.run()
+        self.assert_as_judged()
+
+    def run(self) -> None:
+        """Files and changed tables, and the run that takes them in."""
+        before = digests(self.shop) if self.standing else None
+        files = dict(self._delivery() for _ in range(self.chance.randint(1, 3)))
+        for path, text in files.items():
+            self.shop.drop(path, text)
+        if self.chance.random() < 0.4:
+            self._change_a_table()
+        self.as_of += timedelta(days=self.chance.choice((0, 0, 1, 9)))
+        self._is_killed("run", "--as-of", self.as_of.isoformat())
+        report = self.shop.run(self.as_of)
+        # Where there was nothing left to do, the run that was killed had done all of it.
+        run_id = report.run_id if report.batches else report.run_id - 1
+        self.story.append(f"run {run_id}: {', '.join(files)}")
+        database = self.folder / f"shop_{run_id}.db"
+        shutil.copy(self.shop.folder / "shop.db", database)
+        lived = Lived(run_id, tuple(files.items()), database, self.as_of, before)
+        self.standing.append(lived)
+
+    def undo(self, lived: Lived) -> None:
+        """Take a run back; where others must go first, those."""
+        newest = lived is self.standing[-1]
+        self.story.append(f"undo {lived.run_id}")
+        self._is_killed("undo", str(lived.run_id))
+        if first := self._refused(lived.run_id):
+            for run_id in (*first, lived.run_id):
+                self.story.append(f"undo {run_id}")
+                self.shop.open().undo(run_id)
+                self._forget(run_id)
+            return
+        self._forget(lived.run_id)
+        if newest and lived.before is not None:
+            after = digests(self.shop)
+            names = {*after, *lived.before}
+            unlike = sorted(n for n in names if after.get(n) != lived.before.get(n))
+            assert not unlike, f"{self.story}: not as before the run: {unlike}"
+
+    def _refused(self, run_id: int) -> list[int]:
+        """The runs that must be undone first; none where it was undone."""
+        try:
+            self.shop.open().undo(run_id)
+        except RetailmartError as error:
+            first = [int(run) for run in re.findall(r"retailmart undo (\d+)", error.hint or "")]
+            if not first or run_id == self.standing[-1].run_id:
+                raise AssertionError(f"{self.story}: {error}") from error
+            return first
+        return []
+
+    def _is_killed(self, *words: str) -> None:
+        """The same command in a process of its own, killed at some moment; then it comes again."""
+        if not self.kills or self.chance.random() < 0.5:
+            return
+        command = [sys.executable, "-m", "retailmart", *words, "--project", str(self.shop.folder)]
+        with subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as one:
+            with suppress(subprocess.TimeoutExpired):
+                one.wait(self.chance.uniform(0.4, 4.0))
+            one.kill()
+        self.story.append(f"killed: {words[0]}")
+
+    def _forget(self, run_id: int) -> None:
+        """What was before a later run is no longer what is there without it."""
+        self.standing = [
+            one
+            if one.run_id < run_id
+            else Lived(one.run_id, one.files, one.database, one.as_of, None)
+            for one in self.standing
+            if one.run_id != run_id
+        ]
+
+    def assert_as_judged(self) -> None:
+        """Every mart of the template, and the published ones in the database."""
+        if not self.standing:
+            return
+        last = self.standing[-1]
+        counted = self._written(_counted(self.standing))
+        sales = [path for path in counted if path.name.startswith("sales")]
+        expected = expected_marts(sales, last.database, last.as_of)
+        for mart, columns in COLUMNS.items():
+            listed = ", ".join(columns)
+            try:
+                found = Counter(self.shop.mart(mart, listed))
+            except MartNotBuilt:
+                found = Counter()
+            assert found == expected[mart], f"{self.story}: {mart}"
+            if mart in PUBLISHED and found:
+                shown = in_cents(mart, self.shop.published(mart, listed))
+                assert shown == in_cents(mart, expected[mart].elements()), f"{self.story}: {mart}"
+        root = self.folder / "counted"
+        others = [path.relative_to(root).as_posix() for path in counted if path not in sales]
+        judged = webshop_marts(last.database, last.as_of) | market_marts(root, others)
+        for mart, rows in judged.items():
+            with suppress(MartNotBuilt):
+                told = differences(self.shop, {mart: rows})
+                assert not told, f"{self.story}: {told[:3]}"
+                continue
+            assert not rows, f"{self.story}: {mart} is not built"
+
+    def _written(self, counted: Sequence[tuple[str, str]]) -> list[Path]:
+        """Files for the judge, in the order in which they count."""
+        root = self.folder / "counted"
+        shutil.rmtree(root, ignore_errors=True)
+        paths = []
+        for number, (path, text) in enumerate(counted):
+            market, _, name = path.rpartition("/")
+            kind, _, ending = name.partition(".")
+            target = root / market / f"{kind}_{number}.{ending}"
+            target.parent.mkdir(parents=True, exist_ok=True)
+            target.write_text(text, encoding="utf-8")
+            paths.append(target)
+        return paths
+
+    # what comes
+
+    def _delivery(self) -> tuple[str, str]:
+        """A name, and a content that is new or came before: under it or another one."""
+        path = self.chance.choice(_NAMES)
+        kind = path.rpartition("/")[2].partition("_")[0].partition(".")[0]
+        known = self.contents.setdefault(kind, [])
+        if not known or self.chance.random() < 0.7:
+            known.append("\n".join(getattr(self, f"_{kind}")()) + "\n")
+        return path, self.chance.choice(known[-3:])
+
+    def _sales(self) -> Iterator[str]:
+        yield HEADER
+        for _ in range(self.chance.randint(1, 5)):
+            yield sale(
+                self.chance.choice((1, 2, 3, 10, 11)),
+                self.chance.choice((1, 2, 7)),
+                self.chance.choice(("2024-01-31", "2024-02-29", "2024-03-31", "2023-12-31")),
+                self.chance.choice((1, 2, 3, 55)),
+                self.chance.choice(("10.50", "0.01", "33.35", "10.50")),
+            )
+        if self.chance.random() < 0.3:
+            yield ",1,tea,2024-01-15,1,10.00,1,10.00"
+
+    def _orders(self) -> Iterator[str]:
+        yield _ORDERS
+        for number in self.chance.sample(range(1, 6), self.chance.randint(1, 3)):
+            total = self.chance.choice(("10.00", "20.50", "0.05"))
+            status = self.chance.choice(("COMPLETED", "COMPLETED", "ORDERED", "CANCELLED"))
+            for line in range(self.chance.randint(1, 2)):
+                yield (
+                    f"{number},{status},Food,S{line},1,{line + 1}.00,{line + 1}.00,{total},{total},"
+                    f"{self.chance.choice(('Card', 'Cash'))},KSh,{self.chance.randint(1, 3)},5,1.5,"
+                    f"2024-01-0{number}T10:00:00Z,-,2024-01-0{number}T1{line + 1}:30:00Z"
+                )
+
+    def _users(self) -> Iterator[str]:
+        numbers = self.chance.sample(range(1, 5), self.chance.randint(1, 3))
+        points = self.chance.randint(1, 9)
+        yield json.dumps([{"Customer ID": n, "Loyalty Points": points + n} for n in numbers])
+
+    def _deliveries(self) -> Iterator[str]:
+        yield "Task_ID,Order_ID,Task_Type,Rating"
+        for number in self.chance.sample(range(1, 5), self.chance.randint(1, 3)):
+            order = self.chance.randint(1, 6)
+            yield f"t{number},YR-{order}\\,0,PICKUP,{self.chance.randint(1, 5)}".replace("\\,0", "")
+
+    def _change_a_table(self) -> None:
+        """A customer whose key comes late, goods that move, an order that is cancelled."""
+        with closing(sqlite3.connect(self.shop.folder / "shop.db")) as shop, shop:
+            [(last,)] = shop.execute("SELECT max(customer_id) FROM customer")
+            statement = self.chance.choice(
+                (
+                    f"INSERT INTO customer VALUES ({last + 1}, 'Late{last}', 'L', 'r', '6', '9',"
+                    " '2020-01-01')",
+                    f"UPDATE product_inventory SET quantity = {self.chance.randint(0, 90)}"
+                    f" WHERE inventory_id = {self.chance.randint(1, 30)}",
+                    "UPDATE orders SET status = 'cancelled'"
+                    f" WHERE order_id = {self.chance.randint(1, 120)}",
+                )
+            )
+            shop.execute(statement)
+        self.story.append(statement)
+
+
+def _counted(runs: Sequence[Lived]) -> list[tuple[str, str]]:
+    """The contents that count after some runs, oldest first, each under the name it counts by.
+
+    A name stands for its newest content; a content counts once, from its first delivery on, as long
+    as any name stands for it. Folders tell the markets' files apart, and feeds theirs.
+    """
+    names: dict[str, tuple[str, str]] = {}
+    order: dict[tuple[str, str], str] = {}
+    for run in runs:
+        arrived = sorted(run.files)
+        names |= {path: (_kind(path), text) for path, text in arrived}
+        order = {content: path for content, path in order.items() if content in names.values()}
+        for path, text in arrived:
+            order.setdefault((_kind(path), text), path)
+    return [(path, text) for (_, text), path in order.items()]
+
+
+def _kind(path: str) -> str:
+    """The feed, and the market where a folder tells it."""
+    folder, _, name = path.rpartition("/")
+    market = folder if folder.startswith("market") else ""
+    return f"{market}/{name.partition('_')[0].partition('.')[0]}"

@@ -1,0 +1,100 @@
+"""What others did to our files and tables is healed by the next run, or told with a fix."""
+
+from __future__ import annotations
+
+import pytest
+from deltalake import DeltaTable
+
+from retailmart import RetailmartError
+from tests.conftest import Called, Shop, sale
+
+_MONTHLY = "customer_monthly_purchase"
+
+
+def shown(shop: Shop, table: str) -> bool:
+    """Whether the database shows just what the mart holds."""
+    columns = {
+        _MONTHLY: "customer_id, first_name, year, month, CAST(monthly_total * 100 AS INTEGER)",
+        "declining_customers": "customer_id, first_name, CAST(change * 100 AS INTEGER)",
+    }[table]
+    return shop.published(table, columns) == sorted(shop.mart(table, columns))
+
+
+def deliver(shop: Shop, number: int) -> None:
+    """Another file of the months that have some already."""
+    days = ("2024-01-20", "2024-02-20", "2024-03-20")
+    rows = [sale(number, day=day, price=f"{9 - n}.00") for n, day in enumerate(days)]
+    shop.sales(f"sales_{number}.csv", rows)
+
+
+@pytest.mark.parametrize("compacted", [False, True])
+def test_old_versions_that_somebody_vacuumed_are_not_needed(shop: Shop, compacted: bool) -> None:
+    """The files of the versions that the database shows are gone: it is published all the same."""
+    for number in (1, 2):
+        deliver(shop, number)
+        shop.run()
+    deliver(shop, 3)
+    # The database must be behind: what it shows is what the vacuum takes.
+    marts = shop.folder / "marts"
+    texts = {name: (marts / f"{name}.sql").read_text() for name in (_MONTHLY,)}
+    for name, text in texts.items():
+        (marts / f"{name}.sql").write_text(text.replace("publish: true", "publish: false"))
+    shop.run()
+    for name, text in texts.items():
+        (marts / f"{name}.sql").write_text(text)
+    lake = shop.open().lake
+    for table in lake.place.tables():
+        handle = DeltaTable(lake.place.address(table))
+        if compacted:
+            handle.optimize.compact()
+        handle.vacuum(retention_hours=0, dry_run=False, enforce_retention_duration=False)
+    with shop.open().ledger() as ledger:
+        version = ledger.marts()[_MONTHLY].published_version
+    known = lake.state(f"marts/{_MONTHLY}", version)
+    assert known is not None
+    assert not lake.has_files(f"marts/{_MONTHLY}", known)
+    deliver(shop, 4)
+    shop.run()
+    assert shown(shop, _MONTHLY)
+    assert shown(shop, "declining_customers")
+    shop.open().undo(4)
+    assert shown(shop, _MONTHLY)
+
+
+@pytest.mark.parametrize(
+    "statement",
+    [
+        "UPDATE {} SET first_name = 'Zoe'",
+        "UPDATE {} SET customer_id = customer_id + 100 WHERE customer_id = 1",
+        "DELETE FROM {} WHERE customer_id = 1",
+        "UPDATE {} SET year = 'soon' WHERE customer_id = 1",
+    ],
+)
+def test_a_published_table_that_was_edited_is_healed(shop: Shop, statement: str) -> None:
+    """In the months that a run writes, the database ends with the mart's very rows."""
+    deliver(shop, 1)
+    deliver(shop, 2)
+    shop.run()
+    for table in (_MONTHLY, "declining_customers"):
+        if "year" not in statement or table == _MONTHLY:
+            shop.backend.execute(statement.format(table))
+    deliver(shop, 3)
+    shop.run()
+    assert shown(shop, _MONTHLY)
+    assert shown(shop, "declining_customers")
+
+
+def test_an_older_program_leaves_a_newer_ledger_alone(shop: Shop, called: Called) -> None:
+    """It says so in a sentence, in every command that opens the ledger."""
+    deliver(shop, 1)
+    shop.run()
+    shop.backend.execute(
+        "INSERT INTO retailmart_migrations VALUES ('m999_of_tomorrow', '2030-01-01')"
+    )
+    for words in (("run",), ("status",), ("undo", "1")):
+        done = called(shop.folder, *words)
+        assert done.returncode == 1
+        assert "changed by a newer retailmart than this one" in done.stderr
+        assert "Traceback" not in done.stderr
+    with pytest.raises(RetailmartError, match="m999_of_tomorrow"):
+        shop.run()
