@@ -1,8 +1,10 @@
 # make run    a sample shop in ./demo, run once: the shortest way to see it work
 # make test   everything that must hold, lint and types included
-# make test-spark  the tests of the Spark engine alone, SPARK=3.5 for what older clusters run
+# make test-all  the same with all that is generated: days, files, kills by the thousand (hours)
+# make test-spark  the tests of the Spark engine alone (not of the clusters that tests start), SPARK=3.5
+#                  for what older clusters run
 # make chaos  the fault campaign: kills, power cuts, broken stores and databases (CHAOS=--small)
-# make bench  the speed figures, as ratios (BENCH=--small for a minute's version)
+# make bench  the speed figures, as ratios (BENCH=--small for some minutes' version)
 
 PYTHON ?= python3
 DEMO ?= demo
@@ -10,10 +12,14 @@ BENCH ?= --out bench/results.md
 
 CHAOS ?= --out docs/reliability.md
 
+# A file's tests share what they build, so one worker takes all of them. Where most are generated,
+# that would leave the other worker without work for hours.
+DIST = loadfile
+
 SPARK ?= 4
 SPARK_VENV = $(if $(filter 3.5,$(SPARK)),.venv-spark35,.venv-dev)
 
-.PHONY: run test test-spark lint bench chaos lock clean
+.PHONY: run test test-all test-spark lint bench chaos lock clean
 .DELETE_ON_ERROR:
 
 run: .venv/.installed
@@ -22,10 +28,15 @@ run: .venv/.installed
 	@cd $(DEMO) && ../.venv/bin/retailmart run
 
 test: .venv-dev/.installed lint
-	.venv-dev/bin/pytest -n 2 --dist loadfile tests
+	.venv-dev/bin/pytest -n 2 --dist $(DIST) --no-loadscope-reorder tests
+
+test-all: export RETAILMART_TEST_ALL = 1
+test-all: DIST = worksteal
+test-all: test
 
 test-spark: $(SPARK_VENV)/.installed
-	$(SPARK_VENV)/bin/pytest -n 2 --dist loadfile -m spark tests
+	$(SPARK_VENV)/bin/pytest -n 2 --dist loadfile --no-loadscope-reorder -m spark \
+		--ignore tests/services tests
 
 lint: .venv-dev/.installed
 	.venv-dev/bin/ruff check src tests bench chaos deploy
@@ -54,7 +65,7 @@ chaos: .venv-dev/.installed
 	@touch $@
 
 LOCKED = -q --universal --generate-hashes --no-header --no-annotate --no-emit-index-url \
-	--python-version 3.11 --extra build --extra s3 --extra mysql --extra secrets --extra xlsx
+	--python-version 3.11 --extra build --extra s3 --extra mysql --extra postgres --extra secrets --extra xlsx
 
 # Spark 3.5 refuses NumPy 2, without which newer ones of pyarrow can't be imported.
 SPARK35 = 'pyspark<4' 'pyarrow<26'
