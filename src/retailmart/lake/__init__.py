@@ -55,6 +55,10 @@ class Lake:
     # A table that was opened once is only updated later: a bucket is asked for new log entries
     # only.
     _opened: dict[str, DeltaTable] = field(default_factory=dict, compare=False, repr=False)
+    # A version never changes, and a run asks for the same ones in several steps.
+    _states: dict[tuple[str, int], TableState] = field(
+        default_factory=dict, compare=False, repr=False
+    )
 
     def folder(self, table: str) -> Path:
         """The folder where engines read and write a table's files."""
@@ -62,11 +66,16 @@ class Lake:
 
     def state(self, table: str, version: int | None = None) -> TableState | None:
         """A table now, or at `version`; None if it does not exist (any more)."""
-        handle = self._open(table, version)
+        if version is not None and (known := self._states.get((table, version))) is not None:
+            return known
+        handle = self._opened_at(table, version) or self._open(table, version)
         if handle is None:
             return None
-        with self._told():
-            return _state(handle, self.folder(table))
+        asked = (table, int(handle.version()))
+        if asked not in self._states:
+            with self._told():
+                self._states[asked] = _state(handle, self.folder(table))
+        return self._states[asked]
 
     def version(self, table: str) -> int | None:
         """The number of the table's last commit."""
@@ -120,6 +129,8 @@ class Lake:
         Nothing depends on such a commit yet, because the batch is still to be finished.
         """
         self._opened.pop(table, None)
+        for asked in [asked for asked in self._states if asked[0] == table]:
+            del self._states[asked]  # the torn version's number is given again
         self.place.mend_log(table)
 
     def prefix(self, batch_id: int) -> str:
@@ -162,6 +173,11 @@ class Lake:
         if handle is not None and version is None:
             self._opened[table] = handle
         return handle
+
+    def _opened_at(self, table: str, version: int | None) -> DeltaTable | None:
+        """The handle that is open, if it is at this version."""
+        known = self._opened.get(table)
+        return known if known is not None and known.version() == version else None
 
     def _open_anew(self, table: str, version: int | None) -> DeltaTable | None:
         from deltalake import DeltaTable
