@@ -471,8 +471,8 @@ def _parents(files: Iterable[Path], root: Path) -> list[Path]:
     top = str(root)
     folders: set[str] = set()
     for file in files:
-        folder = os.path.dirname(file)
+        folder = str(file).rpartition("/")[0]
         while folder not in folders and (folder == top or folder.startswith(f"{top}/")):
             folders.add(folder)
-            folder = os.path.dirname(folder)
+            folder = folder.rpartition("/")[0]
     return [Path(folder) for folder in sorted(folders, reverse=True)]
