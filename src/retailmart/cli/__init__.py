@@ -214,7 +214,7 @@ def status(
     from retailmart.house import held_marts
 
     with open_at(project, settings).ledger() as ledger:
-        runs, batch, files = ledger.last_runs(10), ledger.open_batch(), ledger.count_files()
+        runs, batch, files = ledger.runs.last(10), ledger.batches.unfinished(), ledger.files.count()
         held = held_marts(ledger)
     if output is Output.JSON:
         print_json(
