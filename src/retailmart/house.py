@@ -132,7 +132,7 @@ def expected_inputs(project: Project, ledger: Ledger) -> tuple[str, ...]:
 def store_at(project: Project, place: str) -> Store:
     """A folder or bucket that the project's settings name."""
     s3 = project.settings.s3
-    access = S3Access(project.environment, s3.endpoint, s3.region)
+    access = S3Access(project.environment, s3.endpoint, s3.region, project.s3_keys)
     return open_store(place, project.folder, access)
 
 
