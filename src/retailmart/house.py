@@ -107,10 +107,32 @@ def held_marts(ledger: Ledger) -> list[str]:
     return sorted(one.name for one in known if (one.fingerprint or "").startswith(_HELD))
 
 
+def expected_inputs(project: Project, ledger: Ledger) -> tuple[str, ...]:
+    """What a project without any input yet can start with, a line each; nothing once it has some.
+
+    Only the definitions are asked: a source that does not answer must not make people wait.
+    """
+    if ledger.files.count() or ledger.sources.all():
+        return ()
+    lines = []
+    if patterns := [feed.files[0] for feed in project.feeds.values()]:
+        lines.append(f"files in {project.settings.landing}: {', '.join(patterns)}")
+    tables: dict[str | None, list[str]] = {}
+    sources = project.settings.sources
+    for table in project.tables.values():
+        if is_mentioned(project, table.name):
+            source = table.source or next(iter(sources), None) if len(sources) < 2 else table.source
+            tables.setdefault(source, []).append(table.table)
+    for source, names in tables.items():
+        where = f"{source} ({sources[source]})" if source else "a database that `sources` names"
+        lines.append(f"tables in {where}: {', '.join(names)}")
+    return tuple(lines)
+
+
 def store_at(project: Project, place: str) -> Store:
     """A folder or bucket that the project's settings name."""
     s3 = project.settings.s3
-    access = S3Access(project.environment, s3.endpoint, s3.region)
+    access = S3Access(project.environment, s3.endpoint, s3.region, project.s3_keys)
     return open_store(place, project.folder, access)
 
 
@@ -694,6 +716,7 @@ class House:
             seconds={name: round(took, 3) for name, took in self.seconds.items()},
             lake=str(self.lake.place),
             database=self.ledger.engine.url.render_as_string(hide_password=True),
+            expected=() if batches else expected_inputs(self.project, self.ledger),
         )
 
     def close_run(

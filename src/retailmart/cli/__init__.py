@@ -51,12 +51,22 @@ app.add_typer(secrets.app, name="secrets")
 def init(
     folder: Annotated[Path, typer.Argument(metavar="DIR", help="The new project's folder.")],
     sample: Annotated[bool, typer.Option("--sample", help="Add a small sample shop.")] = False,
+    parts: Annotated[
+        str | None,
+        typer.Option(
+            "--with",
+            metavar="PARTS",
+            help="What the shop has: tills, webshop, markets, with commas in between; default all.",
+        ),
+    ] = None,
 ) -> None:
     """Write a new project: settings, the retail feeds and marts, all yours to edit."""
-    from retailmart.template import write_project
+    from retailmart.template import STORIES, write_project
 
-    write_project(folder, sample=sample)
-    say(f"Wrote {folder}. Next: cd {folder} && retailmart run")
+    named = [name.strip() for name in parts.split(",")] if parts is not None else list(STORIES)
+    write_project(folder, sample=sample, stories=[name for name in named if name])
+    then = "run" if sample else "status    # it lists what to put where"
+    say(f"Wrote {folder}. Next: cd {folder} && retailmart {then}")
 
 
 @app.command()
@@ -211,11 +221,12 @@ def status(
 ) -> None:
     """The last runs, the open batch, and files by state."""
     from retailmart.console import visible
-    from retailmart.house import held_marts
+    from retailmart.house import expected_inputs, held_marts
 
-    with open_at(project, settings).ledger() as ledger:
+    opened = open_at(project, settings)
+    with opened.ledger() as ledger:
         runs, batch, files = ledger.runs.last(10), ledger.batches.unfinished(), ledger.files.count()
-        held = held_marts(ledger)
+        held, expected = held_marts(ledger), expected_inputs(opened.project, ledger)
     if output is Output.JSON:
         print_json(
             {
@@ -223,6 +234,7 @@ def status(
                 "open_batch": vars(batch) if batch else None,
                 "files": files,
                 "held": held,
+                "expected": expected,
             }
         )
         return
@@ -237,6 +249,8 @@ def status(
         print(f"{count:>8,} files {state}")
     if not runs:
         print("no run yet")
+    for words in expected:
+        print(visible(f"expected   {words}"))
 
 
 def main() -> None:
