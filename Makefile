@@ -15,6 +15,8 @@ CHAOS ?= --out docs/reliability.md
 # A file's tests share what they build, so one worker takes all of them. Where most are generated,
 # that would leave the other worker without work for hours.
 DIST = loadfile
+# What takes long and stands for what is also shown in a shorter way is left to `make test-all`.
+SELECTED = not long
 
 SPARK ?= 4
 SPARK_VENV = $(if $(filter 3.5,$(SPARK)),.venv-spark35,.venv-dev)
@@ -28,10 +30,11 @@ run: .venv/.installed
 	@cd $(DEMO) && ../.venv/bin/retailmart run
 
 test: .venv-dev/.installed lint
-	.venv-dev/bin/pytest -n 2 --dist $(DIST) --no-loadscope-reorder tests
+	.venv-dev/bin/pytest -n 2 --dist $(DIST) --no-loadscope-reorder -m "$(SELECTED)" tests
 
 test-all: export RETAILMART_TEST_ALL = 1
 test-all: DIST = worksteal
+test-all: SELECTED =
 test-all: test
 
 test-spark: $(SPARK_VENV)/.installed

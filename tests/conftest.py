@@ -17,7 +17,7 @@ import retailmart
 from retailmart.cli import main
 from retailmart.report import RunReport
 from retailmart.template import write_project
-from tests.amount import SEED, SEED_NAME, tries
+from tests.amount import SEED, SEED_NAME
 from tests.backends import (
     Backend,
     LocalBackend,
@@ -184,20 +184,19 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, exitstatu
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
-    """A test marked `every_backend` or `every_engine` runs once on each.
+    """A test marked `every_backend` or `every_engine` runs once on each, in the long run.
 
-    One marked `every_database` is about what differs between databases: it runs on PostgreSQL, too,
-    where the others do so in the long run only.
+    One marked `every_database` is about what differs between databases: it always runs on each.
     """
     if "backend" in metafunc.fixturenames:
         marked = metafunc.definition.get_closest_marker
         names = [pytest.param("local")]
-        if marked("every_backend") or marked("every_database"):
-            names.append(pytest.param("remote"))
-        if marked("every_database") or (marked("every_backend") and tries(0, 1)):
-            names.append(pytest.param("postgres"))
+        if marked("every_database"):
+            names += [pytest.param("remote"), pytest.param("postgres")]
+        elif marked("every_backend"):
+            names += [pytest.param(name, marks=pytest.mark.long) for name in ("remote", "postgres")]
         if marked("every_engine"):
-            names.append(pytest.param("spark", marks=pytest.mark.spark))
+            names.append(pytest.param("spark", marks=[pytest.mark.spark, pytest.mark.long]))
         metafunc.parametrize("backend", names, indirect=True)
 
 

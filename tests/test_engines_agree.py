@@ -282,6 +282,7 @@ LIFE = (
 )
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(
     "engines",
     [("spark",), ("duckdb", "spark"), ("spark", "duckdb", "duckdb")],
@@ -555,6 +556,7 @@ class Dice:
         return self.some(changes, 0.4)
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("seed", range(_SEEDS))
 def test_whatever_dice_deliver_is_the_same(tmp_path: Path, seed: int) -> None:
     """Any feed, any rows, any changes of a table: the same rows, reasons, marts and figures.
@@ -575,6 +577,7 @@ def test_whatever_dice_deliver_is_the_same(tmp_path: Path, seed: int) -> None:
             return
 
 
+@pytest.mark.long
 def test_real_tills_are_the_same_day_by_day(tmp_path: Path) -> None:
     """A grocer's receipts around the end of a month, and the next morning's decline."""
     days = [date(2017, 2, 12), date(2017, 2, 28), date(2017, 3, 1)]

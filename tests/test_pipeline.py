@@ -106,7 +106,7 @@ def test_equal_lines_are_two_sales(shop: Shop) -> None:
 
 
 @pytest.mark.every_engine
-@pytest.mark.every_backend
+@pytest.mark.every_database
 def test_new_content_under_a_name_supersedes(shop: Shop) -> None:
     """Old rows leave every table, other files of the month stay, the difference is told."""
     shop.sales("sales_a.csv", [sale(), sale(2), sale(3)])
@@ -482,7 +482,7 @@ def test_a_new_row_mart_takes_the_next_file_of_a_known_month(shop: Shop) -> None
     assert len(shop.mart("sales_copy")) == 2
 
 
-@pytest.mark.every_backend
+@pytest.mark.every_database
 def test_an_edited_mart_is_rebuilt_and_republished(shop: Shop) -> None:
     """New columns and rules reach all months and the database's table."""
     shop.sales("sales_a.csv", [sale(), sale(2, day="2024-02-01")])
@@ -592,7 +592,7 @@ def test_a_source_column_of_another_type_keeps_history(shop: Shop) -> None:
 
 
 @pytest.mark.every_engine
-@pytest.mark.every_backend
+@pytest.mark.every_database
 def test_a_fail_rule_stops_the_run_and_the_next_one_works(shop: Shop) -> None:
     """Nothing of the run is kept, files stay in landing; a corrected file then loads."""
     shop.sales("sales_a.csv", [sale()])
@@ -691,7 +691,7 @@ def by_hand(shop: Shop, statement: str) -> None:
     ],
     ids=["changed", "deleted", "emptied", "stranger", "the row that is to come", "dropped"],
 )
-@pytest.mark.every_backend
+@pytest.mark.every_database
 def test_a_published_table_changed_by_hand_is_repaired(shop: Shop, statement: str) -> None:
     """The next run that touches the month makes the table equal to the mart."""
     shop.sales("sales_a.csv", [sale(), sale(2), sale(2, day="2024-02-01")])

@@ -102,7 +102,7 @@ def test_a_new_column_reaches_raw_lake_and_database_in_the_same_run(
     assert (4, "CASH") in shop.published("everything", f"id, {mode}")
 
 
-@pytest.mark.every_backend
+@pytest.mark.every_database
 def test_a_run_that_fails_behind_the_new_column_is_finished_by_the_next(
     shop: Shop, monkeypatch: pytest.MonkeyPatch
 ) -> None:

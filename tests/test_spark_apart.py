@@ -29,7 +29,7 @@ from tests.services.proxy import Fault, S3Faults
 from tests.services.s3 import S3Server
 from tests.services.spark import SparkCluster, environment
 
-pytestmark = pytest.mark.spark
+pytestmark = [pytest.mark.spark, pytest.mark.long]
 
 KEPT = ("customer_mart", "customer_monthly_purchase", "sales_mart", "sales_team_incentive")
 TABLES = ("customer", "store", "sales_team", "product")

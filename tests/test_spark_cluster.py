@@ -418,6 +418,7 @@ def test_a_cluster_gives_what_duckdb_gives(
     shop.is_right()
 
 
+@pytest.mark.long
 def test_a_task_that_is_tried_again_counts_once(
     ground: Ground, spark_cluster: SparkCluster, tmp_path: Path
 ) -> None:
@@ -429,6 +430,7 @@ def test_a_task_that_is_tried_again_counts_once(
     shop.is_right()
 
 
+@pytest.mark.long
 def test_workers_may_die(ground: Ground, spark_cluster: SparkCluster, tmp_path: Path) -> None:
     """A worker dies while it writes raw rows, another while it writes a mart; others come."""
     shop = on_cluster(ground, tmp_path, spark_cluster)
@@ -451,6 +453,7 @@ def test_workers_may_die(ground: Ground, spark_cluster: SparkCluster, tmp_path: 
     shop.is_right()
 
 
+@pytest.mark.long
 def test_a_worker_may_die_while_it_fills_a_table(
     ground: Ground, spark_cluster: SparkCluster, mariadb: DatabaseServer, tmp_path: Path
 ) -> None:
@@ -476,6 +479,7 @@ def test_a_worker_may_die_while_it_fills_a_table(
     shop.is_right()
 
 
+@pytest.mark.long
 def test_a_driver_may_die_again_and_again(
     ground: Ground, spark_cluster: SparkCluster, tmp_path: Path
 ) -> None:
@@ -503,6 +507,7 @@ def test_a_driver_may_die_again_and_again(
     shop.is_right()
 
 
+@pytest.mark.long
 def test_connect_gives_what_duckdb_gives(
     ground: Ground, server: SparkConnect, tmp_path: Path
 ) -> None:
@@ -512,6 +517,7 @@ def test_connect_gives_what_duckdb_gives(
     shop.is_right()
 
 
+@pytest.mark.long
 def test_what_a_server_does_for_a_dead_client_is_swept(
     ground: Ground, server: SparkConnect, tmp_path: Path
 ) -> None:
@@ -531,6 +537,7 @@ def test_what_a_server_does_for_a_dead_client_is_swept(
     shop.is_right()
 
 
+@pytest.mark.long
 def test_workers_without_this_package_are_told_of(
     ground: Ground, spark_cluster: SparkCluster, tmp_path: Path
 ) -> None:

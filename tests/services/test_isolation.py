@@ -23,7 +23,7 @@ from tests.services.mariadb import Database
 from tests.services.s3 import REGION, S3Bucket
 from tests.services.spark import ISOLATED_WORKERS, Daemon, SparkCluster, environment
 
-pytestmark = pytest.mark.spark
+pytestmark = [pytest.mark.spark, pytest.mark.long]
 
 ROOT = Path(__file__).parents[2]
 MB = 1 << 20

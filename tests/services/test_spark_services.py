@@ -20,7 +20,7 @@ from tests.services.spark import WORKERS, SparkCluster, SparkConnect, environmen
 if TYPE_CHECKING:
     from pyspark.sql import SparkSession
 
-pytestmark = pytest.mark.spark
+pytestmark = [pytest.mark.spark, pytest.mark.long]
 
 # An application: connects, counts rows by group in Python workers, prints what came out as JSON.
 # Each task tells the executor it runs in by a file; a group past the gate waits until it is open.
