@@ -25,9 +25,19 @@ class Output(StrEnum):
 
 
 ProjectOption = Annotated[
-    Path, typer.Option("--project", "-p", help="The project's folder.", envvar="RETAILMART_PROJECT")
+    Path,
+    typer.Option(
+        "--project",
+        "-p",
+        metavar="DIR",
+        help="The project's folder.",
+        envvar="RETAILMART_PROJECT",
+    ),
 ]
-OutputOption = Annotated[Output, typer.Option("--output", "-o", help="text, or json on stdout.")]
+OutputOption = Annotated[
+    Output,
+    typer.Option("--output", "-o", metavar="text|json", help="text, or one JSON object on stdout."),
+]
 SetOption = Annotated[
     list[str] | None,
     typer.Option("--set", metavar="KEY=VALUE", help="Override a setting, as in lake=/data/lake."),

@@ -245,7 +245,7 @@ class FeedDocument(MarksDocument):
     ] = Field(description="Each column by its name: a type alone, or a mapping with more.")
     nulls: Nulls = Field(
         default_factory=list,
-        description="Texts that mean no value, except in STRING columns; \\N means that there, too.",
+        description="Texts that mean no value, except in STRING columns; \\N does there, too.",
     )
     string_nulls: Nulls = Field(
         default_factory=list, description="Texts that mean no value in STRING columns."

@@ -57,7 +57,7 @@ class S3Settings(Document):
     """How buckets are reached. Access keys are not settings: they come from the environment."""
 
     endpoint: str | None = Field(
-        None, description="Address of an S3-compatible store, as in http://127.0.0.1:9000."
+        None, description="Address of an S3-compatible store, as in `http://127.0.0.1:9000`."
     )
     region: str | None = Field(
         None, description="The buckets' region; without it AWS_REGION, or that of the profile."
@@ -109,7 +109,7 @@ class SparkSettings(Document):
     exchange: str | None = Field(None, description="Not used any more.")
     file_size: str | None = Field(None, description="Not used any more.")
     jdbc_jar: str | None = Field(None, description="Not used any more.")
-    jdbc_from: int | None = Field(None, ge=1, description="The old name of parallel_from.")
+    jdbc_from: int | None = Field(None, ge=1, description="The old name of `parallel_from`.")
 
     driver_reads: str = Field(
         "8MB",
@@ -156,7 +156,7 @@ class PublishSettings(Document):
 class Settings(Document):
     """Where things are and how marts are computed. Paths are relative to the project folder.
 
-    A password is in none of the values: `database` and `sources` are completed by Project.
+    No value holds a password: the environment or the project's secrets complete the URLs.
     """
 
     landing: str = Field(
