@@ -526,7 +526,7 @@ from pathlib import Path
 opened = retailmart.open_project(Path(sys.argv[1]))
 project = opened.project
 with House.open(project, Silent()) as house, opened.ledger() as ledger:
-    ledger.last_runs(1)
+    ledger.runs.last(1)
     values = [opened, project, project.settings, project.environment, project.secrets(), house,
               house.ledger, ledger.engine, ledger.engine.url, ledger.engine.pool, house.lake,
               house.lake.place, house.landing, house.archive, project.source]

@@ -287,14 +287,14 @@ def _watch_run(happens: Callable[[str], None]) -> None:
     import retailmart.pipeline
     from retailmart.engines.duckdb import DuckDBEngine
     from retailmart.lake import Lake
-    from retailmart.ledger import Ledger
+    from retailmart.ledger.batches import Batches
     from retailmart.storage.local import LocalFolder
     from retailmart.storage.s3 import S3Folder
 
     _around(DuckDBEngine, "write", "write", happens)
     _around(Lake, "keep", "keep", happens)
     for state in ("stage", "prepare", "mark_committed", "mark_published", "mark_done"):
-        _around(Ledger, state, state, happens)
+        _around(Batches, state, state, happens)
     _around(Lake, "commit", "lake commit", happens)
     _around(deltalake.DeltaTable, "create_write_transaction", "log entry", happens)
     _around(retailmart.pipeline, "publish_all", "publish", happens)
@@ -328,12 +328,12 @@ def _watch_wire(connection: Any, happens: Callable[[str], None]) -> None:
 
 def _watch_fences(told: Path) -> None:
     """Write down when each fence wrote to the ledger."""
-    from retailmart.ledger import Ledger
+    from retailmart.ledger.access import Access
 
-    inner = Ledger.transaction
+    inner = Access.transaction
 
     @contextmanager
-    def transaction(self: Ledger) -> Iterator[Any]:
+    def transaction(self: Access) -> Iterator[Any]:
         began = time.monotonic()
         with inner(self) as connection:
             yield connection
@@ -341,7 +341,7 @@ def _watch_fences(told: Path) -> None:
         with told.open("a") as lines:
             lines.write(f"{fence} {began} {time.monotonic()} {os.getpid()}\n")
 
-    Ledger.transaction = transaction  # type: ignore[method-assign]
+    Access.transaction = transaction  # type: ignore[method-assign]
 
 
 def _patch(patches: Patches) -> None:

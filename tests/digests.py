@@ -24,7 +24,7 @@ def digests(shop: Shop) -> dict[str, str]:
             if rows := engine.rows(f"SELECT * FROM {engine.define(state)}"):
                 found[table] = digest(rows)
     with opened.ledger() as ledger:
-        shown = [mart.published_as for mart in ledger.marts().values()]
+        shown = [mart.published_as for mart in ledger.marts.all().values()]
     for name in filter(None, shown):
         if rows := shop.published(name):
             found[f"published {name}"] = digest(rows)

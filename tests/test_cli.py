@@ -180,9 +180,10 @@ def test_status_tells_runs_and_files(called: Called, sample: Path) -> None:
 
 
 def test_status_before_the_first_run(called: Called, shop: Shop) -> None:
-    """A new project has no run, and says so."""
+    """A new project has no run, and says so, and what it can start with."""
     result = called(shop.folder, "status")
-    assert (result.returncode, result.stdout) == (0, "no run yet\n")
+    assert (result.returncode, result.stdout.partition("\n")[0]) == (0, "no run yet")
+    assert "expected   files in landing: " in result.stdout
 
 
 def test_quarantine_lists_rows_and_files(called: Called, refused: Shop) -> None:

@@ -16,6 +16,8 @@ from sqlalchemy.engine import make_url
 from retailmart.errors import SettingsError
 from retailmart.project import load_project, open_secrets
 from retailmart.template import write_project
+from tests.services.mariadb import DatabaseServer
+from tests.services.s3 import REGION, S3Server
 
 CANARY = "canary-5f0c-hunter2"
 KEY = "a key of more than sixteen characters"
@@ -280,7 +282,7 @@ def test_the_commands_of_the_docs_work(
 
 def test_the_settings_of_the_docs_work(project: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The page's YAML means what the page says."""
-    store, one, all_five, postgres, s3 = blocks("yaml")
+    store, one, all_five, postgres, s3, keys = blocks("yaml")
     settings = project / "retailmart.yml"
 
     open_secrets(project).set("SHOP_PASSWORD", CANARY)
@@ -314,3 +316,103 @@ def test_the_settings_of_the_docs_work(project: Path, monkeypatch: pytest.Monkey
         load_project(project)
     monkeypatch.setenv("S3_BUCKET", "other")
     assert load_project(project).settings.archive == "s3://other/processed"
+
+    settings.write_text(keys)
+    for name in ("S3_KEY", "S3_SECRET"):
+        assert f"retailmart secrets set {name}" in retailmart(project, "check", code=2).stderr
+        open_secrets(project).set(name, f"{CANARY} {name}")
+    retailmart(project, "check")
+    assert load_project(project).s3_keys() == {
+        "access_key_id": f"{CANARY} S3_KEY",
+        "secret_access_key": f"{CANARY} S3_SECRET",
+    }
+
+
+def test_the_variables_of_the_docs_work(project: Path) -> None:
+    """The page's lines for .env are read from the store, and check names what is not there."""
+    (variables,) = blocks("ini")
+    (project / ".env").write_text(variables)
+    names = re.findall(r"secret:(\w+)", variables)
+    told = retailmart(project, "check", code=2).stderr
+    for name in names:
+        assert f"no secret {name!r} is stored" in told
+        assert f"retailmart secrets set {name}" in told
+        open_secrets(project).set(name, f"{CANARY} {name}")
+    retailmart(project, "check")
+    environment = load_project(project).environment
+    assert [environment[name] for name in environment.referring()] == [
+        f"{CANARY} {name}" for name in ("S3_KEY", "S3_SECRET", "SHOP_PASSWORD")
+    ]
+
+
+# secrets of .env and of s3 at work
+
+
+SECRETS = {
+    "DB": f"{CANARY} of the database",
+    "KEY": f"AKIA{CANARY.upper()}",
+    "PRIVATE": f"{CANARY}/secret+key",
+}
+S3_KEYS = {
+    ".env": "AWS_ACCESS_KEY_ID=${secret:KEY}\nAWS_SECRET_ACCESS_KEY=${secret:PRIVATE}\n",
+    "retailmart.yml": "  access_key_id: ${secret:KEY}\n  secret_access_key: ${secret:PRIVATE}\n",
+}
+
+JSON_RUN = ["run", "--output", "json"]
+# Commands and their exit codes: before the secrets are stored, and afterwards.
+FAILING = [(["check"], 2), (["doctor"], 1), (JSON_RUN, 2)]
+WORKING = [
+    *((["check"], 0), (JSON_RUN, 0), (["status", "--output", "json"], 0)),
+    *((["verify", "--database", "--output", "json"], 0), (["doctor", "--output", "json"], 0)),
+    (["doctor", "--set", "s3.endpoint=http://127.0.0.1:9"], 1),
+    (["check", "--set", f"s3.secret_access_key={CANARY}/secret+key"], 2),
+]
+
+
+@pytest.mark.parametrize("place", S3_KEYS)
+def test_secrets_at_work_are_seen_nowhere(
+    tmp_path: Path,
+    place: str,
+    mariadb: DatabaseServer,
+    s3: S3Server,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Files in S3 and marts in MariaDB: all commands work, and none writes or says a secret."""
+    for name in ("AWS_CONFIG_FILE", "AWS_SHARED_CREDENTIALS_FILE"):
+        monkeypatch.setenv(name, os.devnull)
+    monkeypatch.setenv("AWS_EC2_METADATA_DISABLED", "true")
+    project = tmp_path / "tills"
+    write_project(project, sample=True, stories=["tills"])
+    database, bucket = mariadb.database(password=SECRETS["DB"]), s3.bucket()
+    where = f"mysql://{database.user}@{database.host}:{database.port}/{database.name}"
+    (project / "retailmart.yml").write_text(
+        f"landing: s3://{bucket}/in\nlake: s3://{bucket}/lake\narchive: s3://{bucket}/archive\n"
+        f"database: {where}\nsources: {{shop: 'sqlite:///shop.db'}}\n"
+        f"s3:\n  endpoint: {s3.endpoint}\n  region: {REGION}\n"
+    )
+    add(project, "MYSQL_PASSWORD=${secret:DB}\n", ".env")
+    add(project, S3_KEYS[place], place)
+    landed = (project / "landing" / "sales_2024-01-08.csv").read_bytes()
+    s3.look(bucket).put("in/sales_1.csv", landed)
+
+    said = [retailmart(project, *words, code=code) for words, code in FAILING]
+    for done in said[:2]:  # check and doctor: a run stops at the first
+        for name in SECRETS:
+            assert f"no secret {name!r} is stored" in done.stdout + done.stderr
+            assert f"retailmart secrets set {name}" in done.stdout + done.stderr
+    for name, value in SECRETS.items():
+        said.append(retailmart(project, "secrets", "set", name, stdin=value.encode()))
+    said += [retailmart(project, *words, code=code) for words, code in WORKING]
+
+    report = json.loads(next(d.stdout for d in said[3:] if d.args[-3:] == JSON_RUN))
+    assert report["rows"]["loaded"] > 0
+    output = "".join(done.stdout + done.stderr for done in said)
+    kept = [path.read_bytes() for path in project.rglob("*") if path.is_file()]
+    stored = s3.look(bucket)
+    kept += list(map(stored.get, stored.keys()))
+    tables = [name for (name,) in database.query("SHOW TABLES")]
+    kept += [repr(database.query(f"SELECT * FROM `{name}`")).encode() for name in tables]
+    assert any(name.startswith("retailmart") for name in tables)
+    for value in SECRETS.values():
+        assert value not in output
+        assert [content for content in kept if value.encode() in content] == []

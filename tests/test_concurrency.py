@@ -182,7 +182,7 @@ def test_a_run_on_another_machine_is_respected(shop: Shop, ledger: Ledger) -> No
         shop.run()
     assert caught.value.exit_code == 4
     assert (shop.folder / "landing" / "sales_a.csv").exists()
-    assert ledger.open_batch() is None
+    assert ledger.batches.unfinished() is None
     ledger.engine.dispose()
 
 
@@ -205,10 +205,10 @@ def test_a_run_that_lost_its_lease_stages_nothing(
     """Whoever slept through its lease meets LeaseLost in its next ledger transaction."""
     with claim(ledger.engine, tmp_path / "lock") as lease:
         sleeper = Ledger(ledger.engine, lease)
-        run = sleeper.open_run(AS_OF)
+        run = sleeper.runs.begin(AS_OF)
         with ledger.engine.begin() as connection:
             connection.exec_driver_sql("UPDATE retailmart_lease SET fence = fence + 1")
         with pytest.raises(LeaseLost):
-            sleeper.stage(run, AS_OF, [])
-    assert ledger.open_batch() is None
+            sleeper.batches.stage(run, AS_OF, [])
+    assert ledger.batches.unfinished() is None
     ledger.engine.dispose()

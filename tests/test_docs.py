@@ -99,9 +99,9 @@ def call_alone(code: str, at: Path) -> subprocess.CompletedProcess[str]:
 def test_readme_takes_a_new_user_to_marts(tmp_path: Path) -> None:
     """The README's commands, in its order, and then its Python, work after the README's install."""
     typed = commands("README.md")
-    assert typed[0] == "retailmart init myshop"
+    assert typed[0] == "retailmart init myshop --with tills"
     assert call(typed[0], tmp_path).returncode == 0
-    write_sample(tmp_path / "myshop")
+    write_sample(tmp_path / "myshop", ["tills"])
     for line in typed[1:]:
         done = call(line, tmp_path / "myshop")
         assert done.returncode == 0, done.stderr

@@ -49,7 +49,7 @@ def test_old_versions_that_somebody_vacuumed_are_not_needed(shop: Shop, compacte
             handle.optimize.compact()
         handle.vacuum(retention_hours=0, dry_run=False, enforce_retention_duration=False)
     with shop.open().ledger() as ledger:
-        version = ledger.marts()[_MONTHLY].published_version
+        version = ledger.marts.all()[_MONTHLY].published_version
     known = lake.state(f"marts/{_MONTHLY}", version)
     assert known is not None
     assert not lake.has_files(f"marts/{_MONTHLY}", known)

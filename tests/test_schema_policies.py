@@ -371,7 +371,7 @@ def test_all_rows_of_a_first_file_can_be_quarantined(shop: Shop, policy: str) ->
         ("b.csv", 2, None, "schema"),
     ]
     with shop.open().ledger() as ledger:
-        assert ledger.schemas() == []
+        assert ledger.schemas.all() == []
     define(shop)
     deliver(shop, "c.csv", "_origin,id,day", "1#2,1,2024-01-05")
     assert shop.mart("everything", "id") == [(1,)]
@@ -453,7 +453,7 @@ def test_a_definition_that_shrinks_is_refused_before_anything_is_loaded(
     with pytest.raises(SettingsError, match=re.escape(words)):
         shop.run()
     with shop.open().ledger() as ledger:
-        assert ledger.open_batch() is None
+        assert ledger.batches.unfinished() is None
     assert shop.backend.landed() == ["b.csv"]
     define(shop)
     shop.run()
@@ -478,7 +478,7 @@ def test_the_ledger_keeps_a_row_for_each_change(shop: Shop) -> None:
     deliver(shop, "b.csv", "id,day,n", "2,2024-01-05,8")
     deliver(shop, "north/c.csv", "id,day,n,x", "3,2024-01-05,1.5,y")
     with shop.open().ledger() as ledger:
-        first, second = ledger.schemas()
+        first, second = ledger.schemas.all()
     assert (first.run_id, len(first.schema.changes), first.schema.is_new) == (1, 5, True)
     assert (second.run_id, second.schema.is_new) == (3, False)
     assert second.schema.changes == (

@@ -399,7 +399,7 @@ def test_a_column_that_a_table_gets_is_told(shop: Shop) -> None:
     (change,) = only(shop.run().batches).columns
     assert (change.column, change.after, change.cause) == ("email", "STRING", "table customer")
     with shop.open().ledger() as ledger:
-        last = ledger.schemas()[-1]
+        last = ledger.schemas.all()[-1]
     assert (last.schema.table, len(last.schema.changes)) == ("raw/customer", 1)
 
 

@@ -12,7 +12,7 @@ import pytest
 from retailmart import MartNotBuilt, ProjectBusy
 from retailmart.database.target import Target
 from retailmart.errors import RetailmartError
-from retailmart.ledger import Ledger
+from retailmart.ledger.batches import Batches
 from retailmart.report import TableComparison
 from tests.conftest import Called, Shop, keep_only, sale
 
@@ -259,7 +259,7 @@ def test_a_batch_that_was_cut_off_while_it_was_published(
         raise OSError("cut off")
 
     shop.sales("sales_2.csv", [sale(4)])
-    monkeypatch.setattr(Ledger, "mark_published", cut_off)
+    monkeypatch.setattr(Batches, "mark_published", cut_off)
     with pytest.raises(OSError, match="cut off"):
         shop.run()
     monkeypatch.undo()

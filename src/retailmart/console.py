@@ -110,6 +110,10 @@ def summary(report: RunReport, quiet: bool = False) -> None:
             console.print(problems)
     elif report.nothing_to_do:
         console.print("Nothing to do: landing holds nothing new.")
+        for words in report.expected:
+            console.print(one_line(f"expected   {words}"), soft_wrap=True)
+        if report.expected:
+            console.print("           If they are there, see why not: retailmart doctor")
     else:
         for table in _tables(report):
             console.print(table)

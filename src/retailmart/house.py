@@ -103,14 +103,36 @@ def definition_of(fingerprint: str | None) -> str | None:
 
 def held_marts(ledger: Ledger) -> list[str]:
     """The marts that are held back at their last good state."""
-    known = ledger.marts().values()
+    known = ledger.marts.all().values()
     return sorted(one.name for one in known if (one.fingerprint or "").startswith(_HELD))
+
+
+def expected_inputs(project: Project, ledger: Ledger) -> tuple[str, ...]:
+    """What a project without any input yet can start with, a line each; nothing once it has some.
+
+    Only the definitions are asked: a source that does not answer must not make people wait.
+    """
+    if ledger.files.count() or ledger.sources.all():
+        return ()
+    lines = []
+    if patterns := [feed.files[0] for feed in project.feeds.values()]:
+        lines.append(f"files in {project.settings.landing}: {', '.join(patterns)}")
+    tables: dict[str | None, list[str]] = {}
+    sources = project.settings.sources
+    for table in project.tables.values():
+        if is_mentioned(project, table.name):
+            source = table.source or next(iter(sources), None) if len(sources) < 2 else table.source
+            tables.setdefault(source, []).append(table.table)
+    for source, names in tables.items():
+        where = f"{source} ({sources[source]})" if source else "a database that `sources` names"
+        lines.append(f"tables in {where}: {', '.join(names)}")
+    return tuple(lines)
 
 
 def store_at(project: Project, place: str) -> Store:
     """A folder or bucket that the project's settings name."""
     s3 = project.settings.s3
-    access = S3Access(project.environment, s3.endpoint, s3.region)
+    access = S3Access(project.environment, s3.endpoint, s3.region, project.s3_keys)
     return open_store(place, project.folder, access)
 
 
@@ -324,7 +346,7 @@ class House:
 
         A mart that could not be built is stale once it is `available`.
         """
-        known, can_be_built = self.ledger.marts(), set(available)
+        known, can_be_built = self.ledger.marts.all(), set(available)
         stale = set()
         for name, fingerprint in self.fingerprints(as_of).items():
             built = known.get(name, MartRecord(name)).fingerprint
@@ -339,7 +361,7 @@ class House:
 
         Only these are checked: others were found good, and binding them each day takes time.
         """
-        known = self.ledger.marts()
+        known = self.ledger.marts.all()
         changed = [
             name
             for name, fingerprint in self.fingerprints(as_of).items()
@@ -364,7 +386,7 @@ class House:
         stale = self.stale_marts(as_of)
         if not stale:
             return False
-        if self.ledger.count_files().get("loaded") or self.ledger.sources():
+        if self.ledger.files.count().get("loaded") or self.ledger.sources.all():
             return True
         words = frozenset().union(*(self.project.marts[name].words for name in stale))
         return any(table.lower() in words for table in self._offered())
@@ -391,7 +413,7 @@ class House:
         They miss the batch, so they no longer match any definition: if they come back, they are
         built from the whole history.
         """
-        known = self.ledger.marts().keys()
+        known = self.ledger.marts.all().keys()
         return dict.fromkeys(known - self.project.marts.keys(), _UNAVAILABLE)
 
     def plan(self, engine: Engine, arriving: Iterable[str]) -> Plan:
@@ -403,13 +425,13 @@ class House:
         reads = self.reads(engine)
         taken = {*self.project.feeds, *self.project.marts}
         tables, nowhere = locate(
-            self._wanted_tables(reads), self.sources, self.ledger.sources(), taken
+            self._wanted_tables(reads), self.sources, self.ledger.sources.all(), taken
         )
-        delivered = self.ledger.feeds_delivered() | set(arriving)
+        delivered = self.ledger.files.feeds_delivered() | set(arriving)
         absent: dict[str, str] = {}
         for table in nowhere:
             why = f"no source has the table {table.table}"
-            if table.name in self.ledger.sources():
+            if table.name in self.ledger.sources.all():
                 self.hold_back(table, gone(table))
                 why = self.unreadable[table.name]
             absent |= dict.fromkeys(table.names, why)
@@ -463,7 +485,7 @@ class House:
 
     def tables_moved(self) -> bool:
         """Whether source tables have changed rows, or exist for the first time."""
-        known = self.ledger.sources()
+        known = self.ledger.sources.all()
         seen = []
         for name in sorted(
             {*self.project.tables, *filter(partial(is_mentioned, self.project), known)}
@@ -493,7 +515,7 @@ class House:
             if found.record != before:
                 seen.append(found.record)
         if seen:
-            self.ledger.saw_sources(seen)
+            self.ledger.sources.saw(seen)
         return False
 
     def _is_read(self, table: Table) -> bool:
@@ -524,7 +546,7 @@ class House:
 
         If a table cannot be read correctly, the lake keeps what it has.
         """
-        known = self.ledger.sources()
+        known = self.ledger.sources.all()
         loaded: list[LoadedTable] = []
         held: dict[str, str] = {}
         day = batch.as_of.astimezone(UTC).date()
@@ -556,7 +578,7 @@ class House:
         The marts that read them miss what this batch brings, so they are built when that change
         comes.
         """
-        known = self.ledger.sources()
+        known = self.ledger.sources.all()
         return [
             replace(known[name], digest="", version=None)
             for name in self.unreadable
@@ -568,10 +590,10 @@ class House:
     ) -> dict[str, LoadedTable]:
         """The source tables as an undo leaves them, by name."""
         ledger = self.ledger
-        stood = ledger.stood_after_undos()
+        stood = ledger.batches.stood_after_undos()
 
         def record_of(name: str, batch_id: int) -> SourceRecord | None:
-            return ledger.prepared(ledger.batch(batch_id))[0].sources.get(name)
+            return ledger.batches.prepared(ledger.batches.get(batch_id))[0].sources.get(name)
 
         tables = [table for _, table in plan.tables.values() if table.name in known]
         found = {
@@ -596,7 +618,7 @@ class House:
             found = {}
             for name, feed in self.project.feeds.items():
                 state = self.lake.state(raw_table(name))
-                known = self.ledger.schema(raw_table(name)) if state else None
+                known = self.ledger.schemas.current(raw_table(name)) if state else None
                 fields = state.fields if state else None
                 found[name] = effective(feed, fields, known.columns if known else ())
             self._feeds = found
@@ -670,16 +692,16 @@ class House:
 
         This is done after a run was killed, and once a day: no orphaned file gets older than that.
         """
-        if not self.ledger.sweep_is_due():
+        if not self.ledger.runs.sweep_is_due():
             return
-        decided = self.ledger.decided_fences()
+        decided = self.ledger.batches.decided_fences()
         for table in self.lake.place.tables():
             for path in self.lake.strays(table, decided):
                 self.lake.place.discard(table, path)
         self.lake.place.sweep_shown(self.lake.fence)
         self.lake.place.forget(self.lake.place.workspace / EXCHANGE)
         self.lake.place.tidy()
-        self.ledger.mark_swept()
+        self.ledger.runs.mark_swept()
 
     def report(self, run_id: int, as_of: datetime, batches: Sequence[BatchReport]) -> RunReport:
         """What the run did."""
@@ -694,6 +716,7 @@ class House:
             seconds={name: round(took, 3) for name, took in self.seconds.items()},
             lake=str(self.lake.place),
             database=self.ledger.engine.url.render_as_string(hide_password=True),
+            expected=() if batches else expected_inputs(self.project, self.ledger),
         )
 
     def close_run(
@@ -703,8 +726,8 @@ class House:
         text = json.dumps(report.to_dict(), default=str) if report else None
         try:
             with told():
-                self.ledger.record_steps(run_id, None, list(self.seconds.items()))
-                self.ledger.close_run(run_id, state, message, text)
+                self.ledger.runs.record_steps(run_id, None, list(self.seconds.items()))
+                self.ledger.runs.close(run_id, state, message, text)
         except RetailmartError as lost:
             # Whatever error a run met after it lost its lease: the lost lease is the reason.
             if state == "done" or isinstance(lost, LeaseLost):

@@ -85,7 +85,7 @@ def undo(
         as_of,
         watch,
         lambda house, by, moment: take_back(house, by, moment, run_id),
-        lambda house: house.ledger.moment_without(run_id),
+        lambda house: house.ledger.batches.moment_without(run_id),
     )
 
 
@@ -97,7 +97,7 @@ def abandon(project: Project, watch: Watch | None = None) -> str:
     with House.open(project, watch or Silent()) as house, told():
         house.ledger.migrate()
         house.claim()
-        batch = house.ledger.open_batch()
+        batch = house.ledger.batches.unfinished()
         if batch is None:
             return "There is no open batch: nothing to abandon"
         if batch.state is not BatchState.ACTIVE:
@@ -106,7 +106,7 @@ def abandon(project: Project, watch: Watch | None = None) -> str:
                 " can only be finished",
                 f"Finish it with: retailmart run; then: retailmart undo {batch.run_id}",
             )
-        count = len(house.ledger.files_of(batch.batch_id))
+        count = len(house.ledger.files.of_batch(batch.batch_id))
         _let_go(house, batch)
         files = "1 file stays" if count == 1 else f"{count} files stay"
         return f"Batch {batch.batch_id} is abandoned; its {files} where they landed"
@@ -128,7 +128,7 @@ def _run(
                 house.claim()
             house.expect_own_tables()
             moment = (as_of or usual(house) or datetime.now(UTC)).astimezone(UTC)
-            run_id = house.ledger.open_run(moment)
+            run_id = house.ledger.runs.begin(moment)
         try:
             batches = list(_despite_faults(house, run_id, moment, intake))
             house.sweep_when_due()
@@ -159,7 +159,7 @@ def _despite_faults(
 
 def _batches(house: House, run_id: int, as_of: datetime, intake: TakeIn) -> Iterator[BatchReport]:
     with house.step("recover"):
-        unfinished = house.ledger.open_batch()
+        unfinished = house.ledger.batches.unfinished()
     if unfinished is None or unfinished.state is BatchState.ACTIVE:
         house.expect_definitions(as_of)
     if unfinished:
@@ -199,7 +199,7 @@ def take_in(house: House, run_id: int, as_of: datetime) -> Batch | None:
         verdicts = judge(house.ledger, house.project.feeds, found)
         house.checked = {(v.file.path, v.file.sha256): v.checked for v in verdicts if v.checked}
     with house.step("stage"):
-        return house.ledger.stage(run_id, as_of, [verdict.file for verdict in verdicts])
+        return house.ledger.batches.stage(run_id, as_of, [verdict.file for verdict in verdicts])
 
 
 def take_back(house: House, run_id: int, as_of: datetime, undone: int) -> Batch | None:
@@ -212,21 +212,21 @@ def take_back(house: House, run_id: int, as_of: datetime, undone: int) -> Batch 
         engine, returning = house.engine(as_of), plan.returning
         expect_archived(engine, house.ledger, house.archive, returning, house.scratch)
     with house.step("stage"):
-        return house.ledger.stage(run_id, as_of, (), undoes=undone)
+        return house.ledger.batches.stage(run_id, as_of, (), undoes=undone)
 
 
 def finish(house: House, batch: Batch, run_id: int, *, recovered: bool = False) -> BatchReport:
     """Move a batch from its current state to done, for a run."""
     if batch.state is BatchState.ACTIVE:
         prepare(house, batch)
-    outcome, changes = house.ledger.prepared(batch)
+    outcome, changes = house.ledger.batches.prepared(batch)
     if batch.state in (BatchState.ACTIVE, BatchState.PREPARED):
         with house.step("commit"):
             for table, change in changes.items():
                 if recovered:
                     house.lake.mend(table)
                 house.lake.commit(TableChange.from_json(change), batch.batch_id)
-            house.ledger.mark_committed(batch)
+            house.ledger.batches.mark_committed(batch)
     published: list[MartLine] = []
     held: Collection[Held] = ()
     if batch.state is not BatchState.PUBLISHED:
@@ -239,15 +239,15 @@ def finish(house: House, batch: Batch, run_id: int, *, recovered: bool = False) 
             exported = [mart for mart in exported if mart.name not in behind]
             show_marts(house.ledger, house.lake, exported, batch.as_of, tell)
     with house.step("archive"):
-        files = house.ledger.files_of(batch.batch_id)
+        files = house.ledger.files.of_batch(batch.batch_id)
         archive(house.landing, house.archive, house.scratch, batch, files)
         if batch.undoes is not None:
             take_out(house.archive, house.ledger, batch.undoes)
         if recovered or house.has_retried or outcome.notes.get("held"):
             house.sweep(batch)
         house.clear_scratch()
-        house.ledger.mark_done(batch, run_id)
-        files += house.ledger.files_among(outcome.returned)
+        house.ledger.batches.mark_done(batch, run_id)
+        files += house.ledger.files.among(outcome.returned)
     return batch_report(batch, files, outcome, published, held, recovered=recovered)
 
 
@@ -256,7 +256,7 @@ def prepare(house: House, batch: Batch) -> None:
 
     If a gate fails, the batch is abandoned: its files stay in landing, nothing of it is kept.
     """
-    staged = house.ledger.files_of(batch.batch_id)
+    staged = house.ledger.files.of_batch(batch.batch_id)
     try:
         prepared = _load_build_reconcile(house, batch, staged)
     except GateFailed:
@@ -272,7 +272,7 @@ def prepare(house: House, batch: Batch) -> None:
             house.lake.keep(change)
         house.expect_archivable(staged)
     try:
-        house.ledger.prepare(
+        house.ledger.batches.prepare(
             batch,
             changes,
             prepared.outcome(
@@ -287,7 +287,7 @@ def prepare(house: House, batch: Batch) -> None:
 
 def _let_go(house: House, batch: Batch) -> None:
     house.sweep(batch)  # first: an abandoned batch is never checked again
-    house.ledger.abandon(batch)
+    house.ledger.batches.abandon(batch)
     house.clear_scratch()
 
 
@@ -367,7 +367,9 @@ def _leaving(
     house: House, staged: Sequence[LedgerFile], undoing: Undoing
 ) -> dict[str, list[LedgerFile]]:
     """The superseded and undone files, whose rows leave with this batch, by feed."""
-    gone = [house.ledger.file(file.supersedes) for file in staged if file.supersedes is not None]
+    gone = [
+        house.ledger.files.get(file.supersedes) for file in staged if file.supersedes is not None
+    ]
     leaving: dict[str, list[LedgerFile]] = {}
     for old in (*gone, *undoing.leaving):
         leaving.setdefault(str(old.feed), []).append(old)
@@ -392,7 +394,7 @@ def _load(
             continue
         house.watch.note("load", f"{feed.name}, {len(files)} files")
         months = {
-            old.file_id: house.ledger.months_of_files([old.file_id])
+            old.file_id: house.ledger.files.months_of([old.file_id])
             for old in leaving.get(feed.name, ())
         }
         files = resolve(engine, house.lake, house.ledger, feed, files, list(months), returning)
@@ -421,7 +423,7 @@ def publish_all(
 
     Marts whose tables the database refuses are held back: the next run builds them again.
     """
-    known, today = house.ledger.marts(), house.fingerprints(batch.as_of)
+    known, today = house.ledger.marts.all(), house.fingerprints(batch.as_of)
     # A mart that is held back and was never published begins as a table without rows.
     firsts = {line["mart"] for line in outcome.notes.get("held", ())}
     wanted = []
@@ -440,7 +442,7 @@ def publish_all(
         marked = house.built_by(batch.as_of, held=held.held)
         behind = {name: marked[name] for name in held.held}
         said = replace(outcome, marts={**outcome.marts, **behind})
-        house.ledger.mark_published(connection, batch, said, done)
+        house.ledger.batches.mark_published(connection, batch, said, done)
 
     published = publish(
         house.ledger,

@@ -177,6 +177,7 @@ class RunReport:
 
     `unreadable` are source tables that cannot be read correctly, and why: the marts that read them
     stay as they are until that is fixed. `left_tables` are published tables of marts that are gone.
+    `expected` says what a project that has had no input yet can start with.
     """
 
     run_id: int
@@ -189,6 +190,7 @@ class RunReport:
     database: str
     unreadable: Mapping[str, str] = field(default_factory=dict)
     left_tables: tuple[LeftTable, ...] = ()
+    expected: tuple[str, ...] = ()
 
     @property
     def nothing_to_do(self) -> bool:

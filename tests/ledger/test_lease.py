@@ -91,8 +91,8 @@ def test_whoever_was_taken_over_cannot_write(engine: Engine, tmp_path: Path) -> 
             with pytest.raises(LeaseLost), Ledger(engine, old).transaction():
                 pytest.fail("the old holder wrote")
             with pytest.raises(LeaseLost):
-                Ledger(engine, old).open_run(datetime.now(UTC))
-            assert Ledger(engine, new).open_run(datetime.now(UTC)) == 1
+                Ledger(engine, old).runs.begin(datetime.now(UTC))
+            assert Ledger(engine, new).runs.begin(datetime.now(UTC)) == 1
 
 
 def test_the_old_holder_s_end_leaves_the_new_lease_alone(engine: Engine, tmp_path: Path) -> None:

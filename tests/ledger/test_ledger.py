@@ -43,7 +43,7 @@ def new_file(path: str, sha256: str = "a", supersedes: int | None = None) -> New
 
 def staged(ledger: Ledger, *files: NewFile) -> Batch:
     """A new batch of these files."""
-    return ledger.stage(ledger.open_run(_AS_OF), _AS_OF, files)
+    return ledger.batches.stage(ledger.runs.begin(_AS_OF), _AS_OF, files)
 
 
 def outcome(file_id: int, month: str, amount: str) -> Outcome:
@@ -55,51 +55,53 @@ def outcome(file_id: int, month: str, amount: str) -> Outcome:
 def publish(ledger: Ledger, batch: Batch, made: Outcome) -> None:
     """Say that a batch is published."""
     with ledger.transaction() as connection:
-        ledger.mark_published(connection, batch, made, [])
+        ledger.batches.mark_published(connection, batch, made, [])
 
 
 def finish(ledger: Ledger, batch: Batch, made: Outcome) -> None:
     """Move a batch through all its states."""
-    ledger.prepare(batch, {"raw/sales": "{}"}, made)
-    ledger.mark_committed(batch)
+    ledger.batches.prepare(batch, {"raw/sales": "{}"}, made)
+    ledger.batches.mark_committed(batch)
     publish(ledger, batch, made)
-    ledger.mark_done(batch)
+    ledger.batches.mark_done(batch)
 
 
 def test_a_batch_goes_through_its_states_once(ledger: Ledger) -> None:
     """Each repeated or early move is refused and changes nothing."""
     batch = staged(ledger, new_file("sales.csv"))
-    made = outcome(ledger.files_of(batch.batch_id)[0].file_id, "2024-01", "1.00")
+    made = outcome(ledger.files.of_batch(batch.batch_id)[0].file_id, "2024-01", "1.00")
     moves: dict[BatchState, Callable[[], None]] = {
-        BatchState.PREPARED: lambda: ledger.prepare(batch, {"raw/sales": "{}"}, made),
-        BatchState.COMMITTED: lambda: ledger.mark_committed(batch),
+        BatchState.PREPARED: lambda: ledger.batches.prepare(batch, {"raw/sales": "{}"}, made),
+        BatchState.COMMITTED: lambda: ledger.batches.mark_committed(batch),
         BatchState.PUBLISHED: lambda: publish(ledger, batch, made),
-        BatchState.DONE: lambda: ledger.mark_done(batch),
+        BatchState.DONE: lambda: ledger.batches.mark_done(batch),
     }
     for reached, move in moves.items():
         move()
-        state = ledger.open_batch()
+        state = ledger.batches.unfinished()
         assert (state.state if state else BatchState.DONE) is reached
         allowed = list(moves)[list(moves).index(reached) + 1 :][:1]
         for other, refused in moves.items():
             if other not in allowed:
                 with pytest.raises(RetailmartError, match=f"batch {batch.batch_id} is no longer"):
                     refused()
-    assert ledger.counted_months("sales", ["2024-01"]) == {"2024-01": Totals(1, Decimal("1.00"))}
+    assert ledger.files.counted_months("sales", ["2024-01"]) == {
+        "2024-01": Totals(1, Decimal("1.00"))
+    }
 
 
 def test_only_an_active_batch_can_be_abandoned(ledger: Ledger) -> None:
     """What is decided can only be finished; what is abandoned is as if never seen."""
     batch = staged(ledger, new_file("sales.csv"))
-    ledger.abandon(batch)
-    assert ledger.open_batch() is None
-    assert ledger.counted_by_content("a") is None
+    ledger.batches.abandon(batch)
+    assert ledger.batches.unfinished() is None
+    assert ledger.files.counted_by_content("a") is None
     with pytest.raises(RetailmartError):
-        ledger.prepare(batch, {}, Outcome())
+        ledger.batches.prepare(batch, {}, Outcome())
     decided = staged(ledger, new_file("sales.csv"))
-    ledger.prepare(decided, {}, Outcome())
+    ledger.batches.prepare(decided, {}, Outcome())
     with pytest.raises(RetailmartError):
-        ledger.abandon(decided)
+        ledger.batches.abandon(decided)
 
 
 def test_stamps_are_unique_within_a_second(ledger: Ledger) -> None:
@@ -108,7 +110,7 @@ def test_stamps_are_unique_within_a_second(ledger: Ledger) -> None:
     for _ in range(5):
         batch = staged(ledger)
         stamps.append(batch.stamp)
-        ledger.abandon(batch)
+        ledger.batches.abandon(batch)
     assert len(set(stamps)) == 5
     assert stamps == sorted(stamps)
     for stamp in stamps:
@@ -118,22 +120,24 @@ def test_stamps_are_unique_within_a_second(ledger: Ledger) -> None:
 def test_a_superseded_file_is_counted_no_more(ledger: Ledger) -> None:
     """Its path, content and months are those of the new version."""
     first = staged(ledger, new_file("sales.csv", "old"))
-    old = ledger.files_of(first.batch_id)[0]
+    old = ledger.files.of_batch(first.batch_id)[0]
     finish(ledger, first, outcome(old.file_id, "2024-01", "1.10"))
     second = staged(ledger, new_file("sales.csv", "new", supersedes=old.file_id))
-    new = ledger.files_of(second.batch_id)[0]
-    assert ledger.counted_by_content("old") == ledger.file(old.file_id), "not before published"
+    new = ledger.files.of_batch(second.batch_id)[0]
+    assert ledger.files.counted_by_content("old") == ledger.files.get(old.file_id), (
+        "not before published"
+    )
     finish(ledger, second, outcome(new.file_id, "2024-02", "2.20"))
-    assert ledger.counted_by_content("new") == ledger.file(new.file_id)
-    assert ledger.counted_by_content("old") is None
-    counted = ledger.counted_months("sales", ["2024-01", "2024-02"])
+    assert ledger.files.counted_by_content("new") == ledger.files.get(new.file_id)
+    assert ledger.files.counted_by_content("old") is None
+    counted = ledger.files.counted_months("sales", ["2024-01", "2024-02"])
     assert counted == {"2024-02": Totals(1, Decimal("2.20"))}
 
 
 def test_what_was_prepared_is_read_back_exactly(ledger: Ledger) -> None:
     """Money, names and notes survive the way through the database."""
     batch = staged(ledger, new_file("sales.csv"))
-    file = ledger.files_of(batch.batch_id)[0]
+    file = ledger.files.of_batch(batch.batch_id)[0]
     plain = outcome(file.file_id, "2024-01", "123456789012.34")
     made = Outcome(
         plain.files,
@@ -142,42 +146,42 @@ def test_what_was_prepared_is_read_back_exactly(ledger: Ledger) -> None:
         {"s": SourceRecord("s", "d", "x", "1", "2")},
         {"ä": ["€", 1]},
     )
-    ledger.prepare(batch, {"raw/sales": '{"a": "ü"}'}, made)
-    assert ledger.prepared(batch) == (made, {"raw/sales": '{"a": "ü"}'})
+    ledger.batches.prepare(batch, {"raw/sales": '{"a": "ü"}'}, made)
+    assert ledger.batches.prepared(batch) == (made, {"raw/sales": '{"a": "ü"}'})
 
 
 def test_a_failed_transaction_leaves_nothing(ledger: Ledger) -> None:
     """An error between the ledger's own writes rolls all of them back."""
     batch = staged(ledger, new_file("sales.csv"))
-    made = outcome(ledger.files_of(batch.batch_id)[0].file_id, "2024-01", "1.00")
-    ledger.prepare(batch, {}, made)
-    ledger.mark_committed(batch)
+    made = outcome(ledger.files.of_batch(batch.batch_id)[0].file_id, "2024-01", "1.00")
+    ledger.batches.prepare(batch, {}, made)
+    ledger.batches.mark_committed(batch)
 
     def half() -> None:
         with ledger.transaction() as connection:
-            ledger.mark_published(connection, batch, made, [])
+            ledger.batches.mark_published(connection, batch, made, [])
             raise OSError("the disk is full")
 
     with pytest.raises(OSError, match="disk is full"):
         half()
-    assert ledger.counted_by_content("a") is None
-    assert ledger.counted_months("sales", ["2024-01"]) == {}
+    assert ledger.files.counted_by_content("a") is None
+    assert ledger.files.counted_months("sales", ["2024-01"]) == {}
     publish(ledger, batch, made)
-    assert ledger.counted_by_content("a") is not None
+    assert ledger.files.counted_by_content("a") is not None
 
 
 def test_a_run_that_was_killed_is_told_as_such(ledger: Ledger) -> None:
     """The next run closes it, as nothing else can."""
-    ledger.open_run(_AS_OF)
-    second = ledger.open_run(_AS_OF)
-    ledger.close_run(second, "done", None, None)
-    assert [run.state for run in ledger.last_runs(5)] == ["done", "killed"]
+    ledger.runs.begin(_AS_OF)
+    second = ledger.runs.begin(_AS_OF)
+    ledger.runs.close(second, "done", None, None)
+    assert [run.state for run in ledger.runs.last(5)] == ["done", "killed"]
 
 
 def test_a_reader_cannot_write(ledger: Ledger) -> None:
     """Without a lease there is no transaction."""
     with pytest.raises(RetailmartError, match="opened for reading"):
-        Ledger(ledger.engine).open_run(_AS_OF)
+        Ledger(ledger.engine).runs.begin(_AS_OF)
 
 
 def test_a_ledger_of_an_earlier_release_learns_its_files_names(tmp_path: Path) -> None:
@@ -200,6 +204,6 @@ def test_a_ledger_of_an_earlier_release_learns_its_files_names(tmp_path: Path) -
         ):
             connection.exec_driver_sql(statement)
     ledger.migrate()
-    assert [file.path for file in ledger.readable_alike(["sales.CSV.gz"])] == ["Sales.csv"]
-    assert [batch.batch_id for batch in ledger.batches_to_undo(1)] == [1]
+    assert [file.path for file in ledger.files.readable_alike(["sales.CSV.gz"])] == ["Sales.csv"]
+    assert [batch.batch_id for batch in ledger.batches.to_undo(1)] == [1]
     database.dispose()

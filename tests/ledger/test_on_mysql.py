@@ -188,10 +188,10 @@ def test_paths_of_any_letters_are_kept(mariadb: Any, tmp_path: Path) -> None:
         ledger = Ledger(engine, lease)
         path = "märkte/😀 ₦.csv"
         batch = test_ledger.staged(ledger, test_ledger.new_file(path))
-        found = ledger.files_of(batch.batch_id)
+        found = ledger.files.of_batch(batch.batch_id)
         assert [file.path for file in found] == [path]
-        assert ledger.find_file(path) == found[0]
-        assert ledger.find_file("😀 ₦.csv") == found[0]
+        assert ledger.files.find(path) == found[0]
+        assert ledger.files.find("😀 ₦.csv") == found[0]
     engine.dispose()
     database.drop()
 
@@ -200,8 +200,8 @@ def test_a_large_outcome_is_kept(ledger: Ledger) -> None:
     """More than the 64 KB of a plain text or blob column."""
     batch = test_ledger.staged(ledger, test_ledger.new_file("sales.csv"))
     noise = "".join(chr(32 + (n * 7919 + n // 3) % 90) for n in range(2_000_000))
-    ledger.prepare(batch, {"raw/sales": noise}, Outcome())
-    assert ledger.prepared(batch)[1] == {"raw/sales": noise}
+    ledger.batches.prepare(batch, {"raw/sales": noise}, Outcome())
+    assert ledger.batches.prepared(batch)[1] == {"raw/sales": noise}
 
 
 def test_names_differ_by_case(engine: Engine) -> None:

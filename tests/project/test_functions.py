@@ -387,7 +387,7 @@ def test_looking_at_a_project_does_not_run_its_functions(shop: Shop) -> None:
     (shop.folder / "functions.py").write_text(touch + GOOD)
     opened = shop.open()
     with opened.ledger() as ledger:
-        ledger.last_runs(1)
+        ledger.runs.last(1)
     shop.run()
     assert not ran.exists()
     shop.sales("sales_a.csv", [sale()])

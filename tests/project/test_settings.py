@@ -10,7 +10,7 @@ import pytest
 from sqlalchemy.engine import make_url
 
 from retailmart.errors import NotAProject, SettingsError
-from retailmart.project import Project, Settings, load_project
+from retailmart.project import Project, Settings, load_project, open_secrets
 from retailmart.project.secrets import SecretStore
 from retailmart.project.settings import read_pairs
 from retailmart.template import write_project
@@ -794,3 +794,189 @@ def test_a_new_project_holds_no_password(tmp_path: Path, monkeypatch: pytest.Mon
     assert not any(CANARY in path.read_text(encoding="utf-8") for path in written)
     project: Project = load_project(tmp_path / "shop")
     assert CANARY not in repr(project)
+
+
+# secrets that variables and s3 refer to
+
+
+@pytest.fixture
+def stored(shop: Shop, monkeypatch: pytest.MonkeyPatch) -> Shop:
+    """A shop with one secret, `A`, and the key of its store in the environment."""
+    monkeypatch.setenv("RETAILMART_KEY", KEY)
+    open_secrets(shop.folder).set("A", CANARY)
+    return shop
+
+
+@pytest.mark.parametrize(
+    ("value", "means"),
+    [
+        ("${secret:A}", CANARY),
+        ("before-${secret:A}", f"before-{CANARY}"),
+        ("'${secret:A}'", CANARY),
+        ("${A}", "${A}"),
+        ("$secret:A", "$secret:A"),
+    ],
+)
+def test_dotenv_refers_to_secrets(stored: Shop, value: str, means: str) -> None:
+    """A variable of .env holds what is stored; any other sign in it is literal."""
+    add(stored, f"MYSQL_PASSWORD={value}\n", ".env")
+    setting(stored, "database", "mysql://u@db/x")
+    project = load_project(stored.folder)
+    project.check_secrets()
+    assert make_url(project.database_url()).password == means
+    assert CANARY not in repr(project) + repr(project.environment.layers)
+
+
+def test_a_setting_may_use_such_a_variable(stored: Shop) -> None:
+    """A URL may have a variable for its password, and that variable a secret."""
+    add(stored, "PASS=${secret:A}\nRETAILMART__SOURCES__WEB=mysql://u:${secret:A}@db/x\n", ".env")
+    setting(stored, "database", "mysql://u:${PASS}@db/x")
+    project = load_project(stored.folder)
+    assert make_url(project.database_url()).password == CANARY
+    assert make_url(project.source_url("web")).password == CANARY
+    assert project.settings.sources["web"] == "mysql://u:${secret:A}@db/x"
+
+
+def test_the_environment_itself_refers_to_nothing(
+    stored: Shop, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """There a `${` is a part of the password, and it goes before .env, whose secret is unused."""
+    add(stored, "MYSQL_PASSWORD=${secret:B}\n", ".env")
+    monkeypatch.setenv("MYSQL_PASSWORD", "${secret:A}")
+    setting(stored, "database", "mysql://u@db/x")
+    project = load_project(stored.folder)
+    project.check_secrets()
+    assert make_url(project.database_url()).password == "${secret:A}"
+
+
+def test_secrets_are_read_late_and_missing_ones_named(stored: Shop) -> None:
+    """Loading reads none; `check_secrets` names the variable, a near name and the command, once."""
+    add(stored, "MYSQL_PASSWORD=${secret:AB}\nOTHER=${secret:C}\n", ".env")
+    setting(stored, "database", "mysql://u@db/x")
+    project = load_project(stored.folder)
+    with pytest.raises(SettingsError) as caught:
+        project.check_secrets()
+    assert list(caught.value.problems) == [
+        ".env: MYSQL_PASSWORD: no secret 'AB' is stored; did you mean 'A'?",
+        ".env: OTHER: no secret 'C' is stored; known: A",
+    ]
+    assert "retailmart secrets set AB" in str(caught.value.hint)
+    assert "retailmart secrets set C" in str(caught.value.hint)
+    with pytest.raises(SettingsError, match=r"database: \.env: MYSQL_PASSWORD: no secret 'AB'"):
+        project.database_url()
+
+
+def test_a_file_may_be_named_by_a_secret(stored: Shop, tmp_path: Path) -> None:
+    """MYSQL_PASSWORD_FILE is a variable like any other."""
+    (tmp_path / CANARY).write_text("of a file\n")
+    add(stored, f"MYSQL_PASSWORD_FILE={tmp_path}/${{secret:A}}\n", ".env")
+    setting(stored, "database", "mysql://u@db/x")
+    assert make_url(url_of(stored)).password == "of a file"
+
+
+@pytest.mark.parametrize(
+    "name", ["S3_BUCKET", "AWS_REGION", "AWS_ENDPOINT_URL", "MYSQL_HOST", "MYSQL_USER", "FOLDER"]
+)
+def test_what_is_shown_is_no_secret(stored: Shop, name: str) -> None:
+    """Buckets, hosts and accounts appear in reports: `check` refuses a secret there."""
+    add(stored, f"{name}=${{secret:A}}\n", ".env")
+    setting(stored, "database", "mysql://db/x")
+    setting(stored, "landing", "s3:///${FOLDER}" if name == "FOLDER" else "s3:///in")
+    if name != "S3_BUCKET":
+        add(stored, "S3_BUCKET=shop\n", ".env")
+    if name != "FOLDER":
+        add(stored, "FOLDER=b\n", ".env")
+    with pytest.raises(SettingsError) as caught:
+        load_project(stored.folder).check_secrets()
+    assert "can hold no secret" in str(caught.value)
+    assert CANARY not in str(caught.value)
+
+
+def test_the_key_of_the_store_is_not_in_it(stored: Shop, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It would be needed to read itself: a mistake, and no endless search."""
+    monkeypatch.delenv("RETAILMART_KEY")
+    add(stored, "RETAILMART_KEY=${secret:A}\n", ".env")
+    with pytest.raises(SettingsError, match="the key of the store can't be a secret"):
+        load_project(stored.folder).check_secrets()
+    with pytest.raises(SettingsError, match="the key of the store can't be a secret"):
+        open_secrets(stored.folder).get("A")
+
+
+KEYS_IN_PLAIN = [
+    f"{{access_key_id: AKIA, secret_access_key: {CANARY}}}",
+    f"{{access_key_id: '${{secret:A}}', secret_access_key: '{CANARY}${{secret:A}}'}}",
+    f"{{access_key_id: '${{secret:A}}', secret_access_key: [{CANARY}]}}",
+    f"{{access_key_id: '${{secret:A}}', secret_access_key: {{key: {CANARY}}}}}",
+    f"{{secret_acces_key: {CANARY}}}",
+    f"[{CANARY}]",
+]
+
+
+@pytest.mark.parametrize("text", KEYS_IN_PLAIN)
+@pytest.mark.parametrize("way", ["file", ".env", "environment", "flag"])
+def test_a_plain_key_is_no_setting(
+    stored: Shop, monkeypatch: pytest.MonkeyPatch, text: str, way: str
+) -> None:
+    """Whatever way it comes, it is refused like a plain password, and not repeated."""
+    flags: dict[str, object] = {}
+    if way == "file":
+        setting(stored, "s3", text)
+    elif way == ".env":
+        add(stored, f'RETAILMART__S3="{text}"\n', ".env")
+    elif way == "environment":
+        monkeypatch.setenv("RETAILMART__S3", text)
+    else:
+        flags = read_pairs([f"s3={text}"])
+    problems = "\n".join(problems_of(stored, flags))
+    assert CANARY not in problems
+    if "secret_access_key" in text:
+        assert "holds a key; write ${secret:NAME}" in problems
+
+
+@pytest.mark.parametrize("value", [CANARY, f"[{CANARY}", f"{CANARY}: x", f"'{CANARY}"])
+def test_a_key_on_the_command_line_is_not_repeated(shop: Shop, value: str) -> None:
+    """Not even where it is no YAML, or its setting is misspelled."""
+    for name in ("s3.secret_access_key", "s3.secret_key", "s3.x.y", "S3.Access_Key_Id"):
+        with pytest.raises(SettingsError) as caught:
+            load_project(shop.folder, read_pairs([f"{name}={value}"]))
+        assert CANARY not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("{access_key_id: '${secret:A}'}", "give both `access_key_id` and `secret_access_key`"),
+        ("{secret_access_key: '${secret:A}'}", "give both `access_key_id` and"),
+        ("{session_token: '${secret:A}'}", "`session_token` belongs to an `access_key_id`"),
+        ("{access_key_id: '${secret:A B}', secret_access_key: '${B}'}", "holds a key"),
+    ],
+)
+def test_half_a_key_is_a_mistake(stored: Shop, text: str, said: str) -> None:
+    """A key and its secret belong together, and to their token."""
+    setting(stored, "s3", text)
+    assert said in "\n".join(problems_of(stored))
+
+
+def test_s3_refers_to_keys(stored: Shop, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Secrets and variables, from any origin of settings; what is missing has its place."""
+    monkeypatch.setenv("TOKEN", "of the day")
+    monkeypatch.setenv("RETAILMART__S3__SECRET_ACCESS_KEY", "${secret:B}")
+    setting(stored, "s3", "{access_key_id: '${secret:A}', session_token: '${TOKEN}'}")
+    project = load_project(stored.folder)
+    with pytest.raises(SettingsError) as caught:
+        project.check_secrets()
+    (problem,) = caught.value.problems
+    assert problem.startswith(
+        "RETAILMART__S3__SECRET_ACCESS_KEY: s3.secret_access_key: no secret 'B' is stored"
+    )
+    assert "retailmart secrets set B" in str(caught.value.hint)
+    open_secrets(stored.folder).set("B", "private")
+    assert project.s3_keys() == {
+        "access_key_id": CANARY,
+        "secret_access_key": "private",
+        "token": "of the day",
+    }
+    assert CANARY not in repr(project)
+    monkeypatch.delenv("TOKEN")
+    with pytest.raises(SettingsError, match=r"retailmart\.yml:.*s3\.session_token: the variable"):
+        load_project(stored.folder).s3_keys()

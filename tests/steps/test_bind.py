@@ -55,7 +55,7 @@ def test_a_run_does_nothing_where_a_mart_has_a_mistake(shop: Shop) -> None:
         shop.run()
     assert not list((shop.folder / "lake").rglob("*.parquet"))
     with shop.open().ledger() as ledger:
-        assert ledger.open_batch() is None
+        assert ledger.batches.unfinished() is None
     write(shop, f"{_FULL}SELECT customer_id FROM sales")
     shop.run()
     assert shop.mart("mine") == [(1,)]
@@ -94,7 +94,7 @@ def test_a_run_does_nothing_where_a_rule_has_a_mistake(shop: Shop) -> None:
     with pytest.raises(SettingsError, match=r"feeds/sales\.yml:17: rule .*quantty"):
         shop.run()
     with shop.open().ledger() as ledger:
-        assert ledger.open_batch() is None
+        assert ledger.batches.unfinished() is None
 
 
 def test_variables_must_be_declared_where_they_are_read(shop: Shop) -> None:

@@ -111,6 +111,6 @@ def test_a_batch_that_is_not_prepared_can_be_abandoned(
         with pytest.raises(RuntimeError, match="cut off"):
             shop.run()
     with shop.open().ledger() as ledger:
-        assert ledger.open_batch() is not None
+        assert ledger.batches.unfinished() is not None
     assert "abandoned; its 1 file stays" in shop.open().abandon()
     assert shop.run(datetime(2024, 4, 2, tzinfo=UTC)).count("loaded") == 1

@@ -504,7 +504,7 @@ class Aftermath:
     def totals(self) -> dict[str, Decimal]:
         """What customer_mart holds of each file."""
         with self.shop.open().ledger() as ledger:
-            paths = {f.file_id: f.path for f in ledger.files_in_state(FileState.LOADED)}
+            paths = {f.file_id: f.path for f in ledger.files.in_state(FileState.LOADED)}
         mart = self.shop.open().mart("customer_mart")
         sums = mart.aggregate("_file_id, sum(total_cost)").fetchall()
         return {paths[file_id]: total for file_id, total in sums}

@@ -226,7 +226,7 @@ def test_a_ledger_of_an_earlier_release_knows_its_marts(shop: Shop, called: Call
     assert "table counts belongs to mart counts" in called(shop.folder, "check").stderr
     assert left(shop) == [LeftTable("counts", "counts")]
     with shop.open().ledger() as ledger:
-        (known,) = ledger.published()
+        (known,) = ledger.marts.published()
     assert (known.mart, known.version) == ("counts", shop.open().lake.version("marts/counts"))
 
 
@@ -238,7 +238,7 @@ def test_a_table_shows_one_mart_only(shop: Shop) -> None:
     shop.run()
     assert shop.published("counts", "customer_id, n") == [(1, 2), (2, 2)]
     with shop.open().ledger() as ledger:
-        assert ledger.marts()["counts"].published_as is None
+        assert ledger.marts.all()["counts"].published_as is None
     other.unlink()
     define(shop, "true")
     shop.run()

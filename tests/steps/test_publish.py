@@ -85,8 +85,8 @@ def test_a_table_that_takes_no_row_is_held_back_with_those_it_must_balance_with(
         assert held[_PURCHASES].cause == "sales_team_incentive"
         assert {table: shop.published(table) for table in tables} == before
         with shop.open().ledger() as ledger:
-            assert ledger.open_batch() is None
-            assert ledger.count_files() == {"loaded": 2}
+            assert ledger.batches.unfinished() is None
+            assert ledger.files.count() == {"loaded": 2}
     on = " ON sales_team_incentive" if shop.backend.speaks == "postgres" else ""
     shop.backend.execute(f"DROP TRIGGER refuse{on}")
     assert shop.run().held == ()

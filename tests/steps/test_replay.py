@@ -17,7 +17,7 @@ import pytest
 from retailmart.engines.duckdb import DuckDBEngine
 from retailmart.errors import RetailmartError
 from retailmart.lake import Lake
-from retailmart.ledger import Ledger
+from retailmart.ledger.batches import Batches
 from retailmart.steps.quarantine import (
     REFUSED_FIELDS,
     Item,
@@ -620,7 +620,7 @@ def test_a_run_that_breaks_off_ends_as_if_it_had_not(
     rows = f"_origin,{HEADER}\n{origin},{GOOD}\n{origin},{GOOD}\n5#5,{GOOD}\n"
     refused.drop("sales_back.csv", rows)
     with monkeypatch.context() as patch:
-        patch.setattr(Ledger, moment, _breaking(getattr(Ledger, moment), after=after))
+        patch.setattr(Batches, moment, _breaking(getattr(Batches, moment), after=after))
         with pytest.raises(KeyboardInterrupt):
             refused.run()
     refused.run()
@@ -691,7 +691,7 @@ class _Story:
 
     def undo(self) -> None:
         with self.shop.open().ledger() as ledger:
-            runs = [record.run_id for record in ledger.last_runs(3)]
+            runs = [record.run_id for record in ledger.runs.last(3)]
         if runs:
             with suppress(RetailmartError):  # for good reasons a run can often not be taken back
                 self.shop.open().undo(self.chance.choice(runs))

@@ -14,7 +14,7 @@ import pytest
 
 from retailmart.errors import LeaseLost
 from retailmart.lake import places
-from retailmart.ledger import Ledger
+from retailmart.ledger.access import Access
 from retailmart.ledger.values import BatchState
 from retailmart.report import Silent
 from retailmart.steps.snapshots import _part
@@ -186,7 +186,7 @@ def test_a_run_that_dies_while_showing_shows_nothing_half(
     assert not [path for path in found if path.endswith("_SUCCESS") and ".half" not in path]
     assert remote or not [path for path in found if path.startswith("2024")]
     with shop.open().ledger() as ledger:
-        batch = ledger.open_batch()
+        batch = ledger.batches.unfinished()
         assert batch is not None
         assert batch.state is BatchState.PUBLISHED
     assert set(run(shop, _NEXT)) == _SHOWN
@@ -342,9 +342,9 @@ def test_a_run_that_lost_its_lease_shows_nothing(
     run(shop)
     before = insights(shop)
     shop.sales("sales_b.csv", [sale(2)])
-    transaction = Ledger.transaction
+    transaction = Access.transaction
 
-    def lost(ledger: Ledger) -> Any:
+    def lost(ledger: Access) -> Any:
         raise LeaseLost("another run has taken the project over")
 
     from retailmart.steps import snapshots
@@ -352,11 +352,11 @@ def test_a_run_that_lost_its_lease_shows_nothing(
     show = snapshots.show_marts
 
     def late(*arguments: Any) -> None:
-        monkeypatch.setattr(Ledger, "transaction", lost)
+        monkeypatch.setattr(Access, "transaction", lost)
         try:
             show(*arguments)
         finally:
-            monkeypatch.setattr(Ledger, "transaction", transaction)
+            monkeypatch.setattr(Access, "transaction", transaction)
 
     monkeypatch.setattr("retailmart.pipeline.show_marts", late)
     with pytest.raises(LeaseLost):

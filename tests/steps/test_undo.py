@@ -12,6 +12,7 @@ import pytest
 from retailmart import RetailmartError, pipeline
 from retailmart.lake import Lake
 from retailmart.ledger import Ledger, claim
+from retailmart.ledger.batches import Batches
 from retailmart.ledger.values import FileState, NewFile
 from tests.conftest import AS_OF, HEADER, Shop, keep_only, sale
 from tests.digests import digests
@@ -199,9 +200,9 @@ def _begin_an_old_undo(shop: Shop, run_id: int, version: int) -> None:
     lock = shop.folder / ".retailmart" / "lock"
     with shop.open().ledger() as known, claim(known.engine, lock) as lease:
         ledger = Ledger(known.engine, lease)
-        old = ledger.file(version)
+        old = ledger.files.get(version)
         back = NewFile(old.path, old.sha256, old.size, "", FileState.ACTIVE, old.feed)
-        ledger.stage(ledger.open_run(AS_OF), AS_OF, [back], undoes=run_id)
+        ledger.batches.stage(ledger.runs.begin(AS_OF), AS_OF, [back], undoes=run_id)
 
 
 @pytest.mark.parametrize("reached", ["active", "prepared", "committed", "published"])
@@ -224,7 +225,7 @@ def test_an_undo_that_an_earlier_release_began_is_finished(
 
     steps = {
         "prepared": (Lake, "commit"),
-        "committed": (Ledger, "mark_published"),
+        "committed": (Batches, "mark_published"),
         "published": (pipeline, "archive"),
     }
     if reached in steps:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pickle
 from dataclasses import replace
 from pathlib import Path
 
@@ -10,7 +11,7 @@ import pytest
 from retailmart.errors import RetailmartError, SettingsError, Unavailable
 from retailmart.storage import Entry, LocalFolder, Store, open_store
 from retailmart.storage.s3 import S3Access, S3Folder
-from tests.services.s3 import S3Bucket, S3Server
+from tests.services.s3 import REGION, S3Bucket, S3Server
 
 
 @pytest.fixture
@@ -178,3 +179,37 @@ def test_an_address_opens_the_store_it_means(tmp_path: Path) -> None:
     assert str(open_store("s3:///to_process", tmp_path, access)) == "s3://tills/to_process"
     with pytest.raises(RetailmartError, match="names no bucket"):
         open_store("s3:///to_process", tmp_path, S3Access())
+
+
+def test_keys_that_settings_name_go_first(s3: S3Server, bucket: S3Bucket) -> None:
+    """They are asked for when connecting, and no key of the environment is mixed with them."""
+    asked = []
+
+    def keys() -> dict[str, str]:
+        asked.append(True)
+        return {"access_key_id": s3.access_key, "secret_access_key": s3.secret_key}
+
+    others = {"AWS_ACCESS_KEY_ID": "others", "AWS_SESSION_TOKEN": "others", "AWS_REGION": REGION}
+    folder = S3Folder(bucket.name, "in", S3Access(others, s3.endpoint, keys=keys))
+    assert not asked
+    assert s3.secret_key not in repr(folder)
+    bucket.put("in/a.csv", "x")
+    assert read(folder, "a.csv") == b"x"
+    assert folder.access.credentials() == keys()
+    assert "aws_session_token" not in folder.delta_options()
+    assert folder.delta_options()["aws_secret_access_key"] == s3.secret_key
+
+
+def test_a_worker_gets_keys_and_not_the_way_to_them(s3: S3Server, bucket: S3Bucket) -> None:
+    """What Spark sends has today's keys: no worker has the project's store of secrets."""
+
+    def keys() -> dict[str, str]:
+        return {"access_key_id": s3.access_key, "secret_access_key": s3.secret_key, "token": "t"}
+
+    folder = S3Folder(bucket.name, "in", S3Access({"OTHER": "x"}, s3.endpoint, REGION, keys))
+    # A local function can't be pickled: what arrives can't have come from it.
+    there = pickle.loads(pickle.dumps(folder))
+    assert there.access.credentials() == keys()
+    assert there.access.environment.get("OTHER") is None
+    bucket.put("in/a.csv", "x")
+    assert read(there, "a.csv") == b"x"

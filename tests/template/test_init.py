@@ -4,15 +4,20 @@ from __future__ import annotations
 
 import json
 import re
+import sqlite3
+from contextlib import closing
+from itertools import combinations
 from pathlib import Path
 from typing import Any
 
 import pytest
 import yaml
 
+import retailmart
 from retailmart.errors import SettingsError
 from retailmart.project import load_project
-from retailmart.template import write_project
+from retailmart.template import STORIES, write_project
+from tests.conftest import AS_OF, Called
 
 FEEDS = {"sales", "orders_export", "deliveries_export", "users_export"}
 TABLES = {
@@ -279,3 +284,156 @@ def test_schemas_describe_every_key(tmp_path: Path, name: str) -> None:
     named = {"columns", "format", "delimiter", "rules", "type", "name", "action", "engine"}
     for key, entry in root["properties"].items():
         assert "description" in entry or key in named, key
+
+
+# stories
+
+SOME = [names for count in (1, 2) for names in combinations(STORIES, count)]
+
+
+def told_by_the_template() -> set[str]:
+    """The files that `init` can write, without those that all projects have."""
+    return WRITTEN - {name for name in WRITTEN if "/" not in name or name.startswith(".schema/")}
+
+
+def test_each_file_is_of_one_story() -> None:
+    """A feed, table or mart that no story names would be in every project, whatever it has."""
+    named = [name for story in STORIES.values() for name in story.files]
+    assert sorted(named) == sorted(told_by_the_template())
+
+
+@pytest.mark.parametrize("stories", SOME, ids=",".join)
+def test_a_shop_sees_only_what_it_has(tmp_path: Path, called: Called, stories: list[str]) -> None:
+    """The feeds, tables, marts, settings and sample data of these stories, and of no other."""
+    done = called(tmp_path, "init", "shop", "--with", ",".join(stories), "--sample")
+    assert done.returncode == 0
+    shop = tmp_path / "shop"
+    expected = {name for story in stories for name in STORIES[story].files}
+    assert {name for name in files_of(shop) if name in told_by_the_template()} == expected
+    tables = {name for story in stories for name in STORIES[story].tables}
+    settings = yaml.safe_load((shop / "retailmart.yml").read_text())
+    assert ("sources" in settings) == (shop / "shop.db").exists() == bool(tables)
+    if tables:
+        with closing(sqlite3.connect(shop / "shop.db")) as connection:
+            found = connection.execute("SELECT name FROM sqlite_master WHERE type = 'table'")
+            assert {name for (name,) in found} == tables
+    project = load_project(shop)
+    landed = [
+        path.relative_to(shop / "landing").as_posix()
+        for path in (shop / "landing").rglob("*")
+        if path.is_file()
+    ]
+    for feed in project.feeds.values():
+        assert any(feed.claims(path) for path in landed), feed.name
+    assert any(path.startswith("market") for path in landed) == ("markets" in stories)
+    assert any(path.startswith("sales") for path in landed) == ("tills" in stories)
+
+
+@pytest.mark.parametrize("story", STORIES)
+def test_a_story_is_the_same_without_the_others(tmp_path: Path, story: str) -> None:
+    """Its files are those of a project with all stories, byte for byte."""
+    write_project(tmp_path / "all", sample=True)
+    write_project(tmp_path / "one", sample=True, stories=[story])
+    whole, alone = files_of(tmp_path / "all"), files_of(tmp_path / "one")
+    differing = {name for name, content in alone.items() if whole.get(name) != content}
+    assert differing <= {"shop.db", "retailmart.yml"}
+
+
+@pytest.mark.parametrize("stories", SOME, ids=",".join)
+def test_stories_run_without_the_others(tmp_path: Path, called: Called, stories: list[str]) -> None:
+    """`check` is content, and a run of the sample builds every mart and holds none back."""
+    shop = tmp_path / "shop"
+    write_project(shop, sample=True, stories=stories)
+    assert called(shop, "check").returncode == 0
+    report = retailmart.open_project(shop).run(AS_OF)
+    built = {mart.name for batch in report.batches for mart in batch.marts}
+    assert built == {name for story in stories for name in STORIES[story].marts}
+    assert [dict(batch.unavailable) for batch in report.batches] == [{}]
+    assert (report.held, dict(report.unreadable), report.expected) == ((), {}, ())
+
+
+@pytest.mark.parametrize(
+    ("given", "said"),
+    [
+        ("tils", "there is no part 'tils'; did you mean 'tills'?"),
+        ("webshop,market", "there is no part 'market'; did you mean 'markets'?"),
+        ("hotel", "there is no part 'hotel'; known: markets, tills, webshop"),
+        (" , ", "no part of a shop is named"),
+        ("", "no part of a shop is named"),
+    ],
+)
+def test_an_unknown_part_is_a_mistake(
+    tmp_path: Path, called: Called, given: str, said: str
+) -> None:
+    """It ends with exit code 2, a suggestion and the known parts, and writes nothing."""
+    done = called(tmp_path, "init", "shop", "--with", given)
+    assert (done.returncode, done.stdout) == (2, "")
+    assert said in done.stderr
+    assert "Write one or more of: tills, webshop, markets" in done.stderr
+    assert not (tmp_path / "shop").exists()
+
+
+def test_parts_are_read_with_blanks_and_twice(tmp_path: Path, called: Called) -> None:
+    """People write blanks after commas, and a part named twice is one part."""
+    done = called(tmp_path, "init", "shop", "--with", "webshop, tills,webshop")
+    assert done.returncode == 0
+    assert set(load_project(tmp_path / "shop").tables) == TABLES
+
+
+def test_a_shop_without_tables_may_have_a_shop_db(tmp_path: Path) -> None:
+    """The sample of the markets writes no shop.db, so that of the user is not in its way."""
+    (tmp_path / "shop.db").write_bytes(b"mine")
+    write_project(tmp_path, sample=True, stories=["markets"])
+    assert (tmp_path / "shop.db").read_bytes() == b"mine"
+
+
+@pytest.mark.parametrize(
+    ("story", "expected"),
+    [
+        (
+            "tills",
+            [
+                "files in landing: sales*.csv",
+                "tables in shop (sqlite:///shop.db): customer, sales_team, store",
+            ],
+        ),
+        (
+            "webshop",
+            [
+                "tables in shop (sqlite:///shop.db): customers, inventory_locations, order_items,"
+                " orders, product_inventory, products"
+            ],
+        ),
+        (
+            "markets",
+            [
+                "files in landing: market*/deliveries*.csv, market*/orders*.csv,"
+                " market*/users*.json*"
+            ],
+        ),
+    ],
+)
+def test_an_empty_shop_is_told_what_is_expected(
+    tmp_path: Path, called: Called, story: str, expected: list[str]
+) -> None:
+    """Before any input, `status` and `run` say which files and tables belong where."""
+    done = called(tmp_path, "init", "shop", "--with", story)
+    assert "retailmart status" in done.stderr
+    shop = tmp_path / "shop"
+    lines = [f"expected   {words}" for words in expected]
+    assert called(shop, "status").stdout.splitlines() == ["no run yet", *lines]
+    done = called(shop, "run", "--output", "json")
+    assert done.returncode == 0
+    assert json.loads(done.stdout)["expected"] == expected
+    assert done.stderr.splitlines()[-len(lines) - 1 : -1] == lines
+    assert "retailmart doctor" in done.stderr.splitlines()[-1]
+    assert json.loads(called(shop, "status", "--output", "json").stdout)["expected"] == expected
+
+
+def test_a_source_that_nobody_named_is_told(tmp_path: Path) -> None:
+    """Without `sources` the tables have no place yet; the message says which setting names it."""
+    write_project(tmp_path, sample=False, stories=["webshop"])
+    settings = tmp_path / "retailmart.yml"
+    settings.write_text(re.sub(r"(?m)^sources:.*\n", "", settings.read_text()))
+    (words,) = retailmart.open_project(tmp_path).run(AS_OF).expected
+    assert words.startswith("tables in a database that `sources` names: customers, ")

@@ -272,7 +272,7 @@ def test_a_repaired_line_joins_its_order(shop: Shop) -> None:
     [(file, number, *_)] = shop.refused("orders_export")
     assert (file, number) == ("market1/orders.csv", 3)
     with shop.open().ledger() as ledger:
-        [origin] = [found.file_id for found in ledger.readable_at(["market1/orders.csv"])]
+        [origin] = [found.file_id for found in ledger.files.readable_at(["market1/orders.csv"])]
     repaired = {"_origin": f"{origin}#3", **broken, "Total Price": "10.00"}
     drop_orders(shop, "market1/orders_fixed.csv", repaired)
     shop.run()

@@ -12,7 +12,7 @@ import pytest
 import yaml
 
 import retailmart
-from retailmart.template import write_project
+from retailmart.template import STORIES, write_project
 from tests.conftest import AS_OF, Shop
 from tests.template.looking import mart, one
 from tests.test_docs import blocks, call, commands
@@ -36,13 +36,14 @@ def shop(run_once: Path, tmp_path: Path) -> Shop:
     return Shop(tmp_path / "myshop")
 
 
-@pytest.mark.parametrize("page", PAGES)
-def test_commands_work(page: str, shop: Shop) -> None:
-    """The first made the project, the others work in it."""
+@pytest.mark.parametrize(("page", "story"), list(zip(PAGES, STORIES, strict=True)))
+def test_commands_work(page: str, story: str, tmp_path: Path) -> None:
+    """The first makes a project of the page's story alone, the others work in it."""
     first, *others = commands(page)
-    assert first == "retailmart init myshop --sample"
+    assert first == f"retailmart init myshop --with {story} --sample"
+    assert call(first, tmp_path).returncode == 0
     for line in others:
-        done = call(line, shop.folder)
+        done = call(line, tmp_path / "myshop")
         assert done.returncode == 0, f"{line}: {done.stderr}"
 
 

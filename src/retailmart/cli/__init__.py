@@ -71,13 +71,23 @@ def options(
 def init(
     folder: Annotated[Path, typer.Argument(metavar="DIR", help="The new project's folder.")],
     sample: Annotated[bool, typer.Option("--sample", help="Add a small sample shop.")] = False,
+    parts: Annotated[
+        str | None,
+        typer.Option(
+            "--with",
+            metavar="PARTS",
+            help="What the shop has: tills, webshop, markets, with commas in between; default all.",
+        ),
+    ] = None,
     quiet: QuietOption = False,
 ) -> None:
     """Write a new project: settings, the retail feeds and marts, all yours to edit."""
-    from retailmart.template import write_project
+    from retailmart.template import STORIES, write_project
 
-    write_project(folder, sample=sample)
-    say(f"Wrote {folder}. Next: cd {folder} && retailmart run", unless=quiet)
+    named = [name.strip() for name in parts.split(",")] if parts is not None else list(STORIES)
+    write_project(folder, sample=sample, stories=[name for name in named if name])
+    then = "run" if sample else "status    # it lists what to put where"
+    say(f"Wrote {folder}. Next: cd {folder} && retailmart {then}", unless=quiet)
 
 
 @app.command(epilog=exits(3, 4, 5))
@@ -242,11 +252,12 @@ def status(
 ) -> None:
     """The last runs, the open batch, and files by state."""
     from retailmart.console import visible
-    from retailmart.house import held_marts
+    from retailmart.house import expected_inputs, held_marts
 
-    with open_at(project, settings).ledger() as ledger:
-        runs, batch, files = ledger.last_runs(10), ledger.open_batch(), ledger.count_files()
-        held = held_marts(ledger)
+    opened = open_at(project, settings)
+    with opened.ledger() as ledger:
+        runs, batch, files = ledger.runs.last(10), ledger.batches.unfinished(), ledger.files.count()
+        held, expected = held_marts(ledger), expected_inputs(opened.project, ledger)
     if output is Output.JSON:
         print_json(
             {
@@ -254,6 +265,7 @@ def status(
                 "open_batch": vars(batch) if batch else None,
                 "files": files,
                 "held": held,
+                "expected": expected,
             }
         )
         return
@@ -268,6 +280,8 @@ def status(
         print(f"{count:>8,} files {state}")
     if not runs:
         print("no run yet")
+    for words in expected:
+        print(visible(f"expected   {words}"))
 
 
 def main() -> None:

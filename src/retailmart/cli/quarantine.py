@@ -192,13 +192,13 @@ class _Desk:
 
     def delivered(self, name: str) -> tuple[LedgerFile, LedgerFile | None]:
         """The newest delivery under a name, and the file that counts for it now."""
-        newest = self.ledger.find_file(name)
+        newest = self.ledger.files.find(name)
         if newest is None:
             raise RetailmartError(
                 f"no file {name!r} was ever delivered", "List them with: retailmart quarantine list"
             )
-        standing = self.ledger.standing(newest.path)
-        return newest, self.ledger.counted_by_content(standing.sha256) if standing else None
+        standing = self.ledger.files.current(newest.path)
+        return newest, self.ledger.files.counted_by_content(standing.sha256) if standing else None
 
     def items_of(self, file: LedgerFile) -> Iterator[Item]:
         yield from self.quarantine(str(file.feed)).items(file.file_id)
@@ -207,8 +207,8 @@ class _Desk:
         """Refused files under whose name nothing that could be read has come since."""
         from retailmart.ledger.values import FileState
 
-        for file in self.ledger.files_in_state(FileState.REFUSED):
-            standing = self.ledger.standing(file.path)
+        for file in self.ledger.files.in_state(FileState.REFUSED):
+            standing = self.ledger.files.current(file.path)
             if standing is None or standing.file_id < file.file_id:
                 yield file
 
@@ -228,7 +228,7 @@ class _Desk:
 
     def feed_of(self, file_ids: set[int]) -> Feed:
         """The one feed of all these files."""
-        names = {str(file.feed) for file in self.ledger.files_among(file_ids)}
+        names = {str(file.feed) for file in self.ledger.files.among(file_ids)}
         if len(names) > 1:
             raise RetailmartError(
                 f"the sheet holds rows of several feeds: {', '.join(sorted(names))}",

@@ -49,7 +49,7 @@ def schema_history(
     """What changed when, in which run, and which file made it so."""
     opened = open_at(project, settings)
     with opened.ledger() as ledger:
-        records = ledger.schemas()
+        records = ledger.schemas.all()
     known = {*opened.project.feeds, *(_feed_of(record) for record in records)}
     chosen = set(_chosen(name, known))
     lines: list[dict[str, Any]] = [
@@ -200,7 +200,10 @@ def _differences(opened: OpenProject) -> Iterator[_Difference]:
         waiting.setdefault(claimed, []).append(entry)
     with opened.ledger() as ledger:
         for name, feed in feeds.items():
-            state, known = opened.lake.state(raw_table(name)), ledger.schema(raw_table(name))
+            state, known = (
+                opened.lake.state(raw_table(name)),
+                ledger.schemas.current(raw_table(name)),
+            )
             whole, columns = feed, list[Any]()
             if state is not None:
                 whole, columns = compare(feed, state.fields, known.columns if known else ())

@@ -96,6 +96,12 @@ class _Visit:
 def _project(project: Project) -> Iterator[Finding]:
     words = f"{len(project.feeds)} feeds and {len(project.marts)} marts, no mistake found"
     yield ok("project: files", words)
+    try:
+        project.check_secrets()
+    except SettingsError as error:
+        told = "; ".join(error.problems)
+        cure = error.hint or "Correct retailmart.yml, then look with: retailmart check"
+        yield problem("project: secrets", told, "; ".join(map(str.strip, cure.splitlines())))
 
 
 def _disks(project: Project) -> Iterator[Finding]:

@@ -336,7 +336,9 @@ def _field(delta: Any) -> Field:
 def _state(handle: DeltaTable, folder: Path) -> TableState:
     import pyarrow as pa
 
-    actions = pa.table(handle.get_add_actions(flatten=False)).select(
+    # pa.table(…) would import pandas where it is installed, which takes half a second.
+    actions = pa.RecordBatchReader.from_stream(handle.get_add_actions(flatten=False)).read_all()
+    actions = actions.select(
         ["path", "size_bytes", "num_records", "partition"]
         if handle.metadata().partition_columns
         else ["path", "size_bytes", "num_records"]

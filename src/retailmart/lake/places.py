@@ -467,5 +467,12 @@ def _link(file: Path, name: Path) -> None:
 
 def _parents(files: Iterable[Path], root: Path) -> list[Path]:
     """The folders that hold the files, and their parents, up to `root`."""
-    folders = {parent for file in files for parent in file.parents if parent.is_relative_to(root)}
-    return sorted(folders, reverse=True)
+    # As texts: a table of some thousand files would take seconds with paths as objects.
+    top = str(root)
+    folders: set[str] = set()
+    for file in files:
+        folder = str(file).rpartition("/")[0]
+        while folder not in folders and (folder == top or folder.startswith(f"{top}/")):
+            folders.add(folder)
+            folder = folder.rpartition("/")[0]
+    return [Path(folder) for folder in sorted(folders, reverse=True)]

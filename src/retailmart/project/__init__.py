@@ -3,19 +3,27 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
+from functools import cached_property, partial
 from pathlib import Path
 
 from retailmart.errors import NotAProject, SettingsError
-from retailmart.project.addresses import complete_url, veiled
+from retailmart.project.addresses import complete_url, fill_key, veiled
 from retailmart.project.documents import Location, Source, did_you_mean, validate
 from retailmart.project.environment import Environment
 from retailmart.project.feed import Feed, overlapping, read_feed
 from retailmart.project.functions import Functions, read_functions
 from retailmart.project.mart import Mart, read_mart
 from retailmart.project.secrets import SecretStore
-from retailmart.project.settings import SETTINGS_FILE, Settings, Variable, overlaps, read_settings
+from retailmart.project.settings import (
+    SETTINGS_FILE,
+    Settings,
+    Variable,
+    is_setting,
+    overlaps,
+    read_settings,
+)
 from retailmart.project.table import HISTORY, Table, read_table_file
 
 __all__ = ["Feed", "Mart", "Project", "Settings", "Table", "load_project", "open_secrets"]
@@ -41,37 +49,84 @@ class Project:
 
     def database_url(self) -> str:
         """The database's URL with its password, only to connect. SettingsError if incomplete."""
-        return self._url(("database",), self.settings.database, self.secrets())
+        return self._url(("database",), self.settings.database)
 
     def source_url(self, name: str) -> str:
         """A source's URL with its password, only to connect. SettingsError if incomplete."""
-        return self._url(("sources", name), self.settings.sources[name], self.secrets())
+        return self._url(("sources", name), self.settings.sources[name])
+
+    def s3_keys(self) -> dict[str, str]:
+        """The keys that `s3` refers to, only to connect; none if it names none.
+
+        They are `access_key_id`, `secret_access_key` and perhaps `token`. SettingsError if one is
+        missing.
+        """
+        return {name: read() for name, read in self._s3_keys().items()}
+
+    def _s3_keys(self) -> dict[str, Callable[[], str]]:
+        s3 = self.settings.s3
+        named = {
+            "access_key_id": ("access_key_id", s3.access_key_id),
+            "secret_access_key": ("secret_access_key", s3.secret_access_key),
+            "token": ("session_token", s3.session_token),
+        }
+        return {
+            key: partial(
+                self._located,
+                ("s3", setting),
+                partial(fill_key, text, self.environment, self._store.get),
+            )
+            for key, (setting, text) in named.items()
+            if text is not None
+        }
 
     def secrets(self) -> SecretStore:
         """The project's encrypted store."""
+        return self._store
+
+    @cached_property
+    def _store(self) -> SecretStore:
+        # One for all: deriving its key takes a tenth of a second.
         return SecretStore(self.folder, self.environment)
 
     def check_secrets(self) -> None:
         """Raise SettingsError with everything that is missing to connect. Connects to nothing."""
         problems: list[str] = []
         hints: list[str] = []
-        store = self.secrets()  # one for all: deriving its key takes a tenth of a second
-        urls = {("database",): self.settings.database} | {
-            ("sources", name): url for name, url in self.settings.sources.items()
-        }
-        for location, url in urls.items():
+        for look in self._connections():
             try:
-                self._url(location, url, store)
+                look()
             except SettingsError as error:
-                problems += error.problems
+                # What a variable lacks is told once, not again for each setting that uses it.
+                problems += [
+                    words
+                    for words in error.problems
+                    if not any(words.endswith(f": {before}") for before in problems)
+                ]
                 hints += [error.hint] if error.hint else []
         if problems:
             raise SettingsError(problems, "\n  ".join(dict.fromkeys(hints)) or None)
 
-    def _url(self, location: Location, url: str, store: SecretStore) -> str:
+    def _connections(self) -> Iterator[Callable[[], object]]:
+        """Everything that can lack a secret."""
+        for variable in self.environment.referring():
+            if not is_setting(variable):  # a setting keeps its references
+                yield partial(self.environment.__getitem__, variable)
+        yield self.database_url
+        for name in self.settings.sources:
+            yield partial(self.source_url, name)
+        yield from self._s3_keys().values()
+
+    def _url(self, location: Location, url: str) -> str:
+        password = self.passwords.get(location)
+        whole = partial(complete_url, url, self.environment, self._store.get, password)
+        return self._located(location, whole)
+
+    def _located(self, location: Location, work: Callable[[], str]) -> str:
+        """The result of work on a setting; its errors name the setting's place."""
         place = f"{self.source.at(location)}: {'.'.join(map(str, location))}"
         try:
-            return complete_url(url, self.environment, store.get, self.passwords.get(location))
+            return work()
         except ValueError as error:
             raise SettingsError([f"{place}: {error}"]) from None
         except SettingsError as error:
@@ -87,7 +142,9 @@ def load_project(folder: Path, overrides: Mapping[str, object] | None = None) ->
     """
     folder = _project_folder(folder)
     problems = _misread_path(folder)
-    environment = Environment.of(folder)
+    plain = Environment.of(folder)
+    # Its key is a plain variable: a secret can't open the store that it lies in.
+    environment = plain.asking(SecretStore(folder, plain).get)
     read = read_settings(folder, overrides or {}, environment, problems)
     source = read.source if read else None
     settings = validate(Settings, source, problems) if source else None

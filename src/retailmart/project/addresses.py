@@ -7,14 +7,13 @@ connecting and is not stored anywhere.
 from __future__ import annotations
 
 import re
-from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path, PurePosixPath
 from urllib.parse import quote, unquote, urlsplit
 
 from retailmart.project.documents import did_you_mean
-from retailmart.project.environment import Environment
+from retailmart.project.environment import Ask, Environment
 
 KEPT = "***"
 
@@ -27,11 +26,11 @@ _ALMOST_SCHEME = re.compile(r"([A-Za-z][A-Za-z0-9+.-]*):/+")
 _QUERY_PASSWORD = re.compile(r"(?:^|&)(?:password\d?|passwd|passphrase|pwd)=(?!&|$)", re.IGNORECASE)
 _SHOWN_PASSWORD = re.compile(r"(://[^\s:/@]*:)[^\n]*@")
 _BUCKET = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{1,62}")
+# Stands for a secret while a URL is only checked.
+_UNKNOWN = "unknown"
 # Replace references while an address is parsed: their own colons must not divide it.
 _OPEN, _CLOSE = "\ue000", "\ue001"
 _STANDIN = re.compile(f"{_OPEN}(\\d+){_CLOSE}")
-
-Ask = Callable[[str], str]
 
 
 @dataclass(frozen=True)
@@ -87,13 +86,31 @@ def variable(name: str, environment: Environment) -> str:
         ) from None
 
 
+def is_reference(text: str) -> bool:
+    """Whether a text is one reference and nothing else."""
+    found = _REFERENCE.fullmatch(text)
+    if found is None:
+        return False
+    with suppress(ValueError):
+        Reference.parse(found[1])
+        return True
+    return False
+
+
+def fill_key(text: str, environment: Environment, ask: Ask) -> str:
+    """A key that a setting refers to; `ask` returns a secret. ValueError if it is not set."""
+    (reference,) = references(text)
+    return ask(reference.name) if reference.is_secret else variable(reference.name, environment)
+
+
 def fill_place(text: str, environment: Environment) -> str:
     """A folder or endpoint with its variables filled in, and S3_BUCKET if it names no bucket.
 
     ValueError says what is missing. Secrets are not allowed: locations are shown.
     """
     for reference in references(text):
-        if reference.is_secret or _SECRET_VARIABLE.search(reference.name):
+        name = reference.name
+        if reference.is_secret or _SECRET_VARIABLE.search(name) or environment.refers(name):
             raise ValueError("a place is shown to people, and can hold no secret")
     filled = _REFERENCE.sub(lambda found: variable(found[1], environment), text)
     if filled.startswith("s3:///") or filled == "s3://":
@@ -194,6 +211,8 @@ def complete_url(
     `password` replaces the `***` that `without_password` left. ValueError and SettingsError say
     what is missing.
     """
+    if ask is None:
+        environment = environment.asking(lambda _: _UNKNOWN)
     template, found = _with_standins(text)
 
     def fill(part: str) -> str:
@@ -203,7 +222,7 @@ def complete_url(
         reference = Reference.parse(inner)
         if not reference.is_secret:
             return variable(reference.name, environment)
-        return ask(reference.name) if ask else "unknown"
+        return ask(reference.name) if ask else _UNKNOWN
 
     if ask is None and any(reference.is_secret for reference in references(text)):
         whole = _STANDIN.fullmatch(template)
@@ -299,6 +318,9 @@ def _from_variables(
     The password is used only for the server and account that it was set for, the port only for that
     server.
     """
+    for name in map(names.of, ("USER", "HOST", "PORT", "DATABASE")):
+        if environment.refers(name):
+            raise ValueError(f"{name} is shown to people, and can hold no secret")
     user, host = environment.get(names.of("USER"), ""), environment.get(names.of("HOST"), "")
     by_socket = f"{names.socket}=" in parts.query
     its_host = by_socket or not parts.host or not host or parts.host.lower() == host.lower()

@@ -18,6 +18,7 @@ from retailmart.project.addresses import (
     checked_place,
     complete_url,
     fill_place,
+    is_reference,
     overlap,
     query_password,
     veiled,
@@ -33,6 +34,10 @@ _WHERE_TO = (
     "write mysql://USER@HOST/DB and give the password in the environment or in .env as"
     " MYSQL_PASSWORD, or write ${secret:NAME} in its place and store it with: retailmart secrets"
     " set NAME"
+)
+_WHERE_KEYS_GO = (
+    "write ${secret:NAME} and store it with: retailmart secrets set NAME, or give it in the"
+    " environment or in .env as AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY"
 )
 _MEMORY = re.compile(r"\d+(\.\d+)?\s*(KB|MB|GB|TB|KiB|MiB|GiB|TiB)", re.IGNORECASE)
 
@@ -54,7 +59,9 @@ ExactVariable = Annotated[Variable, BeforeValidator(_exact)]
 
 
 class S3Settings(Document):
-    """How buckets are reached. Access keys are not settings: they come from the environment."""
+    """How buckets are reached. A key is never written here: it comes from the environment, or a
+    setting refers to it.
+    """
 
     endpoint: str | None = Field(
         None, description="Address of an S3-compatible store, as in `http://127.0.0.1:9000`."
@@ -62,6 +69,32 @@ class S3Settings(Document):
     region: str | None = Field(
         None, description="The buckets' region; without it AWS_REGION, or that of the profile."
     )
+
+    access_key_id: str | None = Field(
+        None, description="As in ${secret:NAME}; without it, AWS_ACCESS_KEY_ID or a profile's."
+    )
+    secret_access_key: str | None = Field(
+        None, description="As in ${secret:NAME}; without it, AWS_SECRET_ACCESS_KEY or a profile's."
+    )
+    session_token: str | None = Field(
+        None, description="As in ${secret:NAME}, where the two keys are temporary ones."
+    )
+
+    @field_validator("access_key_id", "secret_access_key", "session_token", mode="before")
+    @classmethod
+    def _is_reference(cls, value: object) -> object:
+        # Whatever else it is, it may be a key: it is not repeated.
+        if value is not None and not (isinstance(value, str) and is_reference(value)):
+            raise ValueError(f"holds a key; {_WHERE_KEYS_GO}")
+        return value
+
+    @model_validator(mode="after")
+    def _are_both(self) -> S3Settings:
+        if (self.access_key_id is None) != (self.secret_access_key is None):
+            raise ValueError("give both `access_key_id` and `secret_access_key`, or neither")
+        if self.session_token is not None and self.access_key_id is None:
+            raise ValueError("`session_token` belongs to an `access_key_id`; give both")
+        return self
 
     @field_validator("endpoint")
     @classmethod
@@ -320,18 +353,25 @@ def _texts(value: object) -> Iterator[str]:
 
 
 def _may_hold_password(location: tuple[str, ...]) -> bool:
-    return location[0].lower() in ("database", "sources")
+    first, second = location[0].lower(), location[1].lower() if len(location) > 1 else ""
+    return first in ("database", "sources") or (
+        first == "s3" and second not in ("endpoint", "region")
+    )
+
+
+def _is_text(location: tuple[str, ...]) -> bool:
+    """Whether a setting that may hold a password is a text, and no section of several."""
+    return len(location) == (1 if location[0].lower() == "database" else 2)
 
 
 def _value(location: tuple[str, ...], text: str) -> object:
     """A value from outside the file, read as YAML; ValueError describes an error.
 
-    A database's URL is not parsed: YAML would cut a password at ` #` or stop at `: `.
+    A database's URL or a key is not parsed: YAML would cut it at ` #` or stop at `: `.
     """
     if not _may_hold_password(location):
         return parse_value(text)
-    whole = len(location) == 2 if location[0].lower() == "sources" else len(location) == 1
-    if whole and text and text[0] not in "'\"":
+    if _is_text(location) and text and text[0] not in "'\"":
         return text
     try:
         return parse_value(text)
@@ -442,12 +482,17 @@ def _text(path: Path) -> str:
     return path.read_text(encoding="utf-8-sig", errors="replace")
 
 
+def is_setting(name: str) -> bool:
+    """Whether an environment variable overrides a setting."""
+    return name.upper().startswith(_PREFIX)
+
+
 def _from_environment(
     variables: Mapping[str, str], label: str, problems: list[str]
 ) -> Iterator[_Given]:
     """`RETAILMART__SECTION__KEY=value`, in any letter case; the value is read as YAML."""
     for name, text in sorted(variables.items()):
-        if not name.upper().startswith(_PREFIX):
+        if not is_setting(name):
             continue
         location = tuple(name[len(_PREFIX) :].lower().split("__"))
         try:

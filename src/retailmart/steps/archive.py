@@ -51,16 +51,16 @@ def archived_copies(ledger: Ledger, archived: Store, sha256: str) -> Iterator[La
 
 def _archived_entries(ledger: Ledger, archived: Store, sha256: str) -> Iterator[Entry]:
     """Where the archive has processed files of this content."""
-    for file in ledger.deliveries(sha256):
-        entry = archived.entry(archive_path(ledger.batch(file.batch_id), file))
+    for file in ledger.files.with_content(sha256):
+        entry = archived.entry(archive_path(ledger.batches.get(file.batch_id), file))
         if entry is not None and file.state is not FileState.REFUSED:
             yield entry
 
 
 def take_out(archived: Store, ledger: Ledger, run_id: int) -> None:
     """Move the files of an undone run from the archive's processed/ to its undone/."""
-    for file in ledger.files_to_undo(run_id):
-        path = archive_path(ledger.batch(file.batch_id), file)
+    for file in ledger.files.to_undo(run_id):
+        path = archive_path(ledger.batches.get(file.batch_id), file)
         entry = archived.entry(path)
         if file.state is FileState.UNDONE and entry is not None:
             archived.move_in(archived, entry, path.replace("processed/", "undone/", 1))

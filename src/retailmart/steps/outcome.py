@@ -220,10 +220,10 @@ def differences(
     for file in staged:
         if file.supersedes is None:
             continue
-        new, old = outcomes.get(file.file_id), ledger.file(file.supersedes)
+        new, old = outcomes.get(file.file_id), ledger.files.get(file.supersedes)
         rows = (new.loaded if new else 0) - (old.loaded or 0)
         came = _total(new.months) if new else Totals()
-        money = (came - _total(ledger.months_of_files([file.supersedes]))).amount
+        money = (came - _total(ledger.files.months_of([file.supersedes]))).amount
         lines.append(Difference(file.path, rows, money))
     return lines
 

@@ -42,7 +42,7 @@ class _Look:
         """The state of a connected database."""
         fold = str.lower if dialect_of(connection).folds_names(connection) else str
         marts = project.marts.values()
-        known = ledger.published() if ledger.is_there() else ()
+        known = ledger.marts.published() if ledger.is_there() else ()
         return cls(
             fold,
             {fold(table): kind for table, kind in standing(connection).items()},
@@ -120,7 +120,7 @@ def drop_table(project: Project, ledger: Ledger, lake: Lake, name: str) -> bool:
             f"Take these away, then run again: retailmart marts drop {table.name}",
         )
     with ledger.transaction() as connection:
-        ledger.forget_published(connection, table.name)
+        ledger.marts.forget_published(connection, table.name)
         if dialect_of(connection).ddl_in_transaction:
             drop_from(connection, table.name)
         else:
@@ -164,5 +164,5 @@ def _read_from_there(project: Project, ledger: Ledger) -> set[str]:
         return set()
     tables = project.tables.values()
     declared = {table.table for table in tables if table.source in (None, *same)}
-    read = ledger.sources() if ledger.is_there() else {}
+    read = ledger.sources.all() if ledger.is_there() else {}
     return declared | (read.keys() - project.tables.keys())

@@ -79,7 +79,7 @@ def pin(
         tables = {path: state for path, state in states.items() if state}
         if not any(path.startswith(mart_table("")) for path in tables):
             raise MartNotBuilt("no mart is built yet", "Build them with: retailmart run")
-        batch = ledger.open_batch()
+        batch = ledger.batches.unfinished()
         if batch is None or batch.state in (BatchState.ACTIVE, BatchState.PUBLISHED):
             pinned = _told(ledger, project, tables, definition_of, runs)
             if _versions(lake) == versions:
@@ -114,7 +114,7 @@ def _told(
         last = last or batch.as_of
         if not waiting:
             break
-        outcome, _ = ledger.prepared(batch)
+        outcome, _ = ledger.batches.prepared(batch)
         for name in waiting & outcome.marts.keys():
             if definition := definition_of(outcome.marts[name]):
                 moments[name], definitions[name] = batch.as_of, definition
@@ -123,14 +123,14 @@ def _told(
         waiting -= moments.keys()
     if last is None:
         raise MartNotBuilt("no run has ended yet", "Build the marts with: retailmart run")
-    schemas = {name: ledger.schema(raw_table(name)) for name in project.feeds}
+    schemas = {name: ledger.schemas.current(raw_table(name)) for name in project.feeds}
     return Pinned(
         tables,
         moments,
         definitions,
         last,
-        ledger.sources(),
-        ledger.feeds_delivered(),
+        ledger.sources.all(),
+        ledger.files.feeds_delivered(),
         {name: schema.columns if schema else () for name, schema in schemas.items()},
         list(_deliveries(ledger, runs)),
         behind,
@@ -139,17 +139,17 @@ def _told(
 
 def _batches(ledger: Ledger) -> Iterator[Batch]:
     """The batches that are published or done, newest first."""
-    for run in ledger.last_runs(_MANY):
-        for batch in reversed(ledger.batches_of_run(run.run_id)):
+    for run in ledger.runs.last(_MANY):
+        for batch in reversed(ledger.batches.of_run(run.run_id)):
             if batch.state in _BUILT:
                 yield batch
 
 
 def _deliveries(ledger: Ledger, runs: int) -> Iterator[tuple[int, Sequence[LedgerFile]]]:
-    for run in ledger.last_runs(_MANY if runs else 0):
+    for run in ledger.runs.last(_MANY if runs else 0):
         if not runs:
             return
-        files = [f for f in ledger.files_of_run(run.run_id) if f.state is FileState.LOADED]
+        files = [f for f in ledger.files.of_run(run.run_id) if f.state is FileState.LOADED]
         if files:
             runs -= 1
             yield run.run_id, files

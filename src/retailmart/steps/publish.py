@@ -365,7 +365,7 @@ def unpublishable(
     engine: Engine, ledger: Ledger, lake: Lake, built: Iterable[BuiltMart]
 ) -> Iterator[tuple[str, RetailmartError]]:
     """The marts whose table cannot take its new form without losing people's additions."""
-    records = ledger.marts()
+    records = ledger.marts.all()
     with ledger.engine.execution_options(**{READS: True}).connect() as connection:
         for part in built:
             mart, shown = part.mart, records.get(part.mart.name, MartRecord(part.mart.name))

@@ -82,10 +82,10 @@ class PublishedTables:
 
     def _published(self, mart: Mart) -> MartRecord | None:
         """What the table shows, says the ledger; None while that may change at any moment."""
-        batch = self.ledger.open_batch()
+        batch = self.ledger.batches.unfinished()
         if batch is not None and batch.state is BatchState.COMMITTED:
             return None
-        return self.ledger.marts().get(mart.name, MartRecord(mart.name))
+        return self.ledger.marts.all().get(mart.name, MartRecord(mart.name))
 
     def _compare(self, mart: Mart, record: MartRecord) -> TableComparison:
         held = mart.name in self.held

@@ -275,7 +275,7 @@ def in_chunks(rows: Iterable[RefusedRow], size: int) -> Iterator[list[RefusedRow
 
 def counted_among(ledger: Ledger, file_ids: Iterable[int]) -> frozenset[int]:
     """Those of the files whose rows are counted now."""
-    files = ledger.files_among(file_ids)
+    files = ledger.files.among(file_ids)
     return frozenset(file.file_id for file in files if file.state is FileState.LOADED)
 
 
@@ -334,7 +334,7 @@ class Quarantine:
         ids |= {origin[0] for *_, origin in rows if origin}
         self._counted = counted_among(self.ledger, ids)
         self._brought = {
-            origin: file.path for origin, file in self.ledger.brought_back(ids).items()
+            origin: file.path for origin, file in self.ledger.replays.brought_back(ids).items()
         }
         newest: dict[Origin, tuple[int, int, str]] = {}
         for file_id, line, path, origin in rows:

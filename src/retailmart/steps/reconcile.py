@@ -149,8 +149,8 @@ class _Proof:
 
     def against_files(self, leaving: Iterable[LedgerFile]) -> None:
         """Check that raw holds what the counted files brought, file by file in the ledger."""
-        expected = self.ledger.counted_months(self.feed.name, self.touched)
-        left = self.ledger.months_of_files(file.file_id for file in leaving)
+        expected = self.ledger.files.counted_months(self.feed.name, self.touched)
+        left = self.ledger.files.months_of(file.file_id for file in leaving)
         for outcome in self.outcomes:
             for month, totals in outcome.months.items():
                 expected[month] = expected.get(month, Totals()) + totals
@@ -208,7 +208,7 @@ class _Proof:
         """A table's totals after a batch: the old ones, nothing where replaced, plus new ones."""
         months = {
             month: totals
-            for month, totals in self.ledger.months_of_table(table).items()
+            for month, totals in self.ledger.marts.months_of(table).items()
             if month not in replaced
         }
         for month, totals in came.items():

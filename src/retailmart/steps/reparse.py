@@ -71,7 +71,7 @@ def deliveries(
             }
             skipped |= {path: why for path, why in items.items() if isinstance(why, str)}
             ready = [item for item in items.values() if isinstance(item, FileToLoad)]
-            months = ledger.months_of_files(item.file.file_id for item in ready)
+            months = ledger.files.months_of(item.file.file_id for item in ready)
             if ready:
                 yield Delivery(run_id, feed, ready, frozenset(months))
 

@@ -135,7 +135,7 @@ class _Gate:
         self.counted = (counted_among(ledger, ids) - set(leaving)) | set(returning)
         self.brought = {
             origin: file.path
-            for origin, file in ledger.brought_back(ids).items()
+            for origin, file in ledger.replays.brought_back(ids).items()
             if file.file_id not in leaving
         }
         self.taken: dict[Origin, str] = {}

@@ -63,7 +63,7 @@ def judge(
 def _names_alike(ledger: Ledger, arrived: Iterable[str]) -> dict[str, str]:
     """A message for each path that differs from another one only in what senders vary."""
     others: dict[str, set[str]] = {}
-    for path in (*arrived, *(file.path for file in ledger.readable_alike(arrived))):
+    for path in (*arrived, *(file.path for file in ledger.files.readable_alike(arrived))):
         others.setdefault(name_hash(path), set()).add(path)
     words = "is named as {} but for letter case, Unicode form or .gz; each counts by itself"
     return {
@@ -91,11 +91,11 @@ def _standings(
 
     That is: the arriving names, their contents, and those contents' other names.
     """
-    standing = {file.path: file for file in ledger.readable_at(arriving)}
+    standing = {file.path: file for file in ledger.files.readable_at(arriving)}
     contents = {content.sha256 for content in arriving.values()}
-    known = ledger.readable_of(contents | {file.sha256 for file in standing.values()})
+    known = ledger.files.readable_of(contents | {file.sha256 for file in standing.values()})
     others = {file.path for file in known} - standing.keys()
-    standing |= {file.path: file for file in ledger.readable_at(others)}
+    standing |= {file.path: file for file in ledger.files.readable_at(others)}
     return Standings(
         {path: content_of(feeds, file) for path, file in standing.items()},
         {content_of(feeds, file): file for file in known if file.state is FileState.LOADED},
@@ -118,7 +118,9 @@ def _not_to_be_replaced(
         if path not in leaving or isinstance(found, Refusal):
             continue
         old = leaving[path]
-        holders = [file for file in ledger.replayers([old.file_id]) if file.file_id not in gone]
+        holders = [
+            file for file in ledger.replays.of_origins([old.file_id]) if file.file_id not in gone
+        ]
         if holders:
             told = ", ".join(_with_undo(ledger, file) for file in holders)
             words = f"replaces a file whose refused rows are counted through {told}"
@@ -129,7 +131,7 @@ def _not_to_be_replaced(
 
 
 def _with_undo(ledger: Ledger, file: LedgerFile) -> str:
-    run = ledger.batch(file.batch_id).run_id
+    run = ledger.batches.get(file.batch_id).run_id
     return f"{file.path} (take that back first: retailmart undo {run})"
 
 
@@ -137,7 +139,7 @@ def _is_ordinary(ledger: Ledger, old: LedgerFile, replay: CheckedFile) -> bool:
     """Whether a counted file is anything but an older version of this replayed file."""
     if any(file_id == old.file_id for file_id, _ in origins_named(replay)):
         return True
-    return bool(old.loaded) and not ledger.brings_back(old.file_id)
+    return bool(old.loaded) and not ledger.replays.is_replay(old.file_id)
 
 
 def _refused(shot: Snapshot, refusal: Refusal) -> NewFile:

@@ -41,10 +41,10 @@ def plan_undo(ledger: Ledger, feeds: Mapping[str, Feed], run_id: int) -> Undoing
 
     Raises RetailmartError, which says why it can't be undone, and which runs must be undone first.
     """
-    if not ledger.run_exists(run_id):
+    if not ledger.runs.exists(run_id):
         raise RetailmartError(f"there is no run {run_id}", "List the runs with: retailmart status")
-    files = ledger.files_to_undo(run_id)
-    batches = ledger.batches_of_run(run_id)
+    files = ledger.files.to_undo(run_id)
+    batches = ledger.batches.of_run(run_id)
     if not files and any(batch.undoes is not None for batch in batches):
         raise RetailmartError(
             f"run {run_id} took another run back; that can't be taken back itself",
@@ -83,7 +83,7 @@ class _History:
                 break
             paths |= new_paths
             contents |= new_contents
-            more = (*ledger.readable_at(new_paths), *ledger.readable_of(new_contents))
+            more = (*ledger.files.readable_at(new_paths), *ledger.files.readable_of(new_contents))
             found |= {file.file_id: file for file in more}
         self.files = [found[key] for key in sorted(found)]
 
@@ -102,7 +102,7 @@ class _History:
             if file.file_id not in after:
                 continue
             was, would_be = before[file.file_id], after[file.file_id]
-            run = self.ledger.batch(file.batch_id).run_id
+            run = self.ledger.batches.get(file.batch_id).run_id
             if was.supersedes != would_be.supersedes:
                 old = was.supersedes or file
                 yield file, f"{old.shown} was replaced by run {run}"
@@ -110,9 +110,9 @@ class _History:
                 through = f"counted through {was.twin}" if was.twin else "counted for itself"
                 yield file, f"{file.shown} of run {run} is {through}"
         own = {file.file_id for file in self.files if file.batch_id in batches}
-        for file in self.ledger.replayers(own, _READABLE):
+        for file in self.ledger.replays.of_origins(own, _READABLE):
             if file.batch_id not in {*batches, *gone}:
-                run = self.ledger.batch(file.batch_id).run_id
+                run = self.ledger.batches.get(file.batch_id).run_id
                 yield file, f"{file.shown} of run {run} replayed its rows"
 
 
@@ -143,14 +143,14 @@ def _first(history: _History, batches: set[int]) -> list[int]:
             gone |= steps[key]
         else:
             order = [key for key in sorted(steps, reverse=True) if steps[key] != batches]
-            return list(dict.fromkeys(history.ledger.batch(key).run_id for key in order))
+            return list(dict.fromkeys(history.ledger.batches.get(key).run_id for key in order))
 
 
 def came_back(ledger: Ledger, files: Iterable[LedgerFile], sign: int) -> list[Difference]:
     """What each file brings back (1) or takes with it (-1) when a run is undone."""
     lines = []
     for file in files:
-        months = ledger.months_of_files([file.file_id])
+        months = ledger.files.months_of([file.file_id])
         there, nothing = sum(months.values(), Totals()), Totals()
         amount = (there if sign > 0 else nothing - there).amount
         lines.append(Difference(file.path, sign * (file.loaded or 0), amount))
@@ -165,7 +165,7 @@ def expect_archived(
         copies = list(archived_copies(ledger, archived, file.sha256))
         if any(is_as_it_was(engine, copy, scratch) for copy in copies):
             continue
-        place = archive_path(ledger.batch(file.batch_id), file)
+        place = archive_path(ledger.batches.get(file.batch_id), file)
         if copies:
             raise RetailmartError(
                 f"the version of {file.shown} that comes back was changed by hand: {place} in"

@@ -395,6 +395,8 @@ def _reach(where: Mapping[str, str]) -> str:
 
 def _credentials(access: S3Access) -> str:
     """The source of the key, never the key."""
+    if access.keys():
+        return "`s3` in retailmart.yml"
     key, secret = "AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"
     if access.environment.get(key) and access.environment.get(secret):
         return f"{key} in the environment or .env"

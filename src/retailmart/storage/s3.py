@@ -43,15 +43,16 @@ _INSTALL = "Install it with: pip install 'retailmart[s3]'"
 
 @dataclass(frozen=True)
 class S3Access:
-    """Access to buckets. Credentials come from `environment`, or else from the usual chain.
+    """Access to buckets. Credentials come from `keys`, from `environment`, or the usual chain.
 
     `environment` is the process's, with `.env` as fallback; `endpoint` is of an S3-compatible
-    store.
+    store. `keys` returns those that settings name, if they name any; it is called when connecting.
     """
 
     environment: Mapping[str, str] = field(default_factory=dict, repr=False)
     endpoint: str | None = None
     region: str | None = None
+    keys: Callable[[], Mapping[str, str]] = field(default=dict, repr=False, compare=False)
 
     def __getstate__(self) -> dict[str, Any]:
         """What another machine needs: today's keys, and nothing else from this environment."""
@@ -65,6 +66,7 @@ class S3Access:
             "environment": {names[key]: value for key, value in keys.items()},
             "endpoint": where.get("endpoint"),
             "region": where["region"],
+            "keys": dict,
         }
 
     @cached_property
@@ -114,6 +116,8 @@ class S3Access:
 
     def credentials(self) -> dict[str, str]:
         """An access key, renewed if it expires. RetailmartError if there is none."""
+        if named := dict(self.keys()):
+            return named
         key, secret = self._given("AWS_ACCESS_KEY_ID"), self._given("AWS_SECRET_ACCESS_KEY")
         if key and secret:
             found = {"access_key_id": key, "secret_access_key": secret}

@@ -4,28 +4,39 @@ from __future__ import annotations
 
 import json
 import os
+from collections.abc import Collection, Iterable
 from pathlib import Path
 
 from retailmart.errors import SettingsError
+from retailmart.template.stories import STORIES, Story, stories_named
+
+__all__ = ["STORIES", "Story", "stories_named", "write_project"]
 
 _FILES = Path(__file__).parent / "project"
 _HIDDEN = {"gitignore": ".gitignore", "env": ".env"}
+_SETTINGS = "retailmart.yml"
 
 
-def write_project(folder: Path, *, sample: bool) -> list[Path]:
+def write_project(
+    folder: Path, *, sample: bool, stories: Iterable[str] = tuple(STORIES)
+) -> list[Path]:
     """Write a new project into `folder`; with `sample`, an invented retailer's first three months.
 
-    Returns the written files. Raises SettingsError instead of changing an existing file.
+    `stories` are the parts of a retailer that it has: `tills`, `webshop`, `markets`. Returns the
+    written files. Raises SettingsError for an unknown story, and instead of changing an existing
+    file.
     """
+    told = stories_named(stories)
     wanted = {
-        folder / _HIDDEN.get(name, name): path.read_bytes()
+        folder / _HIDDEN.get(name, name): _content(path, told)
         for path in sorted(_FILES.rglob("*"))
         if path.is_file()
         for name in [path.relative_to(_FILES).as_posix()]
+        if _belongs(name, told)
     }
     wanted |= {folder / ".schema" / name: text.encode() for name, text in _schemas().items()}
     parents = {parent for path in wanted for parent in path.parents} | {folder / "landing"}
-    taken = [*wanted, *_sample_places(folder)] if sample else list(wanted)
+    taken = [*wanted, *_sample_places(folder, told)] if sample else list(wanted)
     there = [f"{path} is there already" for path in taken if os.path.lexists(path)]
     there += [f"{path} is no folder" for path in sorted(parents) if _is_no_folder(path)]
     if there:
@@ -37,15 +48,31 @@ def write_project(folder: Path, *, sample: bool) -> list[Path]:
     if sample:
         from retailmart.template.sample import write_sample
 
-        write_sample(folder)
+        write_sample(folder, [story.name for story in told])
     return list(wanted)
 
 
-def _sample_places(folder: Path) -> list[Path]:
+def _belongs(name: str, told: Collection[Story]) -> bool:
+    """Whether a file is part of one of these stories, or of none and so of every project."""
+    return any(name in story.files for story in told) or not any(
+        name in story.files for story in STORIES.values()
+    )
+
+
+def _content(path: Path, told: Iterable[Story]) -> bytes:
+    content = path.read_bytes()
+    if path.name == _SETTINGS and not any(story.tables for story in told):
+        # Without tables there is no source to name.
+        lines = content.splitlines(keepends=True)
+        return b"".join(line for line in lines if not line.startswith(b"sources:"))
+    return content
+
+
+def _sample_places(folder: Path, told: Iterable[Story]) -> list[Path]:
     """Files that a sample would overwrite: the shop's database, and everything in landing."""
     landing = folder / "landing"
     landed = sorted(landing.iterdir()) if landing.is_dir() else []
-    return [folder / "shop.db", *landed]
+    return [*([folder / "shop.db"] if any(story.tables for story in told) else []), *landed]
 
 
 def _is_no_folder(path: Path) -> bool:

@@ -1,0 +1,134 @@
+"""The ledger's record of delivered files."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Any
+
+from sqlalchemy import func, select
+
+from retailmart.ledger import tables as t
+from retailmart.ledger.access import Access
+from retailmart.ledger.outcomes import undone_with
+from retailmart.ledger.rows import READABLE, chunks, files_where, hash_of, sum_months
+from retailmart.ledger.values import FileState, LedgerFile, Totals, name_hash
+
+
+class Files(Access):
+    """Delivered files, each with its state, its counts and its rows and money by month."""
+
+    def of_batch(self, batch_id: int) -> list[LedgerFile]:
+        """All files of a batch, in the order they were staged."""
+        return self._select(t.files.c.batch_id == batch_id)
+
+    def of_run(self, run_id: int) -> list[LedgerFile]:
+        """The files of the batches that a run staged."""
+        of_run = select(t.batches.c.batch_id).where(t.batches.c.run_id == run_id)
+        return self._select(t.files.c.batch_id.in_(of_run))
+
+    def to_undo(self, run_id: int) -> list[LedgerFile]:
+        """The files of the batches to undo for a run."""
+        batches = select(t.batches.c.batch_id).where(undone_with(run_id))
+        return self._select(t.files.c.batch_id.in_(batches))
+
+    def get(self, file_id: int) -> LedgerFile:
+        """The file with this key."""
+        return self._select(t.files.c.file_id == file_id)[0]
+
+    def among(self, file_ids: Iterable[int]) -> list[LedgerFile]:
+        """The files with these keys; keys without a file are left out."""
+        some = chunks(file_ids)
+        return [file for ids in some for file in self._select(t.files.c.file_id.in_(ids))]
+
+    def in_state(self, *states: FileState, limit: int | None = None) -> list[LedgerFile]:
+        """Files in these states, newest last."""
+        found = self._select(t.files.c.state.in_([state.value for state in states]))
+        return found[-limit:] if limit else found
+
+    def count(self) -> dict[str, int]:
+        """How many files are in each state."""
+        query = select(t.files.c.state, func.count().label("n")).group_by(t.files.c.state)
+        with self.reading() as connection:
+            return {row.state: row.n for row in connection.execute(query)}
+
+    def feeds_delivered(self) -> set[str]:
+        """The feeds for which a file was ever loaded."""
+        states = (FileState.LOADED, FileState.SUPERSEDED, FileState.UNDONE)
+        query = (
+            select(t.files.c.feed).where(t.files.c.state.in_(s.value for s in states)).distinct()
+        )
+        with self.reading() as connection:
+            return {str(feed) for feed in connection.scalars(query)}
+
+    def find(self, path: str) -> LedgerFile | None:
+        """The newest delivery under this path, found by its whole path or its name alone."""
+        found = self._select(t.files.c.path_hash == hash_of(path)) or self._select(
+            t.files.c.path.endswith(f"/{path}", autoescape=True)
+        )
+        return found[-1] if found else None
+
+    def with_content(self, sha256: str) -> list[LedgerFile]:
+        """Every file that was ever delivered with this content."""
+        return self._select(t.files.c.sha256 == sha256)
+
+    def current(self, path: str) -> LedgerFile | None:
+        """The newest readable delivery under this path: the current version of the name."""
+        known = t.files.c.state.in_(READABLE)
+        found = self._select((t.files.c.path_hash == hash_of(path)) & known)
+        return found[-1] if found else None
+
+    def names_of(self, sha256: str) -> set[str]:
+        """The paths whose current version has this content."""
+        known = t.files.c.state.in_(READABLE)
+        paths = {file.path for file in self._select((t.files.c.sha256 == sha256) & known)}
+        newest = {path: self.current(path) for path in paths}
+        return {path for path, file in newest.items() if file and file.sha256 == sha256}
+
+    def counted_by_content(self, sha256: str) -> LedgerFile | None:
+        """The file with this content whose rows are now counted."""
+        counted = t.files.c.state == FileState.LOADED.value
+        found = self._select((t.files.c.sha256 == sha256) & counted)
+        return found[-1] if found else None
+
+    def readable_at(self, paths: Iterable[str]) -> list[LedgerFile]:
+        """Every readable delivery under these paths, oldest first."""
+        return self._readable(t.files.c.path_hash, map(hash_of, paths))
+
+    def readable_of(self, contents: Iterable[str]) -> list[LedgerFile]:
+        """Every readable delivery with these contents (SHA-256), oldest first."""
+        return self._readable(t.files.c.sha256, contents)
+
+    def readable_alike(self, paths: Iterable[str]) -> list[LedgerFile]:
+        """Every readable delivery under these paths or similar names, oldest first."""
+        return self._readable(t.files.c.name_hash, set(map(name_hash, paths)))
+
+    def _readable(self, column: Any, values: Iterable[str]) -> list[LedgerFile]:
+        known = t.files.c.state.in_(READABLE)
+        found = [file for some in chunks(values) for file in self._select(column.in_(some) & known)]
+        return sorted(found, key=lambda file: file.file_id)
+
+    def months_of(self, file_ids: Iterable[int]) -> dict[str, Totals]:
+        """The total rows and money of these files, by month."""
+        query = select(
+            t.file_months.c.month, t.file_months.c.row_count, t.file_months.c.amount
+        ).where(t.file_months.c.file_id.in_(list(file_ids)))
+        with self.reading() as connection:
+            return sum_months(connection.execute(query))
+
+    def counted_months(self, feed: str, months: Iterable[str]) -> dict[str, Totals]:
+        """Rows and money by month of all files of a feed that are now counted."""
+        query = (
+            select(t.file_months.c.month, t.file_months.c.row_count, t.file_months.c.amount)
+            .join(t.files, t.files.c.file_id == t.file_months.c.file_id)
+            .where(
+                t.files.c.feed == feed,
+                t.files.c.state == FileState.LOADED.value,
+                t.file_months.c.month.in_(list(months)),
+            )
+        )
+        with self.reading() as connection:
+            return sum_months(connection.execute(query))
+
+    def _select(self, condition: Any) -> list[LedgerFile]:
+        with self.reading() as connection:
+            return files_where(connection, condition)

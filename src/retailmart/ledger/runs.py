@@ -1,0 +1,105 @@
+"""The ledger's record of runs and their steps, and when orphaned files are next searched for."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from datetime import UTC, datetime, timedelta
+
+from sqlalchemy import delete, insert, select, update
+
+from retailmart.ledger import tables as t
+from retailmart.ledger.access import Access
+from retailmart.ledger.rows import key_of, now, pack, put
+from retailmart.ledger.values import RunRecord
+
+# A row next to the lease says when the next search for orphaned files is due.
+_SWEEP = "sweep"
+_SWEPT_EVERY = timedelta(days=1)
+
+
+class Runs(Access):
+    """Runs, each with its moment, its end and the time of its steps."""
+
+    def begin(self, as_of: datetime) -> int:
+        """Record that a run began; a run that was killed before is closed as killed.
+
+        In that case the search for its orphaned files is due at once.
+        """
+        with self.transaction() as connection:
+            killed = connection.execute(
+                update(t.runs).where(t.runs.c.state == "running").values(state="killed")
+            )
+            if killed.rowcount:
+                connection.execute(delete(t.lease).where(t.lease.c.name == _SWEEP))
+            result = connection.execute(
+                insert(t.runs).values(started_at=now(), as_of=as_of.isoformat(), state="running")
+            )
+            return key_of(result)
+
+    def close(self, run_id: int, state: str, message: str | None, report: str | None) -> None:
+        """Record how a run ended."""
+        with self.transaction() as connection:
+            connection.execute(
+                update(t.runs)
+                .where(t.runs.c.run_id == run_id)
+                .values(
+                    finished_at=now(),
+                    state=state,
+                    message=message,
+                    report=pack(report) if report else None,
+                )
+            )
+
+    def exists(self, run_id: int) -> bool:
+        """Whether this run exists."""
+        with self.reading() as connection:
+            return bool(connection.scalar(select(t.runs.c.run_id).where(t.runs.c.run_id == run_id)))
+
+    def last(self, count: int) -> list[RunRecord]:
+        """The newest runs, newest first."""
+        columns = t.runs.c
+        query = (
+            select(
+                columns.run_id,
+                columns.started_at,
+                columns.finished_at,
+                columns.as_of,
+                columns.state,
+                columns.message,
+            )
+            .order_by(columns.run_id.desc())
+            .limit(count)
+        )
+        with self.reading() as connection:
+            return [RunRecord(*row) for row in connection.execute(query)]
+
+    def record_steps(
+        self, run_id: int, batch_id: int | None, seconds: Sequence[tuple[str, float]]
+    ) -> None:
+        """Record how long each step of a run took."""
+        rows = [
+            {
+                "run_id": run_id,
+                "batch_id": batch_id,
+                "step": step,
+                "finished_at": now(),
+                "milliseconds": round(took * 1000),
+            }
+            for step, took in seconds
+        ]
+        if rows:
+            with self.transaction() as connection:
+                connection.execute(insert(t.steps), rows)
+
+    def sweep_is_due(self) -> bool:
+        """Whether it is time to search for orphaned files."""
+        query = select(t.lease.c.expires_at).where(t.lease.c.name == _SWEEP)
+        with self.reading() as connection:
+            due = connection.scalar(query)
+        return due is None or due <= now()
+
+    def mark_swept(self) -> None:
+        """Record a search for orphaned files; the next one is due in a day."""
+        due = (datetime.now(UTC) + _SWEPT_EVERY).isoformat()
+        with self.transaction() as connection:
+            put(connection, t.lease, {"name": _SWEEP}, {"fence": 0, "expires_at": due})
