@@ -5,12 +5,17 @@
 #                  for what older clusters run
 # make chaos  the fault campaign: kills, power cuts, broken stores and databases (CHAOS=--small)
 # make bench  the speed figures, as ratios (BENCH=--small for some minutes' version)
+# make wheel  the wheel in dist/, installed alone and tried
+# make docs   the site in .site/; make reference writes docs/reference/ from the code
 
 PYTHON ?= python3
 DEMO ?= demo
 BENCH ?= --out bench/results.md
 
 CHAOS ?= --out docs/reliability.md
+
+# What the wheel is tried with; PINS=/dev/null: the newest there is, as a user's pip takes it.
+PINS ?= requirements/run.txt
 
 # A file's tests share what they build, so one worker takes all of them. Where most are generated,
 # that would leave the other worker without work for hours.
@@ -21,7 +26,7 @@ SELECTED = not long
 SPARK ?= 4
 SPARK_VENV = $(if $(filter 3.5,$(SPARK)),.venv-spark35,.venv-dev)
 
-.PHONY: run test test-all test-spark lint bench chaos lock clean
+.PHONY: run test test-all test-spark lint bench chaos wheel docs reference lock clean
 .DELETE_ON_ERROR:
 
 run: .venv/.installed
@@ -42,8 +47,8 @@ test-spark: $(SPARK_VENV)/.installed
 		--ignore tests/services tests
 
 lint: .venv-dev/.installed
-	.venv-dev/bin/ruff check src tests bench chaos deploy
-	.venv-dev/bin/ruff format --check src tests bench chaos deploy
+	.venv-dev/bin/ruff check src tests bench chaos deploy website
+	.venv-dev/bin/ruff format --check src tests bench chaos deploy website
 	.venv-dev/bin/mypy
 
 bench: .venv/.installed .venv-dev/.installed
@@ -51,6 +56,16 @@ bench: .venv/.installed .venv-dev/.installed
 
 chaos: .venv-dev/.installed
 	.venv-dev/bin/python -m chaos.campaign $(CHAOS)
+
+wheel: .venv/.installed
+	.ci/wheel $(CURDIR)/.venv/bin/python $(PINS)
+
+# Not --quiet: with it, strict mode does not see its warnings.
+docs: .venv-docs/.installed
+	NO_MKDOCS_2_WARNING=1 .venv-docs/bin/mkdocs build --strict
+
+reference: .venv-dev/.installed
+	.venv-dev/bin/python -m website.reference
 
 # What is measured and shown is installed as a user installs it: without the tools of development.
 .venv/.installed: requirements/run.txt pyproject.toml
@@ -67,11 +82,22 @@ chaos: .venv-dev/.installed
 	$(@D)/bin/pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation -e .
 	@touch $@
 
-LOCKED = -q --universal --generate-hashes --no-header --no-annotate --no-emit-index-url \
-	--python-version 3.11 --extra build --extra s3 --extra mysql --extra postgres --extra secrets --extra xlsx
+.venv-docs/.installed: requirements/docs.txt
+	$(PYTHON) -m venv .venv-docs
+	.venv-docs/bin/pip install --quiet --disable-pip-version-check --require-hashes -r $<
+	@touch $@
+
+LOCK = -q --universal --generate-hashes --no-header --no-annotate --no-emit-index-url \
+	--python-version 3.11
+LOCKED = $(LOCK) --extra build --extra s3 --extra mysql --extra postgres --extra secrets --extra xlsx
 
 # Spark 3.5 refuses NumPy 2, without which newer ones of pyarrow can't be imported.
 SPARK35 = 'pyspark<4' 'pyarrow<26'
+
+# The site is built from text, so what the project itself needs is not in its environment.
+DOCS = 'import tomllib; from pathlib import Path; \
+	project = tomllib.loads(Path("pyproject.toml").read_text())["project"]; \
+	print(*project["optional-dependencies"]["docs"], sep="\n")'
 
 # Versions and hashes only: where packages come from is each machine's own affair.
 lock: .venv-dev/.installed
@@ -82,6 +108,8 @@ lock: .venv-dev/.installed
 	cp requirements/dev.txt requirements/spark35.txt  # what Spark 3.5 can live with stays the same
 	printf '%s\n' $(SPARK35) | .venv-dev/bin/uv pip compile $(LOCKED) --extra spark --extra dev \
 		pyproject.toml - -o requirements/spark35.txt
+	.venv-dev/bin/python -c $(DOCS) | .venv-dev/bin/uv pip compile $(LOCK) \
+		-c requirements/dev.txt - -o requirements/docs.txt
 
 clean:
-	rm -rf .venv .venv-dev .venv-spark35 $(DEMO) .mypy_cache .pytest_cache .ruff_cache .hypothesis
+	rm -rf .venv .venv-dev .venv-docs .venv-spark35 .site dist $(DEMO) .mypy_cache .pytest_cache .ruff_cache .hypothesis

@@ -111,6 +111,62 @@ def test_the_project_can_be_named(sample: Path, tmp_path: Path) -> None:
     assert command("status", at=tmp_path).returncode == 2
 
 
+def test_version(called: Called, tmp_path: Path) -> None:
+    """It is told on stdout, without a project."""
+    result = called(tmp_path, "--version")
+    assert (result.returncode, result.stdout) == (0, f"retailmart {retailmart.__version__}\n")
+    assert result.stderr == ""
+
+
+def test_a_quiet_run_tells_what_needs_a_person(called: Called, shop: Shop) -> None:
+    """Refused rows and files are told; a good run, a duplicate and progress are not."""
+    shop.sales("sales_1.csv", [sale()])
+    good = called(shop.folder, "run", "--quiet", "--output", "json")
+    assert (only_json(good)["rows"]["loaded"], good.stderr) == (1, "")
+    shop.sales("again/sales_1.csv", [sale()])
+    shop.sales("sales_2.csv", [sale(), sale(day="2024-02-31")])
+    shop.drop("sales_3.csv", "a,b\n1,2\n")
+    bad = called(shop.folder, "run", "-q")
+    assert (bad.returncode, bad.stdout) == (0, "")
+    assert "sales_2.csv" in bad.stderr
+    assert "lacks the columns" in bad.stderr
+    for told in ("again", "duplicate", "load:", "customer_mart", "published"):
+        assert told not in bad.stderr
+    idle = called(shop.folder, "run", "--quiet")
+    assert (idle.returncode, idle.stdout, idle.stderr) == (0, "", "")
+
+
+@pytest.mark.parametrize(
+    ("words", "told"),
+    [
+        (["init", "new"], "Wrote new"),
+        (["check"], "no mistake found"),
+        (["abandon"], "open"),
+        (["quarantine", "export", "--to", "sheet.csv"], "No refused row is open"),
+    ],
+)
+def test_quiet_commands_tell_no_success(
+    called: Called, shop: Shop, words: list[str], told: str
+) -> None:
+    """What a command says on stderr when all went well is left out, and nothing else."""
+    quiet = called(shop.folder, *words, "--quiet")
+    assert (quiet.returncode, quiet.stderr) == (0, "")
+    if words[0] == "init":
+        shutil.rmtree(shop.folder / "new")
+    loud = called(shop.folder, *words)
+    assert told in loud.stderr
+    assert (loud.returncode, loud.stdout) == (0, quiet.stdout)
+
+
+def test_quiet_commands_tell_errors(called: Called, shop: Shop) -> None:
+    """A mistake is told whether or not somebody wants quiet."""
+    with (shop.folder / "retailmart.yml").open("a") as settings:
+        settings.write("lanes: 3\n")
+    result = called(shop.folder, "check", "--quiet")
+    assert result.returncode == 2
+    assert "unknown key 'lanes'" in result.stderr
+
+
 def test_status_tells_runs_and_files(called: Called, sample: Path) -> None:
     """The last runs and the files by state, as text and as JSON."""
     text = called(sample, "status")

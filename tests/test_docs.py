@@ -8,9 +8,12 @@ import shlex
 import subprocess
 import sys
 from decimal import Decimal
+from importlib import metadata
 from pathlib import Path
 
 import pytest
+from packaging.requirements import Requirement
+from packaging.utils import canonicalize_name
 
 from retailmart.project import load_project
 from retailmart.template.sample import write_sample
@@ -50,8 +53,51 @@ def call(line: str, folder: Path) -> subprocess.CompletedProcess[str]:
     )
 
 
-def test_readme_takes_a_new_user_to_marts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The README's commands, in its order, and then its Python, work on a new project."""
+def installed() -> set[str]:
+    """The distributions that `pip install .` installs: retailmart and what it needs, no extras."""
+    found, waiting = set[str](), ["retailmart"]
+    while waiting:
+        name = canonicalize_name(waiting.pop())
+        if name not in found:
+            found.add(name)
+            needed = [Requirement(text) for text in metadata.requires(name) or ()]
+            waiting += [
+                one.name for one in needed if not one.marker or one.marker.evaluate({"extra": ""})
+            ]
+    return found
+
+
+ALONE = """
+import sys
+
+class Hidden:
+    def find_spec(name, path=None, target=None):
+        if name in {missing}:
+            raise ModuleNotFoundError("No module named " + name, name=name)
+
+sys.meta_path.insert(0, Hidden)
+"""
+
+
+def call_alone(code: str, at: Path) -> subprocess.CompletedProcess[str]:
+    """Run Python code in a process that can import only what `pip install .` installs."""
+    kept = installed()
+    missing = {
+        module
+        for module, owners in metadata.packages_distributions().items()
+        if not kept & {canonicalize_name(owner) for owner in owners}
+    }
+    return subprocess.run(
+        [sys.executable, "-c", ALONE.format(missing=missing) + code],
+        cwd=at,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+
+
+def test_readme_takes_a_new_user_to_marts(tmp_path: Path) -> None:
+    """The README's commands, in its order, and then its Python, work after the README's install."""
     typed = commands("README.md")
     assert typed[0] == "retailmart init myshop --with tills"
     assert call(typed[0], tmp_path).returncode == 0
@@ -59,9 +105,16 @@ def test_readme_takes_a_new_user_to_marts(tmp_path: Path, monkeypatch: pytest.Mo
     for line in typed[1:]:
         done = call(line, tmp_path / "myshop")
         assert done.returncode == 0, done.stderr
-    monkeypatch.chdir(tmp_path)
     (code,) = blocks("README.md", "python")
-    exec(compile(code, "README.md", "exec"), {})
+    done = call_alone(code, tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert "rows loaded" in done.stdout
+
+
+def test_readme_install_lacks_the_tools_of_development(tmp_path: Path) -> None:
+    """The test above sees what a user sees: an import of pandas fails there."""
+    done = call_alone("import pandas", tmp_path)
+    assert "ModuleNotFoundError" in done.stderr
 
 
 def test_readme_shows_the_summary_as_it_is_printed(tmp_path: Path) -> None:

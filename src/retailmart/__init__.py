@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from retailmart.door import OpenProject, open_project
     from retailmart.report import RunReport
 
-__version__ = "0.1.0"
+    __version__: str
 
 __all__ = [
     "GateFailed",
@@ -48,6 +48,10 @@ _LATE = {
 
 def __getattr__(name: str) -> Any:
     """Import the rest when it is asked for: `import retailmart` itself loads nothing heavy."""
+    if name == "__version__":
+        from importlib.metadata import version
+
+        return version(__name__)
     if name not in _LATE:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     from importlib import import_module

@@ -45,6 +45,16 @@ class PlainWatch:
     def __exit__(self, *exc: object) -> None: ...
 
 
+class QuietWatch(PlainWatch):
+    """Only what somebody should change in the settings: no other progress needs a person."""
+
+    def note(self, step: str, words: str) -> None:
+        if step == "settings":
+            super().note(step, words)
+
+    def ended(self, step: str, seconds: float) -> None: ...
+
+
 class BarWatch:
     """A bar per step on a terminal; it moves while the step works."""
 
@@ -85,15 +95,20 @@ class BarWatch:
         self._progress.stop()
 
 
-def watch() -> PlainWatch | BarWatch:
+def watch(quiet: bool = False) -> PlainWatch | BarWatch:
     """The progress display that suits stderr's destination."""
+    if quiet:
+        return QuietWatch()
     return BarWatch() if sys.stderr.isatty() else PlainWatch()
 
 
-def summary(report: RunReport) -> None:
-    """Print what a run did to stderr."""
+def summary(report: RunReport, quiet: bool = False) -> None:
+    """Print what a run did to stderr; with `quiet` only what a person should look at."""
     console = _console()
-    if report.nothing_to_do:
+    if quiet:
+        if problems := _problems(report, quiet=True):
+            console.print(problems)
+    elif report.nothing_to_do:
         console.print("Nothing to do: landing holds nothing new.")
         for words in report.expected:
             console.print(one_line(f"expected   {words}"), soft_wrap=True)
@@ -110,7 +125,7 @@ def summary(report: RunReport) -> None:
     for left in report.left_tables:
         words = f"left over  {left.words}. {left.cure}"
         console.print(one_line(words), soft_wrap=True)
-    for path in report.waiting:
+    for path in () if quiet else report.waiting:
         console.print(one_line(f"waiting    {path} is still being uploaded"), soft_wrap=True)
     for path in report.unreachable:
         words = f"left       {path} has a name that can't be asked for; rename it"
@@ -290,9 +305,13 @@ def _counts(report: RunReport) -> Table:
     return table
 
 
-def _problems(report: RunReport) -> Table | None:
+def _problems(report: RunReport, *, quiet: bool = False) -> Table | None:
+    """What deserves a look; with `quiet` without what is settled or known already."""
     table = _table("To look at", "file", "what", "why")
+    settled = "duplicate" if quiet else None
     for line in report.files:
+        if line.state == settled:
+            continue
         if line.state in ("duplicate", "refused"):
             table.add_row(one_line(line.path), line.state, one_line(line.message or ""))
         elif line.message:
@@ -306,7 +325,7 @@ def _problems(report: RunReport) -> Table | None:
             table.add_row(one_line(line.path), f"{count:,} rows warned", one_line(rule))
     for one in report.held:
         table.add_row(one_line(one.mart), "held back", one_line(one.message))
-    for why, names in _unavailable(report).items():
+    for why, names in () if quiet else _unavailable(report).items():
         table.add_row(one_line(", ".join(names)), "not available", one_line(why))
     return table if table.row_count else None
 

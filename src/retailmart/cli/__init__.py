@@ -1,8 +1,6 @@
 """The command line: one short function a command; errors become exit codes here only.
 
-0 done, nothing to do included; 1 failed; 2 usage or settings; 3 a quality gate or a total failed;
-4 another run holds the project; 5 done, but something is held back. Results go to stdout, talk goes
-to stderr.
+What the codes mean is in `cli/common.py`. Results go to stdout, talk goes to stderr.
 """
 
 from __future__ import annotations
@@ -22,7 +20,9 @@ from retailmart.cli.common import (
     Output,
     OutputOption,
     ProjectOption,
+    QuietOption,
     SetOption,
+    exits,
     open_at,
     print_json,
     say,
@@ -43,11 +43,31 @@ app = typer.Typer(
 app.add_typer(quarantine.app, name="quarantine")
 app.add_typer(schema.app, name="schema")
 app.add_typer(marts_commands.app, name="marts")
-app.command()(doctor)
+app.command(epilog=exits(instead={1: "there is a problem, or failed"}))(doctor)
 app.add_typer(secrets.app, name="secrets")
 
 
-@app.command()
+def _print_version(wanted: bool) -> None:
+    if wanted:
+        from importlib.metadata import version
+
+        print(f"retailmart {version('retailmart')}")
+        raise typer.Exit
+
+
+@app.callback()
+def options(
+    version: Annotated[
+        bool,
+        typer.Option(
+            "--version", help="Print the version and exit.", is_eager=True, callback=_print_version
+        ),
+    ] = False,
+) -> None:
+    """The options of `retailmart` itself."""
+
+
+@app.command(epilog=exits())
 def init(
     folder: Annotated[Path, typer.Argument(metavar="DIR", help="The new project's folder.")],
     sample: Annotated[bool, typer.Option("--sample", help="Add a small sample shop.")] = False,
@@ -59,6 +79,7 @@ def init(
             help="What the shop has: tills, webshop, markets, with commas in between; default all.",
         ),
     ] = None,
+    quiet: QuietOption = False,
 ) -> None:
     """Write a new project: settings, the retail feeds and marts, all yours to edit."""
     from retailmart.template import STORIES, write_project
@@ -66,10 +87,10 @@ def init(
     named = [name.strip() for name in parts.split(",")] if parts is not None else list(STORIES)
     write_project(folder, sample=sample, stories=[name for name in named if name])
     then = "run" if sample else "status    # it lists what to put where"
-    say(f"Wrote {folder}. Next: cd {folder} && retailmart {then}")
+    say(f"Wrote {folder}. Next: cd {folder} && retailmart {then}", unless=quiet)
 
 
-@app.command()
+@app.command(epilog=exits(3, 4, 5))
 def run(
     project: ProjectOption = Path(),
     as_of: Annotated[
@@ -78,18 +99,19 @@ def run(
     ] = None,
     output: OutputOption = Output.TEXT,
     settings: SetOption = None,
+    quiet: QuietOption = False,
 ) -> None:
     """Bring everything that has landed into the marts, each file exactly once."""
     from retailmart import console
 
     moment = _moment(as_of)
     opened = open_at(project, settings)
-    with console.watch() as watch:
+    with console.watch(quiet) as watch:
         report = opened.run(moment, watch)
-    _tell(report, output)
+    _tell(report, output, quiet)
 
 
-@app.command()
+@app.command(epilog=exits(3, 4, 5))
 def undo(
     run_id: Annotated[int, typer.Argument(metavar="RUN", help="Its number, as status lists it.")],
     project: ProjectOption = Path(),
@@ -103,25 +125,30 @@ def undo(
     ] = None,
     output: OutputOption = Output.TEXT,
     settings: SetOption = None,
+    quiet: QuietOption = False,
 ) -> None:
     """Take a run back out of raw, marts, database and archive, or say why that can't be."""
     from retailmart import console
 
     moment = _moment(as_of)
     opened = open_at(project, settings)
-    with console.watch() as watch:
+    with console.watch(quiet) as watch:
         report = opened.undo(run_id, moment, watch)
-    _tell(report, output)
+    _tell(report, output, quiet)
 
 
-@app.command()
-def abandon(project: ProjectOption = Path(), settings: SetOption = None) -> None:
+@app.command(epilog=exits(4))
+def abandon(
+    project: ProjectOption = Path(), settings: SetOption = None, quiet: QuietOption = False
+) -> None:
     """Let an open batch go that is not prepared yet; its files stay in landing."""
-    say(open_at(project, settings).abandon())
+    say(open_at(project, settings).abandon(), unless=quiet)
 
 
-@app.command()
-def check(project: ProjectOption = Path(), settings: SetOption = None) -> None:
+@app.command(epilog=exits())
+def check(
+    project: ProjectOption = Path(), settings: SetOption = None, quiet: QuietOption = False
+) -> None:
     """Read all files of the project and tell every mistake. Only functions.py is executed."""
     from retailmart.house import check_definitions, check_published_names, expect_one_feed
 
@@ -131,10 +158,11 @@ def check(project: ProjectOption = Path(), settings: SetOption = None) -> None:
     check_definitions(opened)
     for table in check_published_names(opened):
         say(f"{table.words}\n  {table.cure}")
-    say(f"{len(opened.feeds)} feeds and {len(opened.marts)} marts, no mistake found")
+    told = f"{len(opened.feeds)} feeds and {len(opened.marts)} marts, no mistake found"
+    say(told, unless=quiet)
 
 
-@app.command()
+@app.command(epilog=exits(4, instead={3: "something differs"}))
 def verify(
     marts: Annotated[
         list[str] | None,
@@ -166,6 +194,7 @@ def verify(
     ] = None,
     output: OutputOption = Output.TEXT,
     settings: SetOption = None,
+    quiet: QuietOption = False,
 ) -> None:
     """Prove that engines make the same marts of the lake's data as lie there; exit 3 if not.
 
@@ -181,14 +210,14 @@ def verify(
             raise SettingsError(
                 [f"--database compares tables with the lake: {', '.join(others)} can't be used"]
             )
-        _verify_database(open_at(project, settings), marts or [], output)
+        _verify_database(open_at(project, settings), marts or [], output, quiet)
         return
     if marts:
         raise SettingsError(["name marts with --database only: without it all are verified"])
     names, runs = engine_names(engines or "duckdb,spark"), runs_wanted(files)
     moment = _moment(as_of)
     opened = open_at(project, settings).project
-    with console.watch() as watch, House.open(opened, watch) as house:
+    with console.watch(quiet) as watch, House.open(opened, watch) as house:
         report = verified(house, names, moment, runs)
     if output is Output.JSON:
         print_json(report.to_dict())
@@ -199,10 +228,12 @@ def verify(
         raise GateFailed(f"{len(tables)} {are} not the same: {', '.join(tables)}")
 
 
-def _verify_database(opened: OpenProject, marts: Sequence[str], output: Output) -> None:
+def _verify_database(
+    opened: OpenProject, marts: Sequence[str], output: Output, quiet: bool
+) -> None:
     from retailmart import console
 
-    with console.watch() as watch:
+    with console.watch(quiet) as watch:
         report = opened.verify_database(marts, watch)
     if output is Output.JSON:
         print_json(report.to_dict())
@@ -215,7 +246,7 @@ def _verify_database(opened: OpenProject, marts: Sequence[str], output: Output) 
         )
 
 
-@app.command()
+@app.command(epilog=exits())
 def status(
     project: ProjectOption = Path(), output: OutputOption = Output.TEXT, settings: SetOption = None
 ) -> None:
@@ -269,11 +300,11 @@ def main() -> None:
         sys.exit(1)
 
 
-def _tell(report: RunReport, output: Output) -> None:
+def _tell(report: RunReport, output: Output, quiet: bool) -> None:
     """Print what a run did; NotAllDone where it is done but for something."""
     from retailmart import console
 
-    console.summary(report)
+    console.summary(report, quiet)
     if output is Output.JSON:
         print_json(report.to_dict())
     if problems := [*_held(report), *_all_refused(report)]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 import sys
+from collections.abc import Mapping
 from datetime import datetime
 from enum import Enum, StrEnum
 from pathlib import Path
@@ -24,13 +25,42 @@ class Output(StrEnum):
 
 
 ProjectOption = Annotated[
-    Path, typer.Option("--project", "-p", help="The project's folder.", envvar="RETAILMART_PROJECT")
+    Path,
+    typer.Option(
+        "--project",
+        "-p",
+        metavar="DIR",
+        help="The project's folder.",
+        envvar="RETAILMART_PROJECT",
+    ),
 ]
-OutputOption = Annotated[Output, typer.Option("--output", "-o", help="text, or json on stdout.")]
+OutputOption = Annotated[
+    Output,
+    typer.Option("--output", "-o", metavar="text|json", help="text, or one JSON object on stdout."),
+]
 SetOption = Annotated[
     list[str] | None,
     typer.Option("--set", metavar="KEY=VALUE", help="Override a setting, as in lake=/data/lake."),
 ]
+QuietOption = Annotated[
+    bool, typer.Option("--quiet", "-q", help="Write to stderr only what needs a person.")
+]
+
+EXIT_CODES = {
+    0: "done",
+    1: "failed",
+    2: "usage or settings",
+    3: "a quality gate or a total failed",
+    4: "another run holds the project",
+    5: "done, but something is held back",
+}
+
+
+def exits(*more: int, instead: Mapping[int, str] | None = None) -> str:
+    """The end of a command's help: the codes of all commands, `more`, and meanings `instead`."""
+    told = {code: EXIT_CODES[code] for code in (0, 1, 2, *more)} | dict(instead or {})
+    words = "; ".join(f"{code} {told[code]}" for code in sorted(told))
+    return f"Exit codes: {words}."
 
 
 def open_at(project: Path, settings: list[str] | None) -> OpenProject:
@@ -49,8 +79,10 @@ def print_json(value: Any) -> None:
     print(re.sub(r"[\x7f-\x9f]", lambda found: f"\\u{ord(found[0]):04x}", text))
 
 
-def say(words: str) -> None:
-    """Talk, on stderr."""
+def say(words: str, *, unless: bool = False) -> None:
+    """Talk, on stderr; `unless` the user asked for quiet, for what needs nobody."""
+    if unless:
+        return
     from retailmart.console import visible
 
     print(visible(words), file=sys.stderr)

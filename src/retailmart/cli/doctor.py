@@ -12,6 +12,7 @@ from retailmart.cli.common import (
     Output,
     OutputOption,
     ProjectOption,
+    QuietOption,
     SetOption,
     open_at,
     print_json,
@@ -30,6 +31,7 @@ def doctor(
     ] = 25.0,
     output: OutputOption = Output.TEXT,
     settings: SetOption = None,
+    quiet: QuietOption = False,
 ) -> None:
     """Check database, sources, stores and this machine; each finding with its cure."""
     from retailmart.doctor import examine
@@ -45,7 +47,7 @@ def doctor(
     if output is Output.JSON:
         findings = [asdict(finding) for finding in found]
         print_json({"findings": findings, "problems": problems, "warnings": warnings})
-    say(f"{len(found)} checks: {problems} problems, {warnings} warnings")
+    say(f"{len(found)} checks: {problems} problems, {warnings} warnings", unless=quiet)
     if problems:
         raise typer.Exit(1)
 

@@ -7,23 +7,31 @@ from typing import Annotated
 
 import typer
 
-from retailmart.cli.common import ProjectOption, SetOption, open_at, say
+from retailmart.cli.common import (
+    ProjectOption,
+    QuietOption,
+    SetOption,
+    exits,
+    open_at,
+    say,
+)
 
 app = typer.Typer(help="Tables of marts that are gone.", no_args_is_help=True)
 
 
-@app.command("drop")
+@app.command("drop", epilog=exits(4))
 def marts_drop(
     name: Annotated[str, typer.Argument(metavar="NAME", help="The table, as check names it.")],
     yes: Annotated[bool, typer.Option("--yes", help="Don't ask.")] = False,
     project: ProjectOption = Path(),
     settings: SetOption = None,
+    quiet: QuietOption = False,
 ) -> None:
     """Drop a published table whose mart is gone from the database; the lake keeps its rows."""
     opened = open_at(project, settings)
     if not yes:
         typer.confirm(f"Drop the table {name} from the database?", abort=True, err=True)
     if opened.drop_table(name):
-        say(f"Table {name} is dropped; the lake keeps what it showed")
+        say(f"Table {name} is dropped; the lake keeps what it showed", unless=quiet)
     else:
-        say(f"There was no table {name} any more; the ledger has forgotten it")
+        say(f"There was no table {name} any more; the ledger has forgotten it", unless=quiet)

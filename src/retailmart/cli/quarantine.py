@@ -15,7 +15,9 @@ from retailmart.cli.common import (
     Output,
     OutputOption,
     ProjectOption,
+    QuietOption,
     SetOption,
+    exits,
     open_at,
     print_json,
     say,
@@ -38,7 +40,7 @@ FileArgument = Annotated[
 ]
 
 
-@app.command("list")
+@app.command("list", epilog=exits())
 def quarantine_list(
     project: ProjectOption = Path(),
     show_all: AllOption = False,
@@ -77,7 +79,7 @@ def quarantine_list(
     _say_closed(closed, show_all)
 
 
-@app.command("show")
+@app.command("show", epilog=exits())
 def quarantine_show(
     file: FileArgument,
     project: ProjectOption = Path(),
@@ -108,7 +110,7 @@ def quarantine_show(
     _say_closed(closed, show_all)
 
 
-@app.command("export")
+@app.command("export", epilog=exits())
 def quarantine_export(
     to: Annotated[Path, typer.Option("--to", metavar="SHEET", help="A new .xlsx or .csv file.")],
     file: Annotated[
@@ -119,6 +121,7 @@ def quarantine_export(
     ] = None,
     project: ProjectOption = Path(),
     settings: SetOption = None,
+    quiet: QuietOption = False,
 ) -> None:
     """Write open refused rows as a sheet to repair, with the reason of each."""
     from retailmart.steps.replay import export
@@ -137,18 +140,20 @@ def quarantine_export(
     if count:
         say(
             f"Wrote {count:,} rows to {to}. Repair them there, keep the column _origin, and then:"
-            f" retailmart quarantine replay {to}"
+            f" retailmart quarantine replay {to}",
+            unless=quiet,
         )
     else:
-        say("No refused row is open, so nothing was written.")
+        say("No refused row is open, so nothing was written.", unless=quiet)
 
 
-@app.command("replay")
+@app.command("replay", epilog=exits())
 def quarantine_replay(
     sheet: Annotated[Path, typer.Argument(metavar="SHEET", help="What was exported, repaired.")],
     project: ProjectOption = Path(),
     output: OutputOption = Output.TEXT,
     settings: SetOption = None,
+    quiet: QuietOption = False,
 ) -> None:
     """Put repaired rows into landing; the next run counts each of them once."""
     from retailmart.house import store_at
@@ -169,7 +174,8 @@ def quarantine_replay(
     left = (
         f" {dropped.left_out:,} rows are not filled in and stay open." if dropped.left_out else ""
     )
-    say(f"Put {dropped.rows:,} rows into landing as {dropped.path}.{left} Next: retailmart run")
+    told = f"Put {dropped.rows:,} rows into landing as {dropped.path}.{left} Next: retailmart run"
+    say(told, unless=quiet)
 
 
 @dataclass(frozen=True)

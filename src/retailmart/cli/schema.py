@@ -17,6 +17,7 @@ from retailmart.cli.common import (
     OutputOption,
     ProjectOption,
     SetOption,
+    exits,
     open_at,
     print_json,
 )
@@ -38,7 +39,7 @@ NameArgument = Annotated[str | None, typer.Argument(metavar="NAME", help="One fe
 _LONGEST_HEADER = 1 << 20
 
 
-@app.command("history")
+@app.command("history", epilog=exits())
 def schema_history(
     name: NameArgument = None,
     project: ProjectOption = Path(),
@@ -73,7 +74,7 @@ def schema_history(
         print("no column has changed yet")
 
 
-@app.command("diff")
+@app.command("diff", epilog=exits())
 def schema_diff(
     name: NameArgument = None,
     project: ProjectOption = Path(),

@@ -8,7 +8,15 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from retailmart.cli.common import Output, OutputOption, ProjectOption, print_json, say
+from retailmart.cli.common import (
+    Output,
+    OutputOption,
+    ProjectOption,
+    QuietOption,
+    exits,
+    print_json,
+    say,
+)
 from retailmart.errors import SettingsError
 
 if TYPE_CHECKING:
@@ -22,8 +30,14 @@ Name = Annotated[str, typer.Argument(metavar="NAME", help="Letters, digits, _ . 
 
 
 # Whatever else is typed is taken in, so that it can be refused without being repeated.
-@app.command("set", context_settings={"allow_extra_args": True, "ignore_unknown_options": True})
-def secrets_set(context: typer.Context, name: Name, project: ProjectOption = Path()) -> None:
+@app.command(
+    "set",
+    epilog=exits(),
+    context_settings={"allow_extra_args": True, "ignore_unknown_options": True},
+)
+def secrets_set(
+    context: typer.Context, name: Name, project: ProjectOption = Path(), quiet: QuietOption = False
+) -> None:
     """Store a secret. Its value is asked for without being shown, or read from stdin."""
     if context.args:
         raise SettingsError(
@@ -34,11 +48,13 @@ def secrets_set(context: typer.Context, name: Name, project: ProjectOption = Pat
     store = _store(project)
     store.check(name)
     store.set(name, _value(name))
-    say(f"Stored {name}. Settings refer to it as ${{secret:{name}}}")
+    say(f"Stored {name}. Settings refer to it as ${{secret:{name}}}", unless=quiet)
 
 
-@app.command("list")
-def secrets_list(project: ProjectOption = Path(), output: OutputOption = Output.TEXT) -> None:
+@app.command("list", epilog=exits())
+def secrets_list(
+    project: ProjectOption = Path(), output: OutputOption = Output.TEXT, quiet: QuietOption = False
+) -> None:
     """The names of all secrets. Values are never shown."""
     names = _store(project).names()
     if output is Output.JSON:
@@ -47,14 +63,14 @@ def secrets_list(project: ProjectOption = Path(), output: OutputOption = Output.
     for name in names:
         print(name)
     if not names:
-        say("no secret is stored")
+        say("no secret is stored", unless=quiet)
 
 
-@app.command("rm")
-def secrets_rm(name: Name, project: ProjectOption = Path()) -> None:
+@app.command("rm", epilog=exits())
+def secrets_rm(name: Name, project: ProjectOption = Path(), quiet: QuietOption = False) -> None:
     """Forget a secret."""
     _store(project).remove(name)
-    say(f"Removed {name}")
+    say(f"Removed {name}", unless=quiet)
 
 
 def _store(project: Path) -> SecretStore:

@@ -66,13 +66,19 @@ def _as_policies(value: object) -> object:
 
 
 class SchemaDocument(Document):
-    """What happens where files bring another schema: one word for all, or a word an axis."""
+    """What happens if files bring another schema: one word for all axes, or a word for each."""
 
-    table: Policy = Field(Policy.EVOLVE, description="The first file, where raw has no table yet.")
-    columns: Policy | None = Field(
-        None, description="A column the feed does not name; default: extra_columns, or dropped."
+    table: Policy = Field(
+        Policy.EVOLVE, description="What the first file does, if the feed has no raw table yet."
     )
-    types: Policy = Field(Policy.DISCARD_ROW, description="A value that is not of its type.")
+    columns: Policy | None = Field(
+        None,
+        description="A column that the feed does not name. Without it, the value goes to"
+        " `extra_columns`, or is dropped.",
+    )
+    types: Policy = Field(
+        Policy.DISCARD_ROW, description="A value that is not of its column's type."
+    )
     date_to_timestamp: bool = Field(False, description="Whether a DATE may become a TIMESTAMP.")
 
 
@@ -92,23 +98,38 @@ def _as_column(value: object) -> object:
 class ColumnDocument(MarksDocument):
     """One column: `name: INT`, or a mapping with more."""
 
-    type: str = Field(description="INT, BIGINT, STRING, DATE, TIMESTAMP, BOOLEAN, DECIMAL(p,s).")
-    mandatory: bool = Field(False, description="In every header, and never empty.")
-    aliases: list[str] = Field(default_factory=list, description="Other names senders use for it.")
+    type: str = Field(
+        description="INT, BIGINT, STRING, DATE, TIMESTAMP, BOOLEAN, DOUBLE or DECIMAL(p,s)."
+    )
+    mandatory: bool = Field(
+        False, description="Whether every header must have it, and no value may be empty."
+    )
+    aliases: list[str] = Field(
+        default_factory=list, description="Other names that senders use for it."
+    )
     references: str | None = Field(
-        None, description="table.column it should be found in; counted, never refused."
+        None,
+        description="The `table.column` that should contain the value. Unknown values are counted,"
+        " and their rows are kept.",
     )
     pattern: str | None = Field(
-        None, description="Regular expression: where all of a text fits, its first group counts."
+        None,
+        description="A regular expression. If it fits the whole text, its first group counts.",
     )
     folder: int | None = Field(
-        None, ge=1, description="The value is a folder's name; 1 is the first one below landing."
+        None,
+        ge=1,
+        description="The value is the name of this folder in the file's path; 1 is the first below"
+        " landing.",
     )
     format: str | list[str] | None = Field(
-        None, description="How a DATE or TIMESTAMP is written, as in %m/%d/%Y; or several formats."
+        None,
+        description="How a DATE or TIMESTAMP is written, as in `%m/%d/%Y`; or several formats.",
     )
     nulls: Nulls | None = Field(
-        None, description="Texts that mean no value here, instead of the feed's; also in STRING."
+        None,
+        description="Texts that mean no value in this column, instead of the feed's; also if it is"
+        " STRING.",
     )
     default: Any = Field(None, description="The value of all rows of a file that lacks the column.")
 
@@ -139,16 +160,28 @@ class ColumnDocument(MarksDocument):
 
 
 class RuleDocument(Document):
-    """A rule holds when its expression is not false; a NULL breaks only `not_null`."""
+    """A row breaks a rule if its expression is false; a NULL breaks only `not_null`.
 
-    name: str
-    action: Action
-    check: str | None = Field(None, description="An SQL expression over the feed's columns.")
-    column: str | None = None
-    not_null: bool = False
-    range: list[Any] | None = Field(None, description="[lowest, highest], either may be null.")
-    allowed: list[Any] | None = Field(None, description="The values that may stand there.")
-    message: str | None = Field(None, description="What to tell people when it is broken.")
+    A rule has one of `check`, `not_null`, `range` and `allowed`.
+    """
+
+    name: str = Field(description="Its name in messages and in the quarantine.")
+    action: Action = Field(
+        description="What happens if a row breaks it. warn: it is counted; quarantine: the row is"
+        " kept out; fail: the run stops with exit code 3."
+    )
+    check: str | None = Field(
+        None, description="An SQL expression over the feed's columns, without a SELECT."
+    )
+    column: str | None = Field(
+        None, description="The column that `not_null`, `range` or `allowed` is about."
+    )
+    not_null: bool = Field(False, description="true: the column must have a value.")
+    range: list[Any] | None = Field(
+        None, description="[lowest, highest] value of the column; either may be null."
+    )
+    allowed: list[Any] | None = Field(None, description="The values that the column may have.")
+    message: str | None = Field(None, description="What people read if a row breaks it.")
 
     @model_validator(mode="after")
     def _one_kind(self) -> RuleDocument:
@@ -163,58 +196,80 @@ class RuleDocument(Document):
 
 
 class FeedDocument(MarksDocument):
-    """The file feeds/NAME.yml."""
+    """The file feeds/NAME.yml: a kind of file that lands, its columns and rules."""
 
-    files: list[str] = Field(min_length=1, description="Patterns of file names, as in sales*.csv.")
-    format: Literal["csv", "json"] = "csv"
+    files: list[str] = Field(
+        min_length=1, description="Patterns of file names, as in `sales*.csv`."
+    )
+    format: Literal["csv", "json"] = Field("csv", description="What the files are.")
     nested: Literal["flatten", "keep"] = Field(
-        "flatten", description="JSON objects in a record: columns by dotted names, or JSON texts."
+        "flatten",
+        description="What becomes of JSON objects in a record. flatten: columns with dotted names;"
+        " keep: JSON texts.",
     )
     delimiter: str | list[str] = Field(
-        ",", description="What separates cells; of a list, the one that a file's header fits."
+        ",",
+        description="The character between cells. Of a list, each file has the one that its header"
+        " fits.",
     )
     quote: str = Field(
-        '"', max_length=1, description='What stands around quoted cells; "" where nothing does.'
+        '"', max_length=1, description='The character around quoted cells; "" if there is none.'
     )
     escape: str | None = Field(
-        None, min_length=1, max_length=1, description="The sign before a quote, as in MySQL's \\."
+        None,
+        min_length=1,
+        max_length=1,
+        description="The character before a quote, a delimiter or itself, such as \\ in MySQL's"
+        " files.",
     )
-    header: bool = Field(True, description="false: no header, the columns come in this order.")
-    skip_lines: int = Field(0, ge=0, le=1000, description="So many lines stand before the header.")
-    comment: str | None = Field(None, min_length=1, description="Lines that begin so are no rows.")
+    header: bool = Field(
+        True,
+        description="false: files have no header; their columns come in the order of `columns`.",
+    )
+    skip_lines: int = Field(0, ge=0, le=1000, description="How many lines stand before the header.")
+    comment: str | None = Field(
+        None, min_length=1, description="Lines that begin with it are not rows."
+    )
     max_record_lines: int = Field(
-        1000, ge=1, description="A row whose quoted cells span more lines is refused."
+        1000,
+        ge=1,
+        description="A row that spans more lines has an open quote: its first line is quarantined.",
     )
-    encoding: str = Field("utf-8", description="utf-8, cp1252, latin-1, utf-16, …")
+    encoding: str = Field("utf-8", description="As in utf-8, cp1252, latin-1 or utf-16.")
     columns: dict[
         str,
         Annotated[
             ColumnDocument,
             BeforeValidator(_as_column, json_schema_input_type=str | ColumnDocument),
         ],
-    ]
+    ] = Field(description="Each column by its name: a type alone, or a mapping with more.")
     nulls: Nulls = Field(
         default_factory=list,
-        description="Texts that mean no value, except in STRING columns; \\N does in these too.",
+        description="Texts that mean no value, except in STRING columns; \\N does there, too.",
     )
     string_nulls: Nulls = Field(
         default_factory=list, description="Texts that mean no value in STRING columns."
     )
     records: str | None = Field(
-        None, description="JSON: the key of the list of records in an object around it."
+        None, description="JSON: the key of the list of records, if an object is around it."
     )
     empty: Literal["refused", "allowed"] = Field(
-        "refused", description="Whether a file without a single row is one with nothing to count."
+        "refused",
+        description="Whether a file without a row is refused, or counts as a delivery of no rows.",
     )
     all_refused: Literal["warn", "fail"] = Field(
-        "warn", description="Whether the run's exit code tells that all rows of a file are refused."
+        "warn", description="fail: a run ends with exit code 5 if all rows of a file were refused."
     )
     extra_columns: str | None = Field(
-        None, description="Column that takes all further columns as one JSON object."
+        None, description="The column that takes all further columns of a file, as one JSON object."
     )
-    month: str | None = Field(None, description="The DATE column that tells a row's month.")
-    balance: str | None = Field(None, description="The DECIMAL column that must balance.")
-    rules: list[RuleDocument] = Field(default_factory=list)
+    month: str | None = Field(None, description="The DATE column that decides a row's month.")
+    balance: str | None = Field(
+        None, description="The DECIMAL column whose sums must be equal in the files, raw and marts."
+    )
+    rules: list[RuleDocument] = Field(
+        default_factory=list, description="What must hold for each row."
+    )
     # Renamed, because pydantic's own models already have a `schema`.
     schema_: Annotated[
         SchemaDocument,
@@ -222,7 +277,7 @@ class FeedDocument(MarksDocument):
     ] = Field(
         default_factory=SchemaDocument,
         alias="schema",
-        description="What happens where files bring other columns or types.",
+        description="What happens if files bring other columns or types.",
     )
 
     @field_validator("encoding")

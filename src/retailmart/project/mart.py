@@ -44,33 +44,48 @@ class Refresh(Enum):
 
 
 class MartHeader(Document):
-    """The header of marts/NAME.sql."""
+    """The header of marts/NAME.sql: lines `-- key: value` above the SELECT."""
 
     about: str | None = Field(None, description="What a row is, in one sentence.")
     refresh: Refresh = Field(
-        description="append: rows of the batch; months: touched months anew; full: all anew."
+        description="What a run builds. append: new rows are added; months: affected months are"
+        " built again; full: everything is built again."
     )
     partitions: list[str] = Field(
-        default_factory=list, description="Folders; for append and months the month comes first."
+        default_factory=list,
+        description="The columns that become folders in the lake; for append and months the month"
+        " is first.",
     )
-    key: list[str] = Field(default_factory=list, description="Columns that tell rows apart.")
+    key: list[str] = Field(
+        default_factory=list, description="The columns that identify a row; needed to publish."
+    )
     balance: dict[str, str] = Field(
-        default_factory=dict, description="feed: column whose monthly sum must equal the feed's."
+        default_factory=dict,
+        description="`feed: column`; the column's sum by month must be that of the feed's"
+        " `balance`.",
     )
     agrees: dict[str, dict[str, str]] = Field(
         default_factory=dict,
-        description="mart: {column: its column}; summed by that mart's key, they must be equal.",
+        description="`mart: {column: column}`; these columns, summed by the other mart's key, must"
+        " be the other mart's columns.",
     )
-    publish: bool | str = Field(False, description="true, or the name of the database's table.")
+    publish: bool | str = Field(
+        False,
+        description="true, or the name of its table in the database; false: in the lake only.",
+    )
     variables: dict[str, ExactVariable] = Field(
-        default_factory=dict, description="Defaults of getvariable('name'); settings override."
+        default_factory=dict,
+        description="Defaults of what the query reads with getvariable('name'); `variables` in"
+        " retailmart.yml overrides them.",
     )
     split_by: list[str] = Field(
         default_factory=list,
-        description="Columns that cut a month: rows with different values of them never meet.",
+        description="Columns that cut a large month on Spark: rows with different values are never"
+        " combined.",
     )
     snapshot: bool = Field(
-        False, description="true: each day's run leaves it as plain Parquet in business_insights."
+        False,
+        description="true: a run exports it as plain Parquet under its date, in business_insights.",
     )
 
 

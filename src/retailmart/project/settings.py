@@ -64,7 +64,7 @@ class S3Settings(Document):
     """
 
     endpoint: str | None = Field(
-        None, description="Address of an S3-compatible store, as in http://127.0.0.1:9000."
+        None, description="Address of an S3-compatible store, as in `http://127.0.0.1:9000`."
     )
     region: str | None = Field(
         None, description="The buckets' region; without it AWS_REGION, or that of the profile."
@@ -118,36 +118,36 @@ _RETIRED = {
 
 
 class SparkSettings(Document):
-    """How Apache Spark is reached, for `engine: spark`. A session that is there goes first."""
+    """How Apache Spark is reached, for `engine: spark`. A session that already exists is used."""
 
     master: str | None = Field(
         None,
-        description="Where a session of its own runs, as in local[*] or spark://HOST:7077; without"
-        " it, what Spark itself is set up for.",
+        description="Where the session runs, as in `local[*]` or `spark://HOST:7077`; without it,"
+        " what Spark itself is set up for.",
     )
     remote: str | None = Field(
-        None, description="A Spark Connect server instead, as in sc://HOST:15002."
+        None, description="A Spark Connect server instead, as in `sc://HOST:15002`."
     )
     conf: dict[str, str | int | float | bool] = Field(
         default_factory=dict, description="Any of Spark's own settings, by name."
     )
     task_memory: str | None = Field(
         None,
-        description="What each task's DuckDB may use, as in 4GB; without it, its share of what"
-        " spark.executor.pyspark.memory grants, or of the worker's memory.",
+        description="The memory of each task's DuckDB, as in 4GB; without it, its share of what"
+        " `spark.executor.pyspark.memory` grants, or of the worker's memory.",
     )
     parallel_from: int = Field(
-        1_000_000, ge=1, description="Source tables of so many rows and more are read by tasks."
+        1_000_000, ge=1, description="Source tables of this many rows or more are read by tasks."
     )
     exchange: str | None = Field(None, description="Not used any more.")
     file_size: str | None = Field(None, description="Not used any more.")
     jdbc_jar: str | None = Field(None, description="Not used any more.")
-    jdbc_from: int | None = Field(None, ge=1, description="The old name of parallel_from.")
+    jdbc_from: int | None = Field(None, ge=1, description="The old name of `parallel_from`.")
 
     driver_reads: str = Field(
         "8MB",
-        description="So much in all is read and worked on by this machine itself in a run, as a job"
-        " of the cluster's would take longer; 0MB leaves all to the cluster.",
+        description="How much a run may read and compute on this machine itself, because a job of"
+        " the cluster would take longer; 0MB leaves everything to the cluster.",
     )
 
     @field_validator("driver_reads", "task_memory")
@@ -177,7 +177,7 @@ class SparkSettings(Document):
 
 
 class PublishSettings(Document):
-    """How the tables of published marts are made."""
+    """How the tables of published marts are created."""
 
     collation: Literal["exact", "database"] = Field(
         "exact",
@@ -187,44 +187,49 @@ class PublishSettings(Document):
 
 
 class Settings(Document):
-    """Where things lie and how marts are computed. Paths are relative to the project folder.
+    """Where things are and how marts are computed. Paths are relative to the project folder.
 
-    A password is in none of the values: `database` and `sources` are completed by Project.
+    No value holds a password: the environment or the project's secrets complete the URLs.
     """
 
     landing: str = Field(
-        "landing", description="Where files arrive: a folder, or s3://bucket/folder."
+        "landing", description="Where files arrive: a folder, or `s3://bucket/folder`."
     )
     lake: str = Field(
-        "lake", description="Where raw, quarantine and mart tables lie: a folder, or S3."
+        "lake", description="Where the tables of raw, quarantine and marts are: a folder, or S3."
     )
     archive: str = Field(
         "archive", description="Where processed and refused files go: a folder, or S3."
     )
     database: str = Field(
         "sqlite:///retail.db",
-        description="Database of the ledger and of published marts; mysql:// takes what it leaves"
-        " out from MYSQL_HOST, MYSQL_PORT, MYSQL_DATABASE, MYSQL_USER and MYSQL_PASSWORD,"
-        " postgresql:// from PGHOST, PGPORT, PGDATABASE, PGUSER and PGPASSWORD.",
+        description="The database of the ledger and of published marts, as in"
+        " `sqlite:///retail.db`, `mysql://user@host/db` or `postgresql://user@host/db`. What a URL"
+        " leaves out comes from the environment, as in MYSQL_HOST or PGHOST.",
     )
     sources: dict[str, str] = Field(
         default_factory=dict,
-        description="Databases that dimensions are read from, by name; written like `database`.",
+        description="The databases whose tables marts read, by name; written like `database`.",
     )
-    s3: S3Settings = Field(
-        default_factory=S3Settings, description="How buckets are reached, where they are used."
-    )
+    s3: S3Settings = Field(default_factory=S3Settings, description="How buckets are reached.")
     engine: Literal["duckdb", "spark"] = Field("duckdb", description="What parses, joins and sums.")
     spark: SparkSettings = Field(
         default_factory=SparkSettings, description="How Apache Spark is reached."
     )
     publish: PublishSettings = Field(
-        default_factory=PublishSettings, description="How published tables are made."
+        default_factory=PublishSettings, description="How published tables are created."
     )
-    memory_limit: str | None = Field(None, description="What the engine may use, as in 2GB.")
-    threads: int | None = Field(None, ge=1, description="Cores the engine may use.")
+    memory_limit: str | None = Field(
+        None,
+        description="The memory that the engine may use, as in 2GB; without it, most of the"
+        " machine's.",
+    )
+    threads: int | None = Field(
+        None, ge=1, description="The cores that the engine may use; without it, all."
+    )
     variables: dict[str, ExactVariable] = Field(
-        default_factory=dict, description="Values that marts read with getvariable('name')."
+        default_factory=dict,
+        description="Values that marts read with getvariable('name'); they override a mart's own.",
     )
 
     @field_validator("landing", "lake", "archive")

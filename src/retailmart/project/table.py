@@ -56,39 +56,44 @@ class ReadRules:
 
 
 class TableDocument(Document):
-    """The file tables/NAME.yml."""
+    """The file tables/NAME.yml: a table of one of the shop's databases, and how it is read."""
 
     source: str | None = Field(
-        None, description="Which of `sources`; without it, the first one that has the table."
+        None, description="Which of `sources` it is in; without it, the first that has the table."
     )
     table: str | None = Field(None, description="Its name there; without it, this file's name.")
-    key: list[str] = Field(default_factory=list, description="Columns that tell rows apart.")
+    key: list[str] = Field(default_factory=list, description="The columns that identify a row.")
     refresh: Reading = Field(
         Reading.FULL,
-        description="full: all rows, each run; incremental: rows whose cursor has moved.",
+        description="What a run reads. full: all rows; incremental: rows at or after the watermark,"
+        " the highest value of `cursor` that was read before.",
     )
     cursor: str | None = Field(
-        None, description="A column that grows with every insert and update, as updated_at."
+        None, description="A column that grows with every insert and update, as in updated_at."
     )
     history: bool = Field(
-        False, description="Keep each row's versions; marts read them as NAME_history."
+        False,
+        description="Whether all versions of each row are kept; marts read them as NAME_history.",
     )
     aliases: dict[str, list[str]] = Field(
         default_factory=dict,
-        description="Columns by their names in marts, and other names the source has for them.",
+        description="By a column's name in marts: the other names that the source has for it.",
     )
     shrinks_by: str = Field(
         "50%",
         pattern=r"^(100|[1-9]?[0-9])%$",
-        description="A table that has lost more of its rows waits for somebody; 100%: never.",
+        description="If a table has lost more of its rows than this, its marts are held back; 100%:"
+        " never.",
     )
     zero_dates: ZeroDates = Field(
         ZeroDates.REFUSE,
-        description="Dates like 0000-00-00. refuse: marts wait for a correction; empty: NULL.",
+        description="What a date like 0000-00-00 does. refuse: it holds the table's marts back;"
+        " empty: it is read as NULL.",
     )
     times: dict[str, Unit] = Field(
         default_factory=dict,
-        description="SQLite columns whose numbers are moments since 1970, and what they count.",
+        description="SQLite: columns whose numbers are moments, and the unit that they count from"
+        " 1970.",
     )
 
 

@@ -48,15 +48,15 @@ class MarksDocument(Document):
     """The number marks that a feed declares for all its columns, or a column for itself."""
 
     decimal: Literal[".", ","] | None = Field(
-        None, description="What stands before the decimals; default: a point."
+        None, description="What stands before the decimals; without it, a point."
     )
     thousands: Literal[".", ",", " ", "'", "’", "_"] | None = Field(
-        None, description="What may stand between groups of three digits; default: nothing."
+        None, description="What may stand between groups of three digits; without it, nothing."
     )
     currency: str | list[str] | None = Field(
-        None, description="Signs that may stand before or after a number: €, $, EUR."
+        None, description="Signs that may stand before or after a number, as in €, $ or EUR."
     )
-    parentheses: bool | None = Field(None, description="Whether (1.50) means -1.50.")
+    parentheses: bool | None = Field(None, description="true: (1.50) means -1.50.")
 
 
 def marks_of(column: MarksDocument, feed: MarksDocument) -> Marks:
