@@ -30,6 +30,7 @@ from retailmart.errors import RetailmartError
 from retailmart.ledger import tables as t
 from retailmart.ledger.lease import Lease, claim
 from retailmart.ledger.migrations import is_current, migrate
+from retailmart.ledger.returned import give_back
 from retailmart.ledger.values import (
     Batch,
     BatchState,
@@ -88,6 +89,11 @@ class Ledger:
                 if pause is None:
                     raise
                 time.sleep(pause)
+
+    def expect_known(self) -> None:
+        """Raise NewerLedger if a newer program has changed the ledger."""
+        with self._reading() as connection:
+            is_current(connection)
 
     def is_there(self) -> bool:
         """Whether the database has a ledger, from this release or an older one."""
@@ -373,7 +379,7 @@ class Ledger:
     def _readable(self, column: Any, values: Iterable[str]) -> list[LedgerFile]:
         known = t.files.c.state.in_(_READABLE)
         found = [file for some in _chunks(values) for file in self._files(column.in_(some) & known)]
-        return sorted(found, key=lambda file: file.file_id)
+        return sorted(found, key=lambda file: (file.batch_id, file.file_id))
 
     def names_of(self, sha256: str) -> set[str]:
         """The paths whose current version has this content."""
@@ -514,6 +520,8 @@ class Ledger:
         with self.transaction() as connection:
             self._move(connection, batch, BatchState.DONE, finished_by=run_id)
             connection.execute(delete(t.commits).where(t.commits.c.batch_id == batch.batch_id))
+            if batch.undoes is not None:  # an earlier release may have begun it
+                give_back(connection, batch.batch_id)
 
     def abandon(self, batch: Batch) -> None:
         """Abandon a batch that a check refused; its files count as never seen."""
