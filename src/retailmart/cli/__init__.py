@@ -119,6 +119,8 @@ def check(project: ProjectOption = Path(), settings: SetOption = None) -> None:
     opened.check_secrets()
     expect_one_feed(opened)
     check_definitions(opened)
+    for words in opened.settings.spark.retired:
+        say(f"settings: {words}")
     for table in check_published_names(opened):
         say(f"{table.words}\n  {table.cure}")
     say(f"{len(opened.feeds)} feeds and {len(opened.marts)} marts, no mistake found")
