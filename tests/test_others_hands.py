@@ -2,13 +2,22 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 from deltalake import DeltaTable
 
-from retailmart import RetailmartError
-from tests.conftest import Called, Shop, sale
+from retailmart.errors import NewerLedger
+from tests.conftest import Called, Shop, keep_only, sale
 
 _MONTHLY = "customer_monthly_purchase"
+_LEDGER = {
+    "runs": "run_id, state",
+    "batches": "batch_id, state",
+    "files": "file_id, state",
+    "lease": "name, fence",
+    "migrations": "name, applied_at",
+}
 
 
 def shown(shop: Shop, table: str) -> bool:
@@ -25,6 +34,13 @@ def deliver(shop: Shop, number: int) -> None:
     days = ("2024-01-20", "2024-02-20", "2024-03-20")
     rows = [sale(number, day=day, price=f"{9 - n}.00") for n, day in enumerate(days)]
     shop.sales(f"sales_{number}.csv", rows)
+
+
+def ledger_of(shop: Shop) -> dict[str, list[tuple[Any, ...]]]:
+    """What the ledger records of runs, batches and files, and of the lease."""
+    found = {name: shop.published(f"retailmart_{name}", listed) for name, listed in _LEDGER.items()}
+    assert all(found.values())
+    return found
 
 
 @pytest.mark.parametrize("compacted", [False, True])
@@ -84,17 +100,34 @@ def test_a_published_table_that_was_edited_is_healed(shop: Shop, statement: str)
     assert shown(shop, "declining_customers")
 
 
+@pytest.mark.every_database
 def test_an_older_program_leaves_a_newer_ledger_alone(shop: Shop, called: Called) -> None:
-    """It says so in a sentence, in every command that opens the ledger."""
+    """It says so in a sentence, in every command that opens the ledger, and writes nothing."""
+    keep_only(shop.folder, marts=["customer_mart", _MONTHLY])
     deliver(shop, 1)
     shop.run()
     shop.backend.execute(
         "INSERT INTO retailmart_migrations VALUES ('m999_of_tomorrow', '2030-01-01')"
     )
-    for words in (("run",), ("status",), ("undo", "1")):
-        done = called(shop.folder, *words)
-        assert done.returncode == 1
-        assert "changed by a newer retailmart than this one" in done.stderr
+    deliver(shop, 2)
+    before = ledger_of(shop)
+    for command in (
+        *("run", "check", "status", "undo 1", "abandon", "verify --database", "quarantine list"),
+        *("schema history sales", "marts drop gone --yes"),
+    ):
+        done = called(shop.folder, *command.split())
+        assert done.returncode == 1, command
+        said = [line for line in done.stderr.splitlines() if line.startswith("retailmart: ")]
+        assert said == [
+            "retailmart: the ledger was changed by a newer retailmart than this one, which does not"
+            " know m999_of_tomorrow"
+        ], command
+        assert "pip install --upgrade retailmart" in done.stderr
         assert "Traceback" not in done.stderr
-    with pytest.raises(RetailmartError, match="m999_of_tomorrow"):
+    with pytest.raises(NewerLedger, match="m999_of_tomorrow"):
         shop.run()
+    found = [line for line in called(shop.folder, "doctor").stdout.splitlines() if "newer" in line]
+    assert len(found) == 1
+    assert found[0].startswith("problem")
+    assert ledger_of(shop) == before
+    assert "sales_2.csv" in shop.backend.landed()

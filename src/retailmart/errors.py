@@ -67,6 +67,10 @@ class Unavailable(RetailmartError):
     """A database or store broke off or did not answer; the same may work a moment later."""
 
 
+class NewerLedger(RetailmartError):
+    """The ledger was changed by a newer version of this program, which alone may go on with it."""
+
+
 class DeliveryReplaced(RetailmartError):
     """A file of an unfinished batch was replaced: the batch is abandoned, the new file taken."""
 

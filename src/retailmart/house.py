@@ -19,6 +19,7 @@ from retailmart.errors import (
     DeliveryReplaced,
     GateFailed,
     LeaseLost,
+    NewerLedger,
     ProjectBusy,
     RetailmartError,
     SettingsError,
@@ -145,6 +146,8 @@ def open_lake(project: Project) -> Lake:
 def check_published_names(project: Project) -> tuple[LeftTable, ...]:
     """Raise SettingsError if a mart would be published over what this project did not publish.
 
+    NewerLedger if the ledger is one that this program does not know.
+
     Returns the published tables that no longer belong to a mart. Nothing is found if the database
     cannot be asked: one that does not exist yet holds nothing of others.
     """
@@ -155,8 +158,10 @@ def check_published_names(project: Project) -> tuple[LeftTable, ...]:
     database = open_database(url, project.folder)
     try:
         with told():
-            return expect_own_tables(project, Ledger(database))
-    except SettingsError:
+            ledger = Ledger(database)
+            ledger.expect_known()
+            return expect_own_tables(project, ledger)
+    except (SettingsError, NewerLedger):
         raise
     except RetailmartError:
         return ()  # it does not answer: runs and the doctor report this

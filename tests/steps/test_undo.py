@@ -245,6 +245,29 @@ def test_an_undo_that_an_earlier_release_began_is_finished(
     assert any(path.startswith("undone/") for path in shop.archived())
     assert shop.run().nothing_to_do
     assert shop.open().undo(2).nothing_to_do
+    # What came back belongs to the run that delivered it first, and leaves with it.
+    undo(shop, 1)
+    assert shop.mart("customer_mart") == shop.published("customer_monthly_purchase") == []
+
+
+def test_a_file_that_old_undos_brought_back_twice_leaves_with_its_run(shop: Shop) -> None:
+    """Each earlier undo staged it again; it can be corrected, return and leave like any other."""
+    keep_only(shop.folder, feeds=["sales"], marts=["customer_mart"])
+    shop.sales("sales_a.csv", [sale(1), sale(2)])
+    shop.run()
+    for version in (1, 3):
+        shop.sales("sales_a.csv", [sale(version, price="99.00")])
+        _begin_an_old_undo(shop, run_id=shop.run().run_id, version=version)
+        shop.run()
+    assert len(shop.mart("customer_mart")) == 2
+    shop.sales("sales_a.csv", [sale(9)])
+    last = shop.run().run_id
+    with pytest.raises(RetailmartError, match=f"replaced by run {last}"):
+        undo(shop, 1)
+    undo(shop, last)
+    assert len(shop.mart("customer_mart")) == 2
+    undo(shop, 1)
+    assert shop.mart("customer_mart") == []
 
 
 def test_an_old_undo_whose_file_is_gone_says_what_to_do(shop: Shop) -> None:

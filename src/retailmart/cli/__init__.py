@@ -156,6 +156,8 @@ def check(
     opened.check_secrets()
     expect_one_feed(opened)
     check_definitions(opened)
+    for words in opened.settings.spark.retired:
+        say(f"settings: {words}")
     for table in check_published_names(opened):
         say(f"{table.words}\n  {table.cure}")
     told = f"{len(opened.feeds)} feeds and {len(opened.marts)} marts, no mistake found"

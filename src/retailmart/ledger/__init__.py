@@ -45,6 +45,11 @@ class Ledger(Access):
                     raise
                 time.sleep(pause)
 
+    def expect_known(self) -> None:
+        """Raise NewerLedger if a newer program has changed the ledger."""
+        with self.reading() as connection:
+            is_current(connection)
+
     def is_there(self) -> bool:
         """Whether the database has a ledger, from this release or an older one."""
         with self.reading() as connection:

@@ -12,6 +12,7 @@ from retailmart.errors import RetailmartError
 from retailmart.ledger import tables as t
 from retailmart.ledger.access import Access
 from retailmart.ledger.outcomes import record, undone_with
+from retailmart.ledger.returned import give_back
 from retailmart.ledger.rows import batch_of, hash_of, key_of, pack, unpack
 from retailmart.ledger.values import (
     Batch,
@@ -175,6 +176,8 @@ class Batches(Access):
         with self.transaction() as connection:
             self._move(connection, batch, BatchState.DONE, finished_by=run_id)
             connection.execute(delete(t.commits).where(t.commits.c.batch_id == batch.batch_id))
+            if batch.undoes is not None:  # an earlier release may have begun it
+                give_back(connection, batch.batch_id)
 
     def abandon(self, batch: Batch) -> None:
         """Abandon a batch that a check refused; its files count as never seen."""

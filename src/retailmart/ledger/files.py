@@ -105,7 +105,7 @@ class Files(Access):
     def _readable(self, column: Any, values: Iterable[str]) -> list[LedgerFile]:
         known = t.files.c.state.in_(READABLE)
         found = [file for some in chunks(values) for file in self._select(column.in_(some) & known)]
-        return sorted(found, key=lambda file: file.file_id)
+        return sorted(found, key=lambda file: (file.batch_id, file.file_id))
 
     def months_of(self, file_ids: Iterable[int]) -> dict[str, Totals]:
         """The total rows and money of these files, by month."""

@@ -7,9 +7,10 @@ from datetime import UTC, datetime
 
 from sqlalchemy import Connection, bindparam, insert, inspect, select, update
 
-from retailmart.errors import RetailmartError
+from retailmart.errors import NewerLedger
 from retailmart.ledger import tables
-from retailmart.ledger.values import name_hash
+from retailmart.ledger.returned import give_back
+from retailmart.ledger.values import BatchState, name_hash
 
 Migration = Callable[[Connection], None]
 
@@ -107,6 +108,15 @@ def m008_tables_by_the_marts_they_show(connection: Connection) -> None:
         connection.execute(known.values(mart=mart, version=version))
 
 
+def m009_files_by_the_run_that_delivered_them(connection: Connection) -> None:
+    """Files that an undo staged again belong to the run that delivered them first."""
+    batches = tables.batches.c
+    finished = (batches.undoes.is_not(None), batches.state == BatchState.DONE.value)
+    query = select(batches.batch_id).where(*finished).order_by(batches.batch_id)
+    for batch_id in connection.scalars(query).all():
+        give_back(connection, batch_id)
+
+
 MIGRATIONS: tuple[Migration, ...] = (
     m001_first_tables,
     m002_versions_undo_and_replays,
@@ -116,15 +126,16 @@ MIGRATIONS: tuple[Migration, ...] = (
     m006_names_that_marts_had,
     m007_keys_as_their_database_compares_them,
     m008_tables_by_the_marts_they_show,
+    m009_files_by_the_run_that_delivered_them,
 )
 
 
 def is_current(connection: Connection) -> bool:
-    """Whether no migration is missing. RetailmartError if a newer program has used it."""
+    """Whether no migration is missing. NewerLedger if a newer program has used it."""
     applied = _applied(connection)
     known = {migration.__name__ for migration in MIGRATIONS}
     if newer := sorted(applied - known):
-        raise RetailmartError(
+        raise NewerLedger(
             "the ledger was changed by a newer retailmart than this one, which does not know"
             f" {newer[-1]}",
             "Use that version here, too: pip install --upgrade retailmart",

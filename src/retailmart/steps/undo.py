@@ -85,7 +85,7 @@ class _History:
             contents |= new_contents
             more = (*ledger.files.readable_at(new_paths), *ledger.files.readable_of(new_contents))
             found |= {file.file_id: file for file in more}
-        self.files = [found[key] for key in sorted(found)]
+        self.files = sorted(found.values(), key=lambda file: (file.batch_id, file.file_id))
 
     def without(self, batches: Collection[int]) -> tuple[dict[int, Decision], frozenset[int]]:
         """What would have been decided without some batches, and which files would be counted."""
