@@ -243,6 +243,8 @@ class House:
     unreachable: tuple[str, ...] = ()
     checked: dict[tuple[str, str], CheckedFile] = field(default_factory=dict)
     seconds: dict[str, float] = field(default_factory=dict)
+    # The step that failed last, unless another one began after it.
+    failed_step: str | None = None
     # Source tables that cannot be read correctly: the marts that read them wait. Table → why, fix.
     unreadable: dict[str, str] = field(default_factory=dict)
     # Published tables of marts that are gone.
@@ -296,12 +298,21 @@ class House:
 
     @contextmanager
     def step(self, name: str) -> Iterator[Callable[[str], None]]:
-        """Time a step and report it to `watch`; yields a function that reports a detail."""
+        """Time a step and report it to `watch`; yields a function that reports a detail.
+
+        A step that fails is timed, too, and remembered; the error tells people of it.
+        """
         self.watch.began(name)
+        self.failed_step = None
         start = time.perf_counter()
-        yield lambda words: self.watch.note(name, words)
-        took = time.perf_counter() - start
-        self.seconds[name] = self.seconds.get(name, 0.0) + took
+        try:
+            yield lambda words: self.watch.note(name, words)
+        except BaseException:
+            self.failed_step = name
+            raise
+        finally:
+            took = time.perf_counter() - start
+            self.seconds[name] = self.seconds.get(name, 0.0) + took
         self.watch.ended(name, took)
 
     # the marts' definitions
@@ -701,9 +712,10 @@ class House:
     ) -> None:
         """Record the run's end; a run that lost its lease can't, and need not."""
         text = json.dumps(report.to_dict(), default=str) if report else None
+        failed = self.failed_step if state == "failed" else None
         try:
             with told():
-                self.ledger.record_steps(run_id, None, list(self.seconds.items()))
+                self.ledger.record_steps(run_id, None, list(self.seconds.items()), failed)
                 self.ledger.close_run(run_id, state, message, text)
         except RetailmartError as lost:
             # Whatever error a run met after it lost its lease: the lost lease is the reason.

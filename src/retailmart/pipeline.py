@@ -134,6 +134,8 @@ def _run(
             house.sweep_when_due()
             report = house.report(run_id, moment, batches)
         except BaseException as error:
+            if step := house.failed_step:
+                error.add_note(f"Run {run_id} failed in step {step}, {house.seconds[step]:.2f} s")
             house.close_run(run_id, "failed", str(error) or type(error).__name__)
             raise
         house.close_run(run_id, "done", None, report)

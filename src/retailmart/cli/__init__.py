@@ -227,8 +227,9 @@ def status(
         )
         return
     for line in runs:
+        step = f" in {line.failed_step}" if line.failed_step else ""
         words = visible(f"  {line.message.splitlines()[0]}") if line.message else ""
-        print(f"run {line.run_id}  {line.started_at[:19]}  {line.state}{words}")
+        print(f"run {line.run_id}  {line.started_at[:19]}  {line.state}{step}{words}")
     if batch:
         print(f"open batch {batch.batch_id} ({batch.state.value}): the next run finishes it")
     for name in held:
@@ -248,11 +249,17 @@ def main() -> None:
     try:
         app()
     except RetailmartError as error:
-        say(f"retailmart: {error}")
+        say("\n  ".join([f"retailmart: {error}", *_notes(error)]))
         sys.exit(error.exit_code)
     except (OSError, KeyboardInterrupt) as error:
-        say(f"retailmart: {str(error) or 'interrupted'}\n  Run again to go on: retailmart run")
+        words = f"retailmart: {str(error) or 'interrupted'}\n  Run again to go on: retailmart run"
+        say("\n  ".join([words, *_notes(error)]))
         sys.exit(1)
+
+
+def _notes(error: BaseException) -> list[str]:
+    """What was noted at an error on its way up: the step of the run in which it arose."""
+    return list(getattr(error, "__notes__", ()))
 
 
 def _tell(report: RunReport, output: Output) -> None:

@@ -43,6 +43,9 @@ class Errors(Protocol):
     def is_contention(self, error: BaseException) -> bool:
         """Whether another transaction held a needed lock: the wait timed out, or a deadlock."""
 
+    def is_denied(self, error: BaseException) -> bool:
+        """Whether the account lacks the right to do this."""
+
 
 class Kind(Protocol):
     """One kind of database: everything that the rest of the package needs from it."""

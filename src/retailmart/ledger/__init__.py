@@ -153,9 +153,13 @@ class Ledger:
             _put(connection, t.lease, {"name": _SWEEP}, {"fence": 0, "expires_at": due})
 
     def record_steps(
-        self, run_id: int, batch_id: int | None, seconds: Sequence[tuple[str, float]]
+        self,
+        run_id: int,
+        batch_id: int | None,
+        seconds: Sequence[tuple[str, float]],
+        failed: str | None = None,
     ) -> None:
-        """Record how long each step of a run took."""
+        """Record how long each step of a run took, and in which of them the run failed."""
         rows = [
             {
                 "run_id": run_id,
@@ -163,6 +167,7 @@ class Ledger:
                 "step": step,
                 "finished_at": _now(),
                 "milliseconds": round(took * 1000),
+                "state": "failed" if step == failed else "done",
             }
             for step, took in seconds
         ]
@@ -173,6 +178,11 @@ class Ledger:
     def last_runs(self, count: int) -> list[RunRecord]:
         """The newest runs, newest first."""
         columns = t.runs.c
+        failed = (
+            select(func.max(t.steps.c.step))
+            .where(t.steps.c.run_id == columns.run_id, t.steps.c.state == "failed")
+            .scalar_subquery()
+        )
         query = (
             select(
                 columns.run_id,
@@ -181,6 +191,7 @@ class Ledger:
                 columns.as_of,
                 columns.state,
                 columns.message,
+                failed,
             )
             .order_by(columns.run_id.desc())
             .limit(count)
@@ -681,11 +692,12 @@ def _write_files(connection: Connection, outcome: Outcome) -> None:
             "records": file.records,
             "loaded": file.loaded,
             "quarantined": file.quarantined,
+            "amount": None if file.amount is None else str(file.amount),
         }
         for file in outcome.files
     ]
     if counts:
-        columns = ("records", "loaded", "quarantined")
+        columns = ("records", "loaded", "quarantined", "amount")
         each = update(t.files).where(t.files.c.file_id == bindparam("key"))
         connection.execute(each.values({name: bindparam(name) for name in columns}), counts)
     months = [

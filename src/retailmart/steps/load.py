@@ -320,6 +320,7 @@ def _outcomes(
                 f"{item.file.shown}: {records} records, but {rows} loaded and {quarantined}"
                 " quarantined"
             )
+        money = sum((one.totals for one in parts), Totals()).amount
         yield FileOutcome(
             file_id=file_id,
             records=records,
@@ -328,6 +329,7 @@ def _outcomes(
             warned=_warned(feed, item, parts),
             months=_totals_by(parts, lambda part: part.month) if feed.month else {},
             origins=tuple(origins.get(file_id, ())),
+            amount=money if feed.balance else None,
         )
 
 
