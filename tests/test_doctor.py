@@ -374,7 +374,7 @@ def test_a_source_needs_no_more_than_select(
         monkeypatch.setenv("RETAILMART__SOURCES__SHOP", source.url)
         found = visit(shop)
         assert ailing(found) == {}
-        assert "1 tables" in found["source shop: grants"].found
+        assert "1 table " in found["source shop: grants"].found
     finally:
         source.drop()
 

@@ -13,7 +13,7 @@ from functools import cached_property, partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from retailmart.database import database_file, open_database, told
+from retailmart.database import database_file, open_database, shown_url, told
 from retailmart.engines import EXCHANGE, Engine, open_engine, parallel_from
 from retailmart.errors import (
     DeliveryReplaced,
@@ -704,7 +704,7 @@ class House:
             left_tables=self.left_tables,
             seconds={name: round(took, 3) for name, took in self.seconds.items()},
             lake=str(self.lake.place),
-            database=self.ledger.engine.url.render_as_string(hide_password=True),
+            database=shown_url(self.ledger.engine.url),
         )
 
     def close_run(

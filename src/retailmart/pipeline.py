@@ -33,7 +33,7 @@ from retailmart.ledger.values import (
     Outcome,
 )
 from retailmart.project import Project
-from retailmart.report import BatchReport, Held, MartLine, RunReport, Silent, Watch
+from retailmart.report import BatchReport, Held, MartLine, RunReport, Silent, Watch, number_of
 from retailmart.steps.agree import agree
 from retailmart.steps.archive import archive, take_out
 from retailmart.steps.asking import together
@@ -108,8 +108,8 @@ def abandon(project: Project, watch: Watch | None = None) -> str:
             )
         count = len(house.ledger.files_of(batch.batch_id))
         _let_go(house, batch)
-        files = "1 file stays" if count == 1 else f"{count} files stay"
-        return f"Batch {batch.batch_id} is abandoned; its {files} where they landed"
+        stay = "stays where it landed" if count == 1 else "stay where they landed"
+        return f"Batch {batch.batch_id} is abandoned; its {number_of(count, 'file')} {stay}"
 
 
 def _run(
@@ -250,7 +250,9 @@ def finish(house: House, batch: Batch, run_id: int, *, recovered: bool = False) 
         house.clear_scratch()
         house.ledger.mark_done(batch, run_id)
         files += house.ledger.files_among(outcome.returned)
-    return batch_report(batch, files, outcome, published, held, recovered=recovered)
+    marts = house.project.marts.values()
+    names = {mart.name: mart.publish_as for mart in marts if mart.publish_as}
+    return batch_report(batch, files, outcome, published, held, names, recovered=recovered)
 
 
 def prepare(house: House, batch: Batch) -> None:
@@ -392,7 +394,7 @@ def _load(
         files = [house.to_load(file, engine) for file in active if file.feed == feed.name]
         if not files and feed.name not in leaving:
             continue
-        house.watch.note("load", f"{feed.name}, {len(files)} files")
+        house.watch.note("load", f"{feed.name}, {number_of(len(files), 'file')}")
         months = {
             old.file_id: house.ledger.months_of_files([old.file_id])
             for old in leaving.get(feed.name, ())

@@ -114,6 +114,7 @@ def abandon(project: ProjectOption = Path(), settings: SetOption = None) -> None
 def check(project: ProjectOption = Path(), settings: SetOption = None) -> None:
     """Read all files of the project and tell every mistake. Only functions.py is executed."""
     from retailmart.house import check_definitions, check_published_names, expect_one_feed
+    from retailmart.report import number_of
 
     opened = open_at(project, settings).project
     opened.check_secrets()
@@ -121,7 +122,8 @@ def check(project: ProjectOption = Path(), settings: SetOption = None) -> None:
     check_definitions(opened)
     for table in check_published_names(opened):
         say(f"{table.words}\n  {table.cure}")
-    say(f"{len(opened.feeds)} feeds and {len(opened.marts)} marts, no mistake found")
+    feeds, marts = number_of(len(opened.feeds), "feed"), number_of(len(opened.marts), "mart")
+    say(f"{feeds} and {marts}, no mistake found")
 
 
 @app.command()
@@ -235,7 +237,7 @@ def status(
     for name in held:
         print(f"held back  {name}: the last run tells why; the next one tries again")
     for state, count in sorted(files.items()):
-        print(f"{count:>8,} files {state}")
+        print(f"{count:>8,} {'file' if count == 1 else 'files'} {state}")
     if not runs:
         print("no run yet")
 

@@ -16,6 +16,7 @@ from retailmart.database.health import EMOJI, as_admin, lasting, probe_name
 from retailmart.database.mysql.errors import DENIED, error_code, words
 from retailmart.database.pool import is_here
 from retailmart.findings import Finding, clock, ok, problem, warning
+from retailmart.report import number_of
 
 # From 8.0.17 on MySQL can compare texts byte by byte, including trailing spaces.
 _MYSQL, _MARIADB = (8, 0, 17), (10, 6, 0)
@@ -326,7 +327,7 @@ def _readable(server: _Server) -> Finding:
     if closed:
         found = f"{server.account} may not read {', '.join(closed)}"
         return problem(check, found, server.grant("SELECT"))
-    return ok(check, f"{len(names)} tables in {server.schema} can be read")
+    return ok(check, f"{number_of(len(names), 'table')} in {server.schema} can be read")
 
 
 # errors before a session exists
