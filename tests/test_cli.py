@@ -330,6 +330,8 @@ def test_a_failed_gate_exits_3(shop: Shop) -> None:
     result = command("run", "--output", "json", at=shop.folder)
     assert (result.returncode, result.stdout) == (3, "")
     assert "total_is_price_times_quantity" in result.stderr
+    assert "\n  Run 1 failed in step load, " in result.stderr
+    assert "  failed in load  sales.csv: 1 row breaks " in command("status", at=shop.folder).stdout
     assert (shop.folder / "landing" / "sales.csv").exists()
 
 

@@ -14,6 +14,8 @@ from retailmart.report import (
     BatchReport,
     Difference,
     FileLine,
+    Healed,
+    Held,
     MartLine,
     RunReport,
     Unmatched,
@@ -24,12 +26,17 @@ BATCH = BatchReport(
     recovered=False,
     archived_to="processed/x",
     files=(
-        FileLine("a.csv", "loaded", None, 1234567, 1234560, 7, {"too_late": 3}),
+        FileLine("a.csv", "loaded", None, 1234567, 1234560, 7, {"too_late": 3, "odd": 1}),
         FileLine("b.csv", "duplicate", "has the same content as a.csv"),
         FileLine("c.csv", "refused", "is empty"),
     ),
-    differences=(Difference("a.csv", -2, Decimal("-1234.50")),),
-    unmatched=(Unmatched("customer_id", "customer", 2, 5),),
+    differences=(
+        Difference("a.csv", -2, Decimal("-1234.50")),
+        Difference("d.csv", 1, Decimal("1.00")),
+    ),
+    unmatched=(Unmatched("customer_id", "customer", 2, 5), Unmatched("store_id", "store", 1, 1)),
+    healed=(Healed("sales", "sales_person_id", "sales_team", 1, 1, Decimal("12.50")),),
+    held=(Held("inventory_turnover", "the table is full"),),
     balance=tuple(
         BalanceLine("sales", f"2024-{month:02}", month, Decimal("1000.00"), ("a", "b", "c"))
         for month in range(1, 10)
@@ -37,6 +44,9 @@ BATCH = BatchReport(
     marts=(
         MartLine("customer_mart", 12, 3),
         MartLine("declining_customers", 4, None, "declining", 4, 2),
+        MartLine("peak_hours", 4, None, "peak_hours", 4, 1),
+        MartLine("order_analytics", 4, None, "order_analytics"),
+        MartLine("inventory_turnover", 4, None, "inventory_turnover"),
     ),
 )
 REPORT = RunReport(
@@ -78,7 +88,13 @@ def line_of(text: str, word: str) -> str:
             "unknown customer_id",
             "unknown customer_id 2 keys in 5 rows, kept without customer's columns",
         ),
-        ("corrected", "corrected a.csv -2 rows, -1,234.50"),
+        ("unknown store_id", "unknown store_id 1 key in 1 row, kept without store's columns"),
+        (
+            "known sales_person_id",
+            "known sales_person_id 1 key came late: 12.50 in 1 row left unknown",
+        ),
+        ("corrected a", "corrected a.csv -2 rows, -1,234.50"),
+        ("corrected d", "corrected d.csv +1 row, +1.00"),
         ("earlier months", "balance 3 earlier months, all equal"),
         ("balance 2024-09", "balance 2024-09 9 rows, 1,000.00, equal in 3 tables"),
         ("seconds", "seconds 3.25"),
@@ -86,9 +102,17 @@ def line_of(text: str, word: str) -> str:
         ("is empty", "c.csv refused is empty"),
         ("quarantine show", "a.csv 7 rows quarantined see: retailmart quarantine show a.csv"),
         ("too_late", "a.csv 3 rows warned too_late"),
+        ("odd", "a.csv 1 row warned odd"),
         ("customer_mart", "customer_mart 12 3 lake only"),
         ("declining_customers", "declining_customers 4 all declining, 2 rows changed"),
-        ("/shop/lake", "marts /shop/lake/marts"),
+        ("peak_hours", "peak_hours 4 all peak_hours, 1 row changed"),
+        ("order_analytics", "order_analytics 4 all order_analytics"),
+        ("inventory_turnover,", "inventory_turnover 4 all inventory_turnover, held back"),
+        (
+            "/shop/lake",
+            "marts Delta tables in /shop/lake/marts (how to read them: docs/read-the-lake.md, or"
+            ' project.mart("NAME"))',
+        ),
         ("retail.db", "published sqlite:////shop/retail.db"),
         ("late.csv", "waiting late.csv is still being uploaded"),
     ],

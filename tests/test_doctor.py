@@ -163,7 +163,7 @@ def test_a_missing_grant_is_named_and_its_cure_cures(
             assert finding.level is Level.PROBLEM
             assert f"lacks {right} on " in finding.found
             mariadb.ask(statement(finding))
-        assert ailing(visit(shop)) == {}
+        assert ailing(visit(shop)) == ({} if needed else {"database: views": "warning"})
         assert mariadb.ask(f"SHOW TABLES FROM `{database.name}`") == []
     finally:
         database.drop()
@@ -374,7 +374,7 @@ def test_a_source_needs_no_more_than_select(
         monkeypatch.setenv("RETAILMART__SOURCES__SHOP", source.url)
         found = visit(shop)
         assert ailing(found) == {}
-        assert "1 tables" in found["source shop: grants"].found
+        assert "1 table " in found["source shop: grants"].found
     finally:
         source.drop()
 

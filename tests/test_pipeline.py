@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from retailmart import pipeline
 from retailmart.errors import GateFailed, MartNotBuilt
 from retailmart.report import Difference
 from tests.conftest import AS_OF, HEADER, Shop, sale
@@ -605,7 +606,7 @@ def test_a_fail_rule_stops_the_run_and_the_next_one_works(shop: Shop) -> None:
     shop.sales("sales_b.csv", [sale(2), sale(3, price="0.00")])
     before = everything(shop)
     for _ in range(2):
-        with pytest.raises(GateFailed, match=r"sales_b\.csv: 1 rows.*'not_free'") as caught:
+        with pytest.raises(GateFailed, match=r"sales_b\.csv: 1 row breaks.*'not_free'") as caught:
             shop.run()
         assert caught.value.exit_code == 3
         assert everything(shop) == before
@@ -775,3 +776,24 @@ def test_sql_does_not_care_for_the_case_of_names(shop: Shop) -> None:
     shop.sales("sales_1.csv", [sale(), sale()])
     shop.run()
     assert shop.mart("loud", "n") == [(2,)]
+
+
+def test_a_published_mart_is_reported_as_such_by_a_run_that_finds_it_published(
+    shop: Shop, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The run that finishes a published batch names the tables, though it has written none."""
+    shop.sales("sales_a.csv", [sale()])
+
+    def full(*_: object) -> None:
+        raise OSError("the disk is full")
+
+    monkeypatch.setattr(pipeline, "archive", full)
+    with pytest.raises(OSError, match="disk is full") as failure:
+        shop.run()
+    assert re.match(r"Run 1 failed in step archive, \d+\.\d\d s", failure.value.__notes__[0])
+    monkeypatch.undo()
+    (batch,) = shop.run().batches
+    assert batch.recovered
+    lines = {line.name: (line.published_as, line.changed) for line in batch.marts}
+    assert lines["customer_monthly_purchase"] == ("customer_monthly_purchase", None)
+    assert lines["sales_mart"] == (None, None)

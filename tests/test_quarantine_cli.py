@@ -96,7 +96,7 @@ def test_all_shows_what_brought_a_row_back(refused: Shop, retailmart: InShop) ->
     path = told(retailmart("quarantine", "replay", "out.csv", "-o", "json"))["path"]
     refused.run()
     listed = retailmart("quarantine", "list", "--all").stdout
-    assert f"1 rows  type  north/sales_1.csv  (closed: counted from {path})" in listed
+    assert f"1 row   type  north/sales_1.csv  (closed: counted from {path})" in listed
     shown = retailmart("quarantine", "show", "sales_1.csv", "--all").stdout
     why = "sales_date should be a date such as 2024-01-31"
     assert f"line 3: {why}  (closed: counted from {path})\n    {BAD}\n" in shown
@@ -117,7 +117,7 @@ def test_one_files_rows_are_exported(refused: Shop, retailmart: InShop) -> None:
     refused.sales("sales_2.csv", [BAD])
     refused.run()
     assert (
-        "Wrote 1 rows" in retailmart("quarantine", "export", "sales_2.csv", "--to", "a.csv").stderr
+        "Wrote 1 row " in retailmart("quarantine", "export", "sales_2.csv", "--to", "a.csv").stderr
     )
     assert "sales_2.csv" in (refused.folder / "a.csv").read_text(encoding="utf-8-sig")
     whole = retailmart("quarantine", "export", "--feed", "sales", "--to", "b.csv")
@@ -162,8 +162,8 @@ def test_rows_that_are_not_filled_in_stay_open(refused: Shop, retailmart: InShop
     text = (refused.folder / "out.csv").read_text(encoding="utf-8-sig")
     (refused.folder / "out.csv").write_text(text.replace("2024-02-31", "2024-02-28"))
     back = retailmart("quarantine", "replay", "out.csv")
-    assert "Put 1 rows into landing" in back.stderr
-    assert "1 rows are not filled in and stay open." in back.stderr
+    assert "Put 1 row into landing" in back.stderr
+    assert "1 row not filled in: still open." in back.stderr
     refused.run()
     listed = told(retailmart("quarantine", "list", "-o", "json"))
     assert [line["rule"] for line in listed["rows"]] == ["columns"]

@@ -181,7 +181,7 @@ def test_marts_that_are_as_they_should_be(shop: Shop, verified: Verify) -> None:
     result = verified("--files", "all")
     assert result.returncode == 0, result.stderr
     assert line_of(result, "sales_mart").split()[1:] == ["2", "rows", "14", "columns", "equal"]
-    assert line_of(result, "run 1: quarantine/sales").endswith("1 rows  9 columns equal")
+    assert line_of(result, "run 1: quarantine/sales").endswith("1 row  9 columns equal")
     assert "not available: " in line_of(result, "market_users")
     assert "duckdb: sales_mart" in result.stderr
     assert files_of(shop.folder) == before

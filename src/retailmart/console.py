@@ -16,6 +16,7 @@ from retailmart.report import (
     RunReport,
     TableComparison,
     VerifyReport,
+    number_of,
 )
 
 if TYPE_CHECKING:
@@ -25,6 +26,8 @@ if TYPE_CHECKING:
 
 _MONTHS_SHOWN = 6
 _LONGEST_VALUE = 60
+# A folder of a table also holds files of earlier versions.
+_READING = 'docs/read-the-lake.md, or project.mart("NAME")'
 _CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]")
 
 
@@ -117,7 +120,8 @@ def summary(report: RunReport, quiet: bool = False) -> None:
     else:
         for table in _tables(report):
             console.print(table)
-        console.print(one_line(f"marts      {report.lake}/marts"), soft_wrap=True)
+        marts = f"Delta tables in {report.lake}/marts (how to read them: {_READING})"
+        console.print(one_line(f"marts      {marts}"), soft_wrap=True)
         console.print(one_line(f"published  {report.database}"), soft_wrap=True)
     for name, why in report.unreadable.items():
         words = f"held back  the marts that read {name}: {why}"
@@ -139,7 +143,7 @@ def verification(report: VerifyReport) -> None:
     width = max([len(name) for name, _ in told], default=0)
     for name, one in told:
         first, *more = _verdict(one)
-        rows = f"{next(iter(one.rows.values())):,} rows"
+        rows = number_of(next(iter(one.rows.values())), "row")
         print(one_line(f"{name:<{width}}  {rows:>16}  {first}"))
         for words in more:
             print(one_line(f"{'':<{width}}  {'':>16}  {words}"))
@@ -153,7 +157,7 @@ def database_verification(report: DatabaseReport) -> None:
     """Print how published tables compare to stdout: a line a mart, and more if one differs."""
     width = max([len(_published(one)) for one in report.tables], default=0)
     for one in report.tables:
-        rows = "" if one.rows is None else f"{one.rows:,} rows"
+        rows = "" if one.rows is None else number_of(one.rows, "row")
         first, *more = _table_verdict(one)
         print(one_line(f"{_published(one):<{width}}  {rows:>16}  {first}"))
         for words in more:
@@ -176,7 +180,7 @@ def _table_verdict(one: TableComparison) -> Iterator[str]:
         yield f"equal{held}"
         return
     found = [
-        f"{count:,} {'row' if count == 1 else 'rows'} only in the {side}"
+        f"{number_of(count, 'row')} only in the {side}"
         for count, side in ((one.table_only, "table"), (one.mart_only, "mart"))
         if count
     ]
@@ -206,17 +210,17 @@ def _row(one: TableComparison, row: Mapping[str, str | None]) -> str:
 
 
 def _verdict(one: Comparison) -> Iterator[str]:
-    columns = len(one.digests)
+    columns = number_of(len(one.digests), "column")
     left_out = f", not compared with the lake: {one.left_out}" if one.left_out else ""
     if len(one.rows) == 1:
         yield f"compared with nothing: {one.left_out}"
         return
     if one.equal:
-        yield f"{columns} columns equal{left_out}"
+        yield f"{columns} equal{left_out}"
         return
     unlike = {column for contrast in one.contrasts for column in contrast.columns}
     listed = f": {', '.join(name for name in one.digests if name in unlike)}" if unlike else ""
-    yield f"DIFFERENT in {len(unlike)} of {columns} columns{listed}{left_out}"
+    yield f"DIFFERENT in {len(unlike)} of {columns}{listed}{left_out}"
     if len(set(one.rows.values())) > 1:
         yield "rows: " + ", ".join(f"{count:,} in {side}" for side, count in one.rows.items())
     for contrast in one.contrasts:
@@ -278,26 +282,28 @@ def _counts(report: RunReport) -> Table:
         if batch.recovered:
             table.add_row("recovered", f"batch {batch.batch_id} of a run that was cut off")
         for gap in batch.unmatched:
-            words = f"{gap.keys:,} keys in {gap.rows:,} rows, kept without {gap.table}'s columns"
+            keys, rows = number_of(gap.keys, "key"), number_of(gap.rows, "row")
+            words = f"{keys} in {rows}, kept without {gap.table}'s columns"
             table.add_row(f"unknown {gap.column}", words)
         for late in batch.healed:
-            words = (
-                f"{late.keys:,} keys came late: {late.amount:,} in {late.rows:,} rows left unknown"
-            )
+            keys, rows = number_of(late.keys, "key"), number_of(late.rows, "row")
+            words = f"{keys} came late: {late.amount:,} in {rows} left unknown"
             table.add_row(f"known {late.column}", words)
         for change in batch.columns:
             kind = f"{change.before} → {change.after}" if change.before else f"new, {change.after}"
             words = f"{change.table}: {kind}, by {change.cause}"
             table.add_row(f"column {change.column}", one_line(words))
         for line in batch.differences:
-            words = f"{line.rows:+,} rows, {line.amount:+,}"
+            words = f"{line.rows:+,} {'row' if abs(line.rows) == 1 else 'rows'}, {line.amount:+,}"
             what = "corrected" if batch.undoes is None else "taken back"
             table.add_row(one_line(f"{what} {line.path}"), words)
         shown = batch.balance[-_MONTHS_SHOWN:]
         if len(shown) < len(batch.balance):
-            table.add_row("balance", f"{len(batch.balance) - len(shown)} earlier months, all equal")
+            earlier = number_of(len(batch.balance) - len(shown), "earlier month")
+            table.add_row("balance", f"{earlier}, all equal")
         for month in shown:
-            words = f"{month.rows:,} rows, {month.amount:,}, equal in {len(month.tables)} tables"
+            tables = number_of(len(month.tables), "table")
+            words = f"{number_of(month.rows, 'row')}, {month.amount:,}, equal in {tables}"
             table.add_row(f"balance {month.month}", words)
         for other, marts in _agreed(batch).items():
             table.add_row("totals agree", f"{other} with {', '.join(marts)}")
@@ -318,11 +324,10 @@ def _problems(report: RunReport, *, quiet: bool = False) -> Table | None:
             table.add_row(one_line(line.path), "a name like another's", one_line(line.message))
         if line.quarantined:
             words = f"see: retailmart quarantine show {line.path}"
-            table.add_row(
-                one_line(line.path), f"{line.quarantined:,} rows quarantined", one_line(words)
-            )
+            rows = number_of(line.quarantined, "row")
+            table.add_row(one_line(line.path), f"{rows} quarantined", one_line(words))
         for rule, count in line.warned.items():
-            table.add_row(one_line(line.path), f"{count:,} rows warned", one_line(rule))
+            table.add_row(one_line(line.path), f"{number_of(count, 'row')} warned", one_line(rule))
     for one in report.held:
         table.add_row(one_line(one.mart), "held back", one_line(one.message))
     for why, names in () if quiet else _unavailable(report).items():
@@ -350,11 +355,14 @@ def _unavailable(report: RunReport) -> dict[str, list[str]]:
 def _marts(report: RunReport) -> Table:
     table = _table("Marts", "mart", "rows", "months written", "in the database")
     for batch in report.batches:
+        held = {one.mart for one in batch.held}
         for mart in batch.marts:
             months = "all" if mart.months is None else str(mart.months)
-            where = "lake only"
-            if mart.published_as:
-                where = f"{mart.published_as}, {mart.changed or 0:,} rows changed"
+            where = mart.published_as or "lake only"
+            if mart.name in held:
+                where = f"{where}, held back"
+            elif mart.published_as and mart.changed is not None:
+                where = f"{where}, {number_of(mart.changed, 'row')} changed"
             table.add_row(mart.name, f"{mart.rows:,}", months, where)
     return table
 

@@ -13,7 +13,7 @@ from functools import cached_property, partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from retailmart.database import database_file, open_database, told
+from retailmart.database import database_file, open_database, shown_url, told
 from retailmart.engines import EXCHANGE, Engine, open_engine, parallel_from
 from retailmart.errors import (
     DeliveryReplaced,
@@ -270,6 +270,8 @@ class House:
     unreachable: tuple[str, ...] = ()
     checked: dict[tuple[str, str], CheckedFile] = field(default_factory=dict)
     seconds: dict[str, float] = field(default_factory=dict)
+    # The step that failed last, unless another one began after it.
+    failed_step: str | None = None
     # Source tables that cannot be read correctly: the marts that read them wait. Table → why, fix.
     unreadable: dict[str, str] = field(default_factory=dict)
     # Published tables of marts that are gone.
@@ -323,12 +325,21 @@ class House:
 
     @contextmanager
     def step(self, name: str) -> Iterator[Callable[[str], None]]:
-        """Time a step and report it to `watch`; yields a function that reports a detail."""
+        """Time a step and report it to `watch`; yields a function that reports a detail.
+
+        A step that fails is timed, too, and remembered; the error tells people of it.
+        """
         self.watch.began(name)
+        self.failed_step = None
         start = time.perf_counter()
-        yield lambda words: self.watch.note(name, words)
-        took = time.perf_counter() - start
-        self.seconds[name] = self.seconds.get(name, 0.0) + took
+        try:
+            yield lambda words: self.watch.note(name, words)
+        except BaseException:
+            self.failed_step = name
+            raise
+        finally:
+            took = time.perf_counter() - start
+            self.seconds[name] = self.seconds.get(name, 0.0) + took
         self.watch.ended(name, took)
 
     # the marts' definitions
@@ -720,7 +731,7 @@ class House:
             left_tables=self.left_tables,
             seconds={name: round(took, 3) for name, took in self.seconds.items()},
             lake=str(self.lake.place),
-            database=self.ledger.engine.url.render_as_string(hide_password=True),
+            database=shown_url(self.ledger.engine.url),
             expected=() if batches else expected_inputs(self.project, self.ledger),
         )
 
@@ -729,9 +740,11 @@ class House:
     ) -> None:
         """Record the run's end; a run that lost its lease can't, and need not."""
         text = json.dumps(report.to_dict(), default=str) if report else None
+        failed = self.failed_step if state == "failed" else None
         try:
             with told():
-                self.ledger.runs.record_steps(run_id, None, list(self.seconds.items()))
+                seconds = list(self.seconds.items())
+                self.ledger.runs.record_steps(run_id, None, seconds, failed)
                 self.ledger.runs.close(run_id, state, message, text)
         except RetailmartError as lost:
             # Whatever error a run met after it lost its lease: the lost lease is the reason.

@@ -33,7 +33,7 @@ from retailmart.ledger.values import (
     Outcome,
 )
 from retailmart.project import Project
-from retailmart.report import BatchReport, Held, MartLine, RunReport, Silent, Watch
+from retailmart.report import BatchReport, Held, MartLine, RunReport, Silent, Watch, number_of
 from retailmart.steps.agree import agree
 from retailmart.steps.archive import archive, take_out
 from retailmart.steps.asking import together
@@ -108,8 +108,8 @@ def abandon(project: Project, watch: Watch | None = None) -> str:
             )
         count = len(house.ledger.files.of_batch(batch.batch_id))
         _let_go(house, batch)
-        files = "1 file stays" if count == 1 else f"{count} files stay"
-        return f"Batch {batch.batch_id} is abandoned; its {files} where they landed"
+        stay = "stays where it landed" if count == 1 else "stay where they landed"
+        return f"Batch {batch.batch_id} is abandoned; its {number_of(count, 'file')} {stay}"
 
 
 def _run(
@@ -134,6 +134,8 @@ def _run(
             house.sweep_when_due()
             report = house.report(run_id, moment, batches)
         except BaseException as error:
+            if step := house.failed_step:
+                error.add_note(f"Run {run_id} failed in step {step}, {house.seconds[step]:.2f} s")
             house.close_run(run_id, "failed", str(error) or type(error).__name__)
             raise
         house.close_run(run_id, "done", None, report)
@@ -248,7 +250,9 @@ def finish(house: House, batch: Batch, run_id: int, *, recovered: bool = False) 
         house.clear_scratch()
         house.ledger.batches.mark_done(batch, run_id)
         files += house.ledger.files.among(outcome.returned)
-    return batch_report(batch, files, outcome, published, held, recovered=recovered)
+    marts = house.project.marts.values()
+    names = {mart.name: mart.publish_as for mart in marts if mart.publish_as}
+    return batch_report(batch, files, outcome, published, held, names, recovered=recovered)
 
 
 def prepare(house: House, batch: Batch) -> None:
@@ -392,7 +396,7 @@ def _load(
         files = [house.to_load(file, engine) for file in active if file.feed == feed.name]
         if not files and feed.name not in leaving:
             continue
-        house.watch.note("load", f"{feed.name}, {len(files)} files")
+        house.watch.note("load", f"{feed.name}, {number_of(len(files), 'file')}")
         months = {
             old.file_id: house.ledger.files.months_of([old.file_id])
             for old in leaving.get(feed.name, ())

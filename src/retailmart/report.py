@@ -9,6 +9,11 @@ from decimal import Decimal
 from typing import Any, Protocol
 
 
+def number_of(count: int, noun: str) -> str:
+    """A number of things in words, as in `1 row` and `1,234 rows`."""
+    return f"{count:,} {noun}{'' if count == 1 else 's'}"
+
+
 @dataclass(frozen=True)
 class FileLine:
     """One file of the run and what became of it."""
@@ -99,7 +104,12 @@ class BalanceLine:
 
 @dataclass(frozen=True)
 class MartLine:
-    """A mart as the run left it. `months` counts those written; None is all of the mart."""
+    """A mart as the run left it. `months` counts those written; None is all of the mart.
+
+    `changed` counts the rows that were written to the published table, or those that were removed
+    from it if that is more: a row with another value is removed and written, and counts once. It is
+    None if the run has not written the table: the mart is held back, or an earlier run wrote it.
+    """
 
     name: str
     rows: int

@@ -13,9 +13,10 @@ from typing import Any
 import pymysql
 import pytest
 from sqlalchemy import Engine
+from sqlalchemy.engine import make_url
 from sqlalchemy.exc import OperationalError
 
-from retailmart.database import open_database, told
+from retailmart.database import open_database, shown_url, told
 from retailmart.database.mysql.opening import address_of
 from retailmart.errors import RetailmartError, SettingsError, Unavailable
 from tests.services.mariadb import Database, DatabaseServer, MariaDB, make_certificates
@@ -49,6 +50,23 @@ def test_every_way_to_write_the_url_is_known(
 ) -> None:
     """One driver serves all of them."""
     assert ask(database.url.replace("mysql", scheme, 1), tmp_path) == 1
+
+
+@pytest.mark.parametrize(
+    ("url", "shown"),
+    [
+        (
+            "mysql+pymysql://m%40rt:p%40ss@db:3306/re%20tail?ssl_ca=x",
+            "mysql://m@rt@db:3306/re tail",
+        ),
+        ("postgresql+psycopg://mart@[::1]/retail", "postgresql://mart@[::1]/retail"),
+        ("sqlite:////data/r%C3%A9tail.db", "sqlite:////data/rétail.db"),
+        ("sqlite:///file:%2Fdata%2Fshop.db?mode=ro&uri=true", "sqlite:////data/shop.db"),
+    ],
+)
+def test_a_url_is_shown_as_people_write_it(url: str, shown: str) -> None:
+    """No driver, no password, no parameters, no percent signs."""
+    assert shown_url(make_url(url)) == shown
 
 
 @pytest.mark.parametrize(

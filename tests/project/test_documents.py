@@ -70,8 +70,10 @@ def test_every_mistake_has_its_line() -> None:
 
 def test_syntax_errors_have_their_line() -> None:
     """A document that is no YAML names the line; a header in a larger file counts from there."""
-    assert mistakes("name: a\nboards: [1\nwidth: 2\n")[0].startswith("x.yml:3: ")
-    assert mistakes("name: a\nboards: [1\nwidth: 2\n", first_line=10)[0].startswith("x.yml:12: ")
+    words = "what begins here is not closed: expected ',' or ']', but got ':' in line"
+    assert mistakes("name: a\nboards: [1\nwidth: 2\n") == [f"x.yml:2: {words} 3"]
+    assert mistakes("name: a\nboards: [1\nwidth: 2\n", first_line=10) == [f"x.yml:11: {words} 12"]
+    assert mistakes("name: a\nwidth: 'x\nboards: [1]\n")[0].startswith("x.yml:2: ")
 
 
 def test_a_key_twice_is_a_mistake() -> None:

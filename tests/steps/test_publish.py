@@ -28,18 +28,18 @@ _COLUMNS = "customer_id, first_name, monthly_total, _month"
 
 
 def changed(shop: Shop) -> dict[str, int | None]:
-    """Run, and tell how many published rows of each mart were deleted and inserted."""
+    """Run, and tell how many published rows of each mart have changed."""
     (batch,) = shop.run().batches
     return {line.name: line.changed for line in batch.marts if line.published_as}
 
 
 @pytest.mark.every_engine
 def test_only_rows_that_differ_travel(shop: Shop) -> None:
-    """A file that changes one customer of many deletes and inserts one row."""
+    """A file that changes one customer of many changes one row, which counts once."""
     shop.sales("sales_a.csv", [sale(n) for n in range(1, 10)])
     assert changed(shop)[_PURCHASES] == 9
     shop.sales("sales_b.csv", [sale(4)])
-    assert changed(shop)[_PURCHASES] == 2
+    assert changed(shop)[_PURCHASES] == 1
     shop.sales("sales_c.csv", [sale(4, day="2024-02-01")])
     assert changed(shop)[_PURCHASES] == 1
     columns = "customer_id, monthly_total"
@@ -138,7 +138,7 @@ def test_a_table_that_is_shown_but_not_known_is_not_loaded_again(
     assert bool(loaded) == (shop.backend.speaks != "mysql")
     assert shop.published(_PURCHASES, "customer_id, monthly_total") == [(1, 10), (2, 10)]
     shop.sales("sales_b.csv", [sale()])
-    assert changed(shop)[_PURCHASES] == 2
+    assert changed(shop)[_PURCHASES] == 1
     assert shop.published(_PURCHASES, "customer_id, monthly_total") == [(1, 20), (2, 10)]
 
 

@@ -151,6 +151,7 @@ def check(
 ) -> None:
     """Read all files of the project and tell every mistake. Only functions.py is executed."""
     from retailmart.house import check_definitions, check_published_names, expect_one_feed
+    from retailmart.report import number_of
 
     opened = open_at(project, settings).project
     opened.check_secrets()
@@ -160,8 +161,8 @@ def check(
         say(f"settings: {words}")
     for table in check_published_names(opened):
         say(f"{table.words}\n  {table.cure}")
-    told = f"{len(opened.feeds)} feeds and {len(opened.marts)} marts, no mistake found"
-    say(told, unless=quiet)
+    feeds, marts = number_of(len(opened.feeds), "feed"), number_of(len(opened.marts), "mart")
+    say(f"{feeds} and {marts}, no mistake found", unless=quiet)
 
 
 @app.command(epilog=exits(4, instead={3: "something differs"}))
@@ -272,14 +273,15 @@ def status(
         )
         return
     for line in runs:
+        step = f" in {line.failed_step}" if line.failed_step else ""
         words = visible(f"  {line.message.splitlines()[0]}") if line.message else ""
-        print(f"run {line.run_id}  {line.started_at[:19]}  {line.state}{words}")
+        print(f"run {line.run_id}  {line.started_at[:19]}  {line.state}{step}{words}")
     if batch:
         print(f"open batch {batch.batch_id} ({batch.state.value}): the next run finishes it")
     for name in held:
         print(f"held back  {name}: the last run tells why; the next one tries again")
     for state, count in sorted(files.items()):
-        print(f"{count:>8,} files {state}")
+        print(f"{count:>8,} {'file' if count == 1 else 'files'} {state}")
     if not runs:
         print("no run yet")
     for words in expected:
@@ -295,11 +297,17 @@ def main() -> None:
     try:
         app()
     except RetailmartError as error:
-        say(f"retailmart: {error}")
+        say("\n  ".join([f"retailmart: {error}", *_notes(error)]))
         sys.exit(error.exit_code)
     except (OSError, KeyboardInterrupt) as error:
-        say(f"retailmart: {str(error) or 'interrupted'}\n  Run again to go on: retailmart run")
+        words = f"retailmart: {str(error) or 'interrupted'}\n  Run again to go on: retailmart run"
+        say("\n  ".join([words, *_notes(error)]))
         sys.exit(1)
+
+
+def _notes(error: BaseException) -> list[str]:
+    """What was noted at an error on its way up: the step of the run in which it arose."""
+    return list(getattr(error, "__notes__", ()))
 
 
 def _tell(report: RunReport, output: Output, quiet: bool) -> None:

@@ -23,6 +23,7 @@ from retailmart.cli.common import (
     say,
 )
 from retailmart.errors import RetailmartError
+from retailmart.report import number_of
 
 if TYPE_CHECKING:
     from retailmart.door import OpenProject
@@ -70,7 +71,8 @@ def quarantine_list(
         return
     for line in lines:
         fate = _told(line.get("state"), line.get("by"))
-        told = f"{line['rows']:>8,} rows  {line['rule']}  {line['file']}{fate}"
+        rows = "row " if line["rows"] == 1 else "rows"
+        told = f"{line['rows']:>8,} {rows}  {line['rule']}  {line['file']}{fate}"
         print(one_line(told))
     for file in refused:
         print(one_line(f"    file refused  {file.path} {file.message}"))
@@ -139,8 +141,8 @@ def quarantine_export(
         count = export(to, chosen, lambda: quarantine.items(file_id))
     if count:
         say(
-            f"Wrote {count:,} rows to {to}. Repair them there, keep the column _origin, and then:"
-            f" retailmart quarantine replay {to}",
+            f"Wrote {number_of(count, 'row')} to {to}. Repair them there, keep the column _origin,"
+            f" and then: retailmart quarantine replay {to}",
             unless=quiet,
         )
     else:
@@ -171,11 +173,11 @@ def quarantine_replay(
         dropped = drop_repaired(landing, feeds, feed, found, items)
     if output is Output.JSON:
         print_json(vars(dropped))
-    left = (
-        f" {dropped.left_out:,} rows are not filled in and stay open." if dropped.left_out else ""
-    )
-    told = f"Put {dropped.rows:,} rows into landing as {dropped.path}.{left} Next: retailmart run"
-    say(told, unless=quiet)
+    open_rows = number_of(dropped.left_out, "row")
+    left = f" {open_rows} not filled in: still open." if dropped.left_out else ""
+    rows = number_of(dropped.rows, "row")
+    said = f"Put {rows} into landing as {dropped.path}.{left} Next: retailmart run"
+    say(said, unless=quiet)
 
 
 @dataclass(frozen=True)
@@ -264,7 +266,7 @@ def _told(state: object = None, by: object = None) -> str:
 
 def _say_closed(closed: int, show_all: bool) -> None:
     if closed and not show_all:
-        print(f"{closed:>8,} rows closed; see them with --all")
+        print(f"{closed:>8,} {'row' if closed == 1 else 'rows'} closed; see them with --all")
 
 
 def _as_json(item: Item) -> dict[str, Any]:

@@ -11,7 +11,7 @@ from sqlalchemy.engine import URL, make_url
 from sqlalchemy.exc import ArgumentError
 
 from retailmart.database.errors import told
-from retailmart.database.registry import Kind, kind_of, kinds
+from retailmart.database.registry import Kind, kind_of, kinds, shown_url
 from retailmart.errors import SettingsError
 from retailmart.findings import Finding
 from retailmart.tables import DatabaseAddress
@@ -22,6 +22,7 @@ __all__ = [
     "is_same_database",
     "open_address",
     "open_database",
+    "shown_url",
     "told",
 ]
 

@@ -52,6 +52,8 @@ class Texts:
     collation: str | None = None
 
 
+# The beginning of the ledger's views: they read nothing that is published.
+LEDGER_VIEWS = "retailmart_v_"
 # Columns that hold any text, compared byte by byte.
 NO_TEXTS = Texts()
 # Returns the rows to write, for a SELECT list in the engine's SQL.
@@ -154,7 +156,7 @@ class Dialect(Protocol):
     def readers_of(self, connection: Connection, table: str) -> list[str]:
         """Views and other tables' triggers that name a table, each described as text.
 
-        Those that the account may not read also count.
+        Those that the account may not read also count; the ledger's own do not.
         """
 
     def swap(self, connection: Connection, renames: Sequence[tuple[str, str, str]]) -> None:

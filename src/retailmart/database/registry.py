@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
+from urllib.parse import unquote
 
 from retailmart.errors import RetailmartError
 from retailmart.findings import Finding
@@ -42,6 +43,9 @@ class Errors(Protocol):
 
     def is_contention(self, error: BaseException) -> bool:
         """Whether another transaction held a needed lock: the wait timed out, or a deadlock."""
+
+    def is_denied(self, error: BaseException) -> bool:
+        """Whether the account lacks the right to do this."""
 
 
 class Kind(Protocol):
@@ -90,6 +94,18 @@ class Kind(Protocol):
 
     def read_part(self, extract: Extract, query: str) -> Iterator[pa.RecordBatch]:
         """The rows of one of an extract's queries, over a connection of its own."""
+
+
+def shown_url(url: URL) -> str:
+    """A database's URL for people: without driver, password, parameters and percent signs."""
+    # A file that is only read is opened by a URI within the URL.
+    place = unquote((url.database or "").removeprefix("file:"))
+    if url.host is None:
+        return f"{url.get_backend_name()}:///{place}"
+    account = f"{url.username}@" if url.username else ""
+    host = f"[{url.host}]" if ":" in url.host else url.host
+    port = f":{url.port}" if url.port else ""
+    return f"{url.get_backend_name()}://{account}{host}{port}/{place}"
 
 
 def kind_of(scheme: str) -> Kind:

@@ -15,7 +15,7 @@ from sqlalchemy import Engine, inspect
 
 from retailmart.database.dialect import Since, dialect_of
 from retailmart.database.errors import told
-from retailmart.database.registry import kind_of
+from retailmart.database.registry import kind_of, shown_url
 from retailmart.errors import RetailmartError
 from retailmart.project.table import ReadRules
 from retailmart.tables import Extract, Field
@@ -176,4 +176,4 @@ def _fixed(values: pa.Array) -> memoryview:
 
 
 def _shown(engine: Engine) -> str:
-    return f"the source database {engine.url.render_as_string(hide_password=True)}"
+    return f"the source database {shown_url(engine.url)}"

@@ -13,6 +13,7 @@ from retailmart.errors import RetailmartError, SettingsError
 from retailmart.findings import Finding, Level, ok, problem, warning
 from retailmart.house import PRIVATE, store_at
 from retailmart.project import Project
+from retailmart.report import number_of
 from retailmart.storage import LocalFolder, Store
 
 # Tables with this many rows or more are not read for a check.
@@ -94,8 +95,8 @@ class _Visit:
 
 
 def _project(project: Project) -> Iterator[Finding]:
-    words = f"{len(project.feeds)} feeds and {len(project.marts)} marts, no mistake found"
-    yield ok("project: files", words)
+    feeds, marts = number_of(len(project.feeds), "feed"), number_of(len(project.marts), "mart")
+    yield ok("project: files", f"{feeds} and {marts}, no mistake found")
     try:
         project.check_secrets()
     except SettingsError as error:

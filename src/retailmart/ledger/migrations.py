@@ -4,15 +4,24 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from datetime import UTC, datetime
+from decimal import Decimal
 
 from sqlalchemy import Connection, bindparam, insert, inspect, select, update
+from sqlalchemy.exc import DBAPIError
 
+from retailmart.database.dialect import dialect_of
+from retailmart.database.registry import kind_of
 from retailmart.errors import NewerLedger
 from retailmart.ledger import tables
 from retailmart.ledger.returned import give_back
-from retailmart.ledger.values import BatchState, name_hash
+from retailmart.ledger.values import BatchState, Totals, name_hash
+from retailmart.ledger.views import create_views
 
 Migration = Callable[[Connection], None]
+
+
+class NotAllowed(Exception):
+    """The account may not do what a migration needs, and runs work without: it is tried again."""
 
 
 def m001_first_tables(connection: Connection) -> None:
@@ -117,6 +126,45 @@ def m009_files_by_the_run_that_delivered_them(connection: Connection) -> None:
         give_back(connection, batch_id)
 
 
+def m010_steps_that_failed_and_the_money_of_files(connection: Connection) -> None:
+    """In which step a run failed; the sum of each file's months, which only the ledger knows."""
+    for table, column in (
+        (tables.steps, "state VARCHAR(20)"),
+        (tables.files, "amount VARCHAR(60)"),
+    ):
+        has = {one["name"] for one in inspect(connection).get_columns(table.name)}
+        if column.partition(" ")[0] not in has:
+            connection.exec_driver_sql(f"ALTER TABLE {table.name} ADD COLUMN {column}")
+    months, files = tables.file_months.c, tables.files
+    query = select(months.file_id, months.row_count, months.amount)
+    totals: dict[int, Totals] = {}
+    for key, rows, amount in connection.execute(query):
+        totals[key] = totals.get(key, Totals()) + Totals(rows, Decimal(amount))
+    # A feed without `balance` has recorded a plain zero, one with it a zero with decimals.
+    known = [
+        {"key": key, "said": str(total.amount)}
+        for key, total in totals.items()
+        if str(total.amount) != "0"
+    ]
+    if known:
+        each = update(files).where(files.c.file_id == bindparam("key"))
+        connection.execute(each.values(amount=bindparam("said")), known)
+
+
+def m011_views_for_people(connection: Connection) -> None:
+    """Views of files, runs and steps."""
+    try:
+        if dialect_of(connection).ddl_in_transaction:
+            with connection.begin_nested():  # a refusal would end the whole transaction
+                create_views(connection)
+        else:
+            create_views(connection)
+    except DBAPIError as error:
+        if error.orig and kind_of(connection.dialect.name).errors.is_denied(error.orig):
+            raise NotAllowed from error
+        raise
+
+
 MIGRATIONS: tuple[Migration, ...] = (
     m001_first_tables,
     m002_versions_undo_and_replays,
@@ -127,6 +175,8 @@ MIGRATIONS: tuple[Migration, ...] = (
     m007_keys_as_their_database_compares_them,
     m008_tables_by_the_marts_they_show,
     m009_files_by_the_run_that_delivered_them,
+    m010_steps_that_failed_and_the_money_of_files,
+    m011_views_for_people,
 )
 
 
@@ -154,7 +204,10 @@ def migrate(connection: Connection) -> None:
     applied = _applied(connection)
     for migration in MIGRATIONS:
         if migration.__name__ not in applied:
-            migration(connection)
+            try:
+                migration(connection)
+            except NotAllowed:
+                continue
             connection.execute(
                 insert(tables.migrations).values(
                     name=migration.__name__, applied_at=datetime.now(UTC).isoformat()

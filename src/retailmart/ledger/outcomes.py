@@ -102,11 +102,12 @@ def _write_files(connection: Connection, outcome: Outcome) -> None:
             "records": file.records,
             "loaded": file.loaded,
             "quarantined": file.quarantined,
+            "amount": None if file.amount is None else str(file.amount),
         }
         for file in outcome.files
     ]
     if counts:
-        columns = ("records", "loaded", "quarantined")
+        columns = ("records", "loaded", "quarantined", "amount")
         each = update(t.files).where(t.files.c.file_id == bindparam("key"))
         connection.execute(each.values({name: bindparam(name) for name in columns}), counts)
     months = [

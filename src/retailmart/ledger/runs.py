@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
 
-from sqlalchemy import delete, insert, select, update
+from sqlalchemy import delete, func, insert, select, update
 
 from retailmart.ledger import tables as t
 from retailmart.ledger.access import Access
@@ -58,6 +58,11 @@ class Runs(Access):
     def last(self, count: int) -> list[RunRecord]:
         """The newest runs, newest first."""
         columns = t.runs.c
+        failed = (
+            select(func.max(t.steps.c.step))
+            .where(t.steps.c.run_id == columns.run_id, t.steps.c.state == "failed")
+            .scalar_subquery()
+        )
         query = (
             select(
                 columns.run_id,
@@ -66,6 +71,7 @@ class Runs(Access):
                 columns.as_of,
                 columns.state,
                 columns.message,
+                failed,
             )
             .order_by(columns.run_id.desc())
             .limit(count)
@@ -74,9 +80,13 @@ class Runs(Access):
             return [RunRecord(*row) for row in connection.execute(query)]
 
     def record_steps(
-        self, run_id: int, batch_id: int | None, seconds: Sequence[tuple[str, float]]
+        self,
+        run_id: int,
+        batch_id: int | None,
+        seconds: Sequence[tuple[str, float]],
+        failed: str | None = None,
     ) -> None:
-        """Record how long each step of a run took."""
+        """Record how long each step of a run took, and in which of them the run failed."""
         rows = [
             {
                 "run_id": run_id,
@@ -84,6 +94,7 @@ class Runs(Access):
                 "step": step,
                 "finished_at": now(),
                 "milliseconds": round(took * 1000),
+                "state": "failed" if step == failed else "done",
             }
             for step, took in seconds
         ]

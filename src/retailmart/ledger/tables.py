@@ -59,6 +59,7 @@ steps = Table(
     Column("step", String(30), nullable=False),
     Column("finished_at", String(32), nullable=False),
     Column("milliseconds", BigInteger, nullable=False),
+    Column("state", String(20)),
 )
 
 batches = Table(
@@ -96,6 +97,7 @@ files = Table(
     Column("records", BigInteger),
     Column("loaded", BigInteger),
     Column("quarantined", BigInteger),
+    Column("amount", String(60)),
     Index("retailmart_files_by_path", "path_hash", "state"),
     Index("retailmart_files_by_name", "name_hash"),
     Index("retailmart_files_by_content", "sha256", "state"),

@@ -130,7 +130,8 @@ class Batch:
 class FileOutcome:
     """The outcome of one loaded file; records = loaded + quarantined.
 
-    `origins` are the refused rows that it replayed: the file and line that each came from.
+    `origins` are the refused rows that it replayed: the file and line that each came from. `amount`
+    is the money of its loaded rows, None for a feed without `balance`.
     """
 
     file_id: int
@@ -140,6 +141,7 @@ class FileOutcome:
     warned: Mapping[str, int] = field(default_factory=dict)
     months: MonthTotals = field(default_factory=dict)
     origins: tuple[tuple[int, int], ...] = ()
+    amount: Decimal | None = None
 
 
 @dataclass(frozen=True)
@@ -255,6 +257,7 @@ class Outcome:
                         **file,
                         "months": _months(file["months"]),
                         "origins": tuple((at[0], at[1]) for at in file.get("origins", ())),
+                        "amount": Decimal(said) if (said := file.get("amount")) else None,
                     }
                 )
                 for file in plain["files"]
@@ -317,7 +320,7 @@ class PublishedTable:
 
 @dataclass(frozen=True)
 class RunRecord:
-    """One past run, for `status`."""
+    """One past run, for `status`. `failed_step` is the step in which it failed, if in any."""
 
     run_id: int
     started_at: str
@@ -325,3 +328,4 @@ class RunRecord:
     as_of: str
     state: str
     message: str | None
+    failed_step: str | None = None

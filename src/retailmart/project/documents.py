@@ -63,9 +63,13 @@ def parse_yaml(text: str, label: str, problems: list[str], first_line: int = 1) 
             _LineCollector(lines, first_line, label, problems).collect(node, ())
         data = _constructed(loader, node)
     except yaml.YAMLError as error:
-        line = _line_of(error, text)
+        line, words = _line_of(error, text), _words_of(error)
+        begun = _line_of_what_is_open(error)
+        if line is not None and begun is not None and begun < line:
+            words = f"what begins here is not closed: {words} in line {line + first_line}"
+            line = begun
         place = f":{line + first_line}" if line is not None else ""
-        problems.append(f"{label}{place}: {_words_of(error)}")
+        problems.append(f"{label}{place}: {words}")
         return None
     except RecursionError:
         problems.append(f"{label}: is nested too deeply")
@@ -184,6 +188,14 @@ def _line_of(error: yaml.YAMLError, text: str) -> int | None:
         return mark.line if mark else None
     position = getattr(error, "position", None)
     return None if position is None else text.count("\n", 0, position)
+
+
+def _line_of_what_is_open(error: yaml.YAMLError) -> int | None:
+    """The line of a bracket, brace or quote that is not closed: the parser stops only later."""
+    if not isinstance(error, yaml.MarkedYAMLError) or error.context_mark is None:
+        return None
+    is_open = any(part in (error.context or "") for part in ("flow", "quoted scalar"))
+    return error.context_mark.line if is_open else None
 
 
 def _words_of(error: Exception) -> str:

@@ -14,6 +14,7 @@ from retailmart.errors import GateFailed
 from retailmart.lake import Lake
 from retailmart.ledger.values import FileOutcome, Schema, Totals
 from retailmart.project.feed import Action, Feed, Policy
+from retailmart.report import number_of
 from retailmart.steps.dividing import divided, over_files
 from retailmart.steps.evolve import (
     Need,
@@ -320,6 +321,7 @@ def _outcomes(
                 f"{item.file.shown}: {records} records, but {rows} loaded and {quarantined}"
                 " quarantined"
             )
+        money = sum((one.totals for one in parts), Totals()).amount
         yield FileOutcome(
             file_id=file_id,
             records=records,
@@ -328,6 +330,7 @@ def _outcomes(
             warned=_warned(feed, item, parts),
             months=_totals_by(parts, lambda part: part.month) if feed.month else {},
             origins=tuple(origins.get(file_id, ())),
+            amount=money if feed.balance else None,
         )
 
 
@@ -338,7 +341,8 @@ def _warned(feed: Feed, item: FileToLoad, parts: Sequence[Sum]) -> dict[str, int
     for rule in feed.rules_that(Action.FAIL):
         if broken[rule.name]:
             raise GateFailed(
-                f"{item.file.shown}: {broken[rule.name]} rows break rule {rule.name!r}:"
+                f"{item.file.shown}: {number_of(broken[rule.name], 'row')}"
+                f" {'breaks' if broken[rule.name] == 1 else 'break'} rule {rule.name!r}:"
                 f" {rule.message}",
                 f"Correct the file, or change the rule in feeds/{feed.name}.yml",
             )

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from decimal import Decimal
 from typing import Any
 
@@ -234,10 +234,14 @@ def batch_report(
     outcome: Outcome,
     published: Iterable[MartLine],
     held: Iterable[Held] = (),
+    names: Mapping[str, str] | None = None,
     *,
     recovered: bool,
 ) -> BatchReport:
-    """The report of a batch that is done. `held` are marts held back while publishing."""
+    """The report of a batch that is done. `held` are marts held back while publishing.
+
+    `names` are those of the published tables, by mart.
+    """
     files = list(files)
     paths = {file.path for file in files}
     warned = {file.file_id: file.warned for file in outcome.files}
@@ -296,13 +300,16 @@ def batch_report(
             )
             for line in notes.get("balance", ())
         ),
-        marts=tuple(_with_published(line, shown.get(line.name)) for line in marts),
+        marts=tuple(
+            _with_published(line, shown.get(line.name), (names or {}).get(line.name))
+            for line in marts
+        ),
     )
 
 
-def _with_published(line: MartLine, published: MartLine | None) -> MartLine:
+def _with_published(line: MartLine, published: MartLine | None, name: str | None) -> MartLine:
     if published is None:
-        return line
+        return replace(line, published_as=name)
     return MartLine(
         line.name,
         line.rows,

@@ -19,6 +19,7 @@ from retailmart.lake import Lake
 from retailmart.ledger import READS, Ledger
 from retailmart.ledger.values import Batch, MartRecord
 from retailmart.project.mart import Mart
+from retailmart.report import number_of
 from retailmart.steps.build import BuiltMart, mart_table
 from retailmart.steps.dividing import over_files
 from retailmart.steps.held import HeldBack
@@ -55,7 +56,7 @@ class Wanted:
 
 @dataclass(frozen=True)
 class Published:
-    """A mart as the database now shows it. `changed` counts rows deleted and inserted."""
+    """A mart as the database now shows it. `changed` is as in `MartLine`."""
 
     record: MartRecord
     rows: int
@@ -227,7 +228,7 @@ class _Plan:
         if change.months is None and not (self.in_place and old is None):
             raise _Astray(self.record.name)
         self.target.clear(connection, change.months)
-        self.changed += change.insert_all(connection)
+        self.changed = change.insert_all(connection)
         self._expect(change, connection)
 
     def _expect(self, change: _Change, connection: Connection) -> None:
@@ -489,7 +490,7 @@ class _Change:
         self.scope = new if whole else new.in_months(self.months or ())
 
     def apply(self, connection: Connection) -> int:
-        """Delete rows that left, insert rows that arrived. Returns how many rows that were."""
+        """Delete rows that left, insert rows that arrived. Returns how many rows changed."""
         if self.left is None or not self.left.files:
             return self._insert(connection, self.arrived)
         arrived, left = self._as_shown(self.arrived), self._as_shown(self.left)
@@ -500,7 +501,8 @@ class _Change:
             return deleted + self._insert_from(connection, f"({arrived} EXCEPT ALL {left})")
         differing = partial(self._read, f"({left} EXCEPT ALL {arrived})")
         deleted = self.target.delete_keys(connection, differing)
-        return deleted + self._insert_from(connection, f"({arrived} EXCEPT ALL {left})")
+        # A changed row is in both; to find out which are would cost another comparison.
+        return max(deleted, self._insert_from(connection, f"({arrived} EXCEPT ALL {left})"))
 
     def _as_shown(self, table: TableState) -> str:
         """A version's rows in the columns of the newest; columns that it lacks are NULL."""
@@ -523,7 +525,7 @@ class _Change:
         columns = "".join(f", {exact_sum(quoted(field.name), field.type)}" for field in money)
         expected_count, *values = self.engine.rows(f"SELECT count(*){columns} FROM {scope}")[0]
         if count != expected_count:
-            return f"holds {count} rows, the mart {expected_count}"
+            return f"holds {number_of(count, 'row')}, the mart {expected_count:,}"
         for column, value in zip(money, values, strict=True):
             found, expected = sums[column.name], exact(value, column.type)
             if found != expected:

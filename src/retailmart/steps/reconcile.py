@@ -11,6 +11,7 @@ from retailmart.ledger import Ledger
 from retailmart.ledger.values import LedgerFile, Totals
 from retailmart.project.feed import Feed
 from retailmart.project.mart import Refresh
+from retailmart.report import number_of
 from retailmart.steps.asking import Answer, Asking
 from retailmart.steps.build import BuiltMart, mart_table
 from retailmart.steps.dividing import relations_of_files
@@ -198,8 +199,8 @@ class _Proof:
             )
         if with_rows and off.rows:
             yield (
-                f"{self.feed.name} {month}: raw has {raw.rows} rows, {table} {found.rows},"
-                f" off by {off.rows}"
+                f"{self.feed.name} {month}: raw has {number_of(raw.rows, 'row')},"
+                f" {table} {found.rows:,}, off by {off.rows:,}"
             )
 
     def _grown(

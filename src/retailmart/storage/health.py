@@ -22,6 +22,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from retailmart.findings import Finding, clock, ok, problem, warning
+from retailmart.report import number_of
 from retailmart.storage.entries import Store
 from retailmart.storage.local import LocalFolder, sync_file, sync_folder
 
@@ -149,7 +150,7 @@ def _local(root: Path, use: Use) -> Iterator[Finding]:
         except OSError as error:
             yield problem(f"{use}: list", f"{root}: {error.strerror}", _cure(root, error))
             return
-        yield ok(f"{use}: list", f"{root} can be listed, {count} names in it")
+        yield ok(f"{use}: list", f"{root} can be listed, {number_of(count, 'name')} in it")
     written = examine_folder(root, f"{use}: write")
     yield written
     if use is Use.LAKE and written.cure is None:

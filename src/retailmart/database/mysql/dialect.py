@@ -18,7 +18,7 @@ from sqlalchemy.dialects import mysql
 from sqlalchemy.exc import DBAPIError
 
 from retailmart.database.bulk import bound, limit_of_years, line_of
-from retailmart.database.dialect import NO_TEXTS, Limit, Read, Since, Texts
+from retailmart.database.dialect import LEDGER_VIEWS, NO_TEXTS, Limit, Read, Since, Texts
 from retailmart.database.mysql.errors import error_code
 from retailmart.database.mysql.texts import collation_of, in_the_way, lengths_for, widen
 from retailmart.database.values import rows_of, text_of
@@ -52,6 +52,7 @@ _VIEWS = text(
     "SELECT CASE view_definition WHEN '' THEN CONCAT('perhaps view ', table_name,"
     " ' (to see its query, this account needs SHOW VIEW)') ELSE CONCAT('view ', table_name) END"
     " FROM information_schema.views WHERE table_schema = DATABASE()"
+    f" AND table_name NOT LIKE '{LEDGER_VIEWS}%'"
     " AND (view_definition = '' OR LOCATE(CONCAT('`', :name, '`'), view_definition) > 0)"
     " OR LOCATE(CONCAT('`', DATABASE(), '`.`', :name, '`'), view_definition) > 0"
 )

@@ -10,7 +10,7 @@ from retailmart.errors import RetailmartError, Unavailable
 _SPACE = "Make room where the database keeps its data, then run again"
 _GRANTS = (
     "Grant the account what runs need: GRANT SELECT, INSERT, UPDATE, DELETE, CREATE, ALTER, DROP,"
-    " INDEX, REFERENCES ON db.* TO user"
+    " INDEX, REFERENCES, CREATE VIEW, SHOW VIEW ON db.* TO user"
 )
 _GRANT_OF_A_SOURCE = "Let the account read it: GRANT SELECT ON db.* TO user"
 
@@ -68,6 +68,8 @@ _CURES = {
 }
 # These refusals are not specific to a table: all others would fail, too.
 _OF_ALL = {_SPACE, _GRANTS}
+# The account lacks a right.
+DENIED = (1044, 1142, 1143, 1227, 1370)
 # Another transaction holds the row: the wait timed out, or a deadlock.
 _HELD = (1205, 1213)
 _CERTIFICATE = (
@@ -96,6 +98,11 @@ def words(error: BaseException) -> str:
 def is_contention(error: BaseException) -> bool:
     """Whether another transaction held a lock that was needed."""
     return error_code(error) in _HELD
+
+
+def is_denied(error: BaseException) -> bool:
+    """Whether the account lacks the right to do this."""
+    return error_code(error) in DENIED
 
 
 def translate(name: str, error: BaseException, *, broken: bool) -> RetailmartError:

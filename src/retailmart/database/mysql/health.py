@@ -13,14 +13,15 @@ from sqlalchemy import Connection, Engine
 from sqlalchemy.exc import DBAPIError
 
 from retailmart.database.health import EMOJI, as_admin, lasting, probe_name
-from retailmart.database.mysql.errors import error_code, words
+from retailmart.database.mysql.errors import DENIED, error_code, words
 from retailmart.database.pool import is_here
 from retailmart.findings import Finding, clock, ok, problem, warning
+from retailmart.report import number_of
 
 # From 8.0.17 on MySQL can compare texts byte by byte, including trailing spaces.
 _MYSQL, _MARIADB = (8, 0, 17), (10, 6, 0)
-_RIGHTS = "SELECT, INSERT, UPDATE, DELETE, CREATE, ALTER, DROP, INDEX, REFERENCES"
-_DENIED = (1044, 1142, 1143, 1227, 1370)
+_OF_VIEWS = "CREATE VIEW, SHOW VIEW"
+_RIGHTS = f"SELECT, INSERT, UPDATE, DELETE, CREATE, ALTER, DROP, INDEX, REFERENCES, {_OF_VIEWS}"
 _NO_TABLE = 1146
 _TOO_LONG = 1406
 _PACKET, _SMALLEST_PACKET = 16 << 20, 4 << 20
@@ -105,13 +106,18 @@ def _server(engine: Engine, name: str, *, writes: bool) -> Iterator[Finding]:
             missing = _missing_rights(server, table)
             yield _grants(server, missing)
             if not missing:
+                yield from _views(server, table)
                 yield _storage(server, table)
                 yield _charset(server, table)
                 yield _strict(server, table)
         finally:
-            for each in (f"{table}_child", table):
+            for kind, each in (
+                ("VIEW", f"{table}_view"),
+                ("TABLE", f"{table}_child"),
+                ("TABLE", table),
+            ):
                 with suppress(DBAPIError):
-                    server.run(f"DROP TABLE IF EXISTS {_quoted(each)}")
+                    server.run(f"DROP {kind} IF EXISTS {_quoted(each)}")
         yield from _narrow_tables(server)
         yield _local_infile(server)
         yield _packet(server)
@@ -162,14 +168,14 @@ def _missing_rights(server: _Server, table: str) -> list[str]:
         f" FOREIGN KEY (i) REFERENCES {target} (i))",
     }
     # A table that could not be dropped is not created: each visit would leave one behind.
-    missing = ["DROP"] if server.refusal(f"DROP TABLE {target}") in _DENIED else []
+    missing = ["DROP"] if server.refusal(f"DROP TABLE {target}") in DENIED else []
     for right, statement in statements.items():
         if missing and right in ("CREATE", "REFERENCES"):
             continue
         if right == "ALTER" and {"CREATE", "INSERT"} & set(missing):
             continue  # it needs these rights too, and the refusal would not say which
         number = server.refusal(statement)
-        if number in _DENIED:
+        if number in DENIED:
             missing.append(right)
         elif number is not None and not (missing and number == _NO_TABLE):
             server.run(statement)  # not a matter of rights: raise the server's own error
@@ -182,6 +188,14 @@ def _grants(server: _Server, missing: list[str]) -> Finding:
         found = f"{server.account} lacks {', '.join(missing)} on {server.schema}"
         return problem(check, found, server.grant(_RIGHTS))
     return ok(check, f"{server.account} may do all that runs do in {server.schema}")
+
+
+def _views(server: _Server, table: str) -> Iterator[Finding]:
+    """Without these rights runs work, but people have no views of the ledger."""
+    view = _quoted(f"{table}_view")
+    if server.refusal(f"CREATE VIEW {view} AS SELECT i FROM {_quoted(table)}") in DENIED:
+        found = f"{server.account} may not create the views of the ledger"
+        yield warning(f"{server.name}: views", found, server.grant(_OF_VIEWS))
 
 
 def _storage(server: _Server, table: str) -> Finding:
@@ -305,7 +319,7 @@ def _readable(server: _Server) -> Finding:
     closed = [
         name
         for name in names
-        if server.refusal(f"SELECT * FROM {_quoted(name)} LIMIT 0".replace("%", "%%")) in _DENIED
+        if server.refusal(f"SELECT * FROM {_quoted(name)} LIMIT 0".replace("%", "%%")) in DENIED
     ]
     if not names:
         found = f"{server.account} sees no table in {server.schema}"
@@ -313,7 +327,7 @@ def _readable(server: _Server) -> Finding:
     if closed:
         found = f"{server.account} may not read {', '.join(closed)}"
         return problem(check, found, server.grant("SELECT"))
-    return ok(check, f"{len(names)} tables in {server.schema} can be read")
+    return ok(check, f"{number_of(len(names), 'table')} in {server.schema} can be read")
 
 
 # errors before a session exists

@@ -11,6 +11,7 @@ from sqlalchemy import Engine
 from sqlalchemy.engine import URL
 
 from retailmart.database.pool import ADDRESS, is_here, pool_of
+from retailmart.database.registry import shown_url
 from retailmart.errors import SettingsError
 from retailmart.tables import DatabaseAddress
 
@@ -109,7 +110,7 @@ def _address(url: URL, folder: Path) -> Address:
     }
     host = url.host or "localhost"
     shown = URL.create("mysql", url.username, None, host, url.port, url.database)
-    label = shown.render_as_string(hide_password=True)
+    label = shown_url(shown)
     problems = [
         f"{label}: the URL's parameter {name!r} is not known; known are {', '.join(_PARAMETERS)}"
         for name in given

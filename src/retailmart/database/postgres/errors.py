@@ -34,12 +34,13 @@ _PASSING = {
     "25P03",
     "25P04",
 }
+_NO_RIGHT = "42501"
 _HELD = ("55P03", "40P01", "40001")
 _FIXES = {
     "28": _ACCOUNT,
     "3D000": "Create the database, or correct its name in the URL",
     "3F000": "Create the schema, or correct its name in the URL",
-    "42501": _GRANTS,
+    _NO_RIGHT: _GRANTS,
     "53100": _SPACE,
     "53200": "Give the server more memory, or the mart fewer rows at a time",
     "25006": _PRIMARY,
@@ -72,6 +73,11 @@ def words(error: BaseException) -> str:
 def is_contention(error: BaseException) -> bool:
     """Whether another transaction held a lock that was needed."""
     return state_of(error) in _HELD
+
+
+def is_denied(error: BaseException) -> bool:
+    """Whether the account lacks the right to do this."""
+    return state_of(error) == _NO_RIGHT
 
 
 def translate(name: str, error: BaseException, *, broken: bool) -> RetailmartError:

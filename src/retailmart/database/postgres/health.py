@@ -16,6 +16,7 @@ from retailmart.database.pool import is_here
 from retailmart.database.postgres.errors import state_of, words
 from retailmart.database.postgres.opening import address_of
 from retailmart.findings import Finding, clock, ok, problem, warning
+from retailmart.report import number_of
 from retailmart.tables import quoted, text_literal
 
 _OLDEST = 130_000
@@ -202,7 +203,7 @@ def _readable(server: _Server) -> Finding:
     if closed := [str(name) for name, readable in rows if not readable]:
         found = f"{server.account} may not read {', '.join(closed)}"
         return problem(check, found, as_admin(grant))
-    return ok(check, f"{len(rows)} tables in {server.schema} can be read")
+    return ok(check, f"{number_of(len(rows), 'table')} in {server.schema} can be read")
 
 
 def _trouble(engine: Engine, name: str, error: DBAPIError) -> Finding:

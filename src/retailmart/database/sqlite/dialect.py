@@ -38,7 +38,7 @@ from sqlalchemy import (
 from sqlalchemy import types as sql
 from sqlalchemy.exc import NoSuchTableError
 
-from retailmart.database.dialect import NO_TEXTS, Limit, Read, Since, Texts
+from retailmart.database.dialect import LEDGER_VIEWS, NO_TEXTS, Limit, Read, Since, Texts
 from retailmart.database.values import record_batch, rows_of, schema_of
 from retailmart.errors import RetailmartError
 from retailmart.project.lexer import words_of
@@ -61,9 +61,10 @@ _HANGING_ON = text("""
     FROM sqlite_master t, pragma_foreign_key_list(t.name) f
     WHERE t.type = 'table' AND lower(f."table") = lower(:name)
 """)
-_NAMING = text("""
+_NAMING = text(f"""
     SELECT type || ' ' || name, sql FROM sqlite_master
-    WHERE type = 'view' OR type = 'trigger' AND lower(tbl_name) <> lower(:name)
+    WHERE type = 'view' AND name NOT LIKE '{LEDGER_VIEWS}%'
+        OR type = 'trigger' AND lower(tbl_name) <> lower(:name)
 """)
 _NO_RULES = ReadRules()
 _INT, _BIGINT, _STRING = ColumnType("INT"), ColumnType("BIGINT"), ColumnType("STRING")

@@ -18,6 +18,11 @@ def is_contention(error: BaseException) -> bool:
     return False
 
 
+def is_denied(error: BaseException) -> bool:
+    """Never: SQLite has no accounts."""
+    return False
+
+
 def translate(name: str, error: BaseException, *, broken: bool) -> RetailmartError:
     """Translate an error of the library to one of ours."""
     said = words(error)

@@ -13,6 +13,7 @@ from urllib.parse import quote
 from retailmart.database.health import me, probe_name, setting_of
 from retailmart.errors import RetailmartError
 from retailmart.findings import Finding, ok, problem
+from retailmart.report import number_of
 
 # From this version on a statement takes as many values as bulk inserts pass.
 _OLDEST = (3, 32)
@@ -94,7 +95,7 @@ def _target(path: Path, name: str) -> Finding:
         if "locked" in str(error):
             return ok(check, f"{path} is busy: a run or another program writes to it")
         return problem(check, f"{path}: {error}", _wrong_file(name))
-    return ok(check, f"{path} is writable, {count} tables")
+    return ok(check, f"{path} is writable, {number_of(count, 'table')}")
 
 
 def _wrong_file(name: str) -> str:
