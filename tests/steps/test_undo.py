@@ -128,6 +128,23 @@ def test_what_stands_on_a_run_goes_first_in_order(shop: Shop) -> None:
     assert [row[0] for row in shop.mart("customer_mart", "total_cost")] == [3]
 
 
+def test_what_stands_on_what_stands_on_a_run_goes_before_it(shop: Shop) -> None:
+    """The second run's other file, of which the first knows nothing, holds the third run."""
+    shop.sales("sales_a.csv", [sale()])
+    shop.run()
+    shop.sales("sales_a.csv", [sale(2)])
+    shop.sales("sales_b.csv", [sale(3)])
+    shop.run()
+    shop.sales("sales_b.csv", [sale(3)])
+    shop.run()
+    with pytest.raises(RetailmartError) as refusal:
+        undo(shop, 1)
+    assert refusal.value.hint == "Run: retailmart undo 3, then retailmart undo 2"
+    for run_id in (3, 2, 1):
+        undo(shop, run_id)
+    assert shop.mart("customer_mart") == []
+
+
 @pytest.mark.parametrize("number", [2, 3])
 def test_a_batch_that_a_later_run_finished_goes_by_either_number(
     shop: Shop, monkeypatch: pytest.MonkeyPatch, number: int

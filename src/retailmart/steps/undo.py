@@ -73,7 +73,11 @@ class _History:
     ) -> None:
         self.ledger = ledger
         self.feeds = feeds
-        found = {file.file_id: file for file in files}
+        self.files: list[LedgerFile] = []
+        self._include(files)
+
+    def _include(self, files: Iterable[LedgerFile]) -> None:
+        found = {file.file_id: file for file in (*self.files, *files)}
         paths: set[str] = set()
         contents: set[str] = set()
         while True:
@@ -83,9 +87,16 @@ class _History:
                 break
             paths |= new_paths
             contents |= new_contents
-            more = (*ledger.files.readable_at(new_paths), *ledger.files.readable_of(new_contents))
+            known = self.ledger.files
+            more = (*known.readable_at(new_paths), *known.readable_of(new_contents))
             found |= {file.file_id: file for file in more}
         self.files = sorted(found.values(), key=lambda file: (file.batch_id, file.file_id))
+
+    def undone_with(self, file: LedgerFile) -> set[int]:
+        """The batches that an undo of a file's run takes back. Their other files concern us now."""
+        run_id = self.ledger.batches.get(file.batch_id).run_id
+        self._include(f for f in self.ledger.files.to_undo(run_id) if f.state in _READABLE)
+        return {batch.batch_id for batch in self.ledger.batches.to_undo(run_id)}
 
     def without(self, batches: Collection[int]) -> tuple[dict[int, Decision], frozenset[int]]:
         """What would have been decided without some batches, and which files would be counted."""
@@ -138,7 +149,8 @@ def _first(history: _History, batches: set[int]) -> list[int]:
             missing = [f for f, _ in history.standing_on(steps[key], gone)]
             if missing:
                 for file in missing:
-                    steps[file.batch_id] = {file.batch_id}
+                    more = history.undone_with(file)
+                    steps[min(more)] = more
                 break
             gone |= steps[key]
         else:
