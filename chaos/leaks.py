@@ -372,9 +372,7 @@ def _last_steps() -> list[Step]:
 
 
 # What no test of ours foresees: an error that is none of the product's, deep in a run.
-_BUG = (
-    "import retailmart.pipeline as p\ndef broken(*_): raise ValueError('a bug')\np.judge = broken\n"
-)
+_BUG = "import retailmart.pipeline as p\ndef broken(*_): raise ValueError('a bug')\np.classify = broken\n"
 _KILLED_CONNECTION = (
     "import pymysql.connections as c\n"
     "real = c.Connection.query\n"
@@ -520,16 +518,16 @@ _VALUES = 15
 _SHOW = """
 import copy, json, sys, traceback
 import retailmart
-from retailmart.session import House
+from retailmart.session import Session
 from retailmart.report import Silent
 from pathlib import Path
 opened = retailmart.open_project(Path(sys.argv[1]))
 project = opened.project
-with House.open(project, Silent()) as house, opened.ledger() as ledger:
+with Session.open(project, Silent()) as session, opened.ledger() as ledger:
     ledger.runs.last(1)
-    values = [opened, project, project.settings, project.environment, project.secrets(), house,
-              house.ledger, ledger.engine, ledger.engine.url, ledger.engine.pool, house.lake,
-              house.lake.place, house.landing, house.archive, project.source]
+    values = [opened, project, project.settings, project.environment, project.secrets(), session,
+              session.ledger, ledger.engine, ledger.engine.url, ledger.engine.pool, session.lake,
+              session.lake.place, session.landing, session.archive, project.source]
     for value in values:
         for shown in (repr(value), str(value), f"{value}"):
             print(shown.replace(chr(10), " "))

@@ -256,7 +256,7 @@ def expect_one_feed(project: Project, paths: Iterable[str] | None = None) -> Non
 
 @dataclass
 class Session:
-    """Everything of one project that a run works with. Use `House.open`."""
+    """Everything of one project that a run works with. Use `Session.open`."""
 
     project: Project
     ledger: Ledger
