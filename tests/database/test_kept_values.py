@@ -113,13 +113,12 @@ def parsed(stored: Any) -> tuple[datetime, str] | None:
     part = (part or "").ljust(6, "0")
     if part[6:].strip("0"):
         return None
+    time = f"{hour or '00'}:{minute or '00'}:{second or '00'}.{part[:6]}"
     try:
-        moment = datetime(
-            *(int(n or 0) for n in (year, month, day, hour, minute, second, part[:6])), tzinfo=UTC
-        )
+        moment = datetime.strptime(f"{year}-{month}-{day} {time}", "%Y-%m-%d %H:%M:%S.%f")
     except ValueError:
         return None
-    return moment, zone or "Z"
+    return moment.replace(tzinfo=UTC), zone or "Z"
 
 
 def is_timestamp(stored: Any, read: Any) -> bool:
