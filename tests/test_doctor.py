@@ -797,3 +797,15 @@ def test_a_value_that_cannot_be_read_is_found(shop: Shop, called: Called) -> Non
     assert "source shop: values" in done.stdout
     assert "column 'customer_joining_date', row customer_id = 1" in done.stdout
     assert "tables/customer.yml: zero_dates: empty" in done.stdout
+
+
+def test_a_value_that_would_be_rounded_is_found(tmp_path: Path, called: Called) -> None:
+    """Money with a third decimal in SQLite is found before a run holds its marts back."""
+    assert call("retailmart init shop --sample", tmp_path).returncode == 0
+    with closing(sqlite3.connect(tmp_path / "shop" / "shop.db")) as source:
+        source.execute("UPDATE product SET current_price = 1.005 WHERE id = 1")
+        source.commit()
+    done = called(tmp_path / "shop", "doctor")
+    assert done.returncode == 1
+    assert "column 'current_price', row id = 1: 1.005 is no DECIMAL" in done.stdout
+    assert "round(" in done.stdout

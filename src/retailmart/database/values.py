@@ -7,13 +7,27 @@ import re
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
-from datetime import UTC, date, datetime, timedelta
+from datetime import date, datetime
 from decimal import ROUND_HALF_UP, Context, Decimal
 from typing import TYPE_CHECKING, Any
 
+from retailmart.database.conversions import (
+    PROVEN_DIGITS,
+    expect,
+    from_count,
+    to_date,
+    to_decimal,
+    to_float,
+    to_text,
+    to_timestamp,
+    to_truth,
+    to_whole,
+)
 from retailmart.errors import RetailmartError
+from retailmart.project.decimals import as_decimals
 from retailmart.project.table import ReadRules, Unit, ZeroDates
 from retailmart.project.types import ColumnType
+from retailmart.tables import quoted
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -23,9 +37,10 @@ WRONG = (ArithmeticError, ValueError, TypeError, NotImplementedError)
 _NO_RULES = ReadRules()
 # Columns that identify a row without a key, and the maximum length of a value in messages.
 _SHOWN, _LONGEST = 3, 60
+# Money has no more decimals.
+_USUAL_SCALE = 4
 _NUMBER = re.compile(r"-?[0-9]+(\.[0-9]*)?")
-_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
-_MICROSECONDS = {Unit.SECONDS: 1_000_000, Unit.MILLISECONDS: 1_000, Unit.MICROSECONDS: 1}
+_ZERO_DATE = re.compile(r"(?=.{4,7}-00)[0-9]{4}-[0-9]{2}-[0-9]{2}([ T][0-9:.]*)?")
 
 
 def rows_of(batch: pa.RecordBatch) -> list[tuple[Any, ...]]:
@@ -131,32 +146,27 @@ def _exact_array(values: Sequence[Any], kind: ColumnType, arrow: pa.DataType) ->
 
 def _exact_decimal(value: Any, kind: ColumnType) -> Decimal:
     """Convert to a decimal; a float must be within one float step of the decimal."""
-    _expect(isinstance(value, int | float | Decimal))
-    exact = _decimal(value, Decimal(1).scaleb(-kind.scale))
+    expect(isinstance(value, int | float | Decimal))
+    shortest = value if isinstance(value, Decimal) else Decimal(str(value))
+    exact = shortest.quantize(Decimal(1).scaleb(-kind.scale), ROUND_HALF_UP, _WIDE)
     if isinstance(value, float):
-        _expect(abs(Decimal(value) - exact) <= Decimal(math.ulp(value)))
+        expect(abs(Decimal(value) - exact) <= Decimal(math.ulp(value)))
     else:
-        _expect(exact == value)
+        expect(exact == value)
     return exact
 
 
 def _exact_whole(value: Any, _kind: ColumnType) -> int:
-    _expect(isinstance(value, int | float | Decimal) and int(value) == value)
+    expect(isinstance(value, int | float | Decimal) and int(value) == value)
     return int(value)
 
 
 def _exact_float(value: Any, _kind: ColumnType) -> float:
-    _expect(isinstance(value, int | float | Decimal) and float(value) == value)
-    return float(value)
+    return to_float(value)
 
 
 def _none_other(_value: Any, _kind: ColumnType) -> Any:
     raise ValueError
-
-
-def _expect(holds: bool) -> None:
-    if not holds:
-        raise ValueError
 
 
 def row_words(names: Sequence[str], values: Sequence[Any], key: Sequence[str]) -> str:
@@ -177,15 +187,43 @@ def wrong_value(
     is_time = kind.name in ("DATE", "TIMESTAMP")
     if is_time and _is_zero_date(value):
         cure = f"Correct it in the source, or write in {rules.file}: zero_dates: empty"
-    elif is_time and (isinstance(value, int | float) or str(value).isdigit()):
+    elif (
+        is_time
+        and rules.unit(column) is None
+        and (isinstance(value, int | float) or str(value).isdigit())
+    ):
         cure = (
             f"Write in {rules.file} what it counts, as in times: {{{column}: milliseconds}};"
             " or seconds, microseconds"
+        )
+    elif kind.is_decimal and isinstance(value, float):
+        cure = _cure_of_float(table, column, kind, value)
+    elif kind.name == "DATE":
+        cure = (
+            "Correct it in the source; or, if its time counts, read the table through a view that"
+            " casts the column to a text, and cast this to TIMESTAMP in the marts"
         )
     else:
         cure = "Correct it in the source, or read the table through a view that casts the column"
     return RetailmartError(
         f"source table {table!r}, column {column!r}, row {row}: {_short(value)} is no {kind}", cure
+    )
+
+
+def _cure_of_float(table: str, column: str, kind: ColumnType, value: float) -> str:
+    """Rounding helps if the float has too many decimals, but not if it has too many digits."""
+    if len(Decimal(f"{value:.{PROVEN_DIGITS}g}").as_tuple().digits) < PROVEN_DIGITS or (
+        abs(value) < 10 ** (PROVEN_DIGITS - kind.scale)
+    ):
+        rounded = f"round({quoted(column)}, {kind.scale})"
+        return (
+            f"Round it in the source: UPDATE {quoted(table)} SET {quoted(column)} = {rounded}; or"
+            " read the table through a view that casts the column to a text, and round this in the"
+            " marts"
+        )
+    return (
+        f"The source keeps {PROVEN_DIGITS} digits of such a number: write it there as a text, in a"
+        " column of type TEXT, and cast this in the marts"
     )
 
 
@@ -199,7 +237,18 @@ def _cut(said: str) -> str:
 
 def _is_zero_date(value: Any) -> bool:
     """A date whose month or day is 0, which MySQL uses for a missing date."""
-    return isinstance(value, str) and "-00" in value[:10]
+    return isinstance(value, str) and _ZERO_DATE.fullmatch(value) is not None
+
+
+def in_calendar(values: pa.Array) -> pa.Array:
+    """Dates or timestamps, unchanged; ValueError if one is before the year 1, which Arrow takes."""
+    import pyarrow as pa
+    import pyarrow.compute as pc
+
+    earliest = pc.min(values)
+    if earliest.is_valid and earliest.value < pa.scalar(date.min).cast(values.type).value:
+        raise ValueError("before the year 1")
+    return values
 
 
 @dataclass(frozen=True)
@@ -223,17 +272,68 @@ def _array(values: Sequence[Any], wanted: _Wanted) -> pa.Array:
     found = set(map(type, values)) - {type(None)}
     if found <= _AS_IS.get(kind.name, set()):
         return pa.array(values, type=arrow)
-    if kind.name == "DATE" and found == {str}:
-        with suppress(pa.ArrowInvalid):
-            return pa.array(values, type=pa.string()).cast(arrow)
+    if kind.name in ("DATE", "TIMESTAMP") and found == {str}:
+        with suppress(ValueError):
+            return _moments(pa.array(values, type=pa.string()), arrow)
+    if kind.is_decimal and found and found <= {float, int}:
+        with suppress(*WRONG):
+            return _proven_decimals(pa.array(values, type=pa.float64()), kind)
     convert = _conversion(wanted)
     return pa.array([None if v is None else convert(v) for v in values], type=arrow)
+
+
+def _moments(texts: pa.Array, arrow: pa.DataType) -> pa.Array:
+    """Arrow takes the usual forms only, without a zone, and cuts nothing off."""
+    import pyarrow as pa
+
+    if pa.types.is_timestamp(arrow):
+        texts = texts.cast(pa.timestamp("us"))
+    return in_calendar(texts.cast(arrow))
+
+
+def _proven_decimals(values: pa.Array, kind: ColumnType) -> pa.Array:
+    """Floats that are each the nearest one to a decimal of 15 digits; ValueError for others.
+
+    Few decimals are tried first: a large number has no room for many.
+    """
+    import pyarrow as pa
+
+    for scale in sorted({min(kind.scale, _USUAL_SCALE), kind.scale}):
+        if (units := _units(values, scale)) is not None:
+            whole = units.cast(pa.int64()).cast(pa.decimal128(19, 0))
+            return as_decimals(scaled(whole, pa.decimal128(19, scale)), kind)
+    raise ValueError
+
+
+def _units(values: pa.Array, scale: int) -> pa.Array | None:
+    """Floats in units of a decimal's last digit, if they are whole ones and floats prove them.
+
+    A quotient of two whole floats is the float nearest to it: so the last step misses nothing.
+    """
+    import pyarrow.compute as pc
+
+    if scale > PROVEN_DIGITS:
+        return None
+    factor = float(10**scale)
+    units = pc.round(pc.multiply(values, factor))
+    few = pc.less_equal(pc.abs(units), float(10**PROVEN_DIGITS))
+    same = pc.equal(pc.divide(units, factor), values)
+    return units if pc.all(pc.and_(few, same)).as_py() is not False else None
+
+
+def scaled(units: pa.Array, kind: pa.DataType) -> pa.Array:
+    """Integers read as decimals: the same bytes, with a decimal point."""
+    import pyarrow as pa
+
+    found = pa.Array.from_buffers(kind, len(units), units.buffers(), units.null_count, units.offset)
+    found.validate(full=True)
+    return found
 
 
 def _conversion(wanted: _Wanted) -> Callable[[Any], Any]:
     kind, unit = wanted.kind, Decimal(1).scaleb(-wanted.kind.scale)
     if kind.is_decimal:
-        return lambda value: _decimal(value, unit)
+        return lambda value: to_decimal(value, unit)
     convert = _CONVERSIONS[kind.name]
     if kind.name not in ("DATE", "TIMESTAMP"):
         return convert
@@ -242,62 +342,14 @@ def _conversion(wanted: _Wanted) -> Callable[[Any], Any]:
         if wanted.rules.zero_dates is ZeroDates.EMPTY and _is_zero_date(value):
             return None
         if wanted.unit and _NUMBER.fullmatch(str(value)):
-            value = _counted(value, wanted.unit)
+            value = from_count(value, wanted.unit)
         return convert(value)
 
     return moment
 
 
-def _counted(value: Any, unit: Unit) -> datetime:
-    """The timestamp that many seconds, milliseconds or microseconds after the start of 1970."""
-    return _EPOCH + timedelta(microseconds=int(Decimal(str(value)) * _MICROSECONDS[unit]))
-
-
-def _decimal(value: Any, unit: Decimal) -> Decimal:
-    """SQLite returns money as float; its shortest decimal text is the stored value."""
-    exact = value if isinstance(value, Decimal) else Decimal(str(value))
-    return exact.quantize(unit, ROUND_HALF_UP, _WIDE)
-
-
-def _whole(value: Any) -> int:
-    whole = int(value)
-    if whole != value and str(whole) != str(value).strip():
-        raise ValueError
-    return whole
-
-
-def text(value: Any) -> str:
-    """Any value as text; bytes that are not UTF-8 become escapes."""
-    return value.decode("utf-8", "backslashreplace") if isinstance(value, bytes) else str(value)
-
-
-def _truth(value: Any) -> bool:
-    if (word := str(value).strip().lower()) not in _TRUTH:
-        raise ValueError
-    return _TRUTH[word]
-
-
-def _date(value: Any) -> date:
-    """A date; a number counts only with eight digits, because others could mean anything."""
-    if isinstance(value, date):
-        return value.date() if isinstance(value, datetime) else value
-    said = str(value)
-    if said.isdigit() and len(said) != len("20240131"):
-        raise ValueError
-    return datetime.fromisoformat(said).date()
-
-
-def _timestamp(value: Any) -> datetime:
-    """A timestamp. A bare number is not one, because its unit is unknown."""
-    if not isinstance(value, datetime) and (said := str(value)).isdigit():
-        raise ValueError(said)
-    moment = value if isinstance(value, datetime) else datetime.fromisoformat(str(value))
-    return moment if moment.tzinfo else moment.replace(tzinfo=UTC)
-
-
 # Decimals of 38 digits are rounded; the usual context stops at 28.
 _WIDE = Context(prec=80)
-_TRUTH = {"1": True, "true": True, "0": False, "false": False}
 _AS_IS: dict[str, set[type]] = {
     "INT": {int},
     "BIGINT": {int},
@@ -327,13 +379,13 @@ _EXACTLY: dict[str, Callable[[Any, ColumnType], Any]] = {
     "BOOLEAN": _none_other,
 }
 _CONVERSIONS: dict[str, Callable[[Any], Any]] = {
-    "INT": _whole,
-    "BIGINT": _whole,
-    "DOUBLE": float,
-    "STRING": text,
-    "BOOLEAN": _truth,
-    "DATE": _date,
-    "TIMESTAMP": _timestamp,
+    "INT": to_whole,
+    "BIGINT": to_whole,
+    "DOUBLE": to_float,
+    "STRING": to_text,
+    "BOOLEAN": to_truth,
+    "DATE": to_date,
+    "TIMESTAMP": to_timestamp,
 }
 
 

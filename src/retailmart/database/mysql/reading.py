@@ -19,11 +19,18 @@ from urllib.parse import quote
 
 from sqlalchemy import text
 
+from retailmart.database.conversions import to_text
 from retailmart.database.dialect import Since
 from retailmart.database.mysql.opening import Address, address_of, open_address
 from retailmart.database.parts import WORTH_PARTS, Texts, parts_of, ranges
-from retailmart.database.values import WRONG, arrow_type, record_batch, schema_of
-from retailmart.database.values import text as as_text
+from retailmart.database.values import (
+    WRONG,
+    arrow_type,
+    in_calendar,
+    record_batch,
+    scaled,
+    schema_of,
+)
 from retailmart.errors import RetailmartError
 from retailmart.project.decimals import as_decimals
 from retailmart.project.table import ReadRules, ZeroDates
@@ -536,29 +543,20 @@ def _cast(values: pa.Array, column: _Column) -> pa.Array:
     is_text = pa.types.is_string(values.type) or pa.types.is_large_string(values.type)
     if column.in_units and not is_text:
         units = values.cast(pa.int64()).cast(pa.decimal128(19, 0))
-        return _scaled(units, kind)
+        return scaled(units, kind)
     if pa.types.is_large_binary(values.type) or pa.types.is_binary(values.type):
         try:
             return values.cast(pa.binary()).cast(kind)
         except pa.ArrowInvalid:
-            texts = [None if value is None else as_text(value) for value in values.to_pylist()]
+            texts = [None if value is None else to_text(value) for value in values.to_pylist()]
             return pa.array(texts, kind)
     if column.kind.name == "TIMESTAMP":
-        return values.cast(pa.timestamp("us")).cast(kind)
+        return in_calendar(values.cast(pa.timestamp("us")).cast(kind))
+    if column.kind.name == "DATE":
+        return in_calendar(values.cast(kind))
     if column.kind.is_decimal:
         return as_decimals(values, column.kind)
     return values.cast(kind)
-
-
-def _scaled(units: pa.Array, kind: pa.DataType) -> pa.Array:
-    """Integers read as decimals: the same bytes, with a decimal point."""
-    import pyarrow as pa
-
-    scaled = pa.Array.from_buffers(
-        kind, len(units), units.buffers(), units.null_count, units.offset
-    )
-    scaled.validate(full=True)
-    return scaled
 
 
 def _quoted(name: str) -> str:

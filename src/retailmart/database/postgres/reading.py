@@ -16,11 +16,11 @@ from typing import TYPE_CHECKING, Any
 
 from sqlalchemy import text
 
+from retailmart.database.conversions import to_text
 from retailmart.database.dialect import Since
 from retailmart.database.parts import Texts, parts_of, ranges
 from retailmart.database.postgres.opening import open_address
 from retailmart.database.values import arrow_type, schema_of
-from retailmart.database.values import text as as_text
 from retailmart.errors import RetailmartError
 from retailmart.project.decimals import as_decimals
 from retailmart.project.table import ReadRules
@@ -249,7 +249,7 @@ def _cast(values: pa.Array, column: _Column) -> pa.Array:
 
     kind = arrow_type(column.kind)
     if column.declared == "bytea":
-        found = [None if v is None else as_text(bytes.fromhex(v)) for v in values.to_pylist()]
+        found = [None if v is None else to_text(bytes.fromhex(v)) for v in values.to_pylist()]
         return pa.array(found, kind)
     if column.kind.name == "TIMESTAMP":
         return values.cast(pa.timestamp("us")).cast(kind)

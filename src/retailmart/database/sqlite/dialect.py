@@ -38,6 +38,7 @@ from sqlalchemy import (
 from sqlalchemy import types as sql
 from sqlalchemy.exc import NoSuchTableError
 
+from retailmart.database.conversions import MOST_UNITS, PROVEN_DIGITS
 from retailmart.database.dialect import LEDGER_VIEWS, NO_TEXTS, Limit, Read, Since, Texts
 from retailmart.database.values import record_batch, rows_of, schema_of
 from retailmart.errors import RetailmartError
@@ -69,9 +70,6 @@ _NAMING = text(f"""
 _NO_RULES = ReadRules()
 _INT, _BIGINT, _STRING = ColumnType("INT"), ColumnType("BIGINT"), ColumnType("STRING")
 _CHUNK = 50_000
-_PROVEN_DIGITS = 15
-# Up to this many units of a decimal's last digit, floats differ after a multiplication.
-_MOST_UNITS = 2**51
 _PART = "1000000000"
 # A statement with a hundred rows takes half the driver's time of a hundred statements.
 _ROWS_A_STATEMENT = 100
@@ -107,12 +105,12 @@ class SQLite:
     def limits(self, fields: Sequence[Field], key: Sequence[str]) -> Iterator[Limit]:
         for field in fields:
             name = quoted(field.name)
-            if field.type.is_decimal and field.type.precision > _PROVEN_DIGITS:
-                most = Decimal(_MOST_UNITS).scaleb(-field.type.scale)
+            if field.type.is_decimal and field.type.precision > PROVEN_DIGITS:
+                most = Decimal(MOST_UNITS).scaleb(-field.type.scale)
                 yield Limit(
                     field.name,
                     f"abs({name}) > {most:f}",
-                    f"has more digits than SQLite can prove: {_PROVEN_DIGITS}, decimals included",
+                    f"has more digits than SQLite can prove: {PROVEN_DIGITS}, decimals included",
                     "Correct it where it comes from, or publish to MySQL or MariaDB, which hold all"
                     " digits; where a column has needless decimals, cast it in the SELECT",
                 )
