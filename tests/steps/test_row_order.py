@@ -168,7 +168,8 @@ def test_functions_of_the_project_are_its_own() -> None:
 def test_no_function_of_the_engine_is_overlooked(shuffled: Shuffled) -> None:
     """Whatever of a later DuckDB, too, gives something else in another order is told."""
     query = (
-        "SELECT DISTINCT function_name, function_type = 'window' FROM duckdb_functions() WHERE function_type = 'aggregate'"
+        "SELECT DISTINCT function_name, function_type = 'window' FROM duckdb_functions()"
+        " WHERE function_type = 'aggregate'"
         " OR function_type = 'window' OR (function_type = 'macro' AND function_name LIKE '%group%')"
     )
     overlooked, called = [], set()
