@@ -31,7 +31,7 @@ LEFT_TO_CHANCE = {
     "SELECT json_group_array(x) FROM t": (r"to_json\(list\(x ORDER BY", "json"),
     "SELECT max(x, j) FROM t": (r"max\(\).*number", "max"),
     "SELECT arg_min(k, x, j + 1) FROM t": ("number", "arg_min"),
-    "SELECT mode(x) FROM t": (r"mode\(\).*tie", "mode"),
+    "SELECT mode(x) FROM t": (r"mode\(\), where values tie: ", "mode"),
     "SELECT approx_quantile(x, 0.5) FROM t": ("quantile_cont", "approx"),
     "SELECT approx_quantile(x, 0.5) OVER (ORDER BY x) FROM t": ("quantile_cont", "approx"),
     "PIVOT t ON k IN ('a') USING first(x)": (r"first\(\)", "first"),

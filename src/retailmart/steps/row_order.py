@@ -131,7 +131,7 @@ def _of_node(node: Node, free: bool, defined: Collection[str]) -> Iterator[tuple
     elif node.get("ref_type") == "POSITIONAL":
         yield None, f"POSITIONAL JOIN: {_CHANCE}; join by a column"
     if node.get("type") == "RECURSIVE_CTE_NODE" and node.get("key_targets"):
-        why = f"USING KEY: {_CHANCE}, where two rows have one key; group the rows after it"
+        why = f"USING KEY, where rows have one key: {_CHANCE}; group the rows after it"
         yield node["key_targets"][0], why
 
 
@@ -158,7 +158,7 @@ def _of_aggregate(name: str, node: Node, free: bool) -> str | None:
         return f"{name}(): {_CHANCE}, as it takes the first row's number; give the same to all rows"
     if name in ("mode", "lttb"):
         arguments = "x" if name == "mode" else "x, y, n"
-        return f"{name}(): {_CHANCE}, where values tie; write {name}({arguments} ORDER BY x)"
+        return f"{name}(), where values tie: {_CHANCE}; write {name}({arguments} ORDER BY x)"
     return None
 
 
@@ -199,7 +199,7 @@ def _of_query(node: Node, free: bool) -> Iterator[tuple[Node | None, str]]:
         # Whether there is any row does not depend on which one is taken.
         if said and not (free and not modifier["offset"]) and not _decides(orders, positions=True):
             word, found = said[0]
-            cure = "give its query an ORDER BY columns that tell rows apart"
+            cure = "ORDER BY columns that tell rows apart, in the same query"
             yield found, f"{word.upper()}: {_CHANCE}; {cure}"
 
 
