@@ -522,7 +522,9 @@ def test_a_row_mart_is_published_by_one_word(shop: Shop) -> None:
     """The word needs a key beside it; then every sale is in the database."""
     path = shop.folder / "marts" / "customer_mart.sql"
     text = path.read_text().replace("-- publish: false", "-- publish: true\n-- key: [_row]")
-    path.write_text(text.replace("s._file_id,", "s._file_id, row_number() OVER () AS _row,"))
+    path.write_text(
+        text.replace("s._file_id,", "s._file_id, row_number() OVER (ORDER BY s._file_id) AS _row,")
+    )
     shop.sales("sales_a.csv", [sale(), sale()])
     shop.run()
     assert shop.published("customer_mart", "customer_id, total_cost") == [(1, 10), (1, 10)]

@@ -11,7 +11,7 @@ from retailmart import SettingsError
 from retailmart.project import load_project
 from retailmart.session import check_definitions
 from retailmart.steps.splitting.tree import CLOCKS, VOLATILE
-from tests.conftest import Shop, keep_only, sale
+from tests.conftest import Called, Shop, keep_only, sale
 
 _FULL = "-- refresh: full\n"
 _WRONG = {
@@ -27,6 +27,9 @@ _WRONG = {
     "SELECT 1 AS a FROM sales WHERE sales_date < CURRENT_DATE": r"mine\.sql:2: current_date: ",
     "SELECT age(sales_date) AS a FROM sales": r"mine\.sql:2: age\(\): ",
     "SELECT customer_id FROM sales USING SAMPLE 3 ROWS": r"mine\.sql:2: a sample of rows",
+    "SELECT 1 AS a,\n any_value(price) AS b FROM sales": r"mine\.sql:3: any_value\(\): .*order",
+    "SELECT DISTINCT ON (store_id) price FROM sales": r"mine\.sql:2: DISTINCT ON: .*ORDER BY",
+    "SELECT price\nFROM sales\nLIMIT 1": r"mine\.sql:4: LIMIT: .*ORDER BY",
     "SELECT getvariable('rate') AS a FROM sales": r"mine\.sql:2: no header declares .*'rate'",
     "SELECT getvariable(product_name) AS a FROM sales": r"mine\.sql:2: a variable is read by",
     "SELECT 1 AS a FROM (SELECT (SELECT getvariable('rate')) FROM store)": r":2: no header",
@@ -125,6 +128,22 @@ def test_what_cannot_be_asked_is_no_mistake(shop: Shop) -> None:
     with closing(sqlite3.connect(shop.folder / "shop.db")) as connection:
         connection.execute("CREATE TABLE other (localtime TEXT)")
     check_definitions(load_project(shop.folder))
+
+
+def test_what_depends_on_the_order_of_rows_is_refused(shop: Shop, called: Called) -> None:
+    """By `check` and by the run that would build it, with what to write; ordered, it is built."""
+    text = f"{_FULL}SELECT store_id, first(price%s) AS price FROM sales GROUP BY store_id"
+    write(shop, text % "")
+    shop.sales("sales_a.csv", [sale(), sale(2, price="5.00")])
+    for command in (["check"], ["run"]):
+        done = called(shop.folder, *command)
+        assert done.returncode == 2
+        assert "marts/mine.sql:2: first(): it depends on the order" in done.stderr
+        assert "first(x ORDER BY y)" in done.stderr
+    write(shop, text % " ORDER BY price")
+    assert called(shop.folder, "check").returncode == 0
+    assert called(shop.folder, "run").returncode == 0
+    assert called(shop.folder, "verify", "--engines", "duckdb").returncode == 0
 
 
 def test_the_lists_of_volatile_functions_are_the_engines() -> None:

@@ -21,6 +21,7 @@ from retailmart.project.table import HISTORY, Table, undeclared
 from retailmart.project.types import ColumnType
 from retailmart.steps.build import build_order, mart_fields
 from retailmart.steps.load import raw_fields, raw_table
+from retailmart.steps.row_order import unordered
 from retailmart.steps.sources import VALID_FROM, VALID_TO, Sources, own_fields
 from retailmart.steps.splitting import CLOCKS, VOLATILE, nodes
 from retailmart.steps.splitting.tree import Node, function_name
@@ -143,7 +144,7 @@ class Binding:
         own: Collection[str] | None,
         read: Collection[str],
     ) -> Iterator[str]:
-        """What is wrong with the functions, clock words and samples of a query.
+        """What is wrong with a query: its variables, and what differs from run to run.
 
         `known` are the columns that it reads, `own` the variables that it may read (None: all that
         any mart declares), `read` the variables that it is seen to read.
@@ -163,6 +164,8 @@ class Binding:
                     yield f"{place}: {name}: {_CLOCK}"
             elif node.get("sample"):
                 yield f"{place}: a sample of rows: {_CHANCE}"
+        for found in unordered(self.engine.tree(text.query), defined):
+            yield f"{text.at(found.at)}: {found.words}"
 
     def _of_variable(
         self, node: Node, place: str, own: Collection[str] | None, read: Collection[str]
