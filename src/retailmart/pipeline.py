@@ -20,7 +20,7 @@ from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
 from retailmart.database import told
-from retailmart.database.dialect import dialect_of
+from retailmart.database.dialect import dialect_of, names_in
 from retailmart.engines import Engine
 from retailmart.errors import DeliveryReplaced, GateFailed, LeaseLost, RetailmartError, Unavailable
 from retailmart.house import House, definition_of, expect_one_feed, held_marts
@@ -33,7 +33,16 @@ from retailmart.ledger.values import (
     Outcome,
 )
 from retailmart.project import Project
-from retailmart.report import BatchReport, Held, MartLine, RunReport, Silent, Watch, number_of
+from retailmart.report import (
+    BatchReport,
+    Held,
+    MartLine,
+    Restored,
+    RunReport,
+    Silent,
+    Watch,
+    number_of,
+)
 from retailmart.steps.agree import agree
 from retailmart.steps.archive import archive, take_out
 from retailmart.steps.asking import together
@@ -231,9 +240,10 @@ def finish(house: House, batch: Batch, run_id: int, *, recovered: bool = False) 
             house.ledger.batches.mark_committed(batch)
     published: list[MartLine] = []
     held: Collection[Held] = ()
+    restored: tuple[Restored, ...] = ()
     if batch.state is not BatchState.PUBLISHED:
         with house.step("publish"):
-            published, held = publish_all(house, batch, outcome)
+            published, held, restored = publish_all(house, batch, outcome)
     if exported := [mart for mart in house.project.marts.values() if mart.snapshot]:
         behind = held_marts(house.ledger)
         with house.step("insights") as tell:
@@ -252,7 +262,8 @@ def finish(house: House, batch: Batch, run_id: int, *, recovered: bool = False) 
         files += house.ledger.files.among(outcome.returned)
     marts = house.project.marts.values()
     names = {mart.name: mart.publish_as for mart in marts if mart.publish_as}
-    return batch_report(batch, files, outcome, published, held, names, recovered=recovered)
+    report = batch_report(batch, files, outcome, published, held, names, recovered=recovered)
+    return replace(report, restored=restored)
 
 
 def prepare(house: House, batch: Batch) -> None:
@@ -318,7 +329,8 @@ def _load_build_reconcile(house: House, batch: Batch, staged: Sequence[LedgerFil
     with house.step("reconcile"):
         for name, error in unpublishable(engine, house.ledger, house.lake, built):
             held.add(name, error)
-        built = hold_unfit(engine, dialect_of(house.ledger.engine), built, held)
+        database = house.ledger.engine
+        built = hold_unfit(engine, dialect_of(database), names_in(database), built, held)
         feeds = house.project.feeds.values()
         proven, agreed, unmatched, healed = together(
             engine,
@@ -422,7 +434,7 @@ def _inputs(house: House, loaded: Sequence[LoadedFeed], tables: Sequence[LoadedT
 
 def publish_all(
     house: House, batch: Batch, outcome: Outcome
-) -> tuple[list[MartLine], Collection[Held]]:
+) -> tuple[list[MartLine], Collection[Held], tuple[Restored, ...]]:
     """Publish all marts and record that in the ledger, in one transaction.
 
     Marts whose tables the database refuses are held back: the next run builds them again.
@@ -464,4 +476,5 @@ def publish_all(
         )
         for done in published
     ]
-    return lines, list(held.held.values())
+    restored = [Restored(str(one.record.published_as), one.restored) for one in published]
+    return lines, list(held.held.values()), tuple(one for one in restored if one.columns)
