@@ -469,12 +469,13 @@ def _taken(
     taken = target.taken(connection, own) if own is not None else []
     if not taken:
         return None
-    table, column = target.name, taken[0]
+    quote = connection.dialect.identifier_preparer.quote
+    column, table, theirs = taken[0], quote(target.name), quote(taken[0])
     return RetailmartError(
-        f"published table {table}: people added the column {column}, and the mart has a column of"
-        " this name now; its values would overwrite theirs",
-        f"Rename theirs, as in ALTER TABLE {table} RENAME COLUMN {column} TO my_{column}; or name"
-        f" the mart's in its SELECT, as in {column} AS mart_{column}",
+        f"published table {target.name}: people added the column {column}, and the mart has a"
+        " column of this name now; its values would overwrite theirs",
+        f"Rename theirs, as in ALTER TABLE {table} RENAME COLUMN {theirs} TO another_name; or ours,"
+        f" in the mart's SELECT, as in {quoted(column)} AS another_name",
     )
 
 
