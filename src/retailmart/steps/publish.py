@@ -15,8 +15,6 @@ from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import TYPE_CHECKING
 
-from sqlalchemy.exc import SQLAlchemyError
-
 from retailmart.database import open_address, told
 from retailmart.database.beside import Beside, Load
 from retailmart.database.dialect import dialect_of
@@ -579,7 +577,7 @@ def _settle(ledger: Ledger, plans: Sequence[_Plan]) -> None:
     """
     for plan in plans:
         if not plan.whole:
-            with suppress(SQLAlchemyError), ledger.engine.begin() as connection:
+            with suppress(RetailmartError), told(), ledger.engine.begin() as connection:
                 plan.target.settle(connection)
 
 
