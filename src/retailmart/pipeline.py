@@ -477,4 +477,6 @@ def publish_all(
         for done in published
     ]
     restored = [Restored(str(one.record.published_as), one.restored) for one in published]
-    return lines, list(held.held.values()), tuple(one for one in restored if one.columns)
+    # What the build has held back is told once, also where not even an empty table can be made.
+    found = [one for one in held.held.values() if one.mart not in firsts]
+    return lines, found, tuple(one for one in restored if one.columns)
