@@ -46,7 +46,7 @@ _MARK = "retailmart: batch "
 _VERSION = re.compile(rf"{_MARK}\d+, version (\d+),")
 
 
-def mark_for(batch_id: int, version: int, definition: str) -> str:
+def version_tag(batch_id: int, version: int, definition: str) -> str:
     """The version tag for a table when it is loaded: the ledger next to it has this batch."""
     return f"{_MARK}{batch_id}, version {version}, {definition[:16]}"
 

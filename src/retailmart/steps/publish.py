@@ -15,11 +15,11 @@ from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import TYPE_CHECKING
 
-from retailmart.database import open_address, told
-from retailmart.database.beside import Beside, Load
+from retailmart.database import open_address, translate_errors
 from retailmart.database.dialect import dialect_of
 from retailmart.database.errors import refusals
-from retailmart.database.target import Target, mark_for, version_of
+from retailmart.database.shadow import Load, ShadowTables
+from retailmart.database.target import Target, version_of, version_tag
 from retailmart.engines import Engine
 from retailmart.errors import GateFailed, KeyClash, RetailmartError, TableRefused
 from retailmart.lake import Lake
@@ -45,7 +45,7 @@ _PARALLEL_ROWS = 200_000
 # Connections that fill a table in parallel: a cluster has more cores than a server should serve.
 _PARALLEL_PARTS = 8
 # Records in the ledger what was published, in the transaction that publishes it.
-Seal = Callable[["Connection", Sequence[MartRecord]], None]
+RecordPublished = Callable[["Connection", Sequence[MartRecord]], None]
 
 
 @dataclass(frozen=True)
@@ -74,7 +74,7 @@ class Published:
     restored: tuple[str, ...] = ()
 
 
-class _Astray(Exception):
+class _UnexpectedRows(Exception):
     """A table that is not split by months holds unexpected rows: it must be replaced whole."""
 
     def __init__(self, mart: str) -> None:
@@ -88,7 +88,7 @@ def publish(
     engine: Callable[[], Engine],
     batch: Batch,
     wanted: Sequence[Wanted],
-    seal: Seal,
+    record_published: RecordPublished,
     tell: Callable[[str], None],
     held: HeldBack,
 ) -> list[Published]:
@@ -101,12 +101,12 @@ def publish(
     add up then. A mart whose table the database refuses is `held` back, and all others are
     published without it.
     """
-    anew: set[str] = set()
+    rebuilt: set[str] = set()
     while True:
         try:
-            return _attempt(ledger, lake, engine, batch, wanted, seal, tell, anew)
-        except _Astray as found:
-            anew.add(found.mart)
+            return _attempt(ledger, lake, engine, batch, wanted, record_published, tell, rebuilt)
+        except _UnexpectedRows as found:
+            rebuilt.add(found.mart)
         except TableRefused as refused:
             name = next(one.mart.name for one in wanted if one.mart.publish_as == refused.table)
             held.add(name, refused)
@@ -120,14 +120,14 @@ def _attempt(
     engine: Callable[[], Engine],
     batch: Batch,
     wanted: Sequence[Wanted],
-    seal: Seal,
+    record_published: RecordPublished,
     tell: Callable[[str], None],
-    anew: set[str],
+    rebuilt: set[str],
 ) -> list[Published]:
-    with Beside(ledger.engine, ledger.lease.fence if ledger.lease else 0) as beside:
+    with ShadowTables(ledger.engine, ledger.lease.fence if ledger.lease else 0) as shadow:
         tables = ledger.marts.published()
         with ledger.engine.execution_options(**{READS: True}).connect() as connection:
-            found = (_plan(connection, lake, batch, one, anew, tables) for one in wanted)
+            found = (_plan(connection, lake, batch, one, rebuilt, tables) for one in wanted)
             plans = [plan for plan in found if plan is not None]
         if dialect_of(ledger.engine).sizes_texts:
             for plan in plans:
@@ -135,10 +135,10 @@ def _attempt(
         if whole := [plan for plan in plans if plan.whole]:
             opened = engine()
             loads = [
-                Load(plan.target, plan.mark, partial(plan.fill, opened, beside.go_on))
+                Load(plan.target, plan.mark, partial(plan.fill, opened, shadow.go_on))
                 for plan in whole
             ]
-            beside.load_all(loads, tell)
+            shadow.load_all(loads, tell)
         alone = not dialect_of(ledger.engine).ddl_in_transaction
         if alone and any(not plan.whole for plan in plans):
             # If a run fails from here on, it leaves only a column without values, or a wider one.
@@ -147,16 +147,16 @@ def _attempt(
         with ledger.transaction() as connection:
             if not alone:
                 _grow(connection, plans)
-            beside.join(connection)
+            shadow.join(connection)
             for plan in plans:
                 if not plan.whole:
                     tell(plan.target.name)
                     with refusals(plan.target.name, plan.target.name):
                         plan.apply(engine(), connection)
-            seal(connection, [plan.record for plan in plans])
+            record_published(connection, [plan.record for plan in plans])
             # Last of all: from here on only the ledger's COMMIT can fail, and the version tag shows
             # the next run that the table has this batch already.
-            beside.show(connection)
+            shadow.show(connection)
         if alone:
             _settle(ledger, plans)
     return [Published(plan.record, plan.rows, plan.changed, plan.lost) for plan in plans]
@@ -240,7 +240,7 @@ class _Plan:
         if agrees:
             return
         if change.months is None and not (self.in_place and old is None):
-            raise _Astray(self.record.name)
+            raise _UnexpectedRows(self.record.name)
         self.target.clear(connection, change.months)
         self.changed = change.insert_all(connection)
         self._expect(change, connection)
@@ -270,7 +270,7 @@ class FillPart:
         read = partial(_in_key_order, engine, self.target.key, str(rows))
         try:
             words = f"the table {self.target.name} cannot be written to"
-            with told(words), database.begin() as connection:
+            with translate_errors(words), database.begin() as connection:
                 return self.target.insert(connection, read)
         finally:
             database.dispose()
@@ -339,7 +339,7 @@ def _plan(
     lake: Lake,
     batch: Batch,
     wanted: Wanted,
-    anew: set[str],
+    rebuilt: set[str],
     tables: Sequence[PublishedTable],
 ) -> _Plan | None:
     """Plan the work for one mart. None if the database shows the newest version.
@@ -353,25 +353,25 @@ def _plan(
         return None
     target = Target(mart.publish_as, new.fields, mart.key, mart.month, searched=wanted.searched)
     record = MartRecord(mart.name, definition, mart.publish_as, version, definition)
-    mark = mark_for(batch.batch_id, version, definition)
+    mark = version_tag(batch.batch_id, version, definition)
     before = _shown(lake, mart, shown)
     old = before if shown.published_fingerprint == definition else None
     has, kept = target.columns(connection), partial(lake.has_files, mart_table(mart.name))
     is_shown = old is not None and shown.published_version == version
     lacks, lost = _lacking(connection, target, before, has)
-    if is_shown and has and mart.name not in anew and not lacks and not lost:
+    if is_shown and has and mart.name not in rebuilt and not lacks and not lost:
         return None
     is_loaded = target.mark(connection) == mark
     own = None if is_loaded else _own_columns(connection, lake, tables, mart, before)
     if problem := _problem(connection, target, before, own):
         raise TableRefused(target.name, problem.message, problem.hint)
     if target.additions(connection, _names(before)):
-        old = None if mart.name in anew else before
+        old = None if mart.name in rebuilt else before
         return _Plan(target, record, mark, new, old, False, False, kept, lacks, lost, in_place=True)
-    untouched = mart.name not in anew and target.exists_as_defined(connection)
+    untouched = mart.name not in rebuilt and target.exists_as_defined(connection)
     there = untouched and is_loaded
     grows = bool(old and not lost and _can_grow(target, old, has))
-    whole = not there and (not grows or mart.name in anew)
+    whole = not there and (not grows or mart.name in rebuilt)
     lost = () if there else lost
     return _Plan(target, record, mark, new, old, whole, there, kept, () if whole else lacks, lost)
 
@@ -577,7 +577,7 @@ def _settle(ledger: Ledger, plans: Sequence[_Plan]) -> None:
     """
     for plan in plans:
         if not plan.whole:
-            with suppress(RetailmartError), told(), ledger.engine.begin() as connection:
+            with suppress(RetailmartError), translate_errors(), ledger.engine.begin() as connection:
                 plan.target.settle(connection)
 
 

@@ -7,8 +7,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar
 
+from retailmart.check_results import CheckResult
 from retailmart.database.names import Names, as_it_is
-from retailmart.findings import Finding
 from retailmart.project.addresses import Variables
 
 if TYPE_CHECKING:
@@ -70,7 +70,7 @@ class PostgresKind:
 
         return errors
 
-    def examine(self, url: URL, folder: Path, name: str, *, writes: bool) -> Iterator[Finding]:
+    def examine(self, url: URL, folder: Path, name: str, *, writes: bool) -> Iterator[CheckResult]:
         from retailmart.database.postgres.health import examine
 
         engine = self.open(url, folder, read_only=not writes)

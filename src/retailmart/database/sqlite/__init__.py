@@ -7,8 +7,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar
 
+from retailmart.check_results import CheckResult
 from retailmart.database.names import Names, without_ascii_case
-from retailmart.findings import Finding
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -58,7 +58,7 @@ class SQLiteKind:
 
         return errors
 
-    def examine(self, url: URL, folder: Path, name: str, *, writes: bool) -> Iterator[Finding]:
+    def examine(self, url: URL, folder: Path, name: str, *, writes: bool) -> Iterator[CheckResult]:
         from retailmart.database.sqlite.health import examine_source, examine_target
 
         file = folder / str(url.database)
