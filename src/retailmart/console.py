@@ -123,17 +123,22 @@ def summary(report: RunReport, quiet: bool = False) -> None:
         marts = f"Delta tables in {report.lake}/marts (how to read them: {_READING})"
         console.print(one_line(f"marts      {marts}"), soft_wrap=True)
         console.print(one_line(f"published  {report.database}"), soft_wrap=True)
+    for words in _remarks(report, quiet):
+        console.print(one_line(words), soft_wrap=True)
+
+
+def _remarks(report: RunReport, quiet: bool) -> Iterator[str]:
+    """What is said below the figures, a line each."""
     for name, why in report.unreadable.items():
-        words = f"held back  the marts that read {name}: {why}"
-        console.print(one_line(words), soft_wrap=True)
+        yield f"held back  the marts that read {name}: {why}"
+    for batch in report.batches:
+        yield from (f"restored   {table.words}" for table in batch.restored)
     for left in report.left_tables:
-        words = f"left over  {left.words}. {left.cure}"
-        console.print(one_line(words), soft_wrap=True)
+        yield f"left over  {left.words}. {left.cure}"
     for path in () if quiet else report.waiting:
-        console.print(one_line(f"waiting    {path} is still being uploaded"), soft_wrap=True)
+        yield f"waiting    {path} is still being uploaded"
     for path in report.unreachable:
-        words = f"left       {path} has a name that can't be asked for; rename it"
-        console.print(one_line(words), soft_wrap=True)
+        yield f"left       {path} has a name that can't be asked for; rename it"
 
 
 def verification(report: VerifyReport) -> None:

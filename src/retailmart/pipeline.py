@@ -20,7 +20,7 @@ from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
 from retailmart.database import translate_errors
-from retailmart.database.dialect import dialect_of
+from retailmart.database.dialect import dialect_of, names_in
 from retailmart.engines import Engine
 from retailmart.errors import DeliveryReplaced, GateFailed, LeaseLost, RetailmartError, Unavailable
 from retailmart.ledger.values import (
@@ -32,7 +32,16 @@ from retailmart.ledger.values import (
     Outcome,
 )
 from retailmart.project import Project
-from retailmart.report import BatchReport, Held, MartLine, RunReport, Silent, Watch, number_of
+from retailmart.report import (
+    BatchReport,
+    Held,
+    MartLine,
+    Restored,
+    RunReport,
+    Silent,
+    Watch,
+    number_of,
+)
 from retailmart.session import Session, definition_of, expect_one_feed, held_marts
 from retailmart.steps.agree import agree
 from retailmart.steps.archive import archive, take_out
@@ -239,9 +248,10 @@ def finish(session: Session, batch: Batch, run_id: int, *, recovered: bool = Fal
             session.ledger.batches.mark_committed(batch)
     published: list[MartLine] = []
     held: Collection[Held] = ()
+    restored: tuple[Restored, ...] = ()
     if batch.state is not BatchState.PUBLISHED:
         with session.step("publish"):
-            published, held = publish_all(session, batch, outcome)
+            published, held, restored = publish_all(session, batch, outcome)
     if exported := [mart for mart in session.project.marts.values() if mart.snapshot]:
         behind = held_marts(session.ledger)
         with session.step("export") as tell:
@@ -260,7 +270,8 @@ def finish(session: Session, batch: Batch, run_id: int, *, recovered: bool = Fal
         files += session.ledger.files.among(outcome.returned)
     marts = session.project.marts.values()
     names = {mart.name: mart.publish_as for mart in marts if mart.publish_as}
-    return batch_report(batch, files, outcome, published, held, names, recovered=recovered)
+    report = batch_report(batch, files, outcome, published, held, names, recovered=recovered)
+    return replace(report, restored=restored)
 
 
 def prepare(session: Session, batch: Batch) -> None:
@@ -326,7 +337,8 @@ def _load_build_reconcile(session: Session, batch: Batch, staged: Sequence[Ledge
     with session.step("reconcile"):
         for name, error in unpublishable(engine, session.ledger, session.lake, built):
             held.add(name, error)
-        built = hold_unfit(engine, dialect_of(session.ledger.engine), built, held)
+        database = session.ledger.engine
+        built = hold_unfit(engine, dialect_of(database), names_in(database), built, held)
         feeds = session.project.feeds.values()
         proven, agreed, unmatched, healed = together(
             engine,
@@ -432,7 +444,7 @@ def _inputs(
 
 def publish_all(
     session: Session, batch: Batch, outcome: Outcome
-) -> tuple[list[MartLine], Collection[Held]]:
+) -> tuple[list[MartLine], Collection[Held], tuple[Restored, ...]]:
     """Publish all marts and record that in the ledger, in one transaction.
 
     Marts whose tables the database refuses are held back: the next run builds them again.
@@ -474,4 +486,7 @@ def publish_all(
         )
         for done in published
     ]
-    return lines, list(held.held.values())
+    restored = [Restored(str(one.record.published_as), one.restored) for one in published]
+    # What the build has held back is told once, also where not even an empty table can be made.
+    found = [one for one in held.held.values() if one.mart not in firsts]
+    return lines, found, tuple(one for one in restored if one.columns)

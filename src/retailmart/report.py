@@ -120,6 +120,23 @@ class MartLine:
 
 
 @dataclass(frozen=True)
+class Restored:
+    """Columns that a published table had lost; all its rows have their values again."""
+
+    table: str
+    columns: tuple[str, ...]
+
+    @property
+    def words(self) -> str:
+        """A message that says what was done."""
+        lost = "the columns" if len(self.columns) > 1 else "the column"
+        return (
+            f"table {self.table} had lost {lost} {', '.join(self.columns)}, which somebody renamed"
+            " or dropped: added again, with the values of all rows"
+        )
+
+
+@dataclass(frozen=True)
 class Held:
     """A mart that stays at its last good state: why, and what to do about it.
 
@@ -157,6 +174,7 @@ class BatchReport:
     unavailable: Mapping[str, str] = field(default_factory=dict)
     all_refused: tuple[str, ...] = ()
     held: tuple[Held, ...] = ()
+    restored: tuple[Restored, ...] = ()
 
 
 @dataclass(frozen=True)

@@ -42,7 +42,7 @@ from retailmart.steps.discover import StagedCopy, is_whole, scan_again
 from retailmart.steps.evolve import effective
 from retailmart.steps.load import FileToLoad, raw_fields, raw_table
 from retailmart.steps.load_part import first_mismatch
-from retailmart.steps.ownership import expect_own_tables
+from retailmart.steps.ownership import expect_fit_names, expect_own_columns, expect_own_tables
 from retailmart.steps.sources import (
     LoadedTable,
     SourceChange,
@@ -57,7 +57,7 @@ from retailmart.steps.sources import (
 from retailmart.steps.staged import CheckCopy, StageFiles, here, stage_files
 from retailmart.storage import Entry, Store, open_store
 from retailmart.storage.s3 import S3Access
-from retailmart.tables import TableChange, TableState
+from retailmart.tables import Field, TableChange, TableState
 
 if TYPE_CHECKING:
     from sqlalchemy import Engine as Database
@@ -143,15 +143,19 @@ def open_lake(project: Project) -> Lake:
     return Lake(place_of(store_at(project, project.settings.lake), workspace))
 
 
-def check_published_names(project: Project) -> tuple[LeftTable, ...]:
+def check_published_names(
+    project: Project, columns: Mapping[str, tuple[Field, ...]] | None = None
+) -> tuple[LeftTable, ...]:
     """Raise SettingsError if a mart would be published over what this project did not publish.
 
+    Also if the database cannot hold a name. `columns` are those of marts, as far as they are known.
     NewerLedger if the ledger is one that this program does not know.
 
     Returns the published tables that no longer belong to a mart. Nothing is found if the database
     cannot be asked: one that does not exist yet holds nothing of others.
     """
     url = project.database_url()
+    expect_fit_names(project, columns or {})
     file = database_file(url, project.folder)
     if file and not file.is_file():
         return ()
@@ -160,7 +164,9 @@ def check_published_names(project: Project) -> tuple[LeftTable, ...]:
         with translate_errors():
             ledger = Ledger(database)
             ledger.expect_known()
-            return expect_own_tables(project, ledger)
+            left = expect_own_tables(project, ledger)
+            expect_own_columns(project, ledger, open_lake(project), columns or {})
+            return left
     except (SettingsError, NewerLedger):
         raise
     except RetailmartError:
@@ -204,9 +210,10 @@ def uses_column(project: Project, table: Table, column: str) -> bool:
     )
 
 
-def check_definitions(project: Project) -> None:
+def check_definitions(project: Project) -> Mapping[str, tuple[Field, ...]]:
     """Raise SettingsError with every mistake in functions.py, in marts and in rules.
 
+    Returns the columns of each mart whose inputs' columns are known.
     They are bound to the columns of what they read, as far as sources and lake can be asked.
     """
     # They mean the same on each engine, and DuckDB opens at once.
@@ -223,6 +230,7 @@ def check_definitions(project: Project) -> None:
         found = Binding(engine, project, sources, lake)
         if problems := found.problems(project.marts.keys(), thorough=True):
             raise SettingsError(problems)
+        return found.marts
 
 
 def variables_of(project: Project) -> dict[str, Variable]:

@@ -16,9 +16,10 @@ from retailmart.database.mysql.dialect import MySQL
 from retailmart.database.shadow import Load, ShadowTables, Stopped
 from retailmart.database.target import Target
 from retailmart.engines.duckdb import DuckDBEngine
+from retailmart.errors import RetailmartError
 from retailmart.project.types import parse_type
 from retailmart.tables import Field
-from tests.conftest import Shop, keep_only, sale
+from tests.conftest import Called, Shop, keep_only, sale
 from tests.services.mariadb import Database, DatabaseServer
 
 pytestmark = pytest.mark.every_database
@@ -413,3 +414,125 @@ def test_a_column_that_new_rows_must_fill_is_refused(shop: Shop) -> None:
     shop.sales("sales_2.csv", [sale(2)])
     (held,) = shop.run().held
     assert "column rank_, which must have a value" in held.message
+
+
+def _monthly(shop: Shop, name: str, more: str = "") -> None:
+    (shop.folder / "marts" / f"{name}.sql").write_text(
+        "-- refresh: months\n-- partitions: [_month]\n-- key: [_month, store_id]\n"
+        "-- publish: true\n"
+        f"SELECT _month, store_id, sum(total_cost) AS total{more} FROM sales GROUP BY ALL"
+    )
+
+
+_MONTHS = [("2024-01", 10), ("2024-02", 20)]
+
+
+def _two_months(shop: Shop, *marts: str) -> None:
+    """Marts of two months are published, each with a row of store 1 a month."""
+    keep_only(shop.folder, marts=())
+    for name in marts:
+        _monthly(shop, name)
+    shop.sales("sales_1.csv", [sale(), sale(day="2024-02-01", price="20.00")])
+    shop.run()
+
+
+def test_a_column_that_a_table_lost_gets_all_its_values_back(shop: Shop, called: Called) -> None:
+    """Renamed or dropped, beside people's own columns or not; another letter case is no loss."""
+    _two_months(shop, "renamed", "dropped", "alone", "spelled", "left_as_it_is")
+    shop.backend.execute(
+        "ALTER TABLE renamed RENAME COLUMN total TO amount",
+        "ALTER TABLE dropped DROP COLUMN total",
+        "ALTER TABLE dropped ADD COLUMN note VARCHAR(9)",
+        "UPDATE dropped SET note = 'mine'",
+        "ALTER TABLE alone DROP COLUMN total",
+        'ALTER TABLE spelled RENAME COLUMN total TO "Total"'.replace(
+            '"', "`" if shop.backend.speaks == "mysql" else '"'
+        ),
+    )
+    shop.sales("sales_2.csv", [sale(store=2)])
+    (batch,) = shop.run().batches
+    folds = shop.backend.speaks != "postgres"
+    lost = {"renamed", "dropped", "alone"} if folds else {"renamed", "dropped", "alone", "spelled"}
+    assert {one.table: one.columns for one in batch.restored} == dict.fromkeys(lost, ("total",))
+    for table in ("renamed", "dropped", "alone", "spelled", "left_as_it_is"):
+        rows = shop.published(table, "_month, total, store_id")
+        assert [row[:2] for row in rows if row[2] == 1] == _MONTHS, table
+        assert len(rows) == 3
+    amounts = shop.published("renamed", "store_id, coalesce(amount, 0)")
+    assert amounts == [(1, 10), (1, 20), (2, 0)]
+    notes = shop.published("dropped", "store_id, coalesce(note, 'none')")
+    assert notes == [(1, "mine"), (1, "mine"), (2, "none")]
+    assert called(shop.folder, "verify", "--database").returncode == 0
+    shop.sales("sales_3.csv", [sale(store=3)])
+    (batch,) = shop.run().batches
+    assert batch.restored == ()
+    if shop.backend.speaks == "mysql":
+        shown = shop.backend.query("SHOW CREATE TABLE dropped")[0][1]
+        assert "COMMENT 'retailmart: not" not in shown
+
+
+def test_a_run_that_breaks_off_before_it_fills_a_column_is_made_good(
+    shop: Shop, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What it added is ours and without values, not people's and not full."""
+    _two_months(shop, "dropped", "wider")
+    for table in ("dropped", "wider"):
+        shop.backend.execute(f"ALTER TABLE {table} ADD COLUMN note VARCHAR(9)")
+    shop.backend.execute("ALTER TABLE dropped DROP COLUMN total")
+    _monthly(shop, "wider", ", count(*) AS sales")
+    shop.sales("sales_2.csv", [sale(store=2)])
+    add = Target.upsert
+
+    def refuse(self: Target, connection: Connection, read: Any) -> int:
+        raise RetailmartError("not today")
+
+    monkeypatch.setattr(Target, "upsert", refuse)
+    assert {one.mart for one in shop.run().held} == {"dropped", "wider"}
+    monkeypatch.setattr(Target, "upsert", add)
+    assert shop.run().held == ()
+    for table, columns in (("dropped", "_month, total"), ("wider", "_month, total * sales")):
+        rows = shop.published(table, f"{columns}, store_id")
+        assert [row[:2] for row in rows if row[2] == 1] == _MONTHS
+
+
+def test_a_column_of_peoples_is_not_overwritten(shop: Shop, called: Called) -> None:
+    """By an edited SELECT, in whatever letter case: the mart waits, `check` says so, and why."""
+    _two_months(shop, "totals")
+    shop.backend.execute(
+        "ALTER TABLE totals ADD COLUMN Sales VARCHAR(9)", "UPDATE totals SET sales = 'mine'"
+    )
+    _monthly(shop, "totals", ", count(*) AS sales")
+    told = "published table totals: people added the column"
+    done = called(shop.folder, "check")
+    assert done.returncode == 2
+    assert told in done.stderr
+    assert "marts/totals.sql:5: " in done.stderr
+    assert "ALTER TABLE totals RENAME COLUMN" in done.stderr
+    (held,) = shop.run().held
+    assert told in held.message
+    assert "AS another_name" in str(held.hint)
+    assert shop.published("totals", "_month, sales") == [("2024-01", "mine"), ("2024-02", "mine")]
+    shop.backend.execute("ALTER TABLE totals RENAME COLUMN sales TO remark")
+    assert called(shop.folder, "check").returncode == 0
+    assert shop.run().held == ()
+    rows = shop.published("totals", "_month, sales, remark")
+    assert rows == [("2024-01", 1, "mine"), ("2024-02", 1, "mine")]
+
+
+def test_a_delivered_column_does_not_overwrite_one_of_peoples(shop: Shop) -> None:
+    """No definition tells that it comes: it is found when the mart is built."""
+    keep_only(shop.folder, marts=())
+    feed = "files: ['till*.csv']\nmonth: day\nschema: {columns: evolve}\ncolumns:\n"
+    feed += "  k: {type: INT}\n  day: {type: DATE, mandatory: true}\n"
+    (shop.folder / "feeds" / "till.yml").write_text(feed)
+    (shop.folder / "marts" / "tills.sql").write_text(
+        "-- refresh: months\n-- partitions: [_month]\n-- key: [_month, k]\n-- publish: true\n"
+        "SELECT * EXCLUDE (_file_id, _origin) FROM till"
+    )
+    shop.drop("till_1.csv", "k,day\n1,2024-01-05\n")
+    shop.run()
+    shop.backend.execute("ALTER TABLE tills ADD COLUMN color INT", "UPDATE tills SET color = 5")
+    shop.drop("till_2.csv", "k,day,color\n2,2024-01-05,red\n")
+    (held,) = shop.run().held
+    assert "people added the column color" in held.message
+    assert shop.published("tills", "k, color") == [(1, 5)]

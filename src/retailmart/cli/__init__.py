@@ -156,10 +156,10 @@ def check(
     opened = open_at(project, settings).project
     opened.check_secrets()
     expect_one_feed(opened)
-    check_definitions(opened)
+    columns = check_definitions(opened)
     for words in opened.settings.spark.retired:
         say(f"settings: {words}")
-    for table in check_published_names(opened):
+    for table in check_published_names(opened, columns):
         say(f"{table.words}\n  {table.cure}")
     feeds, marts = number_of(len(opened.feeds), "feed"), number_of(len(opened.marts), "mart")
     say(f"{feeds} and {marts}, no mistake found", unless=quiet)

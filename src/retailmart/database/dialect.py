@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from decimal import Decimal
 from typing import TYPE_CHECKING, Any, Protocol
 
+from retailmart.database.names import Names
 from retailmart.database.registry import kind_of
 from retailmart.project.table import ReadRules
 from retailmart.project.types import ColumnType
@@ -54,6 +55,8 @@ class Texts:
 
 # The beginning of the ledger's views: they read nothing that is published.
 LEDGER_VIEWS = "retailmart_v_"
+# The comment of a column that a run has added and not filled, where that takes two transactions.
+UNFILLED = "retailmart: not filled yet"
 # Columns that hold any text, compared byte by byte.
 NO_TEXTS = Texts()
 # Returns the rows to write, for a SELECT list in the engine's SQL.
@@ -144,6 +147,15 @@ class Dialect(Protocol):
     def columns_of(self, connection: Connection, table: str) -> list[str]:
         """The names of a table's columns in their order; empty if the table does not exist."""
 
+    def unfilled(self, connection: Connection, table: str) -> list[str]:
+        """Columns that a run added outside of its transaction, and perhaps did not fill.
+
+        Always empty where `ddl_in_transaction`.
+        """
+
+    def settle(self, connection: Connection, table: str) -> None:
+        """Count the table's `unfilled` columns as filled from now on."""
+
     def mark_of(self, connection: Connection, table: str) -> str | None:
         """The comment of a table, which holds its version tag; None if there is none."""
 
@@ -199,6 +211,11 @@ class Dialect(Protocol):
 
     def version(self, engine: Engine) -> str | None:
         """A text that changes with anything in the database, if it is nearly free to read."""
+
+
+def names_in(database: Connection | Engine) -> Names:
+    """The names that a database can hold."""
+    return kind_of(database.dialect.name).names
 
 
 def dialect_of(database: Connection | Engine) -> Dialect:

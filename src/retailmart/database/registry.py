@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Protocol
 from urllib.parse import unquote
 
 from retailmart.check_results import CheckResult
+from retailmart.database.names import Names
 from retailmart.errors import RetailmartError
 from retailmart.project.addresses import Variables
 from retailmart.tables import DatabaseAddress
@@ -66,6 +67,13 @@ class Kind(Protocol):
     @property
     def variables(self) -> Variables | None:
         """The environment variables that replace missing parts of its URL."""
+
+    @property
+    def names(self) -> Names:
+        """The names that it can hold."""
+
+    def schema(self, url: URL) -> str | None:
+        """The schema, or the database on a server, in which a URL places tables."""
 
     def open(self, url: URL, folder: Path, *, read_only: bool) -> Engine:
         """Connect. SettingsError for a URL or a file in it that cannot be used."""

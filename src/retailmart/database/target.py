@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import closing
 from dataclasses import dataclass, field
@@ -24,7 +25,15 @@ from sqlalchemy.exc import IntegrityError
 from sqlalchemy.schema import CreateColumn, CreateTable, DropTable
 
 from retailmart.database.added import additions, key_of, needs_a_value
-from retailmart.database.dialect import NO_TEXTS, Dialect, Read, Texts, dialect_of
+from retailmart.database.dialect import (
+    NO_TEXTS,
+    UNFILLED,
+    Dialect,
+    Read,
+    Texts,
+    dialect_of,
+    names_in,
+)
 from retailmart.database.errors import words
 from retailmart.database.values import exact_batch, record_batch, rows_of, schema_of
 from retailmart.errors import KeyClash
@@ -34,11 +43,18 @@ if TYPE_CHECKING:
     import pyarrow as pa
 
 _MARK = "retailmart: batch "
+_VERSION = re.compile(rf"{_MARK}\d+, version (\d+),")
 
 
 def version_tag(batch_id: int, version: int, definition: str) -> str:
     """The version tag for a table when it is loaded: the ledger next to it has this batch."""
     return f"{_MARK}{batch_id}, version {version}, {definition[:16]}"
+
+
+def version_of(mark: str | None) -> int | None:
+    """The version that a version tag names."""
+    found = _VERSION.match(mark or "")
+    return int(found[1]) if found else None
 
 
 def is_marked(mark: str | None) -> bool:
@@ -73,8 +89,26 @@ class Target:
         return [f.name for f in self.fields if f.type.name == "STRING" and f.name not in self.key]
 
     def columns(self, connection: Connection) -> list[str]:
-        """The names of the columns of the database's table; empty if it does not exist."""
-        return dialect_of(connection).columns_of(connection, self.name)
+        """The names of the columns of the database's table; empty if it does not exist.
+
+        A column of the mart has the mart's spelling where letter case does not matter.
+        """
+        fold = names_in(connection).fold
+        ours = {fold(field.name): field.name for field in self.fields}
+        has = dialect_of(connection).columns_of(connection, self.name)
+        return [ours.get(fold(name), name) for name in has]
+
+    def unfilled(self, connection: Connection) -> frozenset[str]:
+        """Columns that an attempt has added, in the database, and perhaps has not filled."""
+        return frozenset(dialect_of(connection).unfilled(connection, self.name))
+
+    def taken(self, connection: Connection, own: Iterable[str]) -> list[str]:
+        """The mart's columns that are users' in the table: it has them, and they are not `own`."""
+        fold = names_in(connection).fold
+        known = {fold(name) for name in (*own, *self.unfilled(connection))}
+        has = {fold(n): n for n in dialect_of(connection).columns_of(connection, self.name)}
+        names = [fold(field.name) for field in self.fields]
+        return [has[name] for name in names if name in has and name not in known]
 
     def exists_as_defined(self, connection: Connection) -> bool:
         """Whether the database's table has exactly these columns, in any order."""
@@ -85,24 +119,31 @@ class Target:
         table = self._table(dialect_of(connection), texts=self._texts(connection))
         quote = connection.dialect.identifier_preparer.quote_identifier
         for name in names:
+            # Shown only by databases that do not add it within a transaction.
+            table.c[name].comment = UNFILLED
             column = CreateColumn(table.c[name]).compile(dialect=connection.dialect)
             connection.exec_driver_sql(f"ALTER TABLE {quote(self.name)} ADD COLUMN {column}")
 
+    def settle(self, connection: Connection) -> None:
+        """Count the columns that were added as filled."""
+        dialect_of(connection).settle(connection, self.name)
+
     def widen(self, connection: Connection) -> None:
         """Lengthen text columns that are too short for their longest values."""
-        dialect_of(connection).widen(connection, self.name, self.longest)
+        dialect_of(connection).widen(connection, self.name, self._longest(connection))
 
     def in_the_way(self, connection: Connection) -> tuple[str, str] | None:
         """A text column that cannot be lengthened as needed, and what forbids it."""
-        return dialect_of(connection).in_the_way(connection, self.name, self.longest)
+        return dialect_of(connection).in_the_way(connection, self.name, self._longest(connection))
 
     def additions(self, connection: Connection, own: Iterable[str]) -> tuple[str, ...]:
         """Users' additions to the table: columns that are not in `own`, indexes, triggers, keys."""
         has = self.columns(connection)
         if not has:
             return ()
-        known = {*own, *(field.name for field in self.fields)}
-        columns = (f"column {name}" for name in has if name not in known)
+        fold = names_in(connection).fold
+        known = {fold(name) for name in (*own, *(field.name for field in self.fields))}
+        columns = (f"column {name}" for name in has if fold(name) not in known)
         return (*columns, *additions(connection, self.name))
 
     def needs_a_value(self, connection: Connection) -> list[str]:
@@ -112,7 +153,9 @@ class Target:
 
     def has_key(self, connection: Connection) -> bool:
         """Whether the database's table has exactly this key."""
-        return key_of(connection, self.name) == self.key
+        fold = names_in(connection).fold
+        has = key_of(connection, self.name)
+        return [*map(fold, has)] == [*map(fold, self.key)]
 
     def mark(self, connection: Connection) -> str | None:
         """The version tag of the loaded table, where the database keeps one."""
@@ -242,6 +285,14 @@ class Target:
         for rows in dialect.read_back(connection, query):
             batch, wrong = exact_batch(rows, kinds, schema)
             yield batch, [tuple(rows[number]) for number in wrong]
+
+    def _longest(self, connection: Connection) -> dict[str, int]:
+        """`longest` with the names that the columns have in the database."""
+        if not self.longest:
+            return {}
+        spelled = dialect_of(connection).columns_of(connection, self.name)
+        names = zip(self.columns(connection), spelled, strict=True)
+        return {its: self.longest[ours] for ours, its in names if ours in self.longest}
 
     def _texts(self, connection: Connection) -> Texts:
         if not self.searched:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Collection, Iterable, Iterator, Mapping
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final
 
@@ -61,13 +61,14 @@ class Binding:
     """What the definitions of a project are bound against.
 
     The engine knows the project's functions and the values of its variables. `lake` is None if
-    there is no lake to ask.
+    there is no lake to ask. `marts` takes the columns of the marts that are found good.
     """
 
     engine: Engine
     project: Project
     sources: Sources
     lake: Lake | None
+    marts: dict[str, tuple[Field, ...]] = field(default_factory=dict)
 
     def problems(self, marts: Collection[str], *, thorough: bool) -> list[str]:
         """What is wrong with these marts, and with the rules of all feeds.
@@ -132,6 +133,7 @@ class Binding:
         }
         try:
             columns[mart.name] = mart_fields(self.engine, mart, relations)
+            self.marts[mart.name] = columns[mart.name]
         except RetailmartError as error:
             yield text.placed(error)
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 
 from retailmart.database.dialect import Dialect, Limit
+from retailmart.database.names import Names
 from retailmart.engines import Engine, Relation
 from retailmart.errors import RetailmartError
 from retailmart.steps.asking import Answer
@@ -14,11 +15,16 @@ from retailmart.steps.held import HeldBack
 from retailmart.tables import TableState, quoted, text_literal
 
 _LONGEST = 60
+NAME_CURE = 'Name it otherwise in the SELECT, as in "{column}" AS another_name'
 _KEY_CURE = "Correct the SELECT, or `key` in the header: it must tell all rows of the mart apart"
 
 
 def hold_unfit(
-    engine: Engine, dialect: Dialect, built: Sequence[BuiltMart], held: HeldBack
+    engine: Engine,
+    dialect: Dialect,
+    names: Names,
+    built: Sequence[BuiltMart],
+    held: HeldBack,
 ) -> list[BuiltMart]:
     """The marts that the database can hold, without those that must agree with another mart."""
     checks: list[_Check] = []
@@ -26,7 +32,7 @@ def hold_unfit(
         if part.mart.publish_as is None:
             continue
         try:
-            checks.append(_Check(engine, dialect, part))
+            checks.append(_Check(engine, dialect, names, part))
         except RetailmartError as error:
             held.add(part.mart.name, error)
     answers = iter(engine.rows_of([query for check in checks for query in check.queries]))
@@ -42,9 +48,11 @@ class _Check:
     Raises RetailmartError if a column can't be published at all.
     """
 
-    def __init__(self, engine: Engine, dialect: Dialect, part: BuiltMart) -> None:
+    def __init__(self, engine: Engine, dialect: Dialect, names: Names, part: BuiltMart) -> None:
         self.mart = part.mart
         fields, key = part.change.fields, part.mart.key
+        for column, why in names.wrong_columns(field.name for field in fields):
+            raise RetailmartError(f"the column {column!r}: {why}", NAME_CURE.format(column=column))
         dialect.column_types(fields, key)
         self.limits = [
             *(

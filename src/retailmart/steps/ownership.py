@@ -2,25 +2,32 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from retailmart.database import is_same_database
+from retailmart.database import is_same_database, known
 from retailmart.database.added import dependents, standing
-from retailmart.database.dialect import dialect_of
+from retailmart.database.dialect import dialect_of, names_in
 from retailmart.database.target import drop_table as drop_from
 from retailmart.database.target import is_marked
 from retailmart.errors import RetailmartError, SettingsError
 from retailmart.lake import Lake
 from retailmart.ledger import READS, Ledger
 from retailmart.ledger.values import PublishedTable
-from retailmart.project import Project
+from retailmart.project import Mart, Project
 from retailmart.report import LeftTable
 from retailmart.steps.build import mart_table
+from retailmart.steps.fit import NAME_CURE
+from retailmart.steps.publish import taken_columns
+from retailmart.tables import Field
 
 if TYPE_CHECKING:
     from sqlalchemy import Connection
+
+
+_TABLE_CURE = "Publish the mart as another table: `publish: NAME` in its header"
+_STANDING_CURE = "Rename it there, or publish the mart as another: `publish: NAME` in its header"
 
 
 @dataclass(frozen=True)
@@ -60,12 +67,61 @@ class _Look:
         )
 
 
+def expect_fit_names(project: Project, columns: Mapping[str, Sequence[Field]]) -> None:
+    """Raise SettingsError if the database cannot hold what it is told to, by its names alone.
+
+    Nothing is asked of it. `columns` are those of marts, as far as they are known.
+    """
+    kind, url = known(project.database_url())
+    problems, hints = [], []
+    if why := kind.names.wrong_schema(kind.schema(url)):
+        problems.append(f"{project.source.at(('database',))}: database: {why}")
+        hints.append("Name a database, or a schema, of your own")
+    for mart in project.marts.values():
+        if mart.publish_as is None:
+            continue
+        if kind.file(url, project.folder) and (why := kind.names.wrong_table(mart.publish_as)):
+            problems.append(_of_table(mart, why))
+            hints.append(_TABLE_CURE)
+        names = [field.name for field in columns.get(mart.name, ())]
+        for name, why in kind.names.wrong_columns(names):
+            problems.append(f"{_query_of(mart)}: the column {name!r}: {why}")
+            hints.append(NAME_CURE.format(column=name))
+    if problems:
+        raise SettingsError(problems, "\n  ".join(dict.fromkeys(hints)))
+
+
+def expect_own_columns(
+    project: Project, ledger: Ledger, lake: Lake, columns: Mapping[str, tuple[Field, ...]]
+) -> None:
+    """Raise SettingsError if marts would get columns that people have added to their tables."""
+    tables = ledger.marts.published() if ledger.is_there() else ()
+    marts = [mart for name, mart in project.marts.items() if name in columns]
+    with ledger.engine.execution_options(**{READS: True}).connect() as connection:
+        found = [
+            (mart, taken)
+            for mart in marts
+            if (taken := taken_columns(connection, lake, tables, mart, columns[mart.name]))
+        ]
+    if found:
+        problems = [f"{_query_of(mart)}: {taken.message}" for mart, taken in found]
+        raise SettingsError(problems, "\n  ".join(str(taken.hint) for _, taken in found))
+
+
+def _of_table(mart: Mart, why: str) -> str:
+    return f"{mart.header.at(('publish',))}: publish: {mart.publish_as!r}: {why}"
+
+
+def _query_of(mart: Mart) -> str:
+    return f"marts/{mart.name}.sql:{mart.first_line}"
+
+
 def expect_own_tables(project: Project, ledger: Ledger) -> tuple[LeftTable, ...]:
     """Raise SettingsError if marts would be published over tables of others, and name these.
 
     Returns the published tables that no longer belong to a mart.
     """
-    problems = []
+    problems, stands = [], False
     dialect = dialect_of(ledger.engine)
     with ledger.engine.execution_options(**{READS: True}).connect() as connection:
         look = _Look.at(connection, project, ledger)
@@ -78,17 +134,18 @@ def expect_own_tables(project: Project, ledger: Ledger) -> tuple[LeftTable, ...]
             # A run interrupted just before its COMMIT has left its version tag, nothing else.
             ours = folded in look.ours or is_marked(dialect.mark_of(connection, name))
             if folded in look.read:
+                stands = True
                 problems.append(f"{place}: publish: {name!r} is a source table, which is only read")
+            elif not ours and (why := names_in(connection).wrong_table(name)):
+                problems.append(_of_table(mart, why))
             elif kind == "view" or (kind and not ours):
+                stands = True
                 problems.append(
                     f"{place}: publish: the database has a {kind} {name!r} that this project did"
                     " not publish"
                 )
     if problems:
-        raise SettingsError(
-            problems,
-            "Rename it there, or publish the mart as another: `publish: NAME` in its header",
-        )
+        raise SettingsError(problems, _STANDING_CURE if stands else _TABLE_CURE)
     return look.left_over()
 
 
@@ -136,9 +193,10 @@ def _added(connection: Connection, lake: Lake, table: PublishedTable) -> tuple[s
     columns: list[str] = []
     if table.mart is not None and table.version is not None:
         state = lake.state(mart_table(table.mart), table.version)
-        own = {field.name for field in state.fields} if state else None
+        fold = names_in(connection).fold
+        own = {fold(field.name) for field in state.fields} if state else None
         has = dialect_of(connection).columns_of(connection, table.name)
-        columns = [f"column {name}" for name in has if own is not None and name not in own]
+        columns = [f"column {name}" for name in has if own is not None and fold(name) not in own]
     return (*columns, *dependents(connection, table.name))
 
 

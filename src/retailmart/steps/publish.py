@@ -2,7 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
+from collections.abc import (
+    Callable,
+    Collection,
+    Generator,
+    Iterable,
+    Iterator,
+    Sequence,
+)
 from contextlib import closing, suppress
 from dataclasses import dataclass, field, replace
 from functools import partial
@@ -12,19 +19,19 @@ from retailmart.database import open_address, translate_errors
 from retailmart.database.dialect import dialect_of
 from retailmart.database.errors import refusals
 from retailmart.database.shadow import Load, ShadowTables
-from retailmart.database.target import Target, version_tag
+from retailmart.database.target import Target, version_of, version_tag
 from retailmart.engines import Engine
 from retailmart.errors import GateFailed, KeyClash, RetailmartError, TableRefused
 from retailmart.lake import Lake
 from retailmart.ledger import READS, Ledger
-from retailmart.ledger.values import Batch, MartRecord
+from retailmart.ledger.values import Batch, MartRecord, PublishedTable
 from retailmart.project.mart import Mart
 from retailmart.report import number_of
 from retailmart.steps.build import BuiltMart, mart_table
 from retailmart.steps.dividing import over_files
 from retailmart.steps.held import HeldBack
 from retailmart.steps.sums import exact, exact_sum
-from retailmart.tables import DatabaseAddress, DataFile, TableState, quoted
+from retailmart.tables import DatabaseAddress, DataFile, Field, TableState, quoted
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -56,11 +63,15 @@ class Wanted:
 
 @dataclass(frozen=True)
 class Published:
-    """A mart as the database now shows it. `changed` is as in `MartLine`."""
+    """A mart as the database now shows it. `changed` is as in `MartLine`.
+
+    `restored` are columns that its table had lost, and that have their values again.
+    """
 
     record: MartRecord
     rows: int
     changed: int
+    restored: tuple[str, ...] = ()
 
 
 class _UnexpectedRows(Exception):
@@ -114,8 +125,9 @@ def _attempt(
     rebuilt: set[str],
 ) -> list[Published]:
     with ShadowTables(ledger.engine, ledger.lease.fence if ledger.lease else 0) as shadow:
+        tables = ledger.marts.published()
         with ledger.engine.execution_options(**{READS: True}).connect() as connection:
-            found = (_plan(connection, lake, batch, one, rebuilt) for one in wanted)
+            found = (_plan(connection, lake, batch, one, rebuilt, tables) for one in wanted)
             plans = [plan for plan in found if plan is not None]
         if dialect_of(ledger.engine).sizes_texts:
             for plan in plans:
@@ -145,7 +157,9 @@ def _attempt(
             # Last of all: from here on only the ledger's COMMIT can fail, and the version tag shows
             # the next run that the table has this batch already.
             shadow.show(connection)
-    return [Published(plan.record, plan.rows, plan.changed) for plan in plans]
+        if alone:
+            _settle(ledger, plans)
+    return [Published(plan.record, plan.rows, plan.changed, plan.lost) for plan in plans]
 
 
 @dataclass
@@ -154,8 +168,9 @@ class _Plan:
 
     `there` means that the table shows `new` already: a run whose COMMIT was lost has renamed it.
     `has` says whether files of the lake still exist: somebody may have vacuumed those of an old
-    version. `lacks` are the columns that the table must get first. With `in_place`, people have
-    added to the table: its rows are changed in place, and it is never replaced.
+    version. `lacks` are the columns that the table must get first. Those of them that it had at the
+    old version are `lost`: all its rows get their values again. With `in_place`, people have added
+    to the table: its rows are changed in place, and it is never replaced.
     """
 
     target: Target
@@ -167,6 +182,7 @@ class _Plan:
     there: bool
     has: Callable[[TableState], bool]
     lacks: tuple[str, ...] = ()
+    lost: tuple[str, ...] = ()
     in_place: bool = False
     changed: int = field(default=0, init=False)
 
@@ -180,7 +196,7 @@ class _Plan:
         if self.target.texts:
             opened = engine()
             old = None if self.whole or self.there else self.old
-            scope = _Change(opened, self.target, self.new, old).scope
+            scope = _Change(opened, self.target, self.new, old, lost=self.lost).scope
             longest = _longest_texts(opened, self.target.texts, scope)
             self.target = replace(self.target, longest=longest)
 
@@ -215,9 +231,7 @@ class _Plan:
     def apply(self, engine: Engine, connection: Connection) -> None:
         """Update the table from the version it shows to the newest, and verify it."""
         old = None if self.there else self.old
-        change = _Change(engine, self.target, self.new, old, in_place=self.in_place)
-        if self.in_place and old is None:  # it is unknown what the table shows
-            self.target.clear(connection, None)
+        change = _Change(engine, self.target, self.new, old, lost=self.lost, in_place=self.in_place)
         agrees = False
         if self.there or change.left is None or self.has(change.left):
             with suppress(KeyClash):  # somebody else has added rows: they are replaced below
@@ -321,9 +335,17 @@ def _in_key_order(
 
 
 def _plan(
-    connection: Connection, lake: Lake, batch: Batch, wanted: Wanted, rebuilt: set[str]
+    connection: Connection,
+    lake: Lake,
+    batch: Batch,
+    wanted: Wanted,
+    rebuilt: set[str],
+    tables: Sequence[PublishedTable],
 ) -> _Plan | None:
-    """Plan the work for one mart. None if the database shows the newest version."""
+    """Plan the work for one mart. None if the database shows the newest version.
+
+    TableRefused if the table cannot be changed without losing what people added.
+    """
     mart, shown, definition = wanted.mart, wanted.shown, wanted.definition
     version = lake.version(mart_table(mart.name))
     new = lake.state(mart_table(mart.name), version) if version is not None else None
@@ -336,20 +358,38 @@ def _plan(
     old = before if shown.published_fingerprint == definition else None
     has, kept = target.columns(connection), partial(lake.has_files, mart_table(mart.name))
     is_shown = old is not None and shown.published_version == version
-    if is_shown and mart.name not in rebuilt and {f.name for f in target.fields} <= set(has):
+    lacks, lost = _lacking(connection, target, before, has)
+    if is_shown and has and mart.name not in rebuilt and not lacks and not lost:
         return None
-    if added := target.additions(connection, _names(before)):
-        if problem := _in_place_problem(connection, target, before, added):
-            raise RetailmartError(problem, _IN_PLACE_CURE)
-        lacks = tuple(field.name for field in target.fields if field.name not in has)
+    is_loaded = target.mark(connection) == mark
+    own = None if is_loaded else _own_columns(connection, lake, tables, mart, before)
+    if problem := _problem(connection, target, before, own):
+        raise TableRefused(target.name, problem.message, problem.hint)
+    if target.additions(connection, _names(before)):
         old = None if mart.name in rebuilt else before
-        return _Plan(target, record, mark, new, old, False, False, kept, lacks, in_place=True)
+        return _Plan(target, record, mark, new, old, False, False, kept, lacks, lost, in_place=True)
     untouched = mart.name not in rebuilt and target.exists_as_defined(connection)
-    there = untouched and target.mark(connection) == mark
-    lacks_only = _lacks(target, old, has) if old else None
-    whole = not there and (lacks_only is None or mart.name in rebuilt)
-    lacks = () if whole else lacks_only or ()
-    return _Plan(target, record, mark, new, old, whole, there, kept, lacks)
+    there = untouched and is_loaded
+    grows = bool(old and not lost and _can_grow(target, old, has))
+    whole = not there and (not grows or mart.name in rebuilt)
+    lost = () if there else lost
+    return _Plan(target, record, mark, new, old, whole, there, kept, () if whole else lacks, lost)
+
+
+def _lacking(
+    connection: Connection, target: Target, before: TableState | None, has: Sequence[str]
+) -> tuple[tuple[str, ...], tuple[str, ...]]:
+    """The columns that a table must get, and those that it had and that have no values any more.
+
+    A column that a broken-off attempt added is there without values.
+    """
+    names = [field.name for field in target.fields]
+    had = set(_names(before)) if before else set(names)
+    empty = target.unfilled(connection)
+    lacks = tuple(name for name in names if has and name not in has)
+    return lacks, tuple(
+        name for name in names if has and name in had and (name in lacks or name in empty)
+    )
 
 
 _TOO_LONG_CURE = (
@@ -367,6 +407,7 @@ def unpublishable(
 ) -> Iterator[tuple[str, RetailmartError]]:
     """The marts whose table cannot take its new form without losing people's additions."""
     records = ledger.marts.all()
+    tables = ledger.marts.published()
     with ledger.engine.execution_options(**{READS: True}).connect() as connection:
         for part in built:
             mart, shown = part.mart, records.get(part.mart.name, MartRecord(part.mart.name))
@@ -374,13 +415,80 @@ def unpublishable(
                 continue
             target = Target(mart.publish_as, part.after.fields, mart.key, mart.month)
             before = _shown(lake, mart, shown)
-            added = target.additions(connection, _names(before))
-            if not added:
+            own = _own_columns(connection, lake, tables, mart, before)
+            if problem := _problem(connection, target, before, own):
+                yield mart.name, problem
+            elif not target.additions(connection, _names(before)):
                 continue
-            if problem := _in_place_problem(connection, target, before, added):
-                yield mart.name, RetailmartError(problem, _IN_PLACE_CURE)
             elif found := _too_long(engine, connection, target, part):
                 yield mart.name, found
+
+
+def _own_columns(
+    connection: Connection,
+    lake: Lake,
+    tables: Iterable[PublishedTable],
+    mart: Mart,
+    before: TableState | None,
+) -> frozenset[str] | None:
+    """The columns of ours in a mart's table; None if nothing tells.
+
+    Beside the version that it is known to show there may be one of a run whose COMMIT was lost.
+    """
+    dialect, name = dialect_of(connection), str(mart.publish_as)
+    fold = str.lower if dialect.folds_names(connection) else str
+    known = next((one for one in tables if fold(one.name) == fold(name)), None)
+    versions = {(known.mart, known.version)} if known else set()
+    if (tagged := version_of(dialect.mark_of(connection, name))) is not None:
+        versions |= {(mart.name, tagged), (known.mart if known else None, tagged)}
+    found = [lake.state(mart_table(of), v) for of, v in versions if of and v is not None]
+    states = [state for state in (before, *found) if state is not None]
+    return frozenset(name for state in states for name in _names(state)) if states else None
+
+
+def taken_columns(
+    connection: Connection,
+    lake: Lake,
+    tables: Iterable[PublishedTable],
+    mart: Mart,
+    fields: tuple[Field, ...],
+) -> RetailmartError | None:
+    """Why a mart cannot have these columns: people have added one of them to its table."""
+    if mart.publish_as is None:
+        return None
+    target = Target(mart.publish_as, fields, mart.key, mart.month)
+    own = _own_columns(connection, lake, tables, mart, None)
+    return _taken(connection, target, own)
+
+
+def _taken(
+    connection: Connection, target: Target, own: frozenset[str] | None
+) -> RetailmartError | None:
+    taken = target.taken(connection, own) if own is not None else []
+    if not taken:
+        return None
+    quote = connection.dialect.identifier_preparer.quote
+    column, table, theirs = taken[0], quote(target.name), quote(taken[0])
+    return RetailmartError(
+        f"published table {target.name}: people added the column {column}, and the mart has a"
+        " column of this name now; its values would overwrite theirs",
+        f"Rename theirs, as in ALTER TABLE {table} RENAME COLUMN {theirs} TO another_name; or ours,"
+        f" in the mart's SELECT, as in {quoted(column)} AS another_name",
+    )
+
+
+def _problem(
+    connection: Connection,
+    target: Target,
+    before: TableState | None,
+    own: frozenset[str] | None,
+) -> RetailmartError | None:
+    """Why a table cannot take its new form without losing what people added to it."""
+    if taken := _taken(connection, target, own):
+        return taken
+    if added := target.additions(connection, _names(before)):
+        return _in_place_problem(connection, target, before, added)
+    return None
 
 
 def _too_long(
@@ -414,40 +522,44 @@ def _names(state: TableState | None) -> list[str]:
 
 def _in_place_problem(
     connection: Connection, target: Target, before: TableState | None, added: Sequence[str]
-) -> str | None:
+) -> RetailmartError | None:
     """Why a table with people's additions would have to be replaced; None if it need not be."""
     kinds = {field.name: field.type for field in before.fields} if before else {}
     retyped = [f.name for f in target.fields if kinds.get(f.name, f.type) != f.type]
-    names = {field.name for field in target.fields}
-    gone = sorted((kinds.keys() - names) & set(target.columns(connection)))
-    if retyped:
+    names, has = {field.name for field in target.fields}, set(target.columns(connection))
+    gone = sorted((kinds.keys() - names) & has)
+    lost = [name for name in target.key if name not in has]
+    cure = _IN_PLACE_CURE
+    if lost:
+        why = f"it has no column {lost[0]} any more, which is in the mart's key"
+        cure = f"If the column has another name now, rename it to {lost[0]} again. {cure}"
+    elif retyped:
         why = f"the mart's column {retyped[0]} is of another type now"
     elif gone:
         why = f"the mart has no column {gone[0]} any more"
     elif not target.has_key(connection):
         why = f"the mart's key is {', '.join(target.key)} now"
     elif wanting := target.needs_a_value(connection):
-        return (
+        return RetailmartError(
             f"published table {target.name}: people added the column {wanting[0]}, which must have"
-            " a value in each row, and new rows have none"
+            " a value in each row, and new rows have none",
+            cure,
         )
     else:
         return None
-    return (
+    return RetailmartError(
         f"published table {target.name} would have to be replaced, as {why};"
-        f" people added: {', '.join(added)}"
+        f" people added: {', '.join(added)}",
+        cure,
     )
 
 
-def _lacks(target: Target, old: TableState, has: Sequence[str]) -> tuple[str, ...] | None:
-    """The columns that a table showing `old` must get; None if it needs more than these."""
+def _can_grow(target: Target, old: TableState, has: Sequence[str]) -> bool:
+    """Whether new columns are all that a table showing `old` needs to get."""
     kinds = {field.name: field.type for field in old.fields}
     retyped = any(kinds.get(field.name, field.type) != field.type for field in target.fields)
-    lacks = tuple(field.name for field in target.fields if field.name not in has)
     strange = set(has) - {field.name for field in target.fields}
-    if retyped or strange or set(lacks) & {*kinds, *target.key}:
-        return None
-    return lacks
+    return bool(has) and not (retyped or strange or set(target.key) - set(has))
 
 
 def _grow(connection: Connection, plans: Sequence[_Plan]) -> None:
@@ -456,6 +568,17 @@ def _grow(connection: Connection, plans: Sequence[_Plan]) -> None:
             with refusals(plan.target.name, plan.target.name):
                 plan.target.add_columns(connection, plan.lacks)
                 plan.target.widen(connection)
+
+
+def _settle(ledger: Ledger, plans: Sequence[_Plan]) -> None:
+    """Count the columns that were added before the transaction as filled.
+
+    If that fails, the next run fills them once more.
+    """
+    for plan in plans:
+        if not plan.whole:
+            with suppress(RetailmartError), translate_errors(), ledger.engine.begin() as connection:
+                plan.target.settle(connection)
 
 
 class _Change:
@@ -469,18 +592,21 @@ class _Change:
         old: TableState | None,
         go_on: Callable[[], None] = lambda: None,
         *,
+        lost: Collection[str] = (),
         in_place: bool = False,
     ) -> None:
         self.engine = engine
         self.in_place = in_place
         self.target = target
         self.go_on = go_on
-        had = {file.path for file in old.files} if old else set()
-        has = {file.path for file in new.files}
+        self.lost = lost
+        # Rows of all files differ from what the table shows if it has lost a column.
+        had = {file.path for file in old.files} if old and not lost else set()
+        has = {file.path for file in new.files} if not lost else set()
         self.arrived = new.only(file for file in new.files if file.path not in had)
         self.left = old.only(f for f in old.files if f.path not in has) if old else None
         self.months: frozenset[str] | None = None
-        cut_alike = old is not None and old.partition_by[:1] == new.partition_by[:1]
+        cut_alike = not lost and old is not None and old.partition_by[:1] == new.partition_by[:1]
         if target.month is not None and cut_alike and self.left is not None:
             changed = (*self.arrived.files, *self.left.files)
             # Rows without a month are in none of the months that could be compared.
@@ -493,7 +619,8 @@ class _Change:
         """Delete rows that left, insert rows that arrived. Returns how many rows changed."""
         if self.left is None or not self.left.files:
             return self._insert(connection, self.arrived)
-        arrived, left = self._as_shown(self.arrived), self._as_shown(self.left)
+        arrived = self._as_shown(self.arrived)
+        left = self._as_shown(self.left, self.lost)
         if self.in_place:
             keys = ", ".join(map(quoted, self.target.key))
             gone = f"(SELECT {keys} FROM ({left}) EXCEPT SELECT {keys} FROM ({arrived}))"
@@ -504,9 +631,9 @@ class _Change:
         # A changed row is in both; to find out which are would cost another comparison.
         return max(deleted, self._insert_from(connection, f"({arrived} EXCEPT ALL {left})"))
 
-    def _as_shown(self, table: TableState) -> str:
-        """A version's rows in the columns of the newest; columns that it lacks are NULL."""
-        had = {field.name for field in table.fields}
+    def _as_shown(self, table: TableState, lost: Collection[str] = ()) -> str:
+        """A version's rows in the columns of the newest; those that it lacks or lost are NULL."""
+        had = {field.name for field in table.fields}.difference(lost)
         columns = ", ".join(
             quoted(field.name) if field.name in had else f"NULL AS {quoted(field.name)}"
             for field in self.target.fields

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar
 
 from retailmart.check_results import CheckResult
+from retailmart.database.names import Names, without_case
 from retailmart.project.addresses import Variables
 
 if TYPE_CHECKING:
@@ -28,6 +29,15 @@ class MySQLKind:
     example: ClassVar[str] = "mysql://user@host/db"
     libraries: ClassVar[tuple[str, ...]] = ("pymysql",)
     variables: ClassVar[Variables] = Variables("mysql", "MYSQL_", socket="unix_socket")
+    names: ClassVar[Names] = Names(
+        "MySQL",
+        without_case,
+        longest=64,
+        is_plain=True,
+        # InnoDB's own columns, and the one of its full-text indexes.
+        own_columns=frozenset({"db_row_id", "db_trx_id", "db_roll_ptr", "fts_doc_id"}),
+        own_schemas=frozenset({"mysql", "information_schema", "performance_schema", "sys"}),
+    )
 
     def open(self, url: URL, folder: Path, *, read_only: bool) -> Engine:
         from retailmart.database.mysql.opening import open_mysql
@@ -45,6 +55,9 @@ class MySQLKind:
     def place(self, url: URL) -> tuple[object, ...]:
         host = url.query.get("unix_socket") or url.host or "localhost"
         return host, url.port or 3306, url.database
+
+    def schema(self, url: URL) -> str | None:
+        return url.database
 
     def dialect(self, engine: Engine) -> Dialect:
         from retailmart.database.mysql.dialect import MySQL

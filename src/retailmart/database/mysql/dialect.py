@@ -18,9 +18,9 @@ from sqlalchemy.dialects import mysql
 from sqlalchemy.exc import DBAPIError
 
 from retailmart.database.bulk import bound, limit_of_years, line_of
-from retailmart.database.dialect import LEDGER_VIEWS, NO_TEXTS, Limit, Read, Since, Texts
+from retailmart.database.dialect import LEDGER_VIEWS, NO_TEXTS, UNFILLED, Limit, Read, Since, Texts
 from retailmart.database.mysql.errors import error_code
-from retailmart.database.mysql.texts import collation_of, in_the_way, lengths_for, widen
+from retailmart.database.mysql.texts import collation_of, in_the_way, lengths_for, settle, widen
 from retailmart.database.values import rows_of, text_of
 from retailmart.errors import KeyClash, RetailmartError
 from retailmart.project.table import ReadRules
@@ -64,6 +64,10 @@ _OTHER_TRIGGERS = text(
 _COLUMNS = text(
     "SELECT column_name FROM information_schema.columns WHERE table_schema = DATABASE()"
     " AND table_name = :name ORDER BY ordinal_position"
+)
+_UNFILLED = text(
+    "SELECT column_name FROM information_schema.columns WHERE table_schema = DATABASE()"
+    " AND table_name = :name AND column_comment = :comment"
 )
 _COMMENT = text(
     "SELECT table_comment FROM information_schema.tables WHERE table_schema = DATABASE()"
@@ -229,6 +233,12 @@ class MySQL:
     def columns_of(self, connection: Connection, table: str) -> list[str]:
         # SQLAlchemy's own inspection fails if a table's name holds a backtick.
         return list(connection.scalars(_COLUMNS, {"name": table}))
+
+    def unfilled(self, connection: Connection, table: str) -> list[str]:
+        return list(connection.scalars(_UNFILLED, {"name": table, "comment": UNFILLED}))
+
+    def settle(self, connection: Connection, table: str) -> None:
+        settle(connection, table, self.unfilled(connection, table))
 
     def mark_of(self, connection: Connection, table: str) -> str | None:
         comment: str | None = connection.scalar(_COMMENT, {"name": table})

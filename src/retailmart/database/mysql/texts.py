@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 from sqlalchemy import Connection, text
+
+from retailmart.database.dialect import UNFILLED
 
 # In characters. From the first length on, InnoDB keeps columns outside a row's page. An index holds
 # up to the last length; a longer value becomes LONGTEXT, which holds any text.
@@ -89,14 +91,41 @@ def widen(connection: Connection, table: str, longest: Mapping[str, int]) -> Non
     changes = too_short(connection, table, longest)
     if not changes:
         return
+    shown = _shown(connection, table)
+    _modify(
+        connection,
+        table,
+        {name: _kind(length) + _defined(shown, name)[1] for name, length in changes.items()},
+    )
+
+
+def settle(connection: Connection, table: str, columns: Sequence[str]) -> None:
+    """Take the comment off columns that are filled; all else of theirs stays."""
+    if columns:
+        shown = _shown(connection, table)
+        comment = f" COMMENT '{UNFILLED}'"
+        plain = {name: "".join(_defined(shown, name)).replace(comment, "") for name in columns}
+        _modify(connection, table, plain)
+
+
+def _shown(connection: Connection, table: str) -> str:
     quote = connection.dialect.identifier_preparer.quote_identifier
-    shown = str(connection.exec_driver_sql(f"SHOW CREATE TABLE {quote(table)}").one()[1])
-    steps = []
-    for name, length in changes.items():
-        plain = name.replace("`", "``")
-        line = re.search(rf"^  `{re.escape(plain)}` \w+(?:\(\d+\))?(.*?),?$", shown, re.MULTILINE)
-        rest = line[1].replace("%", "%%") if line else ""
-        steps.append(f"MODIFY {quote(name)} {_kind(length)}{rest}")
+    return str(connection.exec_driver_sql(f"SHOW CREATE TABLE {quote(table)}").one()[1])
+
+
+def _defined(shown: str, column: str) -> tuple[str, str]:
+    """A column's type as the server shows it, and what follows it."""
+    plain = re.escape(column.replace("`", "``"))
+    line = re.search(rf"^  `{plain}` (\w+(?:\([\d,]+\))?)(.*?),?$", shown, re.MULTILINE)
+    return (line[1], line[2]) if line else ("", "")
+
+
+def _modify(connection: Connection, table: str, columns: Mapping[str, str]) -> None:
+    quote = connection.dialect.identifier_preparer.quote_identifier
+    steps = [
+        f"MODIFY {quote(name)} {rest.replace('%', '%%')}"  # quoted names have them doubled
+        for name, rest in columns.items()
+    ]
     connection.exec_driver_sql(f"ALTER TABLE {quote(table)} {', '.join(steps)}")
 
 

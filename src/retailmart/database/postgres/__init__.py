@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar
 
 from retailmart.check_results import CheckResult
+from retailmart.database.names import Names, as_it_is
 from retailmart.project.addresses import Variables
 
 if TYPE_CHECKING:
@@ -28,6 +29,15 @@ class PostgresKind:
     example: ClassVar[str] = "postgresql://user@host/db"
     libraries: ClassVar[tuple[str, ...]] = ("psycopg",)
     variables: ClassVar[Variables] = Variables("postgresql", "PG", socket="host")
+    names: ClassVar[Names] = Names(
+        "PostgreSQL",
+        as_it_is,
+        longest=63,
+        in_bytes=True,
+        own_columns=frozenset({"tableoid", "xmin", "cmin", "xmax", "cmax", "ctid"}),
+        own_prefixes=("pg_",),
+        own_schemas=frozenset({"information_schema"}),
+    )
 
     def open(self, url: URL, folder: Path, *, read_only: bool) -> Engine:
         from retailmart.database.postgres.opening import open_postgres
@@ -45,6 +55,9 @@ class PostgresKind:
     def place(self, url: URL) -> tuple[object, ...]:
         host = url.query.get("host") or url.host or "localhost"
         return host, url.port or 5432, url.database, url.query.get("schema")
+
+    def schema(self, url: URL) -> str | None:
+        return str(given) if (given := url.query.get("schema")) else None
 
     def dialect(self, engine: Engine) -> Dialect:
         from retailmart.database.postgres.dialect import Postgres

@@ -197,8 +197,9 @@ class Postgres:
             f"INSERT INTO {quote(table.name)} ({columns}) VALUES ({places})"
             f" ON CONFLICT ({', '.join(map(quote, key))}) DO {does}"
         )
-        count = 0
-        with closing(read(", ".join(self.bound(field) for field in fields))) as batches:
+        count, columns = 0, ", ".join(self.bound(field) for field in fields)
+        # A savepoint: after an error, the transaction would accept nothing else.
+        with closing(read(columns)) as batches, connection.begin_nested():
             for batch in batches:
                 connection.exec_driver_sql(statement, rows_of(batch))
                 count += batch.num_rows
@@ -226,6 +227,12 @@ class Postgres:
 
     def columns_of(self, connection: Connection, table: str) -> list[str]:
         return list(connection.scalars(_COLUMNS, {"name": table}))
+
+    def unfilled(self, connection: Connection, table: str) -> list[str]:
+        return []
+
+    def settle(self, connection: Connection, table: str) -> None:
+        """Nothing to do: a column is added in the transaction that fills it."""
 
     def mark_of(self, connection: Connection, table: str) -> str | None:
         """None: the transaction that swaps a table in also records it in the ledger."""

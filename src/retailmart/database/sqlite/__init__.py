@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar
 
 from retailmart.check_results import CheckResult
+from retailmart.database.names import Names, without_ascii_case
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -27,6 +28,7 @@ class SQLiteKind:
     example: ClassVar[str] = "sqlite:///retail.db"
     libraries: ClassVar[tuple[str, ...]] = ("sqlite3",)
     variables: ClassVar[None] = None
+    names: ClassVar[Names] = Names("SQLite", without_ascii_case, own_prefixes=("sqlite_",))
 
     def open(self, url: URL, folder: Path, *, read_only: bool) -> Engine:
         from retailmart.database.sqlite.opening import open_sqlite
@@ -41,6 +43,9 @@ class SQLiteKind:
 
     def place(self, url: URL) -> tuple[object, ...]:
         return (str(url.database),)
+
+    def schema(self, url: URL) -> str | None:
+        return None
 
     def dialect(self, engine: Engine) -> Dialect:
         from retailmart.database.sqlite.dialect import SQLite

@@ -224,6 +224,12 @@ class SQLite:
             return []
         return [column["name"] for column in inspector.get_columns(table)]
 
+    def unfilled(self, connection: Connection, table: str) -> list[str]:
+        return []
+
+    def settle(self, connection: Connection, table: str) -> None:
+        """Nothing to do: a column is added in the transaction that fills it."""
+
     def mark_of(self, connection: Connection, table: str) -> str | None:
         return None
 
