@@ -14,7 +14,7 @@ from retailmart.database.dialect import dialect_of
 from retailmart.database.errors import refusals
 from retailmart.database.target import Target, mark_for
 from retailmart.engines import Engine
-from retailmart.errors import GateFailed, KeyClash, RetailmartError, TableRefused
+from retailmart.errors import OF_THE_RUN, GateFailed, KeyClash, RetailmartError, TableRefused
 from retailmart.lake import Lake
 from retailmart.ledger import READS, Ledger
 from retailmart.ledger.values import Batch, MartRecord
@@ -369,18 +369,31 @@ def unpublishable(
     records = ledger.marts.all()
     with ledger.engine.execution_options(**{READS: True}).connect() as connection:
         for part in built:
-            mart, shown = part.mart, records.get(part.mart.name, MartRecord(part.mart.name))
-            if mart.publish_as is None:
-                continue
-            target = Target(mart.publish_as, part.after.fields, mart.key, mart.month)
-            before = _shown(lake, mart, shown)
-            added = target.additions(connection, _names(before))
-            if not added:
-                continue
-            if problem := _in_place_problem(connection, target, before, added):
-                yield mart.name, RetailmartError(problem, _IN_PLACE_CURE)
-            elif found := _too_long(engine, connection, target, part):
-                yield mart.name, found
+            shown = records.get(part.mart.name, MartRecord(part.mart.name))
+            try:
+                found = _unpublishable(engine, connection, lake, part, shown)
+            except OF_THE_RUN:
+                raise
+            except RetailmartError as error:
+                found = error
+            if found is not None:
+                yield part.mart.name, found
+
+
+def _unpublishable(
+    engine: Engine, connection: Connection, lake: Lake, part: BuiltMart, shown: MartRecord
+) -> RetailmartError | None:
+    mart = part.mart
+    if mart.publish_as is None:
+        return None
+    target = Target(mart.publish_as, part.after.fields, mart.key, mart.month)
+    before = _shown(lake, mart, shown)
+    added = target.additions(connection, _names(before))
+    if not added:
+        return None
+    if problem := _in_place_problem(connection, target, before, added):
+        return RetailmartError(problem, _IN_PLACE_CURE)
+    return _too_long(engine, connection, target, part)
 
 
 def _too_long(
