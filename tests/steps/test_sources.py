@@ -141,7 +141,7 @@ _FORMS = {
 
 
 @pytest.mark.parametrize("room", ["sqlite"], indirect=True)
-@pytest.mark.parametrize(("first", "then"), permutations(_FORMS, 2))
+@pytest.mark.parametrize(("first", "then"), [*permutations(_FORMS, 2)])
 def test_a_table_is_taken_over_by_another_definition(room: Room, first: str, then: str) -> None:
     """The state before is read by what it was: nothing breaks, and nothing seems to be lost.
 
