@@ -6,7 +6,7 @@ Every message says what happened and where; `hint` says what to do next.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import ClassVar
+from typing import ClassVar, Final
 
 
 class RetailmartError(Exception):
@@ -91,9 +91,26 @@ class TableRefused(RetailmartError):
         self.table = table
 
 
+class EngineFailed(RetailmartError):
+    """The engine itself failed, as on a full disk: whatever it was asked, it would have failed."""
+
+
 class NotComputed(RetailmartError):
     """A query can't be computed for a value that it meets, such as a sum of too many digits."""
 
 
 class CsvBroken(RetailmartError):
     """A file that looked regular is not: the engine's strict CSV reader refused it."""
+
+
+# Errors of the whole run, whichever mart was being worked on. A WrongMonth is one mart's, although
+# it is a GateFailed.
+OF_THE_RUN: Final = (
+    Unavailable,
+    ProjectBusy,
+    GateFailed,
+    SettingsError,
+    EngineFailed,
+    NewerLedger,
+    DeliveryReplaced,
+)

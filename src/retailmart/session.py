@@ -585,7 +585,7 @@ class Session:
                 used = partial(uses_column, self.project, table)
                 one = load_table(engine, self.lake, found, whole, day, batch.batch_id, used)
                 try:
-                    expect_not_shrunk(engine, one)
+                    expect_not_shrunk(engine, one, known.get(table.name))
                 except RetailmartError:
                     self.discard([one.change] if one.change else [])
                     raise

@@ -12,12 +12,12 @@ import retailmart.template
 from retailmart.steps.splitting import Lookup, lookups
 
 MARTS = Path(retailmart.template.__file__).parent / "project" / "marts"
-# s is a feed whose rows have the day `d` and a person `p`; t is the table, w another one.
+# s and o are feeds whose rows have the day `d` and a person `p`; t is the table, w another one.
 FIELDS = {
-    "s": ("d", "p", "boss", "x", "m"),
-    "o": ("d", "p"),
-    "t": ("id", "name", "boss", "_valid_from", "_valid_to"),
-    "w": ("k", "p", "name"),
+    "s": {"d": "DATE", "p": "INT", "boss": "INT", "x": "DOUBLE", "m": "STRING"},
+    "o": {"d": "TIMESTAMP", "p": "INT"},
+    "t": dict.fromkeys(("id", "name", "boss", "_valid_from", "_valid_to"), "STRING"),
+    "w": dict.fromkeys(("k", "p", "name"), "INT"),
 }
 BY_P = Lookup("s", "p", "id")
 OF_DAY = Lookup("s", "p", "id", "d")
@@ -76,6 +76,10 @@ ANY_ROW = [
     "SELECT s.x, a.name FROM s LEFT JOIN t AS a(k, n) ON a.k = s.p",
     "SELECT s.x FROM s UNION ALL SELECT id FROM t",
     "SELECT s.x FROM s WHERE s.p IN (SELECT id FROM t)",
+    # A set operation casts what has different types: other values are equal then.
+    "SELECT name FROM (SELECT p FROM s UNION ALL SELECT x FROM s) u JOIN t ON t.id = u.p",
+    "SELECT name FROM (SELECT m AS p FROM s UNION SELECT p FROM o) u JOIN t ON t.id = u.p",
+    "WITH u AS (SELECT d FROM s INTERSECT SELECT d FROM o) SELECT name FROM u JOIN t ON id = d",
 ]
 
 
@@ -123,7 +127,8 @@ def test_the_templates_marts_look_up_their_tables(
     for name in ("customer", "sales_team", "store"):
         columns = fields.get(name, ("id",))
         fields[f"{name}_history"] = (*columns, "_valid_from", "_valid_to")
-    looked_up = lookups(json.loads(text), table, fields, {"sales": "sales_date"})
+    typed = {name: dict.fromkeys(columns, "INT") for name, columns in fields.items()}
+    looked_up = lookups(json.loads(text), table, typed, {"sales": "sales_date"})
     assert looked_up is not None
     (lookup,) = looked_up
     assert (lookup.relation, lookup.column, lookup.day) == ("sales", key, day)

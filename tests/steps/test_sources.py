@@ -9,7 +9,7 @@ from contextlib import closing
 from dataclasses import dataclass, field, replace
 from datetime import date, timedelta
 from functools import partial
-from itertools import count
+from itertools import count, permutations
 from pathlib import Path
 from typing import Any
 
@@ -24,8 +24,8 @@ from retailmart.errors import RetailmartError
 from retailmart.lake import Lake, place_of
 from retailmart.lake.places import LocalPlace
 from retailmart.ledger.values import SourceRecord
-from retailmart.project.table import Reading, Table
-from retailmart.steps.sources import LoadedTable, Sources, load_table, probe
+from retailmart.project.table import Reading, Table, ZeroDates
+from retailmart.steps.sources import LoadedTable, Sources, expect_not_shrunk, load_table, probe
 from retailmart.storage.local import LocalFolder
 from tests.services.mariadb import Database
 
@@ -126,6 +126,57 @@ def room(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Room]:
     )
     yield room
     engine.close()
+
+
+# from one definition to another
+
+_FORMS = {
+    "no key": replace(_WHOLE, key=()),
+    "full": _WHOLE,
+    "cursor": _BY_CURSOR,
+    "cursor, other key": replace(_BY_CURSOR, key=("name",)),
+    "history": replace(_WHOLE, history=True),
+    "history by cursor": replace(_BY_CURSOR, history=True),
+}
+
+
+@pytest.mark.parametrize("room", ["sqlite"], indirect=True)
+@pytest.mark.parametrize(("first", "then"), [*permutations(_FORMS, 2)])
+def test_a_table_is_taken_over_by_another_definition(room: Room, first: str, then: str) -> None:
+    """The state before is read by what it was: nothing breaks, and nothing seems to be lost.
+
+    By then it has several versions of its rows, or delta files.
+    """
+    room.table = _FORMS[first]
+    room.fill(20)
+    room.load()
+    for at in (31, 32, 33):
+        room.execute(f"UPDATE item SET name = 'later {at}', changed = {at} WHERE item_id = 7")
+        room.load(_DAY + timedelta(days=at))
+    room.execute("DELETE FROM item WHERE item_id > 12")
+    room.table, known = _FORMS[then], room.record
+    loaded = room.load(_DAY + timedelta(days=40))
+    assert room.seen() == room.there()
+    expect_not_shrunk(room.engine, loaded, known)
+    room.execute("DELETE FROM item WHERE item_id > 3")
+    room.table, known = replace(_WHOLE, zero_dates=ZeroDates.EMPTY), room.record
+    with pytest.raises(RetailmartError, match=r"3 rows of the (12|20) that it had"):
+        expect_not_shrunk(room.engine, room.load(_DAY + timedelta(days=41)), known)
+
+
+@pytest.mark.parametrize("room", ["sqlite"], indirect=True)
+def test_another_key_does_not_hide_what_has_changed(room: Room) -> None:
+    """Delta files were merged by the old key: by the new one, a row would seem never to have been
+    there, and marts would keep what they show of it."""
+    room.table = _BY_CURSOR
+    room.fill(20)
+    room.load()
+    room.execute("UPDATE item SET name = 'item 2', changed = 31 WHERE item_id = 7")
+    room.load()
+    room.execute("DELETE FROM item WHERE item_id = 2")
+    room.table = replace(_BY_CURSOR, key=("name",))
+    assert room.load().everything
+    assert room.seen() == room.there()
 
 
 # whole or by cursor

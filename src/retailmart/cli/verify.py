@@ -75,9 +75,13 @@ def verified(
 
 @dataclass(frozen=True)
 class _Made:
-    """What one engine made: marts by name, and of each delivery what `load` says."""
+    """What one engine made: marts by name, and of each delivery what `load` says.
+
+    `failed` are the marts that it can't build, with reasons.
+    """
 
     marts: Mapping[str, TableState]
+    failed: Mapping[str, str]
     parsed: Sequence[LoadedFeed]
 
 
@@ -123,7 +127,7 @@ class _Verification:
             marts,
             files,
             self.skipped,
-            work.unavailable,
+            {**work.unavailable, **_failed(made)},
             {name: round(took, 3) for name, took in session.seconds.items()},
         )
 
@@ -202,14 +206,14 @@ class _Verification:
         engine, closing = self.engines[name]
         place = self.places[name]
         with self.session.step(name) as tell, _on(name), closing:
-            marts = rebuild(engine, place, work, tell)
+            marts, failed = rebuild(engine, place, work, tell)
             parsed = []
             for number, delivery in enumerate(deliveries):
                 tell(f"files of run {delivery.run_id}, {delivery.feed.name}")
                 below = f"deliveries/{number}"
                 beside = place.beside(below, place.workspace / below)
                 parsed.append(parse_again(engine, beside, pinned, delivery, self.copies))
-        return _Made(marts, parsed)
+        return _Made(marts, failed, parsed)
 
     def _compare_marts(
         self, pinned: Pinned, work: Plan, made: Mapping[str, _Made], tell: Tell
@@ -217,7 +221,10 @@ class _Verification:
         from retailmart.steps.build import mart_table
         from retailmart.steps.compare import LAKE, compare, side_of
 
+        failed = _failed(made)
         for mart in work.order:
+            if mart.name in failed:
+                continue
             tell(mart.name)
             sides = (
                 {} if mart.name in work.left_out else {LAKE: pinned.tables[mart_table(mart.name)]}
@@ -256,6 +263,17 @@ class _Verification:
             key = ("file_id", "line")
             table = quarantine_table(feed.name)
             yield delivery.run_id, compare(self.judge, table, refused, key, None)
+
+
+def _failed(made: Mapping[str, _Made]) -> dict[str, str]:
+    """The marts that no engine can build. Raises RetailmartError if some engines can."""
+    failed: dict[str, str] = {}
+    for engine, one in made.items():
+        for name, why in one.failed.items():
+            if others := [other for other, by in made.items() if name in by.marts]:
+                raise RetailmartError(f"{engine}: {name}: {why}; {others[0]} builds it")
+            failed.setdefault(name, why)
+    return failed
 
 
 @contextmanager

@@ -30,7 +30,13 @@ from retailmart.engines.relations import (
     OfTable,
     Relation,
 )
-from retailmart.errors import CsvBroken, NotComputed, RetailmartError, SettingsError
+from retailmart.errors import (
+    CsvBroken,
+    EngineFailed,
+    NotComputed,
+    RetailmartError,
+    SettingsError,
+)
 from retailmart.project.functions import FILE, Functions, guarded
 from retailmart.project.types import ColumnType, parse_type
 from retailmart.tables import (
@@ -66,6 +72,8 @@ _PARQUET = (
 # Errors caused by values in rows, not by the query or the machine. They are recognised by text,
 # because an error in the middle of a stream has no DuckDB error class.
 _OF_VALUES = ("Out of Range Error", "Conversion Error", "Invalid Input Error")
+# After the last two, it answers nothing any more.
+_OF_ENGINE = ("IO Error", "INTERRUPT Error", "INTERNAL Error", "FATAL Error")
 _SQL_NAMES = {"INT": "INTEGER", "STRING": "VARCHAR", "TIMESTAMP": "TIMESTAMPTZ"}
 # Contains a blank, so that no table of a user has this name.
 _RELATION = "relation "
@@ -511,8 +519,15 @@ def _translate_errors() -> Iterator[None]:
             raise known from error
         if "CSV Error" in words:
             raise CsvBroken(words.splitlines()[0]) from error
-        kind = NotComputed if words.startswith(_OF_VALUES) else RetailmartError
-        raise kind(_first_lines(words)) from error
+        raise _kind(words, error)(_first_lines(words)) from error
+
+
+def _kind(words: str, error: Exception) -> type[RetailmartError]:
+    """Whether values, the engine or the query is to blame."""
+    if words.startswith(_OF_VALUES):
+        return NotComputed
+    own = getattr(error, "errno", None) is not None  # of the system, as on a full disk
+    return EngineFailed if own or words.startswith(_OF_ENGINE) else RetailmartError
 
 
 def _of_month(query: str, fields: Sequence[Field], column: str, month: str) -> str:

@@ -6,11 +6,11 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 from retailmart.engines import Engine, Relation
-from retailmart.errors import NotComputed, RetailmartError
+from retailmart.errors import RetailmartError
 from retailmart.lake import Lake
 from retailmart.project.mart import Mart
 from retailmart.report import Agreement
-from retailmart.steps.asking import Answer, Asking
+from retailmart.steps.asking import Answer, Asking, answers_of
 from retailmart.steps.build import BuiltMart, mart_table
 from retailmart.steps.held import HeldBack
 from retailmart.tables import TableState, quoted
@@ -53,11 +53,11 @@ def agree(
             pairs.append(_Pair(*sides, marts[other].key, columns, agreement))
     queries = [pair.query for pair in pairs]
     try:
-        answers: Sequence[Answer | NotComputed] = yield queries
-    except NotComputed:  # some sums are too long to compare: find the pair
-        answers = [_alone(engine, query) for query in queries]
+        answers: Sequence[Answer | RetailmartError] = yield queries
+    except RetailmartError:  # some columns can't be added up or compared: find the pair
+        answers = answers_of(engine, queries)
     for pair, answer in zip(pairs, answers, strict=True):
-        problems = [answer.message] if isinstance(answer, NotComputed) else pair.told(answer)
+        problems = [answer.message] if isinstance(answer, RetailmartError) else pair.told(answer)
         if not problems:
             found.append(pair.agreement)
             continue
@@ -67,13 +67,6 @@ def agree(
             if name in after:
                 held.add(name, RetailmartError(f"{words}: {'; '.join(problems)}", _CURE))
     return found
-
-
-def _alone(engine: Engine, query: str) -> Answer | NotComputed:
-    try:
-        return engine.rows(query)
-    except NotComputed as error:
-        return error
 
 
 @dataclass(frozen=True)

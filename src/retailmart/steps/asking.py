@@ -9,7 +9,7 @@ from collections.abc import Generator, Sequence
 from typing import Any, TypeVar
 
 from retailmart.engines import Engine
-from retailmart.errors import NotComputed
+from retailmart.errors import OF_THE_RUN, RetailmartError
 
 A = TypeVar("A")
 B = TypeVar("B")
@@ -26,28 +26,44 @@ def together(
     """The results of four steps, whose queries are answered in one round.
 
     The steps continue in their order, so that the first one's error is raised. If not all queries
-    can be computed, each step is answered alone, or gets the error.
+    can be answered, each step is answered alone, or gets the error.
     """
     asked = [list(next(step)) for step in (one, two, three, four)]
     try:
         answers = iter(engine.rows_of([query for queries in asked for query in queries]))
-    except NotComputed:
+    except OF_THE_RUN:
+        raise
+    except RetailmartError:
         first, second, third, fourth = (_answered(engine, queries) for queries in asked)
     else:
         first, second, third, fourth = ([next(answers) for _ in queries] for queries in asked)
     return _sent(one, first), _sent(two, second), _sent(three, third), _sent(four, fourth)
 
 
-def _answered(engine: Engine, queries: Sequence[str]) -> list[Answer] | NotComputed:
+def answers_of(engine: Engine, queries: Sequence[str]) -> list[Answer | RetailmartError]:
+    """The rows of each query, asked together if none fails; or why it has none.
+
+    Raises errors of the whole run.
+    """
+    found = _answered(engine, queries)
+    if not isinstance(found, RetailmartError):
+        return [*found]
+    alone = (_answered(engine, [query]) for query in queries)
+    return [one if isinstance(one, RetailmartError) else one[0] for one in alone]
+
+
+def _answered(engine: Engine, queries: Sequence[str]) -> list[Answer] | RetailmartError:
     try:
         return engine.rows_of(queries)
-    except NotComputed as error:
+    except OF_THE_RUN:
+        raise
+    except RetailmartError as error:
         return error
 
 
-def _sent(step: Asking[A], answers: Sequence[Answer] | NotComputed) -> A:
+def _sent(step: Asking[A], answers: Sequence[Answer] | RetailmartError) -> A:
     try:
-        if isinstance(answers, NotComputed):
+        if isinstance(answers, RetailmartError):
             step.throw(answers)
         else:
             step.send(answers)

@@ -13,7 +13,7 @@ from retailmart.engines import Engine
 from retailmart.errors import RetailmartError
 from retailmart.lake import Lake
 from retailmart.project import Feed, Mart, Project
-from retailmart.project.documents import did_you_mean, parse_yaml
+from retailmart.project.documents import Location, did_you_mean, parse_yaml
 from retailmart.project.feed import Action, Rule
 from retailmart.project.lexer import variables_of
 from retailmart.project.mart import AS_OF
@@ -73,10 +73,14 @@ class Binding:
     def problems(self, marts: Collection[str], *, thorough: bool) -> list[str]:
         """What is wrong with these marts, and with the rules of all feeds.
 
-        `thorough` also reports what a run can accept: variables of other marts' headers, and rules
-        that read the clock.
+        `thorough` also reports what a run can accept: variables of other marts' headers, rules that
+        read the clock, and `references` to columns that a table lacks.
         """
-        return [*self.of_marts(marts, thorough=thorough), *self.of_rules(thorough=thorough)]
+        return [
+            *self.of_marts(marts, thorough=thorough),
+            *self.of_rules(thorough=thorough),
+            *(self._of_references() if thorough else ()),
+        ]
 
     # Marts.
 
@@ -230,7 +234,7 @@ class Binding:
             if words is None:
                 words = self._untriable(rule, str(relations[kind]))
             if words is not None:
-                place = _place_of_rule(self.project.folder, feed, number)
+                place = _place_in_feed(self.project.folder, feed, ("rules", number))
                 yield f"{place}: rule {rule.name}: {words}"
 
     def _untriable(self, rule: Rule, relation: str) -> str | None:
@@ -244,6 +248,26 @@ class Binding:
                 " columns, as with IN (1, 2) or list_contains"
             )
         return None
+
+    # References.
+
+    def _of_references(self) -> Iterator[str]:
+        """The `references` to columns that their tables do not have."""
+        for feed in self.project.feeds.values():
+            for column in feed.columns:
+                if column.references is None:
+                    continue
+                table, key = column.references
+                known = [
+                    field.name
+                    for _, fields in self._columns(frozenset({table}))
+                    for field in fields
+                ]
+                if known and key.lower() not in map(str.lower, known):
+                    place = _place_in_feed(
+                        self.project.folder, feed, ("columns", column.name, "references")
+                    )
+                    yield f"{place}: {table} has no column {key!r}{did_you_mean(key, known)}"
 
     # The columns of what is read.
 
@@ -292,10 +316,14 @@ class Binding:
         }
 
     def _with_lake(self, fields: tuple[Field, ...], table: str) -> tuple[Field, ...]:
-        """A feed's columns, and those that its files have added."""
+        """A feed's columns, and those that its files have added.
+
+        What raw has beside these was its own, as the month of a feed that has no `month` any more.
+        """
         state = self._state(table)
-        named = {field.name for field in fields}
-        return (*fields, *(f for f in (state.fields if state else ()) if f.name not in named))
+        named = {field.name.lower() for field in fields}
+        brought = (f for f in (state.fields if state else ()) if not f.name.startswith("_"))
+        return (*fields, *(f for f in brought if f.name.lower() not in named))
 
     def _state(self, table: str) -> TableState | None:
         with suppress(RetailmartError):
@@ -326,11 +354,11 @@ def _volatile(name: str, arguments: int) -> str | None:
     return _CHANCE if name in VOLATILE else None
 
 
-def _place_of_rule(folder: Path, feed: Feed, number: int) -> str:
-    """The file and line of a rule."""
+def _place_in_feed(folder: Path, feed: Feed, location: Location) -> str:
+    """The file and line of a part of a feed's definition."""
     for path in sorted(folder.glob(f"feeds/{feed.name}.y*ml")):
         label = path.relative_to(folder).as_posix()
         source = parse_yaml(path.read_text(encoding="utf-8-sig", errors="replace"), label, [])
         if source is not None:
-            return source.at(("rules", number))
+            return source.at(location)
     return f"feeds/{feed.name}.yml"

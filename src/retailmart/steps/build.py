@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Generator, Iterable, Iterator, Mapping
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, field
 from datetime import datetime
 from functools import cached_property
 
 from retailmart.engines import Cut, Engine, Relation, Write
-from retailmart.errors import RetailmartError, SettingsError
+from retailmart.errors import NotComputed, RetailmartError, SettingsError
 from retailmart.lake import Lake
 from retailmart.project.feed import Feed
 from retailmart.project.mart import Mart, Refresh
@@ -19,8 +19,8 @@ from retailmart.steps.sources import LoadedTable
 from retailmart.steps.splitting import Lookup, lookups, row_by_row, split_problem
 from retailmart.tables import DataFile, Field, TableChange, TableState, quoted
 
-# The columns of relations, in their order, by the names that queries use for them.
-Fields = Mapping[str, Sequence[str]]
+# The columns of relations, in their order, and their types; by the names that queries use for them.
+Fields = Mapping[str, Mapping[str, str]]
 
 
 @dataclass(frozen=True)
@@ -151,10 +151,10 @@ def build(
             if held is not None and held.holds_reader(mart):
                 continue
             own = reads[mart.name]
-            builder = _Builder(engine, lake, mart, own, inputs, others, batch_id, effects)
-            if mart.name in stale or builder.is_concerned():
-                told(mart.name)
-                with held.building(mart) if held is not None else nullcontext():
+            with held.building(mart) if held is not None else nullcontext():
+                builder = _Builder(engine, lake, mart, own, inputs, others, batch_id, effects)
+                if mart.name in stale or builder.is_concerned():
+                    told(mart.name)
                     steps = builder.build(rebuilt=mart.name in stale)
                     writes.append(next(steps))
                     building.append((mart, steps))
@@ -212,7 +212,7 @@ class Effects:
 
     engine: Engine
     inputs: Inputs
-    _months: dict[tuple[Lookup, str], frozenset[str]] = field(default_factory=dict)
+    _months: dict[tuple[Lookup, str], frozenset[str] | None] = field(default_factory=dict)
 
     def months(self, query: str, tables: Iterable[str], fields: Fields) -> frozenset[str] | None:
         """The months in which a query shows changed rows of its tables. None is every month.
@@ -233,7 +233,10 @@ class Effects:
             if found is None or not known.issuperset(lookup.key for lookup in found):
                 return None
             for lookup in sorted(found, key=str):
-                months |= self._of(lookup, table)
+                shown = self._of(lookup, table)
+                if shown is None:
+                    return None
+                months |= shown
         return months
 
     def _lookups(self, query: str, table: str, fields: Fields) -> frozenset[Lookup] | None:
@@ -245,7 +248,7 @@ class Effects:
         monthly = {feed: day for feed, day in days.items() if day is not None}
         return lookups(self.engine.tree(query), table, fields, monthly)
 
-    def _of(self, lookup: Lookup, table: LoadedTable) -> frozenset[str]:
+    def _of(self, lookup: Lookup, table: LoadedTable) -> frozenset[str] | None:
         key = (lookup, table.table.name)
         if key not in self._months:
             feeds = [*self.inputs.feeds, *self.inputs.unchanged]
@@ -255,11 +258,15 @@ class Effects:
             match = f"{own} = r.{quoted(lookup.column)}"
             if lookup.day is not None:
                 match += f" AND r.{quoted(lookup.day)} >= t._since"
-            rows = self.engine.rows(
-                f"SELECT DISTINCT r.{MONTH} FROM {rows_of_feed} r WHERE EXISTS"
-                f" (SELECT 1 FROM {table.affected} t WHERE {match})"
-            )
-            self._months[key] = frozenset(str(month) for (month,) in rows)
+            try:
+                rows = self.engine.rows(
+                    f"SELECT DISTINCT r.{MONTH} FROM {rows_of_feed} r WHERE EXISTS"
+                    f" (SELECT 1 FROM {table.affected} t WHERE {match})"
+                )
+                self._months[key] = frozenset(str(month) for (month,) in rows)
+            except NotComputed:
+                # Rows that are gone are asked for here, too: the mart itself may well be computed.
+                self._months[key] = None
         return self._months[key]
 
 
@@ -323,9 +330,9 @@ class _Builder:
             self.inputs.tables[n].affected or self.inputs.tables[n].everything for n in tables
         ):
             return frozenset()
-        fields = {name: [f.name for f in self._table(name).fields] for name in self.others}
-        for name, relation in self._source_tables.items():
-            fields[name] = [f.name for f in relation.fields]
+        own = {name: self._table(name).fields for name in self.others}
+        own |= {name: relation.fields for name, relation in self._source_tables.items()}
+        fields = {name: {f.name: str(f.type) for f in known} for name, known in own.items()}
         return self.effects.months(self.mart.query, tables, fields)
 
     def _changed_of(self, name: str) -> frozenset[str] | None:

@@ -8,7 +8,7 @@ from retailmart.database.dialect import Dialect, Limit
 from retailmart.database.names import Names
 from retailmart.engines import Engine, Relation
 from retailmart.errors import RetailmartError
-from retailmart.steps.asking import Answer
+from retailmart.steps.asking import Answer, answers_of
 from retailmart.steps.build import BuiltMart
 from retailmart.steps.dividing import relations_of_files
 from retailmart.steps.held import HeldBack
@@ -35,9 +35,12 @@ def hold_unfit(
             checks.append(_Check(engine, dialect, names, part))
         except RetailmartError as error:
             held.add(part.mart.name, error)
-    answers = iter(engine.rows_of([query for check in checks for query in check.queries]))
+    answers = iter(answers_of(engine, [query for check in checks for query in check.queries]))
     for check in checks:
-        if problem := check.problem([next(answers) for _ in check.queries]):
+        own = [next(answers) for _ in check.queries]
+        failed = [answer for answer in own if isinstance(answer, RetailmartError)]
+        found = [answer for answer in own if not isinstance(answer, RetailmartError)]
+        if problem := failed[0] if failed else check.problem(found):
             held.add(check.mart.name, problem)
     return held.release(built)
 

@@ -7,7 +7,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
-from retailmart.errors import NotComputed, RetailmartError, WrongMonth
+from retailmart.errors import OF_THE_RUN, NotComputed, RetailmartError, WrongMonth
 from retailmart.project.mart import Mart
 from retailmart.report import Held
 from retailmart.tables import TableChange
@@ -19,6 +19,7 @@ _CURE = (
     "Widen the expression in the SELECT, as in CAST(x AS DECIMAL(38,2)) or TRY(x / y), or correct"
     " the value where it comes from; the next run builds the mart"
 )
+_WRONG_CURE = "See whether it is the SELECT with: retailmart check; the next run builds the mart"
 
 
 @dataclass
@@ -36,15 +37,18 @@ class HeldBack:
 
     @contextmanager
     def building(self, mart: Mart) -> Iterator[None]:
-        """Hold a mart back that can't be computed for its input values, or that misplaces a row."""
+        """Hold a mart back that can't be built, unless the error is of more than this mart."""
         try:
             yield
         except WrongMonth as error:
             self.add(mart.name, error)
-        except NotComputed as error:
+        except OF_THE_RUN:
+            raise
+        except RetailmartError as error:
             place = f"marts/{mart.name}.sql:{mart.first_line}"
             words = error.message if place in error.message else f"{place}: {error.message}"
-            self.add(mart.name, NotComputed(words, error.hint or _CURE))
+            cure = _CURE if isinstance(error, NotComputed) else _WRONG_CURE
+            self.add(mart.name, RetailmartError(words, error.hint or cure))
 
     def add(self, name: str, error: RetailmartError) -> None:
         """Hold back a mart for its own reason, not because of another mart."""

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from retailmart.engines import Engine
-from retailmart.errors import GateFailed
+from retailmart.errors import GateFailed, SettingsError
 from retailmart.lake import Lake
 from retailmart.ledger.values import FileOutcome, Schema, Totals
 from retailmart.project.feed import Action, Feed, Policy
@@ -254,22 +254,40 @@ class _Loader:
             self.engine.discard(self.quarantine, part.refused)
 
     def keep(self, table: TableState, leaving: Sequence[int]) -> tuple[DataFile, ...]:
-        """Write the rows that stay of what is replaced; columns they never had are NULL."""
+        """Write the rows that stay of what is replaced; columns they never had are NULL.
+
+        If the feed has a month only now, it is that of their day. Raises SettingsError if a row has
+        no day: it would be in no month.
+        """
         had = {field.name for field in table.fields}
+        stored = str(self.engine.define(table))
+        if self.feed.month and MONTH not in had:
+            had.add(MONTH)
+            month = f"left(CAST({quoted(self.feed.month)} AS VARCHAR), 7) AS {MONTH}"
+            stored = f"(SELECT *, {month} FROM {stored})"
         columns = ", ".join(
             f"CAST({quoted(f.name) if f.name in had else 'NULL'} AS {f.type}) AS {quoted(f.name)}"
             for f in raw_fields(self.feed)
         )
         ids = ", ".join(str(file_id) for file_id in (*leaving, -1))
-        query = f"SELECT {columns} FROM replaced WHERE {FILE_ID} NOT IN ({ids})"
+        stays = f"WHERE {FILE_ID} NOT IN ({ids})"
         self._numbered += 1
         prefix = f"{self.lake.prefix(self.batch_id)}{self._numbered:04d}-"
         by = partitions(self.feed)
         if by and table.partition_by == by:
             months = {m: {"replaced": table.in_months([m])} for m in sorted(table.months)}
+            query = f"SELECT {columns} FROM replaced {stays}"
             return self.engine.write_months(query, months, self.raw, prefix, by)
-        names = {"replaced": self.engine.define(table)}
-        return self.engine.write(query, self.raw, prefix, by, names).files
+        written = self.engine.write(f"SELECT {columns} FROM {stored} {stays}", self.raw, prefix, by)
+        if written.left_out:
+            raise SettingsError(
+                [
+                    f"feeds/{self.feed.name}.yml: month: {number_of(written.left_out, 'row')} of"
+                    f" raw/{self.feed.name} without {self.feed.month} would be in no month"
+                ],
+                "Take `month` away again, or name a column that every row has",
+            )
+        return written.files
 
     def sums(self, table: TableState) -> list[Sum]:
         """Sums of what the files hold, by file and month."""

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Generator, Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from decimal import Decimal
 from typing import Any
 
 from retailmart.engines import Engine
+from retailmart.errors import RetailmartError
 from retailmart.ledger import Ledger
 from retailmart.ledger.values import (
     Batch,
@@ -32,13 +33,13 @@ from retailmart.report import (
     TableLine,
     UnknownKeys,
 )
-from retailmart.steps.asking import Asking
+from retailmart.steps.asking import Answer, Asking, answers_of
 from retailmart.steps.build import BuiltMart, Inputs
 from retailmart.steps.load import LoadedFeed
 from retailmart.steps.reconcile import Reconciled
 from retailmart.steps.sources import LoadedTable
 from retailmart.steps.sums import exact, exact_sum
-from retailmart.tables import TableChange, TableState, quoted
+from retailmart.tables import Field, TableChange, TableState, quoted
 
 
 @dataclass(frozen=True)
@@ -146,6 +147,7 @@ def count_unknown_keys(
     """Count the batch's rows whose key is unknown: not in the table that its column references."""
     asked: list[tuple[str, str]] = []
     queries: list[str] = []
+    as_texts: list[str] = []
     for part in loaded:
         added = engine.define(part.added)
         for column in part.feed.columns:
@@ -153,14 +155,21 @@ def count_unknown_keys(
                 continue
             table, key = column.references
             versions = tables[table].relations(engine)[tables[table].table.names[-1]]
+            kind = _kind_of(versions.fields, key)
+            if kind is None:
+                continue  # all keys are unknown, and `check` says so
             name, found = quoted(column.name), f"d.{quoted(key)}"
-            asked.append((column.name, table))
-            queries.append(
+            count = (
                 f"SELECT count(*), sum(n) FROM (SELECT {name} AS k, count(*) AS n FROM {added}"
-                f" WHERE {name} IS NOT NULL GROUP BY 1) a"
-                f" WHERE NOT EXISTS (SELECT 1 FROM {versions} d WHERE {found} = a.k)"
+                f" WHERE {name} IS NOT NULL GROUP BY 1) a WHERE NOT EXISTS"
+                f" (SELECT 1 FROM {versions} d WHERE "
             )
-    answers = yield queries
+            own = _kind_of(added.fields, column.name) or column.type
+            both = _compared(own, kind)
+            asked.append((column.name, table))
+            queries.append(f"{count}{_cast(found, kind, both)} = {_cast('a.k', own, both)})")
+            as_texts.append(f"{count}{_cast(found, kind, _TEXT)} = {_cast('a.k', own, _TEXT)})")
+    answers = yield from _asked(engine, queries, as_texts)
     return [
         UnknownKeys(name, table, int(keys), int(rows))
         for (name, table), ((keys, rows),) in zip(asked, answers, strict=True)
@@ -172,6 +181,7 @@ def late_keys(engine: Engine, inputs: Inputs) -> Asking[list[LateKeys]]:
     """Late-arriving keys: rows of earlier batches whose key is in its table only now."""
     asked: list[tuple[tuple[str, str, str], ColumnType]] = []
     queries: list[str] = []
+    as_texts: list[str] = []
     for name, (feed, before) in _raw_before(inputs).items():
         known = engine.define(before)
         for column in feed.columns:
@@ -181,22 +191,67 @@ def late_keys(engine: Engine, inputs: Inputs) -> Asking[list[LateKeys]]:
             old = table.relation_before(engine)
             if old is None:
                 continue
-            versions = table.relations(engine)[table.table.names[-1]]
-            own, key = quoted(column.name), quoted(column.references[1])
+            versions, name_of_key = (
+                table.relations(engine)[table.table.names[-1]],
+                column.references[1],
+            )
+            now, then = (_kind_of(one.fields, name_of_key) for one in (versions, old))
+            if now is None or then is None:
+                continue  # without the column there are no keys to compare
+            own, key = quoted(column.name), quoted(name_of_key)
+            of_column = _kind_of(known.fields, column.name) or column.type
             kinds = (field.type for field in before.fields if field.name == feed.balance)
             kind = next(kinds, ColumnType("INT"))
             money = exact_sum(f"k.{quoted(feed.balance)}", kind) if feed.balance else "0"
             asked.append(((name, column.name, table.table.name), kind))
-            queries.append(
-                f"SELECT count(DISTINCT k.{own}), count(*), {money} FROM {known} k WHERE k.{own}"
-                f" IN (SELECT {key} FROM {versions} EXCEPT SELECT {key} FROM {old})"
-            )
-    answers = yield queries
+            for both, found in ((_compared(of_column, now), queries), (_TEXT, as_texts)):
+                found.append(
+                    f"SELECT count(DISTINCT k.{own}), count(*), {money} FROM {known} k"
+                    f" WHERE {_cast(f'k.{own}', of_column, both)} IN"
+                    f" (SELECT {_cast(key, now, both)} FROM {versions}"
+                    f" EXCEPT SELECT {_cast(key, then, both or now)} FROM {old})"
+                )
+    answers = yield from _asked(engine, queries, as_texts)
     return [
         LateKeys(*names, keys, rows, exact(amount, kind))
         for (names, kind), ((keys, rows, amount),) in zip(asked, answers, strict=True)
         if rows
     ]
+
+
+_TEXT = ColumnType("STRING")
+
+
+def _kind_of(fields: Iterable[Field], name: str) -> ColumnType | None:
+    return next((field.type for field in fields if field.name.lower() == name.lower()), None)
+
+
+def _compared(one: ColumnType, other: ColumnType) -> ColumnType | None:
+    """The type in which a text and another value are compared; None if both are as they are.
+
+    SQL would cast the text, too, but fail if a single one is no such value.
+    """
+    if (one == _TEXT) == (other == _TEXT):
+        return None
+    return other if one == _TEXT else one
+
+
+def _cast(expression: str, kind: ColumnType, wanted: ColumnType | None) -> str:
+    return expression if wanted in (None, kind) else f"TRY_CAST({expression} AS {wanted})"
+
+
+def _asked(
+    engine: Engine, queries: Sequence[str], as_texts: Sequence[str]
+) -> Generator[Sequence[str], Sequence[Answer], Sequence[Answer]]:
+    """The answers to queries; one that can't be computed compares texts instead."""
+    try:
+        return (yield queries)
+    except RetailmartError:
+        pairs = zip(answers_of(engine, queries), as_texts, strict=True)
+        return [
+            engine.rows(text) if isinstance(answer, RetailmartError) else answer
+            for answer, text in pairs
+        ]
 
 
 def _raw_before(inputs: Inputs) -> dict[str, tuple[Feed, TableState]]:

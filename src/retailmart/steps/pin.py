@@ -111,15 +111,19 @@ def _translate_errors(
     last: datetime | None = None
     waiting = {name for name in project.marts if mart_table(name) in tables}
     for batch in _batches(ledger):
-        last = last or batch.as_of
-        if not waiting:
+        if last is not None and not waiting:
             break
         outcome, _ = ledger.batches.prepared(batch)
+        if last is None:
+            last = batch.as_of  # the lake need not hold all that this batch should have built
+            behind |= {
+                name
+                for name in project.marts.keys() & outcome.marts.keys()
+                if definition_of(outcome.marts[name]) is None
+            }
         for name in waiting & outcome.marts.keys():
             if definition := definition_of(outcome.marts[name]):
                 moments[name], definitions[name] = batch.as_of, definition
-            else:
-                behind.add(name)
         waiting -= moments.keys()
     if last is None:
         raise MartNotBuilt("no run has ended yet", "Build the marts with: retailmart run")

@@ -21,7 +21,7 @@ from retailmart.database.errors import refusals
 from retailmart.database.shadow import Load, ShadowTables
 from retailmart.database.target import Target, version_of, version_tag
 from retailmart.engines import Engine
-from retailmart.errors import GateFailed, KeyClash, RetailmartError, TableRefused
+from retailmart.errors import OF_THE_RUN, GateFailed, KeyClash, RetailmartError, TableRefused
 from retailmart.lake import Lake
 from retailmart.ledger import READS, Ledger
 from retailmart.ledger.values import Batch, MartRecord, PublishedTable
@@ -410,18 +410,36 @@ def unpublishable(
     tables = ledger.marts.published()
     with ledger.engine.execution_options(**{READS: True}).connect() as connection:
         for part in built:
-            mart, shown = part.mart, records.get(part.mart.name, MartRecord(part.mart.name))
-            if mart.publish_as is None:
-                continue
-            target = Target(mart.publish_as, part.after.fields, mart.key, mart.month)
-            before = _shown(lake, mart, shown)
-            own = _own_columns(connection, lake, tables, mart, before)
-            if problem := _problem(connection, target, before, own):
-                yield mart.name, problem
-            elif not target.additions(connection, _names(before)):
-                continue
-            elif found := _too_long(engine, connection, target, part):
-                yield mart.name, found
+            shown = records.get(part.mart.name, MartRecord(part.mart.name))
+            try:
+                found = _unpublishable(engine, connection, lake, part, shown, tables)
+            except OF_THE_RUN:
+                raise
+            except RetailmartError as error:
+                found = error
+            if found is not None:
+                yield part.mart.name, found
+
+
+def _unpublishable(
+    engine: Engine,
+    connection: Connection,
+    lake: Lake,
+    part: BuiltMart,
+    shown: MartRecord,
+    tables: Sequence[PublishedTable],
+) -> RetailmartError | None:
+    mart = part.mart
+    if mart.publish_as is None:
+        return None
+    target = Target(mart.publish_as, part.after.fields, mart.key, mart.month)
+    before = _shown(lake, mart, shown)
+    own = _own_columns(connection, lake, tables, mart, before)
+    if problem := _problem(connection, target, before, own):
+        return problem
+    if not target.additions(connection, _names(before)):
+        return None
+    return _too_long(engine, connection, target, part)
 
 
 def _own_columns(

@@ -18,6 +18,7 @@ from retailmart.ledger.values import SourceRecord
 from retailmart.project import Mart, Project
 from retailmart.project.table import Table, undeclared
 from retailmart.steps.build import Inputs, build, build_order, mart_table, without_input
+from retailmart.steps.held import HeldBack
 from retailmart.steps.load import raw_table
 from retailmart.steps.pin import Pinned
 from retailmart.steps.sources import LoadedTable
@@ -99,6 +100,9 @@ def plan(
     unavailable = without_input(order, reads, absent, undelivered, project.feeds)
     words = "the last run could not build it, and said why"
     unavailable = {**dict.fromkeys(pinned.behind, words), **unavailable}
+    for mart in order:  # one that came after the last run may read one that it could not build
+        if mart.name not in unavailable and (others := sorted(reads[mart.name] & {*unavailable})):
+            unavailable[mart.name] = unavailable[others[0]]
     order = tuple(mart for mart in order if mart.name not in unavailable)
     raw = {name: (feed, pinned.raw(feed, lake)) for name, feed in project.feeds.items()}
     functions = frozenset(project.functions.defined)
@@ -167,9 +171,13 @@ def _left_out(
 
 def rebuild(
     engine: Engine, place: Place, work: Plan, tell: Callable[[str], None]
-) -> dict[str, TableState]:
-    """Build all marts of a plan at `place`, from all rows. `tell` is called with each name."""
+) -> tuple[dict[str, TableState], dict[str, str]]:
+    """Build all marts of a plan at `place`, from all rows. `tell` is called with each name.
 
+    Also returns those that can't be built, with reasons. Raises RetailmartError if the lake has
+    such a mart by the same definition.
+    """
+    held = HeldBack({mart.name: mart for mart in work.order}, lambda: work.reads)
     names = frozenset(mart.name for mart in work.order)
     built = build(
         engine,
@@ -180,6 +188,12 @@ def rebuild(
         names,
         NO_BATCH,
         tell,
-        moments=work.moments,
+        held,
+        work.moments,
     )
-    return {part.mart.name: part.after for part in built}
+    for one in held.held.values():
+        if one.mart not in work.left_out:
+            raise RetailmartError(one.message, one.hint)
+    return {part.mart.name: part.after for part in built}, {
+        name: f"it can't be built: {one.message}" for name, one in held.held.items()
+    }

@@ -12,7 +12,7 @@ from retailmart.ledger.values import LedgerFile, Totals
 from retailmart.project.feed import Feed
 from retailmart.project.mart import Refresh
 from retailmart.report import number_of
-from retailmart.steps.asking import Answer, Asking
+from retailmart.steps.asking import Answer, Asking, answers_of
 from retailmart.steps.build import BuiltMart, mart_table
 from retailmart.steps.dividing import relations_of_files
 from retailmart.steps.held import HeldBack
@@ -83,8 +83,12 @@ def reconcile(
             continue
         proofs.append(_Proof(ledger, feed, parts.get(feed.name)))
         sums += [_MartSums(engine, part, feed.name) for part in marts if part.mart.month]
-    answers = iter((yield [query for one in sums for query in one.queries]))
-    found = [(one, one.by_month([next(answers) for _ in one.queries])) for one in sums]
+    queries = [query for one in sums for query in one.queries]
+    try:
+        told: Sequence[Answer | RetailmartError] = yield queries
+    except RetailmartError:  # some column can't be added up: find the mart
+        told = answers_of(engine, queries)
+    found = list(_by_month(sums, told, held))
     for proof in proofs:
         proof.against_files(leaving.get(proof.feed.name, ()))
         for one, by_month in found:
@@ -100,6 +104,21 @@ def reconcile(
             "the totals do not balance; nothing was published:\n  " + "\n  ".join(problems)
         )
     return Reconciled(tuple(lines), months)
+
+
+def _by_month(
+    sums: Iterable[_MartSums], answers: Iterable[Answer | RetailmartError], held: HeldBack
+) -> Iterator[tuple[_MartSums, dict[str, Totals]]]:
+    """The sums of each mart by month; one whose money can't be added up is held back."""
+    told = iter(answers)
+    for one in sums:
+        own = [next(told) for _ in one.queries]
+        if failed := [answer for answer in own if isinstance(answer, RetailmartError)]:
+            name = one.part.mart.name
+            words = f"marts/{name}.sql does not balance: {failed[0].message}"
+            held.add(name, RetailmartError(words, _CURE))
+        else:
+            yield one, one.by_month([rows for rows in own if not isinstance(rows, RetailmartError)])
 
 
 def _first(problems: Sequence[str]) -> str:

@@ -53,7 +53,7 @@ from retailmart.engines.spark.tasks import (
     unpacked,
     version_of,
 )
-from retailmart.errors import RetailmartError
+from retailmart.errors import EngineFailed, RetailmartError
 from retailmart.project.functions import Functions
 from retailmart.tables import DataFile, Field, TableState, Written
 
@@ -652,7 +652,7 @@ def translated(words: str, error: BaseException) -> RetailmartError:
     """Our error in the text of a Spark error, or a new one with that text."""
     if lacking := re.search(r"ModuleNotFoundError: No module named '([\w.]+)'", words):
         package = lacking[1].partition(".")[0]
-        return RetailmartError(
+        return EngineFailed(
             f"the Python of Spark's workers has no {package}",
             "Install retailmart there as here, or let PYSPARK_PYTHON name a Python that has it;"
             " docs/spark.md says how",
@@ -664,4 +664,4 @@ def translated(words: str, error: BaseException) -> RetailmartError:
             return found
     if "Python worker exited unexpectedly" in words or "MemoryError" in words:
         return RetailmartError("a worker's Python was ended, as by too little memory", MEMORY_HINT)
-    return RetailmartError(first_words(error))
+    return EngineFailed(first_words(error))  # queries run in tasks, whose errors are ours

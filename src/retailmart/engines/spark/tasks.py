@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any
 
 from retailmart.engines import Files, VariableValue
 from retailmart.engines.duckdb import DuckDBEngine
-from retailmart.errors import RetailmartError, Unavailable
+from retailmart.errors import EngineFailed, RetailmartError, Unavailable
 from retailmart.project.functions import Functions
 
 if TYPE_CHECKING:
@@ -109,7 +109,7 @@ class Tasks:
     def _check_versions(self) -> None:
         for package, wanted in self.versions.items():
             if (here := version_of(package)) != wanted:
-                raise RetailmartError(
+                raise EngineFailed(
                     f"a worker of Spark's has {package} {here}, the driver {wanted}",
                     "Install the same versions on all workers, as docs/spark.md says",
                 )

@@ -102,17 +102,21 @@ class _Unproven(Exception):
 def lookups(
     tree: Mapping[str, Any],
     table: str,
-    fields: Mapping[str, Sequence[str]],
+    fields: Mapping[str, Mapping[str, str]],
     days: Mapping[str, str],
 ) -> frozenset[Lookup] | None:
     """How a query finds the rows of a table; None if it may read rows that it does not look up.
 
     `tree` is what json_serialize_sql gives of one SELECT, `fields` are the columns of all that it
-    reads. Rows are looked up by columns of the relations `days`, which also gives the day of each
-    of their rows. So if a row's key is not a value of such a column, the row does not matter.
+    reads, with their types. Rows are looked up by columns of the relations `days`, which also gives
+    the day of each of their rows. So if a row's key is not a value of such a column, the row does
+    not matter.
     """
     query = statement(tree)
-    lower = {name.lower(): tuple(map(str.lower, known)) for name, known in fields.items()}
+    lower = {
+        name.lower(): {column.lower(): kind for column, kind in known.items()}
+        for name, known in fields.items()
+    }
     reader = _Reader(
         table.lower(), lower, {name.lower(): day.lower() for name, day in days.items()}
     )
@@ -146,7 +150,7 @@ class _Reader:
     """
 
     def __init__(
-        self, table: str, fields: Mapping[str, Sequence[str]], days: Mapping[str, str]
+        self, table: str, fields: Mapping[str, Mapping[str, str]], days: Mapping[str, str]
     ) -> None:
         self.table = table
         self.fields = fields
@@ -168,7 +172,7 @@ class _Reader:
         given_by = [self.query(part, names, outer) for part in parts(node)]
         self._expressions(node["modifiers"], names, _Scope(outer))
         by_name = str(node.get("setop_type", "")).endswith("BY_NAME")
-        return _UNKNOWN if by_name else _together(given_by)
+        return _UNKNOWN if by_name else self._together(given_by)
 
     def _select(self, node: Node, names: Mapping[str, _Given], outer: _Scope | None) -> _Given:
         scope = _Scope(outer)
@@ -184,6 +188,25 @@ class _Reader:
         for node in nodes(found):
             if node.get("class") == "SUBQUERY":
                 self.query(node["subquery"]["node"], names, scope)
+
+    def _together(self, found: Sequence[_Given]) -> _Given:
+        """What a UNION, EXCEPT or INTERSECT gives: a column copies what it copies in any part.
+
+        Columns of different types are not copied but cast to a type that holds both, in which other
+        values are equal than in their own.
+        """
+        if not all(given.complete for given in found):
+            return _UNKNOWN
+        listed = zip(*(given.columns.items() for given in found), strict=False)
+        together: dict[str, frozenset[Origin] | None] = {}
+        for each in listed:
+            origins = [origin for _, origin in each]
+            known = [origin for origin in origins if origin is not None]
+            name, both = each[0][0], frozenset[Origin]().union(*known)
+            kinds = {self.fields[relation][column] for relation, column in both}
+            whole = len(known) == len(origins) and len(kinds) == 1 and name not in together
+            together[name] = both if whole else None
+        return _Given(together)
 
     # The sources in FROM.
 
@@ -379,21 +402,6 @@ def _is_whole(leaf: _Leaf, select: Node) -> bool:
         ]:
             return True
     return False
-
-
-def _together(found: Sequence[_Given]) -> _Given:
-    """What a UNION, EXCEPT or INTERSECT gives: a column copies what it copies in any part."""
-    if not all(given.complete for given in found):
-        return _UNKNOWN
-    listed = zip(*(given.columns.items() for given in found), strict=False)
-    together: dict[str, frozenset[Origin] | None] = {}
-    for each in listed:
-        origins = [origin for _, origin in each]
-        known = [origin for origin in origins if origin is not None]
-        name = each[0][0]
-        whole = len(known) == len(origins) and name not in together
-        together[name] = frozenset().union(*known) if whole else None
-    return _Given(together)
 
 
 def _selected(items: Sequence[Node], scope: _Scope) -> _Given:
