@@ -15,7 +15,7 @@ from typing import Final
 FILES: Final = 2_000
 TRIES: Final = 3
 ROWS: Final = 10
-STEPS: Final = ("discover", "snapshot", "check", "stage", "load")
+STEPS: Final = ("discover", "copy", "check", "stage", "load")
 HEADER: Final = (
     "customer_id,store_id,product_name,sales_date,sales_person_id,price,quantity,total_cost"
 )

@@ -300,10 +300,10 @@ def take_figures(plan: Plan) -> Figures:
     full, base = plan.work / "full", plan.work / "base"
     _make_shop(full, plan.rows)
     _make_shop(base, plan.base_rows)
-    database = _told(plan, "database", plan.database_rows)
-    refresh = _told(plan, "tables", plan.refreshed_rows)
-    json_load = _told(plan, "json_load", plan.base_rows)
-    small_files = _told(plan, "files")
+    database = _translate_errors(plan, "database", plan.database_rows)
+    refresh = _translate_errors(plan, "tables", plan.refreshed_rows)
+    json_load = _translate_errors(plan, "json_load", plan.base_rows)
+    small_files = _translate_errors(plan, "files")
     spark = _spark(plan)
     limited = _load(full, "full load, memory_limit 2GB", MEMORY_LIMIT)
     unsafe, pairs = [], []
@@ -352,7 +352,7 @@ def _pair(shop: Path, number: int) -> tuple[Usage, Usage]:
     return ours, theirs
 
 
-def _told(
+def _translate_errors(
     plan: Plan, name: str, rows: int = 0, *options: object, python: Path | str = sys.executable
 ) -> Any:
     """What a script of this folder measured, in a process of its own."""
@@ -372,7 +372,7 @@ def _spark(plan: Plan) -> OnSpark | None:
         return None
     few = plan.spark_rows
     many = ("--more", plan.rows)
-    told = _told(plan, "spark", few, *many, python=plan.spark)
+    told = _translate_errors(plan, "spark", few, *many, python=plan.spark)
     return OnSpark(told[str(few)], told[str(plan.rows)])
 
 

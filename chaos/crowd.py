@@ -194,7 +194,7 @@ class _Crowd:
         self._chance = random.Random(self.seed)
         self._turn = threading.Lock()
         self._stops = 0
-        self._told = 0
+        self._translate_errors = 0
 
     @property
     def sent(self) -> list[tuple[str, bytes]]:
@@ -281,8 +281,8 @@ class _Crowd:
             if waiting < _WAITING and left > 0:
                 few = min(left, self._chance.randint(1, _FILES_A_DROP))
                 self.drop(self.deliveries.next(few, corrections=False))
-                if len(self.sent) // 25 != self._told:
-                    self._told = len(self.sent) // 25
+                if len(self.sent) // 25 != self._translate_errors:
+                    self._translate_errors = len(self.sent) // 25
                     faults = dict(self.tally.faults)
                     self.tell(f"crowd: {len(self.sent)} files, {dict(self.tally.tries)}, {faults}")
             return bool(left or waiting)

@@ -343,8 +343,10 @@ def _check_all(shop: _Shop) -> None:
     landed, archive = files_below(shop.folder / "landing"), files_below(shop.folder / "archive")
     shop.tally.found(shop.seed, *wrong_in_archive(list(landed), archive, shop.deliveries.sent))
     lake = files_below(shop.folder / "lake")
-    if orphans := unnamed_files(lake, lake.__getitem__):
-        shop.tally.found(shop.seed, f"orphans: no commit names {len(orphans)}: {orphans[:3]}")
+    if orphaned_files := unnamed_files(lake, lake.__getitem__):
+        shop.tally.found(
+            shop.seed, f"orphans: no commit names {len(orphaned_files)}: {orphaned_files[:3]}"
+        )
 
 
 class _Reader:

@@ -43,7 +43,7 @@ class Drops:
         """New files, plain and odd ones, rows and files to be refused among them."""
         names = [self._name(n) for n in range(self.chance.randint(2, 4))]
         files = {name: _as_named(name, self._sales(n)) for n, name in enumerate(names)}
-        files["sales_refused.csv"] = self._sales(90, flawed=self.chance.randint(1, 4))
+        files["sales_refused.csv"] = self._sales(90, malformed=self.chance.randint(1, 4))
         files["sales_upi.csv"] = self._sales(91, further=("payment_mode",))
         return self._landed(files, {"notes.txt": b"buy milk\n", "sales_broken.csv": b"a,b\n1,2\n"})
 
@@ -54,9 +54,9 @@ class Drops:
         again = next(name for name in known if name not in corrected)
         files = {name: self._like(name, 20 + n) for n, name in enumerate(corrected)}
         files[f"again/sales_{self.seed}.csv"] = _unpacked(self.standing[again])
-        files["sales_later.csv"] = self._sales(30, flawed=self.chance.randint(0, 2))
+        files["sales_later.csv"] = self._sales(30, malformed=self.chance.randint(0, 2))
         if self.chance.random() < 0.5:
-            files["sales_refused.csv"] = self._sales(92, flawed=self.chance.randint(1, 3))
+            files["sales_refused.csv"] = self._sales(92, malformed=self.chance.randint(1, 3))
         return self._landed(files, {"sales_empty.csv": b"", "sales_broken.csv": b"a,b\n3,4\n"})
 
     def correction(self, name: str) -> Files:
@@ -89,11 +89,11 @@ class Drops:
         further = ("payment_mode",) if name == "sales_upi.csv" else ()
         return _as_named(name, self._sales(number, further=further))
 
-    def _sales(self, number: int, flawed: int = 0, further: Iterable[str] = ()) -> bytes:
+    def _sales(self, number: int, malformed: int = 0, further: Iterable[str] = ()) -> bytes:
         columns = [*_COLUMNS, *further]
         rows = [self._row(number, n) for n in range(self.chance.randint(2, 40))]
         rows = [[*row, *(self.chance.choice(["UPI", "cash", ""]) for _ in further)] for row in rows]
-        for _ in range(flawed):
+        for _ in range(malformed):
             row = self._row(number, 0)
             row[self.chance.choice([0, 1, 3, 7])] = self.chance.choice(_FLAWS)
             rows.insert(self.chance.randint(0, len(rows)), row)

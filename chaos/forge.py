@@ -167,10 +167,10 @@ def _serve() -> None:
         with suppress(ModuleNotFoundError):
             import_module(name)
     if "sabotage" in sys.argv:
-        from retailmart.house import House
+        from retailmart.session import Session
 
         for name in ("sweep", "sweep_when_due"):
-            setattr(House, name, lambda *_: None)
+            setattr(Session, name, lambda *_: None)
     for line in sys.stdin:
         order = json.loads(line)
         child = os.fork()

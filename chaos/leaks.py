@@ -520,7 +520,7 @@ _VALUES = 15
 _SHOW = """
 import copy, json, sys, traceback
 import retailmart
-from retailmart.house import House
+from retailmart.session import House
 from retailmart.report import Silent
 from pathlib import Path
 opened = retailmart.open_project(Path(sys.argv[1]))

@@ -207,7 +207,7 @@ def _files(project: Project, place: str) -> dict[str, Content]:
 def _in_bucket(project: Project, place: str) -> dict[str, Content]:
     import obstore
 
-    from retailmart.house import store_at
+    from retailmart.session import store_at
     from retailmart.storage.s3 import S3Folder
 
     folder = store_at(project, place)

@@ -75,7 +75,7 @@ class Shop:
 
 
 @dataclass
-class Found:
+class SourceChange:
     """What was wrong after a cut."""
 
     faults: Counter[str] = field(default_factory=Counter)
@@ -198,9 +198,9 @@ def cuts(shop: Shop, count: int) -> Iterator[Cut]:
         yield Cut(day, effect, delay, chance.choice(["nothing", "names", "some"]), again)
 
 
-def lose_power(shop: Shop, cut: Cut, forge: Forge, syncs: str) -> Found:
+def lose_power(shop: Shop, cut: Cut, forge: Forge, syncs: str) -> SourceChange:
     """Let a shop live up to the cut, then see what is left and what one more run makes of it."""
-    found = Found()
+    found = SourceChange()
     said: dict[int, str] = {}
     work = shop.image.parent
     live, left = work / "live.img", work / "left.img"
@@ -243,7 +243,7 @@ def _run_until(
     _write_back(folder, cut)
 
 
-def _look(shop: Shop, cut: Cut, disk: Path, said: dict[int, str], found: Found) -> None:
+def _look(shop: Shop, cut: Cut, disk: Path, said: dict[int, str], found: SourceChange) -> None:
     """Before anything is repaired: what the ledger said must be there, and all that came too."""
     kept = _ledger(disk / "shop", disk.with_name("kept"))
     for batch, state in said.items():
@@ -254,7 +254,7 @@ def _look(shop: Shop, cut: Cut, disk: Path, said: dict[int, str], found: Found) 
     _look_for_contents(shop, cut, disk, found)
 
 
-def _go_on(shop: Shop, cut: Cut, disk: Path, forge: Forge, found: Found) -> None:
+def _go_on(shop: Shop, cut: Cut, disk: Path, forge: Forge, found: SourceChange) -> None:
     after = forge.order(disk / "shop", RUN, picture=True).picture
     assert after is not None
     if differs := compare(shop.ends[cut.day], after):
@@ -263,7 +263,7 @@ def _go_on(shop: Shop, cut: Cut, disk: Path, forge: Forge, found: Found) -> None
         found.words.append(differs.words)
 
 
-def _look_for_contents(shop: Shop, cut: Cut, disk: Path, found: Found) -> None:
+def _look_for_contents(shop: Shop, cut: Cut, disk: Path, found: SourceChange) -> None:
     """What was delivered lies in landing or in the archive, whole."""
     there = {
         sha256(path.read_bytes()).digest()

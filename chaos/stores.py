@@ -822,8 +822,8 @@ def wrong_in_bucket(bucket: S3Bucket, sent: Sequence[tuple[str, bytes]]) -> Iter
     archived = {key: bucket.get(key) for key in bucket.keys("archive/")}
     yield from wrong_in_archive(bucket.keys("to_process/"), archived, sent)
     keys = [key.removeprefix("lake/") for key in bucket.keys("lake/")]
-    if orphans := unnamed_files(keys, lambda key: bucket.get(f"lake/{key}")):
-        yield f"orphans: {len(orphans)} data files that no commit names: {orphans[:3]}"
+    if orphaned_files := unnamed_files(keys, lambda key: bucket.get(f"lake/{key}")):
+        yield f"orphans: {len(orphaned_files)} data files that no commit names: {orphaned_files[:3]}"
 
 
 if __name__ == "__main__":

@@ -17,8 +17,8 @@ import typer.main
 
 import retailmart
 from retailmart.cli import app
-from retailmart.house import House
 from retailmart.report import Silent
+from retailmart.session import Session
 from retailmart.template import write_project
 from tests.conftest import Called, Shop, sale
 
@@ -337,9 +337,9 @@ def test_a_failed_gate_exits_3(shop: Shop) -> None:
 
 def test_a_held_project_exits_4(shop: Shop) -> None:
     """While another run holds the project, a second one leaves at once."""
-    with House.open(shop.open().project, Silent()) as house:
-        house.ledger.migrate()
-        house.claim()
+    with Session.open(shop.open().project, Silent()) as session:
+        session.ledger.migrate()
+        session.acquire_lease()
         result = command("run", "--output", "json", at=shop.folder)
     assert (result.returncode, result.stdout) == (4, "")
     assert result.stderr.startswith("retailmart: ")

@@ -17,7 +17,7 @@ from sqlalchemy import Engine
 
 from retailmart import LeaseLost, ProjectBusy, RetailmartError
 from retailmart.database import open_database
-from retailmart.ledger import Ledger, claim
+from retailmart.ledger import Ledger, acquire_lease
 from tests.conftest import AS_OF, Shop, sale
 
 # A run that says when it holds the project, and then waits until it is told to go on.
@@ -203,7 +203,7 @@ def test_a_run_that_lost_its_lease_stages_nothing(
     shop: Shop, ledger: Ledger, tmp_path: Path
 ) -> None:
     """Whoever slept through its lease meets LeaseLost in its next ledger transaction."""
-    with claim(ledger.engine, tmp_path / "lock") as lease:
+    with acquire_lease(ledger.engine, tmp_path / "lock") as lease:
         sleeper = Ledger(ledger.engine, lease)
         run = sleeper.runs.begin(AS_OF)
         with ledger.engine.begin() as connection:

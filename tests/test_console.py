@@ -14,11 +14,11 @@ from retailmart.report import (
     BatchReport,
     Difference,
     FileLine,
-    Healed,
     Held,
+    LateKeys,
     MartLine,
     RunReport,
-    Unmatched,
+    UnknownKeys,
 )
 
 BATCH = BatchReport(
@@ -34,8 +34,11 @@ BATCH = BatchReport(
         Difference("a.csv", -2, Decimal("-1234.50")),
         Difference("d.csv", 1, Decimal("1.00")),
     ),
-    unmatched=(Unmatched("customer_id", "customer", 2, 5), Unmatched("store_id", "store", 1, 1)),
-    healed=(Healed("sales", "sales_person_id", "sales_team", 1, 1, Decimal("12.50")),),
+    unmatched=(
+        UnknownKeys("customer_id", "customer", 2, 5),
+        UnknownKeys("store_id", "store", 1, 1),
+    ),
+    healed=(LateKeys("sales", "sales_person_id", "sales_team", 1, 1, Decimal("12.50")),),
     held=(Held("inventory_turnover", "the table is full"),),
     balance=tuple(
         BalanceLine("sales", f"2024-{month:02}", month, Decimal("1000.00"), ("a", "b", "c"))

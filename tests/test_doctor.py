@@ -22,9 +22,9 @@ from urllib.parse import quote, urlsplit
 import pytest
 from sqlalchemy import Engine, create_engine
 
+from retailmart.check_results import CheckResult, Level, clock
 from retailmart.database.mysql.health import examine as examine_engine
 from retailmart.doctor import examine
-from retailmart.findings import Finding, Level, clock
 from retailmart.project import load_project
 from tests.conftest import Called, Shop
 from tests.services.mariadb import Database, DatabaseServer, MariaDB
@@ -45,7 +45,7 @@ RIGHTS = {
     "INDEX",
     "REFERENCES",
 }
-Findings = dict[str, Finding]
+Findings = dict[str, CheckResult]
 
 
 def visit(shop: Shop, **settings: object) -> Findings:
@@ -67,7 +67,7 @@ def ailing(found: Findings) -> dict[str, str]:
     }
 
 
-def statement(finding: Finding) -> str:
+def statement(finding: CheckResult) -> str:
     """The SQL that a cure names."""
     assert finding.cure is not None
     return finding.cure.partition("administrator: ")[2].partition(" (and in ")[0].rstrip(";")

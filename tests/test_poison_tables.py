@@ -111,7 +111,7 @@ class Source:
         number = list(TABLES[table]).index(column)
         self.execute(f"UPDATE {table} SET {column} = {value} WHERE {key} = {number}")
 
-    def heal(self, table: str, column: str) -> None:
+    def late_keys(self, table: str, column: str) -> None:
         """Give it back its good value."""
         number = list(TABLES[table]).index(column)
         self.poison(table, column, good(column, TABLES[table][column], number))
@@ -259,7 +259,7 @@ def test_each_value_is_read_or_named(source: Source) -> None:
         else:
             assert named(problem.message, table, column), f"{value[:50]}: {problem}"
             assert problem.hint, value
-        source.heal(table, column)
+        source.late_keys(table, column)
         assert source.problem(table) is None
     assert read > 0
 
@@ -275,7 +275,7 @@ def test_no_value_of_a_table_stops_the_shop(source: Source) -> None:
             story[table, column] = value = values[(number + turn) % len(values)]
             source.poison(table, column, value)
             if source.problem(table) is not None:
-                source.heal(table, column)
+                source.late_keys(table, column)
         report = run(source.shop)
         if report is not None:
             assert report.unreadable == {}
@@ -305,7 +305,7 @@ def test_a_table_that_cannot_be_read_holds_its_marts_back_alone(source: Source) 
             if source.problem(table) is not None:
                 bad[table] = column
                 break
-            source.heal(table, column)
+            source.late_keys(table, column)
     assert {"customer", "orders"} <= bad.keys()
     source.shop.sales("sales_2.csv", [sale(1, 1, "2024-03-09")])
     report = source.shop.run()

@@ -19,9 +19,9 @@ import pytest
 import retailmart
 from retailmart.cli.verify import verified
 from retailmart.errors import GateFailed, MartNotBuilt, RetailmartError
-from retailmart.house import House, check_definitions
 from retailmart.project import load_project
 from retailmart.report import Silent
+from retailmart.session import Session, check_definitions
 from tests.amount import SEED, tries
 from tests.random_marts import MONTHS, VARIABLES, Writer, rows
 
@@ -246,8 +246,8 @@ class Shop:
     def unlike_a_rebuild(self) -> list[str]:
         """The marts that are not what a rebuild of the lake's rows gives."""
         project = load_project(self.folder)
-        with House.open(project, Silent()) as house:
-            report = verified(house, ["duckdb"], None, 0)
+        with Session.open(project, Silent()) as session:
+            report = verified(session, ["duckdb"], None, 0)
         return [one.table for one in report.different]
 
     def unlike_a_new_project(self, folder: Path) -> list[str]:
@@ -287,11 +287,11 @@ def test_marts_are_what_a_rebuild_gives(tmp_path: Path, number: int) -> None:
     for step in range(STEPS):
         shop.step(step)
         unlike = shop.unlike_a_rebuild()
-        assert not unlike, _told(shop, unlike)
+        assert not unlike, _translate_errors(shop, unlike)
     unlike = shop.unlike_a_new_project(tmp_path / "fresh")
-    assert not unlike, _told(shop, unlike)
+    assert not unlike, _translate_errors(shop, unlike)
 
 
-def _told(shop: Shop, names: list[str]) -> str:
+def _translate_errors(shop: Shop, names: list[str]) -> str:
     listed = "\n".join(f"{name}: {shop.marts.get(name)}" for name in names)
     return f"after {shop.story}:\n{listed}"

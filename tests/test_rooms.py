@@ -19,14 +19,14 @@ FLOORS = (
     {"console", "template", "doctor"},
     {"door"},
     {"pipeline"},
-    {"house"},
+    {"session"},
     {"steps"},
     {"sheets"},
     {"engines", "lake", "ledger", "storage"},
     {"database"},
     {"tables"},
     {"project"},
-    {"report", "errors", "findings"},
+    {"report", "errors", "check_results"},
 )
 ROOMS = {room: floor for floor, rooms in enumerate(FLOORS) for room in rooms}
 HEAVY = {
@@ -51,7 +51,7 @@ HEAVY = {
 }
 # Finds what belongs to a kind of thing by its name, and is imported where a name is met.
 REGISTRIES = {"retailmart.database.registry"}
-VALUES = {"tables", "errors", "report", "findings"}
+VALUES = {"tables", "errors", "report", "check_results"}
 
 
 @dataclass(frozen=True)

@@ -21,7 +21,7 @@ from retailmart.engines.duckdb import DuckDBEngine
 from retailmart.lake import Lake
 from retailmart.project.settings import Settings
 from retailmart.steps import pin
-from retailmart.steps.rebuild import workbench
+from retailmart.steps.rebuild import scratch_lake
 from retailmart.tables import DataFile, TableState
 from retailmart.template import write_project
 from tests.conftest import AS_OF, Called, Shop, sale
@@ -473,7 +473,7 @@ def test_what_a_killed_verify_left_is_cleared_and_two_do_not_meet(
     shop.run()
     left = shop.folder / ".retailmart" / "verify" / "duckdb" / "left"
     left.mkdir(parents=True)
-    with workbench(shop.folder / ".retailmart") as folder:
+    with scratch_lake(shop.folder / ".retailmart") as folder:
         assert list(folder.iterdir()) == []
         result = verified()
         assert result.returncode == 4

@@ -10,15 +10,15 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from retailmart import pipeline
-from retailmart.database import open_database, told
+from retailmart.database import open_database, translate_errors
 from retailmart.engines import open_engine
 from retailmart.errors import MartNotBuilt, RetailmartError
-from retailmart.house import PRIVATE, House, held_marts, open_lake, store_at
 from retailmart.lake import Lake, place_of
 from retailmart.ledger import Ledger
 from retailmart.project import Project, load_project
 from retailmart.project.documents import did_you_mean
 from retailmart.report import DatabaseReport, RunReport, Silent, Watch
+from retailmart.session import PRIVATE, Session, held_marts, open_lake, store_at
 from retailmart.steps.build import mart_table
 from retailmart.steps.ownership import drop_table
 from retailmart.steps.quarantine import quarantine_table
@@ -66,29 +66,29 @@ class OpenProject:
         """
         # Imported here: each run would wait for what only this needs.
         from retailmart.steps.published import PublishedTables, expect_ledger, published_marts
-        from retailmart.steps.rebuild import workbench
+        from retailmart.steps.rebuild import scratch_lake
 
         wanted = published_marts(self.project, marts)
-        with House.open(self.project, watch or Silent()) as house, ExitStack() as stack:
-            expect_ledger(house.ledger, house.lake)
-            folder = stack.enter_context(workbench(house.private))
+        with Session.open(self.project, watch or Silent()) as session, ExitStack() as stack:
+            expect_ledger(session.ledger, session.lake)
+            folder = stack.enter_context(scratch_lake(session.private))
             store = store_at(self.project, self.project.settings.lake)
             lake = Lake(place_of(store, folder / "lake"))
-            stack.enter_context(told())
-            house.ledger.migrate()
-            with house.step("open"):
+            stack.enter_context(translate_errors())
+            session.ledger.migrate()
+            with session.step("open"):
                 lake.place.workspace.mkdir(parents=True, exist_ok=True)
                 settings = self.project.settings.model_copy(update={"engine": "duckdb"})
                 engine = stack.enter_context(closing(open_engine(settings, [lake.place], folder)))
                 tables = PublishedTables(
-                    house.ledger, lake, engine, folder, held_marts(house.ledger)
+                    session.ledger, lake, engine, folder, held_marts(session.ledger)
                 )
             compared = []
-            with house.step("database") as tell:
+            with session.step("database") as tell:
                 for mart in wanted:
                     tell(mart.name)
                     compared.append(tables.compare(mart))
-            seconds = {name: round(took, 3) for name, took in house.seconds.items()}
+            seconds = {name: round(took, 3) for name, took in session.seconds.items()}
         return DatabaseReport(tuple(compared), seconds)
 
     def drop_table(self, name: str, watch: Watch | None = None) -> bool:
@@ -98,10 +98,10 @@ class OpenProject:
         lake is not changed: a mart that comes back is published again. Raises RetailmartError,
         which says why a table is not dropped, or ProjectBusy while a run is at work.
         """
-        with House.open(self.project, watch or Silent()) as house, told():
-            house.ledger.migrate()
-            house.claim()
-            return drop_table(self.project, house.ledger, house.lake, name)
+        with Session.open(self.project, watch or Silent()) as session, translate_errors():
+            session.ledger.migrate()
+            session.acquire_lease()
+            return drop_table(self.project, session.ledger, session.lake, name)
 
     def mart(self, name: str) -> duckdb.DuckDBPyRelation:
         """A mart as a DuckDB relation; `.to_arrow_table()` and `.df()` give Arrow and pandas.
@@ -131,7 +131,7 @@ class OpenProject:
         database = open_database(self.project.database_url(), self.project.folder)
         try:
             ledger = Ledger(database)
-            with told():
+            with translate_errors():
                 ledger.migrate()
             yield ledger
         finally:

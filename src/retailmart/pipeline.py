@@ -19,11 +19,10 @@ from dataclasses import replace
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
-from retailmart.database import told
+from retailmart.database import translate_errors
 from retailmart.database.dialect import dialect_of
 from retailmart.engines import Engine
 from retailmart.errors import DeliveryReplaced, GateFailed, LeaseLost, RetailmartError, Unavailable
-from retailmart.house import House, definition_of, expect_one_feed, held_marts
 from retailmart.ledger.values import (
     Batch,
     BatchState,
@@ -34,21 +33,28 @@ from retailmart.ledger.values import (
 )
 from retailmart.project import Project
 from retailmart.report import BatchReport, Held, MartLine, RunReport, Silent, Watch, number_of
+from retailmart.session import Session, definition_of, expect_one_feed, held_marts
 from retailmart.steps.agree import agree
 from retailmart.steps.archive import archive, take_out
 from retailmart.steps.asking import together
 from retailmart.steps.build import Inputs, build
 from retailmart.steps.discover import discover
+from retailmart.steps.exports import export_marts
 from retailmart.steps.fit import hold_unfit
 from retailmart.steps.held import HeldBack
 from retailmart.steps.load import LoadedFeed, load
-from retailmart.steps.outcome import Prepared, batch_report, count_unmatched, differences, heal
+from retailmart.steps.outcome import (
+    Prepared,
+    batch_report,
+    count_unknown_keys,
+    differences,
+    late_keys,
+)
 from retailmart.steps.publish import Wanted, publish, unpublishable
 from retailmart.steps.reconcile import reconcile
 from retailmart.steps.replay import resolve
-from retailmart.steps.snapshots import show_marts
 from retailmart.steps.sources import LoadedTable
-from retailmart.steps.stage import judge
+from retailmart.steps.stage import classify
 from retailmart.steps.undo import Undoing, came_back, expect_archived, plan_undo
 from retailmart.tables import TableChange
 
@@ -60,7 +66,7 @@ _PAUSES = (0.2, 1.0, 3.0, 8.0, 20.0)
 # How often a batch is started again because its files were replaced while they were read.
 _TRIES = 3
 
-TakeIn = Callable[[House, int, datetime], Batch | None]
+TakeIn = Callable[[Session, int, datetime], Batch | None]
 
 
 def run(project: Project, as_of: datetime | None = None, watch: Watch | None = None) -> RunReport:
@@ -84,8 +90,8 @@ def undo(
         project,
         as_of,
         watch,
-        lambda house, by, moment: take_back(house, by, moment, run_id),
-        lambda house: house.ledger.batches.moment_without(run_id),
+        lambda session, by, moment: take_back(session, by, moment, run_id),
+        lambda session: session.ledger.batches.moment_without(run_id),
     )
 
 
@@ -94,10 +100,10 @@ def abandon(project: Project, watch: Watch | None = None) -> str:
 
     Raises RetailmartError if it is prepared: then it can only be finished.
     """
-    with House.open(project, watch or Silent()) as house, told():
-        house.ledger.migrate()
-        house.claim()
-        batch = house.ledger.batches.unfinished()
+    with Session.open(project, watch or Silent()) as session, translate_errors():
+        session.ledger.migrate()
+        session.acquire_lease()
+        batch = session.ledger.batches.unfinished()
         if batch is None:
             return "There is no open batch: nothing to abandon"
         if batch.state is not BatchState.ACTIVE:
@@ -106,8 +112,8 @@ def abandon(project: Project, watch: Watch | None = None) -> str:
                 " can only be finished",
                 f"Finish it with: retailmart run; then: retailmart undo {batch.run_id}",
             )
-        count = len(house.ledger.files.of_batch(batch.batch_id))
-        _let_go(house, batch)
+        count = len(session.ledger.files.of_batch(batch.batch_id))
+        _abandon(session, batch)
         stay = "stays where it landed" if count == 1 else "stay where they landed"
         return f"Batch {batch.batch_id} is abandoned; its {number_of(count, 'file')} {stay}"
 
@@ -117,222 +123,224 @@ def _run(
     as_of: datetime | None,
     watch: Watch | None,
     intake: TakeIn,
-    usual: Callable[[House], datetime | None] = lambda _: None,
+    usual: Callable[[Session], datetime | None] = lambda _: None,
 ) -> RunReport:
     """`usual` gives the moment if `as_of` is not given; if it gives none, it is now."""
-    with House.open(project, watch or Silent()) as house:
-        house.expect_landing()
-        with told():
-            with house.step("claim"):
-                house.ledger.migrate()
-                house.claim()
-            house.expect_own_tables()
-            moment = (as_of or usual(house) or datetime.now(UTC)).astimezone(UTC)
-            run_id = house.ledger.runs.begin(moment)
+    with Session.open(project, watch or Silent()) as session:
+        session.expect_landing()
+        with translate_errors():
+            with session.step("lease"):
+                session.ledger.migrate()
+                session.acquire_lease()
+            session.expect_own_tables()
+            moment = (as_of or usual(session) or datetime.now(UTC)).astimezone(UTC)
+            run_id = session.ledger.runs.begin(moment)
         try:
-            batches = list(_despite_faults(house, run_id, moment, intake))
-            house.sweep_when_due()
-            report = house.report(run_id, moment, batches)
+            batches = list(_despite_faults(session, run_id, moment, intake))
+            session.sweep_when_due()
+            report = session.report(run_id, moment, batches)
         except BaseException as error:
-            if step := house.failed_step:
-                error.add_note(f"Run {run_id} failed in step {step}, {house.seconds[step]:.2f} s")
-            house.close_run(run_id, "failed", str(error) or type(error).__name__)
+            if step := session.failed_step:
+                error.add_note(f"Run {run_id} failed in step {step}, {session.seconds[step]:.2f} s")
+            session.close_run(run_id, "failed", str(error) or type(error).__name__)
             raise
-        house.close_run(run_id, "done", None, report)
+        session.close_run(run_id, "done", None, report)
         return report
 
 
 def _despite_faults(
-    house: House, run_id: int, as_of: datetime, intake: TakeIn
+    session: Session, run_id: int, as_of: datetime, intake: TakeIn
 ) -> Iterator[BatchReport]:
     """Continue work that broke off from where the ledger says it is, as after a crash."""
     for pause in (*_PAUSES, None):
         try:
-            with told():
-                yield from _batches(house, run_id, as_of, intake)
+            with translate_errors():
+                yield from _batches(session, run_id, as_of, intake)
             return
         except Unavailable as error:
             if pause is None:
                 raise
-            house.watch.note("retry", f"in {pause:.0f} s: {error.message}")
-            house.forget_landed()
+            session.watch.note("retry", f"in {pause:.0f} s: {error.message}")
+            session.forget_landed()
             time.sleep(pause)
 
 
-def _batches(house: House, run_id: int, as_of: datetime, intake: TakeIn) -> Iterator[BatchReport]:
-    with house.step("recover"):
-        unfinished = house.ledger.batches.unfinished()
+def _batches(
+    session: Session, run_id: int, as_of: datetime, intake: TakeIn
+) -> Iterator[BatchReport]:
+    with session.step("recover"):
+        unfinished = session.ledger.batches.unfinished()
     if unfinished is None or unfinished.state is BatchState.ACTIVE:
-        house.expect_definitions(as_of)
+        session.expect_definitions(as_of)
     if unfinished:
         try:
-            yield finish(house, unfinished, run_id, recovered=True)
+            yield finish(session, unfinished, run_id, recovered=True)
         except DeliveryReplaced as error:
-            house.watch.note("recover", error.message)
-            _let_go(house, unfinished)
+            session.watch.note("recover", error.message)
+            _abandon(session, unfinished)
     for left in reversed(range(_TRIES)):
-        batch = intake(house, run_id, as_of)
+        batch = intake(session, run_id, as_of)
         if batch is None:
             return
         try:
-            yield finish(house, batch, run_id)
+            yield finish(session, batch, run_id)
             return
         except DeliveryReplaced as error:  # files that have landed since are taken in instead
-            house.watch.note("snapshot", error.message)
-            _let_go(house, batch)
-            house.forget_landed()
+            session.watch.note("copy", error.message)
+            _abandon(session, batch)
+            session.forget_landed()
             if not left:
                 raise
 
 
-def take_in(house: House, run_id: int, as_of: datetime) -> Batch | None:
+def take_in(session: Session, run_id: int, as_of: datetime) -> Batch | None:
     """Discover, copy, check and stage what has landed. None if there is nothing to do."""
-    with house.step("discover"):
-        landed = discover(house.landing)
-        house.waiting, house.unreachable = landed.waiting, landed.unreachable
-        expect_one_feed(house.project, (entry.path for entry in landed.ready))
-    if not landed.ready and not house.has_stale_marts(as_of) and not house.tables_moved():
+    with session.step("discover"):
+        landed = discover(session.landing)
+        session.waiting, session.unreachable = landed.waiting, landed.unreachable
+        expect_one_feed(session.project, (entry.path for entry in landed.ready))
+    if not landed.ready and not session.has_stale_marts(as_of) and not session.tables_changed():
         return None
     if landed.ready:
-        house.expect_rules(as_of)
-    with house.step("snapshot"):
-        found = house.stage_files(as_of, landed.ready)
-    with house.step("check"):
-        verdicts = judge(house.ledger, house.project.feeds, found)
-        house.checked = {(v.file.path, v.file.sha256): v.checked for v in verdicts if v.checked}
-    with house.step("stage"):
-        return house.ledger.batches.stage(run_id, as_of, [verdict.file for verdict in verdicts])
+        session.expect_rules(as_of)
+    with session.step("copy"):
+        found = session.stage_files(as_of, landed.ready)
+    with session.step("check"):
+        classified = classify(session.ledger, session.project.feeds, found)
+        session.checked = {(v.file.path, v.file.sha256): v.checked for v in classified if v.checked}
+    with session.step("stage"):
+        return session.ledger.batches.stage(run_id, as_of, [one.file for one in classified])
 
 
-def take_back(house: House, run_id: int, as_of: datetime, undone: int) -> Batch | None:
+def take_back(session: Session, run_id: int, as_of: datetime, undone: int) -> Batch | None:
     """Stage a batch with which a run's files leave, and the files that they replaced return."""
-    with house.step("discover"):
-        plan = plan_undo(house.ledger, house.project.feeds, undone)
+    with session.step("discover"):
+        plan = plan_undo(session.ledger, session.project.feeds, undone)
     if plan is None:
         return None
-    with house.step("snapshot"):
-        engine, returning = house.engine(as_of), plan.returning
-        expect_archived(engine, house.ledger, house.archive, returning, house.scratch)
-    with house.step("stage"):
-        return house.ledger.batches.stage(run_id, as_of, (), undoes=undone)
+    with session.step("copy"):
+        engine, returning = session.engine(as_of), plan.returning
+        expect_archived(engine, session.ledger, session.archive, returning, session.scratch)
+    with session.step("stage"):
+        return session.ledger.batches.stage(run_id, as_of, (), undoes=undone)
 
 
-def finish(house: House, batch: Batch, run_id: int, *, recovered: bool = False) -> BatchReport:
+def finish(session: Session, batch: Batch, run_id: int, *, recovered: bool = False) -> BatchReport:
     """Move a batch from its current state to done, for a run."""
     if batch.state is BatchState.ACTIVE:
-        prepare(house, batch)
-    outcome, changes = house.ledger.batches.prepared(batch)
+        prepare(session, batch)
+    outcome, changes = session.ledger.batches.prepared(batch)
     if batch.state in (BatchState.ACTIVE, BatchState.PREPARED):
-        with house.step("commit"):
+        with session.step("commit"):
             for table, change in changes.items():
                 if recovered:
-                    house.lake.mend(table)
-                house.lake.commit(TableChange.from_json(change), batch.batch_id)
-            house.ledger.batches.mark_committed(batch)
+                    session.lake.repair(table)
+                session.lake.commit(TableChange.from_json(change), batch.batch_id)
+            session.ledger.batches.mark_committed(batch)
     published: list[MartLine] = []
     held: Collection[Held] = ()
     if batch.state is not BatchState.PUBLISHED:
-        with house.step("publish"):
-            published, held = publish_all(house, batch, outcome)
-    if exported := [mart for mart in house.project.marts.values() if mart.snapshot]:
-        behind = held_marts(house.ledger)
-        with house.step("insights") as tell:
+        with session.step("publish"):
+            published, held = publish_all(session, batch, outcome)
+    if exported := [mart for mart in session.project.marts.values() if mart.snapshot]:
+        behind = held_marts(session.ledger)
+        with session.step("export") as tell:
             # A day's export shows what was known that day: a mart that is held back is left out.
             exported = [mart for mart in exported if mart.name not in behind]
-            show_marts(house.ledger, house.lake, exported, batch.as_of, tell)
-    with house.step("archive"):
-        files = house.ledger.files.of_batch(batch.batch_id)
-        archive(house.landing, house.archive, house.scratch, batch, files)
+            export_marts(session.ledger, session.lake, exported, batch.as_of, tell)
+    with session.step("archive"):
+        files = session.ledger.files.of_batch(batch.batch_id)
+        archive(session.landing, session.archive, session.scratch, batch, files)
         if batch.undoes is not None:
-            take_out(house.archive, house.ledger, batch.undoes)
-        if recovered or house.has_retried or outcome.notes.get("held"):
-            house.sweep(batch)
-        house.clear_scratch()
-        house.ledger.batches.mark_done(batch, run_id)
-        files += house.ledger.files.among(outcome.returned)
-    marts = house.project.marts.values()
+            take_out(session.archive, session.ledger, batch.undoes)
+        if recovered or session.has_retried or outcome.notes.get("held"):
+            session.sweep(batch)
+        session.clear_scratch()
+        session.ledger.batches.mark_done(batch, run_id)
+        files += session.ledger.files.among(outcome.returned)
+    marts = session.project.marts.values()
     names = {mart.name: mart.publish_as for mart in marts if mart.publish_as}
     return batch_report(batch, files, outcome, published, held, names, recovered=recovered)
 
 
-def prepare(house: House, batch: Batch) -> None:
+def prepare(session: Session, batch: Batch) -> None:
     """Load, build and reconcile a batch, and record what is to be committed.
 
     If a gate fails, the batch is abandoned: its files stay in landing, nothing of it is kept.
     """
-    staged = house.ledger.files.of_batch(batch.batch_id)
+    staged = session.ledger.files.of_batch(batch.batch_id)
     try:
-        prepared = _load_build_reconcile(house, batch, staged)
+        prepared = _load_build_reconcile(session, batch, staged)
     except GateFailed:
-        _let_go(house, batch)
+        _abandon(session, batch)
         raise
     changes = {
         change.table: change.to_json()
         for change in prepared.changes()
-        if change.adds or change.removes or house.lake.state(change.table) is None
+        if change.adds or change.removes or session.lake.state(change.table) is None
     }
-    with house.step("keep"):
+    with session.step("persist"):
         for change in prepared.changes():
-            house.lake.keep(change)
-        house.expect_archivable(staged)
+            session.lake.keep(change)
+        session.expect_archivable(staged)
     try:
-        house.ledger.batches.prepare(
+        session.ledger.batches.prepare(
             batch,
             changes,
             prepared.outcome(
-                house.built_by(batch.as_of, prepared.unavailable, prepared.held),
-                house.marts_away(),
+                session.built_by(batch.as_of, prepared.unavailable, prepared.held),
+                session.marts_away(),
             ),
         )
     except LeaseLost:
-        house.discard(prepared.changes())  # named by our token: nobody else needs them
+        session.discard(prepared.changes())  # named by our token: nobody else needs them
         raise
 
 
-def _let_go(house: House, batch: Batch) -> None:
-    house.sweep(batch)  # first: an abandoned batch is never checked again
-    house.ledger.batches.abandon(batch)
-    house.clear_scratch()
+def _abandon(session: Session, batch: Batch) -> None:
+    session.sweep(batch)  # first: an abandoned batch is never checked again
+    session.ledger.batches.abandon(batch)
+    session.clear_scratch()
 
 
-def _load_build_reconcile(house: House, batch: Batch, staged: Sequence[LedgerFile]) -> Prepared:
-    undoing = _undoing(house, batch, staged)
-    leaving = _leaving(house, staged, undoing)
+def _load_build_reconcile(session: Session, batch: Batch, staged: Sequence[LedgerFile]) -> Prepared:
+    undoing = _undoing(session, batch, staged)
+    leaving = _leaving(session, staged, undoing)
     active = [file for file in staged if file.state is FileState.ACTIVE]
     active += undoing.returning
-    idle = not (active or leaving or house.stale_marts(batch.as_of))
-    if idle and (batch.undoes is not None or not house.tables_moved()):
+    idle = not (active or leaving or session.stale_marts(batch.as_of))
+    if idle and (batch.undoes is not None or not session.tables_changed()):
         return Prepared()
-    engine = house.engine(batch.as_of)
-    plan = house.plan(engine, {str(file.feed) for file in active})
-    with house.step("load"):
-        loaded = _load(house, engine, batch, active, leaving, undoing)
-        tables, plan = house.load_tables(engine, plan, batch)
-    stale = house.stale_marts(batch.as_of, (mart.name for mart in plan.order))
-    held = HeldBack(house.project.marts, lambda: plan.reads)
-    with house.step("build") as tell:
-        inputs = _inputs(house, loaded, tables)
+    engine = session.engine(batch.as_of)
+    plan = session.plan(engine, {str(file.feed) for file in active})
+    with session.step("load"):
+        loaded = _load(session, engine, batch, active, leaving, undoing)
+        tables, plan = session.load_tables(engine, plan, batch)
+    stale = session.stale_marts(batch.as_of, (mart.name for mart in plan.order))
+    held = HeldBack(session.project.marts, lambda: plan.reads)
+    with session.step("build") as tell:
+        inputs = _inputs(session, loaded, tables)
         built = build(
-            engine, house.lake, plan.order, plan.reads, inputs, stale, batch.batch_id, tell, held
+            engine, session.lake, plan.order, plan.reads, inputs, stale, batch.batch_id, tell, held
         )
-    with house.step("reconcile"):
-        for name, error in unpublishable(engine, house.ledger, house.lake, built):
+    with session.step("reconcile"):
+        for name, error in unpublishable(engine, session.ledger, session.lake, built):
             held.add(name, error)
-        built = hold_unfit(engine, dialect_of(house.ledger.engine), built, held)
-        feeds = house.project.feeds.values()
+        built = hold_unfit(engine, dialect_of(session.ledger.engine), built, held)
+        feeds = session.project.feeds.values()
         proven, agreed, unmatched, healed = together(
             engine,
-            reconcile(engine, house.ledger, feeds, loaded, leaving, built, held),
-            agree(engine, house.lake, house.project.marts, built, held),
-            count_unmatched(engine, loaded, inputs.tables),
-            heal(engine, inputs),
+            reconcile(engine, session.ledger, feeds, loaded, leaving, built, held),
+            agree(engine, session.lake, session.project.marts, built, held),
+            count_unknown_keys(engine, loaded, inputs.tables),
+            late_keys(engine, inputs),
         )
         built = held.release(built)
         proven = proven.without(held.held)
         agreed = [line for line in agreed if not {line.mart, line.other} & held.held.keys()]
-        changed = differences(house.ledger, loaded, staged)
-        changed += came_back(house.ledger, undoing.leaving, -1)
-        changed += came_back(house.ledger, undoing.returning, 1)
+        changed = differences(session.ledger, loaded, staged)
+        changed += came_back(session.ledger, undoing.leaving, -1)
+        changed += came_back(session.ledger, undoing.returning, 1)
     return Prepared(
         loaded,
         tables,
@@ -344,13 +352,13 @@ def _load_build_reconcile(house: House, batch: Batch, staged: Sequence[LedgerFil
         agreed,
         changed,
         returned=tuple(file.file_id for file in undoing.returning),
-        unread=house.unread(),
+        unread=session.unread(),
         held=held.held,
         firsts=held.firsts,
     )
 
 
-def _undoing(house: House, batch: Batch, staged: Sequence[LedgerFile]) -> Undoing:
+def _undoing(session: Session, batch: Batch, staged: Sequence[LedgerFile]) -> Undoing:
     """What an undo does to files. Nothing changes before it is published, so it stays the same.
 
     An undo that an earlier release began has staged the files that come back as new files.
@@ -358,7 +366,7 @@ def _undoing(house: House, batch: Batch, staged: Sequence[LedgerFile]) -> Undoin
     if batch.undoes is None:
         return Undoing()
     try:
-        plan = plan_undo(house.ledger, house.project.feeds, batch.undoes) or Undoing()
+        plan = plan_undo(session.ledger, session.project.feeds, batch.undoes) or Undoing()
     except RetailmartError as error:  # its release took back what this one does not
         raise RetailmartError(
             f"the unfinished batch {batch.batch_id} can't be finished: {error.message}",
@@ -368,11 +376,11 @@ def _undoing(house: House, batch: Batch, staged: Sequence[LedgerFile]) -> Undoin
 
 
 def _leaving(
-    house: House, staged: Sequence[LedgerFile], undoing: Undoing
+    session: Session, staged: Sequence[LedgerFile], undoing: Undoing
 ) -> dict[str, list[LedgerFile]]:
     """The superseded and undone files, whose rows leave with this batch, by feed."""
     gone = [
-        house.ledger.files.get(file.supersedes) for file in staged if file.supersedes is not None
+        session.ledger.files.get(file.supersedes) for file in staged if file.supersedes is not None
     ]
     leaving: dict[str, list[LedgerFile]] = {}
     for old in (*gone, *undoing.leaving):
@@ -381,7 +389,7 @@ def _leaving(
 
 
 def _load(
-    house: House,
+    session: Session,
     engine: Engine,
     batch: Batch,
     active: Sequence[LedgerFile],
@@ -392,70 +400,72 @@ def _load(
     # Their refused rows leave quarantine, too; those of a file that returns come again.
     refused = [file for file in (*undoing.leaving, *undoing.returning) if file.quarantined]
     loaded = []
-    for feed in house.feeds().values():
-        files = [house.to_load(file, engine) for file in active if file.feed == feed.name]
+    for feed in session.feeds().values():
+        files = [session.to_load(file, engine) for file in active if file.feed == feed.name]
         if not files and feed.name not in leaving:
             continue
-        house.watch.note("load", f"{feed.name}, {number_of(len(files), 'file')}")
+        session.watch.note("load", f"{feed.name}, {number_of(len(files), 'file')}")
         months = {
-            old.file_id: house.ledger.files.months_of([old.file_id])
+            old.file_id: session.ledger.files.months_of([old.file_id])
             for old in leaving.get(feed.name, ())
         }
-        files = resolve(engine, house.lake, house.ledger, feed, files, list(months), returning)
-        own, scratch = batch.batch_id, house.scratch
+        files = resolve(engine, session.lake, session.ledger, feed, files, list(months), returning)
+        own, scratch = batch.batch_id, session.scratch
         forgotten = [file.file_id for file in refused if file.feed == feed.name]
-        loaded.append(load(engine, house.lake, feed, files, months, own, scratch, forgotten))
+        loaded.append(load(engine, session.lake, feed, files, months, own, scratch, forgotten))
     return loaded
 
 
-def _inputs(house: House, loaded: Sequence[LoadedFeed], tables: Sequence[LoadedTable]) -> Inputs:
+def _inputs(
+    session: Session, loaded: Sequence[LoadedFeed], tables: Sequence[LoadedTable]
+) -> Inputs:
     """What the marts read: tables as they will be once the batch is committed."""
     feeds = {part.feed.name: part for part in loaded}
-    others = (feed for feed in house.project.feeds.values() if feed.name not in feeds)
+    others = (feed for feed in session.project.feeds.values() if feed.name not in feeds)
     return Inputs(
         feeds=feeds,
-        unchanged={feed.name: (feed, house.raw_state(feed)) for feed in others},
+        unchanged={feed.name: (feed, session.raw_state(feed)) for feed in others},
         tables={name: part for part in tables for name in part.table.names},
-        functions=frozenset(house.project.functions.defined),
+        functions=frozenset(session.project.functions.defined),
     )
 
 
 def publish_all(
-    house: House, batch: Batch, outcome: Outcome
+    session: Session, batch: Batch, outcome: Outcome
 ) -> tuple[list[MartLine], Collection[Held]]:
     """Publish all marts and record that in the ledger, in one transaction.
 
     Marts whose tables the database refuses are held back: the next run builds them again.
     """
-    known, today = house.ledger.marts.all(), house.fingerprints(batch.as_of)
+    known, today = session.ledger.marts.all(), session.fingerprints(batch.as_of)
     # A mart that is held back and was never published begins as a table without rows.
     firsts = {line["mart"] for line in outcome.notes.get("held", ())}
     wanted = []
-    for mart in house.project.marts.values():
+    for mart in session.project.marts.values():
         shown = known.get(mart.name, MartRecord(mart.name))
         built = definition_of(outcome.marts.get(mart.name, shown.fingerprint))
         definition = definition_of(today[mart.name])
         empty = mart.name in firsts and shown.published_as is None
         if mart.publish_as is None or definition is None or (built != definition and not empty):
             continue  # not built yet, or not by today's definition: a separate batch does it
-        searched = house.project.settings.publish.collation == "database"
+        searched = session.project.settings.publish.collation == "database"
         wanted.append(Wanted(mart, definition, shown, searched))
-    held = HeldBack(house.project.marts, lambda: house.reads(house.engine(batch.as_of)))
+    held = HeldBack(session.project.marts, lambda: session.reads(session.engine(batch.as_of)))
 
-    def seal(connection: Connection, done: Sequence[MartRecord]) -> None:
-        marked = house.built_by(batch.as_of, held=held.held)
+    def record_published(connection: Connection, done: Sequence[MartRecord]) -> None:
+        marked = session.built_by(batch.as_of, held=held.held)
         behind = {name: marked[name] for name in held.held}
         said = replace(outcome, marts={**outcome.marts, **behind})
-        house.ledger.batches.mark_published(connection, batch, said, done)
+        session.ledger.batches.mark_published(connection, batch, said, done)
 
     published = publish(
-        house.ledger,
-        house.lake,
-        lambda: house.engine(batch.as_of),
+        session.ledger,
+        session.lake,
+        lambda: session.engine(batch.as_of),
         batch,
         wanted,
-        seal,
-        lambda table: house.watch.note("publish", table),
+        record_published,
+        lambda table: session.watch.note("publish", table),
         held,
     )
     lines = [

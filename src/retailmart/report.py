@@ -37,7 +37,7 @@ class Difference:
 
 
 @dataclass(frozen=True)
-class Unmatched:
+class UnknownKeys:
     """Rows with an unknown key: it is not in the table it references. They lack its columns."""
 
     column: str
@@ -47,7 +47,7 @@ class Unmatched:
 
 
 @dataclass(frozen=True)
-class Healed:
+class LateKeys:
     """Rows of earlier runs with a late-arriving key: from now on their months show its columns.
 
     `amount` is the money that left "unknown".
@@ -148,11 +148,11 @@ class BatchReport:
     files: tuple[FileLine, ...] = ()
     differences: tuple[Difference, ...] = ()
     columns: tuple[ColumnLine, ...] = ()
-    unmatched: tuple[Unmatched, ...] = ()
+    unmatched: tuple[UnknownKeys, ...] = ()
     balance: tuple[BalanceLine, ...] = ()
     marts: tuple[MartLine, ...] = ()
     tables: tuple[TableLine, ...] = ()
-    healed: tuple[Healed, ...] = ()
+    healed: tuple[LateKeys, ...] = ()
     agreed: tuple[Agreement, ...] = ()
     unavailable: Mapping[str, str] = field(default_factory=dict)
     all_refused: tuple[str, ...] = ()

@@ -16,7 +16,7 @@ from sqlalchemy import Engine
 from sqlalchemy.engine import make_url
 from sqlalchemy.exc import OperationalError
 
-from retailmart.database import open_database, shown_url, told
+from retailmart.database import open_database, shown_url, translate_errors
 from retailmart.database.mysql.opening import address_of
 from retailmart.errors import RetailmartError, SettingsError, Unavailable
 from tests.services.mariadb import Database, DatabaseServer, MariaDB, make_certificates
@@ -38,7 +38,7 @@ def ask(url: str, folder: Path, statement: str = "SELECT 1") -> Any:
     """One value from a database, with its errors told."""
     engine = open_database(url, folder)
     try:
-        with told(), engine.connect() as connection:
+        with translate_errors(), engine.connect() as connection:
             return connection.exec_driver_sql(statement).scalar()
     finally:
         engine.dispose()
@@ -258,11 +258,11 @@ def test_a_server_that_breaks_off_may_be_back_later(
 ) -> None:
     """In the middle of a transaction, and the next connection works."""
     through = open_database(database.at(database_proxy.port).url, tmp_path)
-    with pytest.raises(Unavailable), told(), through.begin() as connection:  # noqa: PT012
+    with pytest.raises(Unavailable), translate_errors(), through.begin() as connection:  # noqa: PT012
         connection.exec_driver_sql("SELECT 1")
         database_proxy.cut()
         connection.exec_driver_sql("SELECT 1")
-    with told(), through.connect() as connection:
+    with translate_errors(), through.connect() as connection:
         assert connection.exec_driver_sql("SELECT 1").scalar() == 1
     through.dispose()
 
@@ -283,7 +283,11 @@ def test_a_deadlock_is_worth_another_try(engine: Engine, database: Database) -> 
     database.execute("CREATE TABLE t (id INT PRIMARY KEY)", "INSERT INTO t VALUES (1)")
     with database.connect() as other, other.cursor() as cursor:
         cursor.execute("UPDATE t SET id = 2")
-        with pytest.raises(Unavailable, match="1205"), told(), engine.begin() as connection:  # noqa: PT012
+        with (
+            pytest.raises(Unavailable, match="1205"),
+            translate_errors(),
+            engine.begin() as connection,
+        ):  # noqa: PT012
             connection.exec_driver_sql("SET SESSION innodb_lock_wait_timeout = 1")
             connection.exec_driver_sql("UPDATE t SET id = 3")
 
@@ -306,7 +310,7 @@ def test_a_deadlock_is_worth_another_try(engine: Engine, database: Database) -> 
 def test_each_error_has_its_cure(code: int, kind: type[RetailmartError], hint: str) -> None:
     """What passes by itself is Unavailable; what does not says what to do."""
     said = pymysql.err.OperationalError(code, "the words")
-    with pytest.raises(RetailmartError) as caught, told("the shop's database"):
+    with pytest.raises(RetailmartError) as caught, translate_errors("the shop's database"):
         raise OperationalError("UPDATE t", {"secret": _CANARY}, said)
     assert isinstance(caught.value, Unavailable) == (kind is Unavailable)
     assert caught.value.message == f"the shop's database: the words ({code})"
@@ -315,9 +319,9 @@ def test_each_error_has_its_cure(code: int, kind: type[RetailmartError], hint: s
 
 def test_other_errors_pass_as_they_are() -> None:
     """Only a database's errors are told in its words."""
-    with pytest.raises(KeyError), told():
+    with pytest.raises(KeyError), translate_errors():
         raise KeyError("x")
-    with pytest.raises(SettingsError), told():
+    with pytest.raises(SettingsError), translate_errors():
         raise SettingsError(["x"])
 
 

@@ -14,11 +14,12 @@ import pyarrow as pa
 import pytest
 from sqlalchemy import Engine
 
-from retailmart.database import examine_database, is_same_database, open_database, told
-from retailmart.database.beside import Beside
+from retailmart.check_results import Level
+from retailmart.database import examine_database, is_same_database, open_database, translate_errors
 from retailmart.database.dialect import Read
 from retailmart.database.errors import NotThisTable, refusals
 from retailmart.database.postgres.dialect import Postgres as Dialect
+from retailmart.database.shadow import ShadowTables
 from retailmart.database.source import (
     extract_of,
     fields_of,
@@ -33,7 +34,6 @@ from retailmart.database.source import (
 from retailmart.database.target import Target
 from retailmart.engines.duckdb import DuckDBEngine
 from retailmart.errors import KeyClash, RetailmartError, SettingsError, TableRefused, Unavailable
-from retailmart.findings import Level
 from retailmart.project.types import parse_type
 from retailmart.tables import Field
 from tests.services.postgres import Postgres, PostgresDatabase
@@ -241,7 +241,7 @@ def test_keys_without_letter_case_are_told(
 def test_a_source_is_never_written(postgres_database: PostgresDatabase, source: Engine) -> None:
     """The session itself refuses it."""
     postgres_database.execute("CREATE TABLE t (id integer)")
-    with pytest.raises(RetailmartError, match="read-only"), told("the source"):
+    with pytest.raises(RetailmartError, match="read-only"), translate_errors("the source"):
         _run(source, "INSERT INTO t VALUES (1)")
 
 
@@ -360,7 +360,7 @@ def test_tables_are_shown_by_the_ledger_s_own_commit(
 ) -> None:
     """Readers see the old table until then; what is rolled back was never shown."""
     for word, commits in (("one", True), ("two", False), ("three", True)):
-        with Beside(target, 1) as beside:
+        with ShadowTables(target, 1) as beside:
 
             def fill(table: Target, connection: Any, word: str = word) -> None:
                 table.insert(connection, reading(f"SELECT 1::BIGINT AS id, '{word}' AS word"))
@@ -411,7 +411,7 @@ def test_a_password_is_in_no_message(postgres: Postgres, tmp_path: Path) -> None
     """Neither in errors nor in what is shown of an engine."""
     url = f"postgresql://nobody:{_CANARY}@127.0.0.1:{postgres.port}/none"
     engine = open_database(url, tmp_path)
-    with pytest.raises(RetailmartError) as caught, told("the database"):
+    with pytest.raises(RetailmartError) as caught, translate_errors("the database"):
         engine.connect()
     assert _CANARY not in "".join(traceback.format_exception(caught.value))
     assert "Check user and password" in str(caught.value.hint)
@@ -422,7 +422,7 @@ def test_a_password_is_in_no_message(postgres: Postgres, tmp_path: Path) -> None
 def test_a_server_that_is_away_may_come_back(postgres: Postgres, tmp_path: Path) -> None:
     """It is not the project's fault, and passes; so does a connection that is killed."""
     engine = open_database("postgresql://u@127.0.0.1:1/db", tmp_path)
-    with pytest.raises(Unavailable, match="refused"), told("the database"):
+    with pytest.raises(Unavailable, match="refused"), translate_errors("the database"):
         engine.connect()
     database = postgres.database()
     engine = open_database(database.url, tmp_path)
@@ -430,7 +430,7 @@ def test_a_server_that_is_away_may_come_back(postgres: Postgres, tmp_path: Path)
     with engine.connect() as connection:
         with postgres.admin() as admin:
             admin.execute(f"{kill}'{database.name}'".encode())
-        with pytest.raises(Unavailable), told("the database"):
+        with pytest.raises(Unavailable), translate_errors("the database"):
             connection.exec_driver_sql("SELECT 1")
     engine.dispose()
     database.drop()
@@ -449,7 +449,10 @@ def test_tls_is_verified_by_name(postgres: Postgres, tmp_path: Path) -> None:
     assert address.tls
     assert "BEGIN CERTIFICATE" in str(address.authority)
     wrong = open_database(database.url + with_authority, tmp_path)
-    with pytest.raises(RetailmartError, match="certificate") as caught, told("the database"):
+    with (
+        pytest.raises(RetailmartError, match="certificate") as caught,
+        translate_errors("the database"),
+    ):
         wrong.connect()
     assert "sslrootcert" in str(caught.value.hint)
     for engine in (good, wrong):

@@ -220,8 +220,8 @@ def test_orphans_are_what_no_commit_holds(lake: Lake) -> None:
     lake.commit(change(written(lake, 2, "2024-01", 2)), 2)
     stray = written(lake, 2, "2024-02", 3)
     lake.keep(change(stray))
-    assert lake.orphans(_TABLE, 2) == [stray.path]
-    assert lake.orphans(_TABLE, 1) == []
+    assert lake.orphaned_files(_TABLE, 2) == [stray.path]
+    assert lake.orphaned_files(_TABLE, 1) == []
 
 
 def test_strays_are_of_attempts_that_decided_nothing(lake: Lake) -> None:
@@ -232,7 +232,7 @@ def test_strays_are_of_attempts_that_decided_nothing(lake: Lake) -> None:
     lake.keep(change(held, *files.values()))
     lake.commit(change(held), 1)
     decided = {1: 1, 2: None}
-    assert sorted(lake.strays(_TABLE, decided)) == [files[1].path, files[2].path]
+    assert sorted(lake.orphaned_by_others(_TABLE, decided)) == [files[1].path, files[2].path]
 
 
 def test_two_fences_never_write_the_same_name(lake: Lake) -> None:
@@ -287,7 +287,7 @@ def test_a_torn_log_entry_is_mended(tmp_path: Path) -> None:
     version = lake.commit(second, 2)
     torn(lake.folder(_TABLE) / "_delta_log" / f"{version:020d}.json")
     later = Lake(LocalPlace(tmp_path), fence=2)
-    later.mend(_TABLE)
+    later.repair(_TABLE)
     assert numbers(later) == [1]
     later.commit(second, 2)
     assert numbers(later) == [1, 2]
@@ -305,7 +305,7 @@ def test_a_torn_checkpoint_is_mended(
     (found,) = (lake.folder(_TABLE) / "_delta_log").glob(name)
     torn(found)
     later = Lake(LocalPlace(tmp_path), fence=2)
-    later.mend(_TABLE)
+    later.repair(_TABLE)
     assert numbers(later) == [1, 2]
 
 

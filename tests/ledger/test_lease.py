@@ -11,7 +11,7 @@ from sqlalchemy import Engine
 
 from retailmart.database import open_database
 from retailmart.errors import LeaseLost, ProjectBusy
-from retailmart.ledger import Ledger, claim
+from retailmart.ledger import Ledger, acquire_lease
 
 
 @pytest.fixture
@@ -41,7 +41,7 @@ def test_each_holder_has_a_higher_fence(engine: Engine, tmp_path: Path) -> None:
     """The fence rises with every claim, and a released lease names nobody."""
     fences = []
     for _ in range(3):
-        with claim(engine, tmp_path / "lock") as lease:
+        with acquire_lease(engine, tmp_path / "lock") as lease:
             fences.append(lease.fence)
             assert row(engine)[:2] == (lease.holder, lease.fence)
         assert row(engine)[0] is None
@@ -50,19 +50,22 @@ def test_each_holder_has_a_higher_fence(engine: Engine, tmp_path: Path) -> None:
 
 def test_one_folder_has_one_holder(engine: Engine, tmp_path: Path) -> None:
     """A second claim on the same machine is refused at once and leaves the first as it is."""
-    with claim(engine, tmp_path / "lock") as lease:
-        with pytest.raises(ProjectBusy, match="on this machine"), claim(engine, tmp_path / "lock"):
+    with acquire_lease(engine, tmp_path / "lock") as lease:
+        with (
+            pytest.raises(ProjectBusy, match="on this machine"),
+            acquire_lease(engine, tmp_path / "lock"),
+        ):
             pass
         with engine.begin() as connection:
-            lease.prove(connection)
+            lease.verify(connection)
 
 
 def test_two_folders_of_one_database_have_one_holder(engine: Engine, tmp_path: Path) -> None:
     """Another checkout of the project is like another machine: the lease in the ledger counts."""
     with (
-        claim(engine, tmp_path / "lock"),
+        acquire_lease(engine, tmp_path / "lock"),
         pytest.raises(ProjectBusy),
-        claim(engine, tmp_path / "elsewhere" / "lock"),
+        acquire_lease(engine, tmp_path / "elsewhere" / "lock"),
     ):
         pass
 
@@ -71,22 +74,22 @@ def test_a_dead_holder_of_this_folder_is_followed_before_its_lease_expires(
     engine: Engine, tmp_path: Path
 ) -> None:
     """The file lock proves that it is gone."""
-    with claim(engine, tmp_path / "lock") as lease:
+    with acquire_lease(engine, tmp_path / "lock") as lease:
         holder = lease.holder
     later = (datetime.now(UTC) + timedelta(seconds=50)).isoformat()
     with engine.begin() as connection:
         connection.exec_driver_sql(
             "UPDATE retailmart_lease SET holder = ?, expires_at = ?", (holder, later)
         )
-    with claim(engine, tmp_path / "lock") as lease:
+    with acquire_lease(engine, tmp_path / "lock") as lease:
         assert lease.fence == 2
 
 
 def test_whoever_was_taken_over_cannot_write(engine: Engine, tmp_path: Path) -> None:
     """An old holder's transaction raises LeaseLost and is rolled back; the new one's goes on."""
-    with claim(engine, tmp_path / "lock") as old:
+    with acquire_lease(engine, tmp_path / "lock") as old:
         expire(engine)
-        with claim(engine, tmp_path / "elsewhere" / "lock") as new:
+        with acquire_lease(engine, tmp_path / "elsewhere" / "lock") as new:
             assert new.fence > old.fence
             with pytest.raises(LeaseLost), Ledger(engine, old).transaction():
                 pytest.fail("the old holder wrote")
@@ -97,9 +100,9 @@ def test_whoever_was_taken_over_cannot_write(engine: Engine, tmp_path: Path) -> 
 
 def test_the_old_holder_s_end_leaves_the_new_lease_alone(engine: Engine, tmp_path: Path) -> None:
     """Giving back is fenced too."""
-    with claim(engine, tmp_path / "elsewhere" / "lock"):
+    with acquire_lease(engine, tmp_path / "elsewhere" / "lock"):
         expire(engine)
-        with claim(engine, tmp_path / "lock"):
+        with acquire_lease(engine, tmp_path / "lock"):
             pass
         with engine.begin() as connection:
             connection.exec_driver_sql("UPDATE retailmart_lease SET holder = 'new', fence = 9")
@@ -108,7 +111,7 @@ def test_the_old_holder_s_end_leaves_the_new_lease_alone(engine: Engine, tmp_pat
 
 def test_each_ledger_transaction_extends_the_lease(engine: Engine, tmp_path: Path) -> None:
     """A run that writes is alive."""
-    with claim(engine, tmp_path / "lock") as lease:
+    with acquire_lease(engine, tmp_path / "lock") as lease:
         expire(engine)
         with Ledger(engine, lease).transaction():
             pass

@@ -11,7 +11,7 @@ import pytest
 
 from retailmart.database import open_database
 from retailmart.errors import RetailmartError
-from retailmart.ledger import Ledger, claim
+from retailmart.ledger import Ledger, acquire_lease
 from retailmart.ledger.values import (
     Batch,
     BatchState,
@@ -31,7 +31,7 @@ def ledger(tmp_path: Path) -> Iterator[Ledger]:
     """A new ledger, held by this test."""
     engine = open_database("sqlite:///retail.db", tmp_path)
     Ledger(engine).migrate()
-    with claim(engine, tmp_path / "lock") as lease:
+    with acquire_lease(engine, tmp_path / "lock") as lease:
         yield Ledger(engine, lease)
     engine.dispose()
 

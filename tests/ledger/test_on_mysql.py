@@ -15,7 +15,7 @@ from sqlalchemy.exc import DBAPIError, OperationalError
 
 from retailmart.database import open_database
 from retailmart.errors import LeaseLost, ProjectBusy
-from retailmart.ledger import Ledger, claim
+from retailmart.ledger import Ledger, acquire_lease
 from retailmart.ledger import lease as leases
 from retailmart.ledger import tables as t
 from retailmart.ledger.values import Outcome
@@ -49,7 +49,7 @@ def engine(database: Database, tmp_path: Path) -> Iterator[Engine]:
 @pytest.fixture
 def ledger(engine: Engine, tmp_path: Path) -> Iterator[Ledger]:
     """A new ledger, held by this test."""
-    with claim(engine, tmp_path / "lock") as lease:
+    with acquire_lease(engine, tmp_path / "lock") as lease:
         yield Ledger(engine, lease)
 
 
@@ -67,12 +67,12 @@ def expire(engine: Engine) -> None:
 
 def test_a_dead_holder_is_followed_before_its_lease_expires(engine: Engine, tmp_path: Path) -> None:
     """The file lock proves that it is gone."""
-    with claim(engine, tmp_path / "lock") as lease:
+    with acquire_lease(engine, tmp_path / "lock") as lease:
         holder = lease.holder
     later = (datetime.now(UTC) + timedelta(seconds=50)).isoformat()
     with engine.begin() as connection:
         connection.execute(update(t.lease).values(holder=holder, expires_at=later))
-    with claim(engine, tmp_path / "lock") as lease:
+    with acquire_lease(engine, tmp_path / "lock") as lease:
         assert lease.fence == 2
 
 
@@ -80,14 +80,14 @@ def test_a_dead_holder_is_followed_before_its_lease_expires(engine: Engine, tmp_
 def test_of_many_claims_at_once_one_wins(engine: Engine, tmp_path: Path, known: bool) -> None:
     """All others are told that the project is busy; none sees an error of the database."""
     if known:
-        with claim(engine, tmp_path / "lock"):
+        with acquire_lease(engine, tmp_path / "lock"):
             pass
     together, over = threading.Barrier(4), threading.Event()
 
     def attempt(number: int) -> int | None:
         together.wait()
         try:
-            with claim(engine, tmp_path / str(number) / "lock") as lease:
+            with acquire_lease(engine, tmp_path / str(number) / "lock") as lease:
                 over.wait(30)
                 return lease.fence
         except ProjectBusy:
@@ -113,7 +113,10 @@ def test_two_first_claims_at_once_are_one(
             database.execute("INSERT INTO retailmart_lease VALUES ('run', 'else', 1, '2999')")
 
     event.listen(engine, "before_cursor_execute", faster)
-    with pytest.raises(ProjectBusy, match="a moment faster"), claim(engine, tmp_path / "lock"):
+    with (
+        pytest.raises(ProjectBusy, match="a moment faster"),
+        acquire_lease(engine, tmp_path / "lock"),
+    ):
         pytest.fail("claimed")
 
 
@@ -127,12 +130,12 @@ def test_a_claim_gives_way_to_a_transaction(
         connection.exec_driver_sql("SET SESSION innodb_lock_wait_timeout = 1")
 
     event.listen(impatient, "begin", soon)
-    with claim(engine, tmp_path / "lock") as lease:
+    with acquire_lease(engine, tmp_path / "lock") as lease:
         expire(engine)
         with (
             Ledger(engine, lease).transaction(),
             pytest.raises(ProjectBusy, match="writing just now"),
-            claim(impatient, tmp_path / "elsewhere" / "lock"),
+            acquire_lease(impatient, tmp_path / "elsewhere" / "lock"),
         ):
             pytest.fail("claimed")
     impatient.dispose()
@@ -144,22 +147,22 @@ def test_a_beat_outlives_a_database_that_is_away(
     """One failed heartbeat ends neither the run nor the thread: the next is heard again."""
     monkeypatch.setattr(leases, "_BEAT_SECONDS", 0.01)
     heard, failures = threading.Event(), iter([OperationalError("", {}, Exception("away"))])
-    prove = leases.Lease.prove
+    verify = leases.Lease.verify
 
     def failing(self: leases.Lease, connection: Any) -> None:
         for failure in failures:
             raise failure
-        prove(self, connection)
+        verify(self, connection)
         heard.set()
 
-    monkeypatch.setattr(leases.Lease, "prove", failing)
-    with claim(engine, tmp_path / "lock"):
+    monkeypatch.setattr(leases.Lease, "verify", failing)
+    with acquire_lease(engine, tmp_path / "lock"):
         assert heard.wait(30)
 
 
 def test_a_transaction_that_the_server_ended_is_fenced_off(engine: Engine, tmp_path: Path) -> None:
     """A holder that wakes within it can't write another word."""
-    with claim(engine, tmp_path / "lock") as old:
+    with acquire_lease(engine, tmp_path / "lock") as old:
         ledger = Ledger(engine, old)
 
         def asleep() -> None:
@@ -168,7 +171,7 @@ def test_a_transaction_that_the_server_ended_is_fenced_off(engine: Engine, tmp_p
                 with engine.connect() as other:
                     other.exec_driver_sql(f"KILL CONNECTION {number:d}")
                 expire(engine)
-                with claim(engine, tmp_path / "elsewhere" / "lock"):
+                with acquire_lease(engine, tmp_path / "elsewhere" / "lock"):
                     connection.execute(update(t.lease).values(fence=99))
 
         with pytest.raises(DBAPIError):
@@ -184,7 +187,7 @@ def test_paths_of_any_letters_are_kept(mariadb: Any, tmp_path: Path) -> None:
     database = mariadb.database(charset="latin1")
     engine = open_database(database.url, tmp_path)
     Ledger(engine).migrate()
-    with claim(engine, tmp_path / "lock") as lease:
+    with acquire_lease(engine, tmp_path / "lock") as lease:
         ledger = Ledger(engine, lease)
         path = "märkte/😀 ₦.csv"
         batch = test_ledger.staged(ledger, test_ledger.new_file(path))

@@ -9,9 +9,9 @@ from typing import Any
 import pytest
 from pymysql.err import MySQLError
 
+from retailmart.check_results import Level
 from retailmart.database import open_database
 from retailmart.errors import GateFailed, SettingsError
-from retailmart.findings import Level
 from retailmart.ledger import Ledger
 from retailmart.ledger.views import NAMES
 from retailmart.template import write_project

@@ -8,8 +8,8 @@ from contextlib import closing
 import pytest
 
 from retailmart import SettingsError
-from retailmart.house import check_definitions
 from retailmart.project import load_project
+from retailmart.session import check_definitions
 from retailmart.steps.splitting.tree import CLOCKS, VOLATILE
 from tests.conftest import Shop, keep_only, sale
 

@@ -27,7 +27,7 @@ from retailmart.steps.check import (
     clean,
     read_header,
 )
-from retailmart.steps.discover import Snapshot
+from retailmart.steps.discover import StagedCopy
 from retailmart.steps.load_part import csv_shape
 from retailmart.steps.quarantine import places_of
 from retailmart.steps.records import Record
@@ -164,7 +164,7 @@ def test_only_odd_files_are_written_anew(scratch: Path, content: bytes, cleaned:
     """A regular file is read where it lies; one record is counted in each of these."""
     verdict = checked(scratch, content, feed_of(column("a"), column("b")))
     assert isinstance(verdict, CheckedFile)
-    assert (verdict.cleaned, verdict.records, len(verdict.flawed)) == (cleaned, 1, 0)
+    assert (verdict.cleaned, verdict.records, len(verdict.malformed)) == (cleaned, 1, 0)
     assert (verdict.readable == verdict.delivered) == (not cleaned)
 
 
@@ -174,7 +174,10 @@ def test_flawed_records_stand_apart(scratch: Path) -> None:
     verdict = checked(scratch, content, feed_of(column("a"), column("b")))
     assert isinstance(verdict, CheckedFile)
     assert verdict.records == 4
-    told = [(flawed.line, flawed.raw, flawed.flaw.rule) for flawed in verdict.flawed]
+    told = [
+        (malformed.line, malformed.raw, malformed.parse_error.rule)
+        for malformed in verdict.malformed
+    ]
     assert told == [(4, "3", "columns"), (5, r"\xff,4", "encoding")]
     kept = list(csv.reader(io.StringIO(verdict.readable.read_text(), newline="")))
     assert kept[1:] == [["1", "2"], ["5", "6"]]
@@ -209,7 +212,7 @@ def as_loaded(
         again = clean(verdict.delivered, feed, verdict.layout)
         assert isinstance(again, CheckedFile)
         verdict, rows = again, cells(engine, again)
-    assert len(rows) + len(verdict.flawed) == verdict.records
+    assert len(rows) + len(verdict.malformed) == verdict.records
     return rows
 
 
@@ -425,7 +428,7 @@ def test_other_endings_are_csv_where_a_feed_claims_them(
     scan = Scan()
     scan.feed(content)
     entry = Entry(path, path, EntryKind.FILE, len(content), 0, "1")
-    shot = Snapshot(entry, "0", copy, scan)
+    shot = StagedCopy(entry, "0", copy, scan)
     found = check(shot, [replace(PAIR, files=(pattern,))])
     if isinstance(found, Refusal):
         assert found.folder is expected

@@ -11,7 +11,7 @@ from uuid import UUID
 import pytest
 
 from retailmart.steps import discover as module
-from retailmart.steps.discover import Snapshot, discover, scan_again, snapshot
+from retailmart.steps.discover import StagedCopy, discover, scan_again, stage_copies
 from retailmart.storage import LocalFolder
 
 TEXT = b"a,b\n1,2\n"
@@ -35,9 +35,9 @@ def put(landing: Path, name: str, content: bytes = TEXT, *, old: bool = True) ->
     return path
 
 
-def snapshots(landing: Path, scratch: Path) -> dict[str, Snapshot]:
+def snapshots(landing: Path, scratch: Path) -> dict[str, StagedCopy]:
     store = LocalFolder(landing)
-    return {shot.entry.path: shot for shot in snapshot(store, discover(store).ready, scratch)}
+    return {shot.entry.path: shot for shot in stage_copies(store, discover(store).ready, scratch)}
 
 
 def test_half_uploads_wait(landing: Path) -> None:
@@ -135,7 +135,7 @@ def test_a_link_put_in_a_files_place_is_not_followed(landing: Path, tmp_path: Pa
     ready = discover(store).ready
     path.unlink()
     path.symlink_to("/etc/passwd")
-    [shot] = snapshot(store, ready, tmp_path / "scratch")
+    [shot] = stage_copies(store, ready, tmp_path / "scratch")
     assert shot.content is None
     assert "cannot be read" in str(shot.refusal)
 
@@ -148,7 +148,9 @@ def test_a_file_taken_back_is_no_refusal(landing: Path, tmp_path: Path) -> None:
     store = LocalFolder(landing)
     ready = discover(store).ready
     path.unlink()
-    assert [shot.entry.path for shot in snapshot(store, ready, tmp_path / "scratch")] == ["c.csv"]
+    assert [shot.entry.path for shot in stage_copies(store, ready, tmp_path / "scratch")] == [
+        "c.csv"
+    ]
 
 
 def test_a_full_disk_is_not_the_files_fault(

@@ -15,7 +15,7 @@ from typing import Any
 import pytest
 from sqlalchemy import Engine as Published
 
-from retailmart import house
+from retailmart import session
 from retailmart.database import open_database
 from retailmart.database.dialect import dialect_of
 from retailmart.database.target import Target
@@ -170,7 +170,7 @@ def parallel(monkeypatch: pytest.MonkeyPatch) -> Parallel:
     def opened(settings: Settings, places: Sequence[Files], scratch: Path) -> Engine:
         return Counted(places, scratch, settings.memory_limit, settings.threads)
 
-    monkeypatch.setattr(house, "open_engine", opened)
+    monkeypatch.setattr(session, "open_engine", opened)
     monkeypatch.setattr(publish, "_PARALLEL_ROWS", 1)
     return told
 

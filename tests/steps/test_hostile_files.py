@@ -774,7 +774,7 @@ def test_a_projects_folder_may_have_any_name(tmp_path: Path) -> None:
 
 
 @dataclass(frozen=True, repr=False)
-class Bench:
+class ScratchLake:
     """What loads files without a whole run: an engine, a lake and the sales feed."""
 
     engine: DuckDBEngine
@@ -842,7 +842,7 @@ def is_unloadable(content: bytes) -> bool:
 
 
 @pytest.fixture(scope="module")
-def bench(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Bench]:
+def bench(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ScratchLake]:
     """A bench in a project of its own."""
     folder = tmp_path_factory.mktemp("bench")
     write_project(folder, sample=False)
@@ -853,7 +853,7 @@ def bench(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Bench]:
     engine = DuckDBEngine([lake.place], scratch, threads=1)
     engine.set_variables({"as_of": AS_OF})
     feed = load_project(folder).feeds["sales"]
-    yield Bench(engine, lake, feed, scratch, iter(range(1, 1_000_000)))
+    yield ScratchLake(engine, lake, feed, scratch, iter(range(1, 1_000_000)))
     engine.close()
 
 
@@ -922,7 +922,7 @@ def delivered_files(draw: st.DrawFn, header: Sequence[str]) -> bytes:
     suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large],
 )
 @given(data=st.data())
-def test_generated_files_load_as_read_strictly(bench: Bench, data: st.DataObject) -> None:
+def test_generated_files_load_as_read_strictly(bench: ScratchLake, data: st.DataObject) -> None:
     """No cell differs from a strict reading, no record is lost, each bad one has line and text."""
     files = delivered_files(data.draw(headers()))
     bench.load(data.draw(st.lists(files, min_size=8, max_size=10, unique=True)))

@@ -270,7 +270,7 @@ JUDGES = {
 
 
 @dataclass(frozen=True, repr=False)
-class Bench:
+class ScratchLake:
     """An engine, a lake and a feed."""
 
     engine: DuckDBEngine
@@ -336,7 +336,7 @@ def ledger_file(n: int, batch: int) -> LedgerFile:
 
 
 @pytest.fixture
-def bench(tmp_path: Path) -> Iterator[Bench]:
+def bench(tmp_path: Path) -> Iterator[ScratchLake]:
     """A bench in a folder of its own. An engine that served all tests would keep all their rows."""
     (tmp_path / "users.yml").write_text(FEED)
     problems: list[str] = []
@@ -347,7 +347,7 @@ def bench(tmp_path: Path) -> Iterator[Bench]:
     lake = Lake(LocalPlace(tmp_path / "lake"))
     lake.place.workspace.mkdir()
     engine = DuckDBEngine([lake.place], scratch, threads=1)
-    yield Bench(engine, lake, feed, scratch, iter(range(1, 1_000_000)))
+    yield ScratchLake(engine, lake, feed, scratch, iter(range(1, 1_000_000)))
     engine.close()
 
 
@@ -501,13 +501,13 @@ def each_value() -> dict[str, bytes]:
 
 
 @pytest.mark.parametrize("name", FILES)
-def test_files_made_by_hand(bench: Bench, looked_at: bool, name: str) -> None:
+def test_files_made_by_hand(bench: ScratchLake, looked_at: bool, name: str) -> None:
     """Each is refused, or its records are loaded and quarantined, as Python's json says."""
     bench.load([FILES[name].encode()])
 
 
 @pytest.mark.parametrize("name", VALUES)
-def test_values_made_by_hand(bench: Bench, looked_at: bool, name: str) -> None:
+def test_values_made_by_hand(bench: ScratchLake, looked_at: bool, name: str) -> None:
     """Each value is what was delivered, to the character, in columns of every type."""
     bench.load([content for case, content in each_value().items() if case.startswith(f"{name} as")])
 
@@ -525,20 +525,20 @@ def test_values_made_by_hand(bench: Bench, looked_at: bool, name: str) -> None:
         b"\xff\xfe[\x00]\x00",
     ],
 )
-def test_bytes_that_are_no_text(bench: Bench, looked_at: bool, content: bytes) -> None:
+def test_bytes_that_are_no_text(bench: ScratchLake, looked_at: bool, content: bytes) -> None:
     """In a list they refuse the file, in a line that line."""
     bench.load([content])
 
 
 @pytest.mark.parametrize("depth", [900, 5_000, 200_000])
-def test_depth_is_bounded(bench: Bench, looked_at: bool, depth: int) -> None:
+def test_depth_is_bounded(bench: ScratchLake, looked_at: bool, depth: int) -> None:
     """What is nested deeper than any stack is one bad record, and what follows it is read."""
     deep = f'{{"Customer ID": 2, "x": {"[" * depth}{"]" * depth}}}'
     for content in (f"[{GOOD}, {deep}, {GOOD}]", f"{GOOD}\n{deep}\n{GOOD}\n"):
         found = bench.check(content.encode())
         assert isinstance(found, CheckedFile)
         assert found.records == 3
-        assert [(one.line, one.flaw.rule) for one in found.flawed] == [(2, "too_deep")]
+        assert [(one.line, one.parse_error.rule) for one in found.malformed] == [(2, "too_deep")]
 
 
 def mutated(seed: int) -> list[bytes]:
@@ -570,14 +570,14 @@ def mutated(seed: int) -> list[bytes]:
 
 
 @pytest.mark.parametrize("seed", range(tries(12, 400)))
-def test_mutated_files(bench: Bench, looked_at: bool, seed: int) -> None:
+def test_mutated_files(bench: ScratchLake, looked_at: bool, seed: int) -> None:
     """Whatever byte is out of place, the file comes out as Python's json says."""
     bench.load(mutated(seed))
 
 
 @pytest.mark.parametrize("seed", range(5))
 def test_seams_of_chunks_do_not_show(
-    bench: Bench, monkeypatch: pytest.MonkeyPatch, seed: int
+    bench: ScratchLake, monkeypatch: pytest.MonkeyPatch, seed: int
 ) -> None:
     """However little is read at a time, and however short a record may be, nothing changes."""
     monkeypatch.setattr(json_records, "_CHUNK", 7)
@@ -598,7 +598,7 @@ def test_seams_of_chunks_do_not_show(
     ],
 )
 def test_files_written_alike_are_read_as_they_are(
-    bench: Bench, monkeypatch: pytest.MonkeyPatch, content: str, is_alike: bool
+    bench: ScratchLake, monkeypatch: pytest.MonkeyPatch, content: str, is_alike: bool
 ) -> None:
     """Only where every record is put together again to the byte; others are written anew."""
     monkeypatch.setattr(module, "WORTH_A_LOOK", 0)
@@ -606,7 +606,7 @@ def test_files_written_alike_are_read_as_they_are(
     assert found.cleaned is not is_alike
 
 
-def test_many_records_keep_their_numbers(bench: Bench, looked_at: bool) -> None:
+def test_many_records_keep_their_numbers(bench: ScratchLake, looked_at: bool) -> None:
     """A refused record is told by its number, in files that are read by many hands at once."""
     rows = [f'{{"Customer ID": {n}, "note": "{"x" * 50}"}}' for n in range(1, 30_001)]
     for number in (1, 9_999, 20_000, 30_000):
@@ -616,7 +616,7 @@ def test_many_records_keep_their_numbers(bench: Bench, looked_at: bool) -> None:
         assert found.cleaned is not looked_at
 
 
-def test_packed_files_are_the_same(bench: Bench) -> None:
+def test_packed_files_are_the_same(bench: ScratchLake) -> None:
     """The judge and the reader meet unpacked bytes only; this one checks the judge's own eyes."""
     content = f"[{GOOD}]".encode()
     assert gzip.decompress(gzip.compress(content)) == content

@@ -11,7 +11,7 @@ import pytest
 
 from retailmart.database.target import drop_table
 from retailmart.errors import ProjectBusy, RetailmartError
-from retailmart.ledger import claim
+from retailmart.ledger import acquire_lease
 from retailmart.report import LeftTable
 from tests.conftest import Called, Shop, keep_only, sale
 
@@ -211,7 +211,7 @@ def test_a_run_goes_first(shop: Shop) -> None:
     """Who holds the project holds its tables."""
     (shop.folder / "marts" / "counts.sql").unlink()
     opened, lock = shop.open(), shop.folder / ".retailmart" / "lock"
-    with opened.ledger() as ledger, claim(ledger.engine, lock), pytest.raises(ProjectBusy):
+    with opened.ledger() as ledger, acquire_lease(ledger.engine, lock), pytest.raises(ProjectBusy):
         opened.drop_table("counts")
     assert tables(shop) == {"counts"}
 

@@ -87,7 +87,7 @@ def mutated(chance: random.Random) -> str:
 
 
 @dataclass(frozen=True)
-class Bench:
+class ScratchLake:
     """Reads files as a run does, without a run."""
 
     engine: DuckDBEngine
@@ -105,7 +105,7 @@ class Bench:
     def rows(self, file: CheckedFile) -> tuple[CheckedFile, list[tuple[str, ...]]]:
         try:
             found = self._rows(file)
-            if len(found) == file.records - len(file.flawed):
+            if len(found) == file.records - len(file.malformed):
                 return file, found
         except CsvBroken:
             pass
@@ -120,11 +120,11 @@ class Bench:
 
 
 @pytest.fixture(scope="module")
-def bench(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Bench]:
+def bench(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ScratchLake]:
     """An engine that may read the files."""
     scratch = tmp_path_factory.mktemp("lines")
     engine = DuckDBEngine([], scratch, threads=1)
-    yield Bench(engine, scratch)
+    yield ScratchLake(engine, scratch)
     engine.close()
 
 
@@ -143,7 +143,7 @@ def blank_within(text: str) -> int:
     return sum(not line.rstrip("\r\n") for line in physical_lines(f"{text}.")[1:-1])
 
 
-def assert_accounted_for(bench: Bench, text: str, lead: tuple[str, int] = LEADS[0]) -> None:
+def assert_accounted_for(bench: ScratchLake, text: str, lead: tuple[str, int] = LEADS[0]) -> None:
     end = physical_lines(text)[0].removeprefix("c0,c1,c2,c3")
     before = lead[0].replace("\n", end)
     begin = lines_of(before) - 1
@@ -154,14 +154,14 @@ def assert_accounted_for(bench: Bench, text: str, lead: tuple[str, int] = LEADS[
     file, rows = bench.rows(checked)
     # The judge: lines that say something = the header's + those of loaded and of refused records.
     loaded = [",".join(cells) for cells in rows]
-    refused = [flawed.raw for flawed in file.flawed]
+    refused = [malformed.raw for malformed in file.malformed]
     told = sum(lines_of(record) - blank_within(record) for record in loaded + refused)
     assert not_blank(text) == 1 + told
     assert file.records == len(loaded) + len(refused)
     # Each stands where it says, and no line is in two of them.
     lines = physical_lines(text)
     taken = {1}
-    stands = [(flawed.line - begin, flawed.raw) for flawed in file.flawed]
+    stands = [(malformed.line - begin, malformed.raw) for malformed in file.malformed]
     stands += [(place.line - begin, place.raw) for place in places_of(file)]
     for line, raw in stands:
         own = range(line, line + lines_of(raw))
@@ -176,7 +176,7 @@ def assert_accounted_for(bench: Bench, text: str, lead: tuple[str, int] = LEADS[
 
 
 @pytest.mark.parametrize("part", range(4))
-def test_lines_are_loaded_or_refused_or_blank(bench: Bench, part: int) -> None:
+def test_lines_are_loaded_or_refused_or_blank(bench: ScratchLake, part: int) -> None:
     """No line is lost or counted twice, whatever became of quotes and line ends."""
     for number in range(part, COUNT, 4):
         chance = random.Random(f"{SEED} {number}")
@@ -187,11 +187,11 @@ def test_lines_are_loaded_or_refused_or_blank(bench: Bench, part: int) -> None:
             raise AssertionError(f"file {number}: {lead} {text!r}") from error
 
 
-def test_two_open_quotes_far_apart_take_in_nothing(bench: Bench) -> None:
+def test_two_open_quotes_far_apart_take_in_nothing(bench: ScratchLake) -> None:
     """All lines between them are rows, with delimiters and well-formed quotes in them."""
     between = ['a,"b ""c""",d,e', "1,2,3,4", '"a","b","c","d"'] * 1000
     text = "\n".join(["c0,c1,c2,c3", '1,"open,2,3', *between, '4,5,6,end"', '7,"8,9,10'])
     assert_accounted_for(bench, text)
     checked = bench.checked(text, feed())
     assert checked is not None
-    assert [flawed.line for flawed in checked.flawed] == [2, 3004]
+    assert [malformed.line for malformed in checked.malformed] == [2, 3004]

@@ -11,9 +11,9 @@ from typing import Any
 import pytest
 from sqlalchemy import Connection, Engine
 
-from retailmart.database import beside, open_database
-from retailmart.database.beside import Beside, Load, Stopped
+from retailmart.database import open_database, shadow
 from retailmart.database.mysql.dialect import MySQL
+from retailmart.database.shadow import Load, ShadowTables, Stopped
 from retailmart.database.target import Target
 from retailmart.engines.duckdb import DuckDBEngine
 from retailmart.project.types import parse_type
@@ -114,24 +114,24 @@ def test_a_table_that_is_shown_but_not_known_is_not_loaded_again(
 ) -> None:
     """A run that dies between the rename and the ledger's COMMIT leaves a table that tells so."""
     shop.sales("sales_a.csv", [sale(), sale(2)])
-    show = beside.Beside.show
+    show = shadow.ShadowTables.show
 
-    def dying(self: beside.Beside, connection: Connection | None = None) -> None:
+    def dying(self: shadow.ShadowTables, connection: Connection | None = None) -> None:
         show(self, connection)
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(beside.Beside, "show", dying)
+    monkeypatch.setattr(shadow.ShadowTables, "show", dying)
     with pytest.raises(KeyboardInterrupt):
         shop.run()
     monkeypatch.undo()
     loaded = []
-    load = beside.Beside.load
+    load = shadow.ShadowTables.load
 
-    def counting(self: beside.Beside, target: Any, *rest: Any) -> None:
+    def counting(self: shadow.ShadowTables, target: Any, *rest: Any) -> None:
         loaded.append(target.name)
         load(self, target, *rest)
 
-    monkeypatch.setattr(beside.Beside, "load", counting)
+    monkeypatch.setattr(shadow.ShadowTables, "load", counting)
     (batch,) = shop.run().batches
     assert batch.recovered
     # Where tables are shown in the ledger's own transaction, they are gone with it.
@@ -147,13 +147,13 @@ def test_a_shown_table_that_was_changed_since_is_loaded_again(
 ) -> None:
     """Its mark is not believed: its rows and sums are."""
     shop.sales("sales_a.csv", [sale(), sale(2)])
-    show = beside.Beside.show
+    show = shadow.ShadowTables.show
 
-    def dying(self: beside.Beside, connection: Connection | None = None) -> None:
+    def dying(self: shadow.ShadowTables, connection: Connection | None = None) -> None:
         show(self, connection)
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(beside.Beside, "show", dying)
+    monkeypatch.setattr(shadow.ShadowTables, "show", dying)
     with pytest.raises(KeyboardInterrupt):
         shop.run()
     monkeypatch.undo()
@@ -268,7 +268,7 @@ def test_a_load_that_fails_stops_the_others(
     fills = [endless, failing, *[filled] * 6]
     loads = [Load(target(f"mart_{n}"), "new", fill) for n, fill in enumerate(fills)]
     done: list[str] = []
-    with pytest.raises(ValueError, match="no room"), Beside(mysql, 7) as publishing:
+    with pytest.raises(ValueError, match="no room"), ShadowTables(mysql, 7) as publishing:
         publishing.load_all(loads, done.append)
     assert (len(began), len(stopped), done) == (2, 1, [])
     assert tables(database) == set()
@@ -291,7 +291,7 @@ def test_an_account_of_few_connections_loads_with_those(
         at_once.pop()
 
     done: list[str] = []
-    with Beside(mysql, 1) as publishing:
+    with ShadowTables(mysql, 1) as publishing:
         loads = [Load(target(f"mart_{n}"), "new", fill) for n in range(6)]
         publishing.load_all(loads, done.append)
         publishing.show()

@@ -28,7 +28,7 @@ from retailmart.steps.sources import (
     Sources,
     fetch_parts,
     load_table,
-    look,
+    probe,
 )
 from retailmart.storage.local import LocalFolder
 from retailmart.tables import Extract, TableState
@@ -259,9 +259,9 @@ class Room:
     def load(self) -> LoadedTable:
         """One batch."""
         sources = Sources(("shop",), lambda _: self.source, large=1)
-        found = look(sources, "shop", self.table, self.record)
+        found = probe(sources, "shop", self.table, self.record)
         self.batches.append(len(self.batches) + 1)
-        whole = partial(look, sources, "shop", self.table, None)
+        whole = partial(probe, sources, "shop", self.table, None)
         day, batch = date(2024, 1, 1), self.batches[-1]
         loaded = load_table(self.engine, self.lake, found, whole, day, batch)
         if loaded.change:
@@ -313,8 +313,8 @@ def test_an_unchanged_table_is_not_read_again(room: Room, database: Database) ->
     loaded = room.load()
     assert len(spread) == 2
     assert room.seen() == [(1, "b"), (2, "a"), (3, "c")]
-    assert loaded.touched is not None
-    assert len(room.engine.rows(f"SELECT * FROM {loaded.touched}")) == 4
+    assert loaded.affected is not None
+    assert len(room.engine.rows(f"SELECT * FROM {loaded.affected}")) == 4
 
 
 def test_a_table_that_changes_while_it_is_read_is_read_again(

@@ -39,7 +39,7 @@ def test_each_record_knows_its_line_and_text(tmp_path: Path, end: bytes) -> None
     joined = b'1,"x' + end + b'y"'
     assert [record.raw for record in found] == ["a,b", joined.decode(), "2,z"]
     assert found[1].cells == ("1", f"x{end.decode()}y")
-    assert not any(record.flaw for record in found)
+    assert not any(record.parse_error for record in found)
 
 
 def test_a_mark_is_no_text(tmp_path: Path) -> None:
@@ -86,10 +86,10 @@ def test_delimiter_and_encoding_are_the_feeds(
 def test_a_flawed_record_is_told(tmp_path: Path, content: bytes, rule: str, words: str) -> None:
     """What cannot be a row of two cells has its rule and words."""
     *_, record = read(tmp_path, content)
-    flaw = flaw_of(record, 2)
-    assert flaw is not None
-    assert flaw.rule == rule
-    assert words in flaw.message
+    parse_error = flaw_of(record, 2)
+    assert parse_error is not None
+    assert parse_error.rule == rule
+    assert words in parse_error.message
 
 
 @pytest.mark.parametrize(
@@ -125,13 +125,13 @@ def test_what_follows_a_huge_line_is_read(tmp_path: Path, line: str) -> None:
     found = read(tmp_path, f"a,b\n{line},2\n3,4\n".encode())
     assert [record.cells for record in (found[0], found[-1])] == [("a", "b"), ("3", "4")]
     assert len(found) == 3
-    flaw = flaw_of(found[1], 2)
-    assert flaw is not None
-    assert flaw.rule == "too_long"
+    parse_error = flaw_of(found[1], 2)
+    assert parse_error is not None
+    assert parse_error.rule == "too_long"
 
 
 def flawed_lines(found: list[Record]) -> list[int]:
-    return [record.line for record in found if record.flaw]
+    return [record.line for record in found if record.parse_error]
 
 
 @pytest.mark.parametrize(
@@ -148,12 +148,12 @@ def flawed_lines(found: list[Record]) -> list[int]:
     ],
 )
 def test_only_lines_with_a_flaw_are_kept_out(
-    tmp_path: Path, lines: list[str], flawed: list[int]
+    tmp_path: Path, lines: list[str], malformed: list[int]
 ) -> None:
     """Behind a quote that does not close properly, reading goes on at the next line."""
     found = read(tmp_path, "\n".join(lines).encode())
-    assert flawed_lines(found) == flawed
-    assert all(record.raw == lines[record.line - 1] for record in found if record.flaw)
+    assert flawed_lines(found) == malformed
+    assert all(record.raw == lines[record.line - 1] for record in found if record.parse_error)
 
 
 @pytest.mark.parametrize("size", [4, 5, 6])
@@ -220,7 +220,7 @@ def test_a_feeds_own_signs(
 ) -> None:
     """The feed says what stands around a cell, and what before a sign that means itself."""
     [record] = read(tmp_path, f"{content}\n".encode(), kind)
-    assert (record.cells, record.flaw) == (cells, None)
+    assert (record.cells, record.parse_error) == (cells, None)
 
 
 def test_an_escaped_line_end_outside_quotes_is_a_flaw(tmp_path: Path) -> None:

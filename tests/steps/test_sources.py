@@ -25,7 +25,7 @@ from retailmart.lake import Lake, place_of
 from retailmart.lake.places import LocalPlace
 from retailmart.ledger.values import SourceRecord
 from retailmart.project.table import Reading, Table
-from retailmart.steps.sources import LoadedTable, Sources, load_table, look
+from retailmart.steps.sources import LoadedTable, Sources, load_table, probe
 from retailmart.storage.local import LocalFolder
 from tests.services.mariadb import Database
 
@@ -58,8 +58,8 @@ class Room:
         """One batch. Without `kept`, nobody hears of it, as after a crash."""
         sources = Sources(("shop",), lambda _: open_database(self.url, Path(), must_exist=True))
         try:
-            found = look(sources, "shop", self.table, self.record)
-            whole = partial(look, sources, "shop", self.table, None)
+            found = probe(sources, "shop", self.table, self.record)
+            whole = partial(probe, sources, "shop", self.table, None)
             batch_id = next(self.batches)
             loaded = load_table(self.engine, self.lake, found, whole, day, batch_id)
         finally:
@@ -224,7 +224,7 @@ def test_what_has_not_moved_is_not_written(room: Room, table: Table) -> None:
     assert room.load().change is not None
     again = room.load()
     assert again.change is None
-    assert again.touched is None
+    assert again.affected is None
 
 
 def test_another_definition_reads_all_again(room: Room) -> None:

@@ -13,7 +13,7 @@ from retailmart.engines import CsvShape
 from retailmart.engines.duckdb import DuckDBEngine
 from retailmart.errors import CsvBroken, SettingsError
 from retailmart.project import load_project
-from retailmart.project.feed import claimed_twice
+from retailmart.project.feed import matched_twice
 from retailmart.steps import scan as scanning
 from retailmart.steps.check import CheckedFile, check_content
 from retailmart.steps.discover import scan_again
@@ -74,7 +74,7 @@ def test_the_format_decides_between_feeds_of_two_formats(tmp_path: Path, shop: S
     text = (shop.folder / "feeds" / "kiosk.yml").read_text(encoding="utf-8")
     (shop.folder / "feeds" / "kiosk.yml").write_text(text + "\nformat: json\n", encoding="utf-8")
     feeds = load_project(shop.folder).feeds.values()
-    assert not claimed_twice(feeds, ["sales_a.csv", "sales_a.json"])
+    assert not matched_twice(feeds, ["sales_a.csv", "sales_a.json"])
 
 
 def test_names_alike_are_told_and_count_each(shop: Shop) -> None:

@@ -11,7 +11,7 @@ import pytest
 
 from retailmart import RetailmartError, pipeline
 from retailmart.lake import Lake
-from retailmart.ledger import Ledger, claim
+from retailmart.ledger import Ledger, acquire_lease
 from retailmart.ledger.batches import Batches
 from retailmart.ledger.values import FileState, NewFile
 from tests.conftest import AS_OF, HEADER, Shop, keep_only, sale
@@ -215,7 +215,7 @@ def _begin_an_old_undo(shop: Shop, run_id: int, version: int) -> None:
     What comes back was a delivery of its own: file `version` again, under its name.
     """
     lock = shop.folder / ".retailmart" / "lock"
-    with shop.open().ledger() as known, claim(known.engine, lock) as lease:
+    with shop.open().ledger() as known, acquire_lease(known.engine, lock) as lease:
         ledger = Ledger(known.engine, lease)
         old = ledger.files.get(version)
         back = NewFile(old.path, old.sha256, old.size, "", FileState.ACTIVE, old.feed)

@@ -152,8 +152,8 @@ def check(
     project: ProjectOption = Path(), settings: SetOption = None, quiet: QuietOption = False
 ) -> None:
     """Read all files of the project and tell every mistake. Only functions.py is executed."""
-    from retailmart.house import check_definitions, check_published_names, expect_one_feed
     from retailmart.report import number_of
+    from retailmart.session import check_definitions, check_published_names, expect_one_feed
 
     opened = open_at(project, settings).project
     opened.check_secrets()
@@ -207,7 +207,7 @@ def verify(
     """
     from retailmart import console
     from retailmart.cli.verify import engine_names, runs_wanted, verified
-    from retailmart.house import House
+    from retailmart.session import Session
 
     if database:
         given = {"--engines": engines, "--files": files, "--as-of": as_of}
@@ -222,8 +222,8 @@ def verify(
     names, runs = engine_names(engines or "duckdb,spark"), runs_wanted(files)
     moment = _moment(as_of)
     opened = open_at(project, settings).project
-    with console.watch(quiet) as watch, House.open(opened, watch) as house:
-        report = verified(house, names, moment, runs)
+    with console.watch(quiet) as watch, Session.open(opened, watch) as session:
+        report = verified(session, names, moment, runs)
     if output is Output.JSON:
         print_json(report.to_dict())
     else:
@@ -257,7 +257,7 @@ def status(
 ) -> None:
     """The last runs, the open batch, and files by state."""
     from retailmart.console import visible
-    from retailmart.house import expected_inputs, held_marts
+    from retailmart.session import expected_inputs, held_marts
 
     opened = open_at(project, settings)
     with opened.ledger() as ledger:

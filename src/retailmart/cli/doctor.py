@@ -20,7 +20,7 @@ from retailmart.cli.common import (
 )
 
 if TYPE_CHECKING:
-    from retailmart.findings import Finding
+    from retailmart.check_results import CheckResult
 
 
 def doctor(
@@ -34,8 +34,8 @@ def doctor(
     quiet: QuietOption = False,
 ) -> None:
     """Check database, sources, stores and this machine; each finding with its cure."""
+    from retailmart.check_results import Level
     from retailmart.doctor import examine
-    from retailmart.findings import Level
 
     opened, found = open_at(project, settings).project, []
     for finding in examine(opened, spark=spark, seconds=timeout):
@@ -52,7 +52,7 @@ def doctor(
         raise typer.Exit(1)
 
 
-def _print(finding: Finding) -> None:
+def _print(finding: CheckResult) -> None:
     from retailmart.console import visible
 
     print(visible(f"{finding.level.value:<8} {finding.check:<28} {finding.found}"), flush=True)

@@ -70,7 +70,7 @@ def quarantine_list(
         print_json({"rows": lines, "files": files, "closed": closed})
         return
     for line in lines:
-        fate = _told(line.get("state"), line.get("by"))
+        fate = _translate_errors(line.get("state"), line.get("by"))
         rows = "row " if line["rows"] == 1 else "rows"
         told = f"{line['rows']:>8,} {rows}  {line['rule']}  {line['file']}{fate}"
         print(one_line(told))
@@ -104,7 +104,7 @@ def quarantine_show(
     if found.message:
         print(visible(f"{found.path} {found.message}"))
     for item in shown:
-        fate = _told(*_fate(item, show_all)) if show_all else ""
+        fate = _translate_errors(*_fate(item, show_all)) if show_all else ""
         row = item.row
         print(visible(f"line {row.line}: {row.message}{fate}\n    {row.raw}"))
     if not shown and not found.message:
@@ -158,7 +158,7 @@ def quarantine_replay(
     quiet: QuietOption = False,
 ) -> None:
     """Put repaired rows into landing; the next run counts each of them once."""
-    from retailmart.house import store_at
+    from retailmart.session import store_at
     from retailmart.sheets import read_sheet
     from retailmart.steps.check import ORIGIN
     from retailmart.steps.replay import drop_repaired, origins_in
@@ -255,7 +255,7 @@ def _fate(item: Item, show_all: bool) -> tuple[str, ...]:
     return (item.state.value, item.by or "") if show_all else ()
 
 
-def _told(state: object = None, by: object = None) -> str:
+def _translate_errors(state: object = None, by: object = None) -> str:
     """What became of a row, where that is asked for."""
     return {
         "closed": f"  (closed: counted from {by})",

@@ -68,7 +68,7 @@ def schema_history(
         print_json({"history": lines})
         return
     for line in lines:
-        for words in _told(line):
+        for words in _translate_errors(line):
             _say(f"run {line['run']}  {line['changed_at'][:19]}  {line['feed']}  {words}")
     if not lines:
         print("no column has changed yet")
@@ -158,7 +158,7 @@ def _fate(feed: Feed) -> str:
     }.get(policy.value, "is dropped")
 
 
-def _told(line: dict[str, Any]) -> Iterator[str]:
+def _translate_errors(line: dict[str, Any]) -> Iterator[str]:
     made = f"feeds/{line['feed']}.yml"
     first = [change for change in line["changes"] if line["is_new"] and change["cause"] == made]
     if first:
@@ -188,7 +188,7 @@ def _chosen(name: str | None, known: Iterable[str]) -> list[str]:
 
 
 def _differences(opened: OpenProject) -> Iterator[_Difference]:
-    from retailmart.house import store_at
+    from retailmart.session import store_at
     from retailmart.steps.evolve import compare
     from retailmart.steps.load import raw_table
 

@@ -15,9 +15,9 @@ from retailmart.errors import RetailmartError, SettingsError
 
 if TYPE_CHECKING:
     from retailmart.engines import Engine
-    from retailmart.house import House
     from retailmart.lake.places import Place
     from retailmart.report import Comparison, VerifyReport
+    from retailmart.session import Session
     from retailmart.steps.load import LoadedFeed
     from retailmart.steps.pin import Pinned
     from retailmart.steps.rebuild import Plan
@@ -64,13 +64,13 @@ def runs_wanted(text: str | None) -> int:
 
 
 def verified(
-    house: House, engines: Sequence[str], as_of: datetime | None, runs: int
+    session: Session, engines: Sequence[str], as_of: datetime | None, runs: int
 ) -> VerifyReport:
     """Build the marts anew on each engine, parse the last `runs` runs' files, compare all of it."""
-    from retailmart.steps.rebuild import workbench
+    from retailmart.steps.rebuild import scratch_lake
 
-    with workbench(house.private) as folder, ExitStack() as stack:
-        return _Verification(house, folder, stack, engines).report(as_of, runs)
+    with scratch_lake(session.private) as folder, ExitStack() as stack:
+        return _Verification(session, folder, stack, engines).report(as_of, runs)
 
 
 @dataclass(frozen=True)
@@ -85,27 +85,27 @@ class _Verification:
     """One verification, in a folder of its own."""
 
     def __init__(
-        self, house: House, folder: Path, stack: ExitStack, engines: Sequence[str]
+        self, session: Session, folder: Path, stack: ExitStack, engines: Sequence[str]
     ) -> None:
         from retailmart.engines import has_workers
-        from retailmart.house import store_at
         from retailmart.lake import Lake, place_of
+        from retailmart.session import store_at
 
-        self.house = house
+        self.session = session
         self.folder = folder
         self.copies = folder / "deliveries"
         self.stack = stack
         # Of a lake in a bucket, files are fetched into this folder: a run that fetches the same
         # ones into its own is not met.
-        store = store_at(house.project, house.project.settings.lake)
+        store = store_at(session.project, session.project.settings.lake)
         self.lake = Lake(place_of(store, folder / "lake"))
         self.places = {name: self._place(name) for name in engines}
-        with house.step("open") as tell:
+        with session.step("open") as tell:
             self.judge, _ = self._open(_JUDGE)
             # All of them first: what can't be opened is told before any work is done.
             self.engines = {name: self._open(name) for name in engines}
             for name in engines:
-                if has_workers(house.project.settings.model_copy(update={"engine": name})):
+                if has_workers(session.project.settings.model_copy(update={"engine": name})):
                     tell(f"{name} computes in its tasks, as with driver_reads: 0MB")
         self.skipped: dict[str, str] = {}
 
@@ -113,13 +113,13 @@ class _Verification:
         """Pin, build, parse, compare."""
         from retailmart.report import VerifyReport
 
-        house = self.house
-        with house.step("pin"):
+        session = self.session
+        with session.step("pin"):
             pinned = self._pinned(runs)
             work = self._planned(pinned, as_of)
             deliveries = self._deliveries(pinned)
         made = {name: self._made(name, pinned, work, deliveries) for name in self.engines}
-        with house.step("compare") as tell:
+        with session.step("compare") as tell:
             marts = tuple(self._compare_marts(pinned, work, made, tell))
             files = tuple(self._compare_deliveries(pinned, deliveries, made, tell))
         return VerifyReport(
@@ -128,14 +128,14 @@ class _Verification:
             files,
             self.skipped,
             work.unavailable,
-            {name: round(took, 3) for name, took in house.seconds.items()},
+            {name: round(took, 3) for name, took in session.seconds.items()},
         )
 
     def _open(self, name: str) -> tuple[Engine, ExitStack]:
         """An engine, and what closes it before the end."""
         from retailmart.engines import open_engine
 
-        project = self.house.project
+        project = self.session.project
         self.lake.place.workspace.mkdir(parents=True, exist_ok=True)
         # A small project's marts would else be built in this process on either engine, and the
         # comparison would say nothing of Spark.
@@ -147,7 +147,7 @@ class _Verification:
             closing = self.stack.enter_context(ExitStack())
             closing.callback(engine.close)
             engine.add_functions(project.functions)
-            engine.set_variables(self.house.variables())
+            engine.set_variables(self.session.variables())
         return engine, closing
 
     def _place(self, name: str) -> Place:
@@ -162,39 +162,39 @@ class _Verification:
         return lake.beside(beside, self.folder / name)
 
     def _pinned(self, runs: int) -> Pinned:
-        from retailmart.database import told
+        from retailmart.database import translate_errors
         from retailmart.errors import MartNotBuilt
-        from retailmart.house import definition_of
+        from retailmart.session import definition_of
         from retailmart.steps.pin import pin
 
         if not self.lake.place.tables():  # nor may there be a ledger, and looking would make one
             raise MartNotBuilt("no mart is built yet", "Build them with: retailmart run")
-        house = self.house
-        with told():
-            house.ledger.migrate()
-            return pin(self.lake, house.ledger, house.project, definition_of, runs)
+        session = self.session
+        with translate_errors():
+            session.ledger.migrate()
+            return pin(self.lake, session.ledger, session.project, definition_of, runs)
 
     def _planned(self, pinned: Pinned, as_of: datetime | None) -> Plan:
-        from retailmart.house import definition_of
+        from retailmart.session import definition_of
         from retailmart.steps.rebuild import plan
 
-        house = self.house
-        today = house.fingerprints(as_of or pinned.last_moment)
+        session = self.session
+        today = session.fingerprints(as_of or pinned.last_moment)
         definitions = {name: definition_of(said) for name, said in today.items()}
-        return plan(self.judge, self.lake, house.project, pinned, definitions, as_of)
+        return plan(self.judge, self.lake, session.project, pinned, definitions, as_of)
 
     def _deliveries(self, pinned: Pinned) -> list[Delivery]:
-        from retailmart.database import told
+        from retailmart.database import translate_errors
         from retailmart.steps.reparse import deliveries
 
-        house = self.house
+        session = self.session
         self.copies.mkdir()
-        with told():
+        with translate_errors():
             found = deliveries(
                 self.judge,
-                house.ledger,
-                house.archive,
-                house.project,
+                session.ledger,
+                session.archive,
+                session.project,
                 pinned,
                 self.copies,
                 self.skipped,
@@ -208,7 +208,7 @@ class _Verification:
 
         engine, closing = self.engines[name]
         place = self.places[name]
-        with self.house.step(name) as tell, _on(name), closing:
+        with self.session.step(name) as tell, _on(name), closing:
             marts = rebuild(engine, place, work, tell)
             parsed = []
             for number, delivery in enumerate(deliveries):

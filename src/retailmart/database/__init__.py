@@ -10,10 +10,10 @@ from sqlalchemy import Engine
 from sqlalchemy.engine import URL, make_url
 from sqlalchemy.exc import ArgumentError
 
-from retailmart.database.errors import told
+from retailmart.check_results import CheckResult
+from retailmart.database.errors import translate_errors
 from retailmart.database.registry import Kind, kind_of, kinds, shown_url
 from retailmart.errors import SettingsError
-from retailmart.findings import Finding
 from retailmart.tables import DatabaseAddress
 
 __all__ = [
@@ -23,7 +23,7 @@ __all__ = [
     "open_address",
     "open_database",
     "shown_url",
-    "told",
+    "translate_errors",
 ]
 
 
@@ -59,7 +59,7 @@ def _advice() -> str:
     return f"write it as in {' or '.join(kind.example for kind in kinds())}"
 
 
-def examine_database(url: str, folder: Path, name: str, *, writes: bool) -> Iterator[Finding]:
+def examine_database(url: str, folder: Path, name: str, *, writes: bool) -> Iterator[CheckResult]:
     """Check what a database allows; `name` begins each check result.
 
     `writes` means that the ledger and the marts are in it; otherwise it is only read.

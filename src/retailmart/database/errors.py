@@ -15,7 +15,7 @@ LATER = "Run again; if it stays so, look whether the database is up and reachabl
 
 
 @contextmanager
-def told(name: str = "the database") -> Iterator[None]:
+def translate_errors(name: str = "the database") -> Iterator[None]:
     """Raise a database's errors as Unavailable or RetailmartError; `name` names the database.
 
     Messages contain only the server's own words, no statements, values or passwords.
@@ -43,7 +43,7 @@ def refusals(table: str, shown: str) -> Iterator[None]:
     unchanged.
     """
     try:
-        with told(f"the table {shown}"):
+        with translate_errors(f"the table {shown}"):
             yield
     except (Unavailable, NotThisTable, LeaseLost, TableRefused):
         raise

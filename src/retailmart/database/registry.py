@@ -11,8 +11,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 from urllib.parse import unquote
 
+from retailmart.check_results import CheckResult
 from retailmart.errors import RetailmartError
-from retailmart.findings import Finding
 from retailmart.project.addresses import Variables
 from retailmart.tables import DatabaseAddress
 
@@ -86,7 +86,7 @@ class Kind(Protocol):
     def errors(self) -> Errors:
         """What its errors mean."""
 
-    def examine(self, url: URL, folder: Path, name: str, *, writes: bool) -> Iterator[Finding]:
+    def examine(self, url: URL, folder: Path, name: str, *, writes: bool) -> Iterator[CheckResult]:
         """Check whether it can do what runs need; `name` begins each check result.
 
         `writes` means that the ledger and the marts are in it; otherwise it is only read.

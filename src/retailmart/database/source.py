@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 from sqlalchemy import Engine, inspect
 
 from retailmart.database.dialect import Since, dialect_of
-from retailmart.database.errors import told
+from retailmart.database.errors import translate_errors
 from retailmart.database.registry import kind_of, shown_url
 from retailmart.errors import RetailmartError
 from retailmart.project.table import ReadRules
@@ -37,7 +37,7 @@ class SourceTable:
 
 def table_names(engine: Engine) -> frozenset[str]:
     """The tables and views a source offers."""
-    with told(f"{_shown(engine)} cannot be read"):
+    with translate_errors(f"{_shown(engine)} cannot be read"):
         inspector = inspect(engine)
         names = {*inspector.get_table_names(), *inspector.get_view_names()}
         with suppress(NotImplementedError):  # few databases have these
@@ -47,13 +47,13 @@ def table_names(engine: Engine) -> frozenset[str]:
 
 def fields_of(engine: Engine, name: str, rules: ReadRules = _NO_RULES) -> tuple[Field, ...]:
     """The columns of a table, found without reading any row."""
-    with told(f"source table {name!r} cannot be read"):
+    with translate_errors(f"source table {name!r} cannot be read"):
         return dialect_of(engine).fields(engine, name, rules)
 
 
 def read_table(engine: Engine, name: str, rules: ReadRules = _NO_RULES) -> SourceTable:
     """Read a whole table. Raises RetailmartError if a value is not of its column's type."""
-    with told(f"source table {name!r} cannot be read"):
+    with translate_errors(f"source table {name!r} cannot be read"):
         rows = dialect_of(engine).read_table(engine, name, rules)
     return SourceTable(name, rows, digest_of(rows))
 
@@ -63,7 +63,7 @@ def read_since(
 ) -> pa.Table:
     """The rows of a table whose cursor is at or after a position, or has no value."""
     since = Since(cursor, _from_json(position))
-    with told(f"source table {name!r} cannot be read"):
+    with translate_errors(f"source table {name!r} cannot be read"):
         return dialect_of(engine).read_table(engine, name, rules, since)
 
 
@@ -71,19 +71,19 @@ def extract_of(
     engine: Engine, name: str, least: int, rules: ReadRules = _NO_RULES
 ) -> Extract | None:
     """How others can read a table of about `least` rows or more; None for any other table."""
-    with told(f"source table {name!r} cannot be read"):
+    with translate_errors(f"source table {name!r} cannot be read"):
         return dialect_of(engine).extract(engine, name, rules, least)
 
 
 def read_part(extract: Extract, query: str) -> Iterator[pa.RecordBatch]:
     """The rows of one of an extract's queries, on any machine that has the extract."""
-    with told(f"source table {extract.name!r} cannot be read"):
+    with translate_errors(f"source table {extract.name!r} cannot be read"):
         yield from kind_of(extract.address.kind).read_part(extract, query)
 
 
 def fingerprint_of(engine: Engine, name: str) -> str | None:
     """The server's fingerprint of a table's columns and values; None if it has none."""
-    with told(f"source table {name!r} cannot be read"):
+    with translate_errors(f"source table {name!r} cannot be read"):
         return dialect_of(engine).fingerprint(engine, name)
 
 
@@ -91,7 +91,7 @@ def key_collation_of(
     engine: Engine, name: str, rules: ReadRules = _NO_RULES
 ) -> tuple[str, str] | None:
     """A table's single text key, and the collation by which its database compares it."""
-    with told(f"source table {name!r} cannot be read"):
+    with translate_errors(f"source table {name!r} cannot be read"):
         return dialect_of(engine).key_collation(engine, name, rules)
 
 
@@ -100,7 +100,7 @@ def position_of(engine: Engine, name: str, cursor: str) -> str | None:
 
     Read it before the rows, so that a row that arrives meanwhile is read again, not missed.
     """
-    with told(f"source table {name!r} cannot be read"):
+    with translate_errors(f"source table {name!r} cannot be read"):
         newest = dialect_of(engine).newest(engine, name, cursor)
     return None if newest is None else _to_json(name, cursor, newest)
 

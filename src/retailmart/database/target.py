@@ -36,7 +36,7 @@ if TYPE_CHECKING:
 _MARK = "retailmart: batch "
 
 
-def mark_for(batch_id: int, version: int, definition: str) -> str:
+def version_tag(batch_id: int, version: int, definition: str) -> str:
     """The version tag for a table when it is loaded: the ledger next to it has this batch."""
     return f"{_MARK}{batch_id}, version {version}, {definition[:16]}"
 

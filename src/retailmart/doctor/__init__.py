@@ -8,22 +8,24 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from retailmart.check_results import CheckResult, Level, ok, problem, warning
 from retailmart.doctor.machine import examine_machine, examine_scratch
 from retailmart.errors import RetailmartError, SettingsError
-from retailmart.findings import Finding, Level, ok, problem, warning
-from retailmart.house import PRIVATE, store_at
 from retailmart.project import Project
 from retailmart.report import number_of
+from retailmart.session import PRIVATE, store_at
 from retailmart.storage import LocalFolder, Store
 
 # Of threads; an area that hangs holds what must not be torn down under it at the program's end.
 THREADS = "retailmart-doctor"
 # Tables with this many rows or more are not read for a check.
 _LARGE = 1_000_000
-Check = Callable[[], Iterator[Finding]]
+Check = Callable[[], Iterator[CheckResult]]
 
 
-def examine(project: Project, *, spark: bool = False, seconds: float = 25.0) -> Iterator[Finding]:
+def examine(
+    project: Project, *, spark: bool = False, seconds: float = 25.0
+) -> Iterator[CheckResult]:
     """Check everything that runs rely on; check results come in a fixed order.
 
     `spark` checks Spark in any case. Nothing that exists is changed. An area that does not answer
@@ -59,14 +61,14 @@ class _Visit:
 
     name: str
     check: Check
-    _found: list[Finding] = field(default_factory=list)
+    _found: list[CheckResult] = field(default_factory=list)
     _ended: threading.Event = field(default_factory=threading.Event)
 
     def start(self) -> None:
         # The program does not wait for it at its end.
         threading.Thread(target=self._ask, name=THREADS, daemon=True).start()
 
-    def findings(self, wait: float, patience: float) -> list[Finding]:
+    def findings(self, wait: float, patience: float) -> list[CheckResult]:
         """The check results that arrived in time."""
         if self._ended.wait(wait):
             return self._found
@@ -96,7 +98,7 @@ class _Visit:
             self._ended.set()
 
 
-def _project(project: Project) -> Iterator[Finding]:
+def _project(project: Project) -> Iterator[CheckResult]:
     feeds, marts = number_of(len(project.feeds), "feed"), number_of(len(project.marts), "mart")
     yield ok("project: files", f"{feeds} and {marts}, no mistake found")
     try:
@@ -107,7 +109,7 @@ def _project(project: Project) -> Iterator[Finding]:
         yield problem("project: secrets", told, "; ".join(map(str.strip, cure.splitlines())))
 
 
-def _disks(project: Project) -> Iterator[Finding]:
+def _disks(project: Project) -> Iterator[CheckResult]:
     from retailmart.database import database_file
     from retailmart.storage.health import examine_disks
 
@@ -123,9 +125,9 @@ def _disks(project: Project) -> Iterator[Finding]:
     yield from examine_disks(folders)
 
 
-def _database(project: Project) -> Iterator[Finding]:
+def _database(project: Project) -> Iterator[CheckResult]:
     from retailmart.database import database_file, examine_database
-    from retailmart.house import check_published_names
+    from retailmart.session import check_published_names
 
     url = project.database_url()
     file = database_file(url, project.folder)
@@ -141,7 +143,7 @@ def _database(project: Project) -> Iterator[Finding]:
             yield problem(check, words, str(error.hint))
 
 
-def _local_disk(file: Path) -> Iterator[Finding]:
+def _local_disk(file: Path) -> Iterator[CheckResult]:
     """SQLite's log needs memory that all its users share; a network file system has none."""
     from retailmart.storage.health import network_file_system
 
@@ -151,7 +153,7 @@ def _local_disk(file: Path) -> Iterator[Finding]:
         yield problem("database: disk", found, cure)
 
 
-def _source(project: Project, name: str) -> Iterator[Finding]:
+def _source(project: Project, name: str) -> Iterator[CheckResult]:
     from retailmart.database import examine_database
 
     answers = True
@@ -163,12 +165,12 @@ def _source(project: Project, name: str) -> Iterator[Finding]:
         yield from _values(project, name)
 
 
-def _values(project: Project, name: str) -> Iterator[Finding]:
+def _values(project: Project, name: str) -> Iterator[CheckResult]:
     """Read the tables that marts read, as a run would; report a value that no type holds."""
     from retailmart.database import open_database
     from retailmart.database.source import extract_of, read_table, table_names
-    from retailmart.house import is_mentioned
     from retailmart.project.table import undeclared
+    from retailmart.session import is_mentioned
 
     check = f"source {name}: values"
     database = open_database(project.source_url(name), project.folder, must_exist=True)
@@ -196,20 +198,20 @@ def _values(project: Project, name: str) -> Iterator[Finding]:
         yield ok(check, f"all values of {read} tables can be read{left}")
 
 
-def _store(project: Project, use: str) -> Iterator[Finding]:
+def _store(project: Project, use: str) -> Iterator[CheckResult]:
     from retailmart.storage.health import Use, examine_store
 
     yield from examine_store(store_at(project, _places(project)[use]), Use(use))
 
 
-def _way(project: Project) -> Iterator[Finding]:
+def _way(project: Project) -> Iterator[CheckResult]:
     from retailmart.storage.health import examine_move
 
     stores = _stores(project)
     yield examine_move(stores["landing"], stores["archive"])
 
 
-def _s3(project: Project) -> Iterator[Finding]:
+def _s3(project: Project) -> Iterator[CheckResult]:
     from retailmart.storage.health import examine_s3_clock
     from retailmart.storage.s3 import S3Folder
 
@@ -218,7 +220,7 @@ def _s3(project: Project) -> Iterator[Finding]:
     yield examine_s3_clock(access)
 
 
-def _spark(project: Project, asked: bool) -> Iterator[Finding]:
+def _spark(project: Project, asked: bool) -> Iterator[CheckResult]:
     from retailmart.engines import has_workers
 
     uses = has_workers(project.settings)

@@ -11,7 +11,7 @@ from contextlib import suppress
 from importlib.metadata import version
 from pathlib import Path
 
-from retailmart.findings import Finding, ok, problem, warning
+from retailmart.check_results import CheckResult, ok, problem, warning
 
 _GB = 10**9
 _LITTLE = _GB
@@ -27,7 +27,7 @@ _GROUPS = (
 )
 
 
-def examine_machine(memory_limit: str | None) -> Iterator[Finding]:
+def examine_machine(memory_limit: str | None) -> Iterator[CheckResult]:
     """Check Python and memory; `memory_limit` as in the settings."""
     found = f"{platform.python_version()}, retailmart {version('retailmart')}"
     yield ok("machine: Python", found)
@@ -36,7 +36,7 @@ def examine_machine(memory_limit: str | None) -> Iterator[Finding]:
         yield _memory(free, memory_limit)
 
 
-def examine_scratch(private: Path) -> Iterator[Finding]:
+def examine_scratch(private: Path) -> Iterator[CheckResult]:
     """Check the folder for files in use; its lock separates the runs of one machine."""
     from retailmart.storage.health import examine_folder, nearest
 
@@ -73,7 +73,7 @@ def free_memory() -> int | None:
     return min(free, default=None)
 
 
-def _memory(free: int, memory_limit: str | None) -> Finding:
+def _memory(free: int, memory_limit: str | None) -> CheckResult:
     check, found = "machine: memory", f"{free / _GB:.1f} GB free"
     if memory_limit is None:
         if free < _LITTLE:

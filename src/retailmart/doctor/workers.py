@@ -11,13 +11,13 @@ from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 
+from retailmart.check_results import CheckResult, ok, problem, warning
 from retailmart.database import database_file, open_database
 from retailmart.engines import Engine, open_engine
 from retailmart.errors import RetailmartError
-from retailmart.findings import Finding, ok, problem, warning
-from retailmart.house import PRIVATE, open_lake, store_at
 from retailmart.lake.places import Place
 from retailmart.project import Project
+from retailmart.session import PRIVATE, open_lake, store_at
 from retailmart.storage import Store
 from retailmart.tables import TableState
 
@@ -77,7 +77,7 @@ class LookAround:
             database.dispose()
 
 
-def examine_workers(project: Project) -> Iterator[Finding]:
+def examine_workers(project: Project) -> Iterator[CheckResult]:
     """Inspect each worker; files that workers write must be visible here."""
     settings, private = project.settings, project.folder / PRIVATE
     place = open_lake(project).place
@@ -136,7 +136,7 @@ def _rows_here(place: Place, written: TableState) -> int:
     return sum(file.rows for file in found.files if (Path(found.root) / file.path).is_file())
 
 
-def _disk(workers: dict[str, Seen]) -> Finding:
+def _disk(workers: dict[str, Seen]) -> CheckResult:
     free, worker = min((one.free, name) for name, one in workers.items())
     words = f"{free / (1 << 30):,.1f} GB free, at least ({worker})"
     if free < _LITTLE_DISK:
@@ -145,7 +145,7 @@ def _disk(workers: dict[str, Seen]) -> Finding:
     return ok("spark: disk", words)
 
 
-def _reach(workers: dict[str, Seen]) -> Iterator[Finding]:
+def _reach(workers: dict[str, Seen]) -> Iterator[CheckResult]:
     lacking = {words: name for name, one in workers.items() for words in one.problems}
     for words, worker in sorted(lacking.items()):
         yield problem(

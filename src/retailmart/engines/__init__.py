@@ -301,6 +301,6 @@ def count_alike(file: Path, form: JsonForm) -> int | None:
     None if any record is written differently, or if the file is not JSON: a float, a repeated or
     unknown key, or an escape or blank elsewhere would be lost.
     """
-    from retailmart.engines.alike import count
+    from retailmart.engines.round_trip import count
 
     return count(file, form)

@@ -19,6 +19,7 @@ import duckdb
 from duckdb.func import FunctionNullHandling, PythonUDFType
 
 from retailmart.engines import Cut, Files, Item, Result, VariableValue, Work, Write
+from retailmart.engines.errors import WRONG_MONTH, ours
 from retailmart.engines.relations import (
     CsvShape,
     Definition,
@@ -29,7 +30,6 @@ from retailmart.engines.relations import (
     OfTable,
     Relation,
 )
-from retailmart.engines.told import WRONG_MONTH, ours
 from retailmart.errors import CsvBroken, NotComputed, RetailmartError, SettingsError
 from retailmart.project.functions import FILE, Functions, guarded
 from retailmart.project.types import ColumnType, parse_type
@@ -374,7 +374,7 @@ class DuckDBEngine:
             return write_partitions(batches, folder, f"{prefix}.parquet", rest, kinds)
 
     def rows(self, query: str) -> list[tuple[Any, ...]]:
-        with self._lock, _told():
+        with self._lock, _translate_errors():
             return self._connection.execute(query).fetchall()
 
     def rows_of(self, queries: Sequence[str]) -> list[list[tuple[Any, ...]]]:
@@ -389,7 +389,7 @@ class DuckDBEngine:
                 cursor.register(name, rows)
             self._keep_order(+1)
         try:
-            with _told():
+            with _translate_errors():
                 # One at a time: parallel sorts compete for memory, and each one uses all threads
                 # anyway.
                 with self._sorting:
@@ -501,7 +501,7 @@ def _set_variables(
 
 
 @contextmanager
-def _told() -> Iterator[None]:
+def _translate_errors() -> Iterator[None]:
     """Translate DuckDB's errors to ours."""
     try:
         yield

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 __all__ = ["Lake", "place_of"]
 
 # Each table has one application transaction id, in every commit; it records the latest batch.
-_LANE = "retailmart"
+_TRANSACTION_ID = "retailmart"
 # The key for the batch in a commit's own metadata.
 _BATCH = "retailmart_batch"
 # A table is opened from its last checkpoint and later entries: in a bucket, a request each.
@@ -73,7 +73,7 @@ class Lake:
             return None
         asked = (table, int(handle.version()))
         if asked not in self._states:
-            with self._told():
+            with self._translate_errors():
                 self._states[asked] = _state(handle, self.folder(table))
         return self._states[asked]
 
@@ -90,7 +90,7 @@ class Lake:
         handle = self._open(table)
         if handle is None:
             return []
-        with self._told():
+        with self._translate_errors():
             entries = handle.history()
         marked = [(int(one["version"]), one.get(_BATCH)) for one in reversed(entries)]
         return [(version, None if mark is None else int(mark)) for version, mark in marked]
@@ -123,7 +123,7 @@ class Lake:
         self.place.keep_log(change.table, done.version())
         return int(done.version())
 
-    def mend(self, table: str) -> None:
+    def repair(self, table: str) -> None:
         """Make a table readable after a power cut has torn its last commit; call it before reading.
 
         Nothing depends on such a commit yet, because the batch is still to be finished.
@@ -131,13 +131,13 @@ class Lake:
         self._opened.pop(table, None)
         for asked in [asked for asked in self._states if asked[0] == table]:
             del self._states[asked]  # the torn version's number is given again
-        self.place.mend_log(table)
+        self.place.repair_log(table)
 
     def prefix(self, batch_id: int) -> str:
         """The prefix of a batch's data file names, as this writer writes them."""
         return f"{_batch_prefix(batch_id)}f{self.fence:04d}-"
 
-    def orphans(self, table: str, batch_id: int) -> list[str]:
+    def orphaned_files(self, table: str, batch_id: int) -> list[str]:
         """Files that attempts at this batch wrote and that no commit of the table holds."""
         state = self.state(table)
         held = {file.path for file in state.files} if state else set()
@@ -147,7 +147,7 @@ class Lake:
             if path not in held and _name(path).startswith(_batch_prefix(batch_id))
         ]
 
-    def strays(self, table: str, decided: Mapping[int, int | None]) -> list[str]:
+    def orphaned_by_others(self, table: str, decided: Mapping[int, int | None]) -> list[str]:
         """Orphaned files: those of attempts other than the deciding one (batch → fencing token).
 
         Files of batches that `decided` does not name are left alone.
@@ -163,13 +163,13 @@ class Lake:
 
     def _open(self, table: str, version: int | None = None) -> DeltaTable | None:
         if version is None and (known := self._opened.pop(table, None)) is not None:
-            with self._told():
+            with self._translate_errors():
                 known.update_incremental()
             self._opened[table] = known  # only after success
             return known
         if not self.place.has(table):
             return None
-        handle = self._open_anew(table, version)
+        handle = self._open_new(table, version)
         if handle is not None and version is None:
             self._opened[table] = handle
         return handle
@@ -179,11 +179,11 @@ class Lake:
         known = self._opened.get(table)
         return known if known is not None and known.version() == version else None
 
-    def _open_anew(self, table: str, version: int | None) -> DeltaTable | None:
+    def _open_new(self, table: str, version: int | None) -> DeltaTable | None:
         from deltalake import DeltaTable
         from deltalake.exceptions import DeltaError, TableNotFoundError
 
-        with self._told():
+        with self._translate_errors():
             try:
                 return DeltaTable(
                     self.place.address(table),
@@ -199,11 +199,11 @@ class Lake:
 
     def _holds(self, handle: DeltaTable, batch_id: int) -> bool:
         """Whether the table's application transaction id says that this batch is in it."""
-        with self._told():
-            return (handle.transaction_version(_LANE) or 0) >= batch_id
+        with self._translate_errors():
+            return (handle.transaction_version(_TRANSACTION_ID) or 0) >= batch_id
 
     @contextmanager
-    def _told(self) -> Iterator[None]:
+    def _translate_errors(self) -> Iterator[None]:
         """Translate the errors of an unreachable store."""
         from deltalake.exceptions import DeltaError
 
@@ -221,7 +221,7 @@ class Lake:
 
         self.folder(change.table).mkdir(parents=True, exist_ok=True)
         address, options = self.place.address(change.table), dict(self.place.options())
-        with self._told():
+        with self._translate_errors():
             create_table_with_add_actions(
                 address,
                 _schema(change.fields),
@@ -244,7 +244,7 @@ class Lake:
         schema = _schema(change.fields)
         now = int(time.time() * 1000)
         adds: list[Any] = [_add_action(file, now) for file in change.adds]
-        with self._told():
+        with self._translate_errors():
             known = _state(handle, self.folder(change.table))
         gone = set(change.removes)
         going = [file for file in known.files if file.path in gone]
@@ -259,10 +259,10 @@ class Lake:
         properties = CommitProperties(
             custom_metadata={_BATCH: str(batch_id)},
             max_commit_retries=0,
-            app_transactions=[Transaction(_LANE, batch_id)],
+            app_transactions=[Transaction(_TRANSACTION_ID, batch_id)],
         )
         try:
-            with self._told():
+            with self._translate_errors():
                 if not same_layout:
                     self._replace(change, adds, properties)
                     return

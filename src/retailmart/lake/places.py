@@ -103,7 +103,7 @@ class Place(Protocol):
     def keep_log(self, table: str, version: int) -> None:
         """Make a log entry survive, and the files that the Delta library wrote after it."""
 
-    def mend_log(self, table: str) -> None:
+    def repair_log(self, table: str) -> None:
         """Remove the part of the log that a power cut has torn; nothing depends on it yet."""
 
     def data_files(self, table: str) -> Iterator[str]:
@@ -205,7 +205,7 @@ class LocalPlace:
         for folder in (log, *_parents([log], self.root)):
             sync_folder(folder)
 
-    def mend_log(self, table: str) -> None:
+    def repair_log(self, table: str) -> None:
         # The Delta library gives a file its name before its content is on the disk.
         log = self.root / table / _LOG
         for entry in sorted(log.glob("*.json"), reverse=True):
@@ -347,7 +347,7 @@ class RemotePlace:
     def keep_log(self, table: str, version: int) -> None:
         """Nothing to do: what the store has acknowledged is durable."""
 
-    def mend_log(self, table: str) -> None:
+    def repair_log(self, table: str) -> None:
         """Nothing to do: an object exists as a whole or not at all."""
 
     def data_files(self, table: str) -> Iterator[str]:

@@ -11,7 +11,7 @@ from retailmart.ledger import tables as t
 from retailmart.ledger.access import READS, Access
 from retailmart.ledger.batches import Batches
 from retailmart.ledger.files import Files
-from retailmart.ledger.lease import Lease, claim
+from retailmart.ledger.lease import Lease, acquire_lease
 from retailmart.ledger.marts import Marts
 from retailmart.ledger.migrations import is_current, migrate
 from retailmart.ledger.replays import Replays
@@ -19,7 +19,7 @@ from retailmart.ledger.runs import Runs
 from retailmart.ledger.schemas import Schemas
 from retailmart.ledger.sources import Sources
 
-__all__ = ["READS", "Lease", "Ledger", "claim"]
+__all__ = ["READS", "Lease", "Ledger", "acquire_lease"]
 
 # Seconds between attempts while another first run creates the tables.
 _PAUSES = (0.1, 0.3, 1.0, 3.0)

@@ -32,5 +32,5 @@ class Access:
         if self.lease is None:
             raise RetailmartError("the ledger was opened for reading")
         with self.engine.begin() as connection:
-            self.lease.prove(connection)
+            self.lease.verify(connection)
             yield connection

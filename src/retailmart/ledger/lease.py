@@ -36,7 +36,7 @@ class Lease:
     fence: int
     _stopped: threading.Event = field(default_factory=threading.Event, compare=False, repr=False)
 
-    def prove(self, connection: Connection) -> None:
+    def verify(self, connection: Connection) -> None:
         """Extend the lease inside `connection`'s transaction, or raise LeaseLost.
 
         It writes, so that two transactions of two holders can never both succeed.
@@ -54,7 +54,7 @@ class Lease:
 
 
 @contextmanager
-def claim(engine: Engine, lock_file: Path) -> Iterator[Lease]:
+def acquire_lease(engine: Engine, lock_file: Path) -> Iterator[Lease]:
     """Acquire and hold the project's lease; ProjectBusy while a living run has it."""
     lock_file.parent.mkdir(parents=True, exist_ok=True)
     descriptor = os.open(lock_file, os.O_RDWR | os.O_CREAT, 0o644)
@@ -124,7 +124,7 @@ def _beat(engine: Engine, lease: Lease) -> None:
     while not lease._stopped.wait(_BEAT_SECONDS):
         try:
             with engine.begin() as connection:
-                lease.prove(connection)
+                lease.verify(connection)
         except LeaseLost:
             return  # the next ledger write raises the error
         except SQLAlchemyError:

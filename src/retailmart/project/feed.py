@@ -453,7 +453,7 @@ class Feed:
         return tuple(rule for rule in self.rules if rule.action in actions)
 
 
-def claimed_twice(feeds: Iterable[Feed], paths: Iterable[str]) -> list[str]:
+def matched_twice(feeds: Iterable[Feed], paths: Iterable[str]) -> list[str]:
     """A problem for each pair of feeds that match one file, with the first such file.
 
     The format in a file's name decides between feeds of two formats.

@@ -55,7 +55,7 @@ class BuiltMart:
     change: TableChange
     after: TableState
     months: frozenset[str] | None
-    anew: bool
+    rebuilt: bool
     rewritten: frozenset[str] = frozenset()
     is_first: bool = False
 
@@ -155,7 +155,7 @@ def build(
             if mart.name in stale or builder.is_concerned():
                 told(mart.name)
                 with held.building(mart) if held is not None else nullcontext():
-                    steps = builder.build(anew=mart.name in stale)
+                    steps = builder.build(rebuilt=mart.name in stale)
                     writes.append(next(steps))
                     building.append((mart, steps))
         for (mart, steps), written in zip(building, engine.write_each(writes), strict=True):
@@ -224,12 +224,12 @@ class Effects:
         months = frozenset[str]()
         for name in sorted(tables):
             table = self.inputs.tables[name]
-            if table.touched is None and not table.everything:
+            if table.affected is None and not table.everything:
                 continue
-            if table.touched is None:
+            if table.affected is None:
                 return None
             found = self._lookups(query, name, fields)
-            known = {column.name.lower() for column in table.touched.fields}
+            known = {column.name.lower() for column in table.affected.fields}
             if found is None or not known.issuperset(lookup.key for lookup in found):
                 return None
             for lookup in sorted(found, key=str):
@@ -257,7 +257,7 @@ class Effects:
                 match += f" AND r.{quoted(lookup.day)} >= t._since"
             rows = self.engine.rows(
                 f"SELECT DISTINCT r.{MONTH} FROM {rows_of_feed} r WHERE EXISTS"
-                f" (SELECT 1 FROM {table.touched} t WHERE {match})"
+                f" (SELECT 1 FROM {table.affected} t WHERE {match})"
             )
             self._months[key] = frozenset(str(month) for (month,) in rows)
         return self._months[key]
@@ -320,7 +320,7 @@ class _Builder:
         """The months in which changed source tables show. None is every month."""
         tables = self.reads - self.others
         if not any(
-            self.inputs.tables[n].touched or self.inputs.tables[n].everything for n in tables
+            self.inputs.tables[n].affected or self.inputs.tables[n].everything for n in tables
         ):
             return frozenset()
         fields = {name: [f.name for f in self._table(name).fields] for name in self.others}
@@ -331,25 +331,25 @@ class _Builder:
     def _changed_of(self, name: str) -> frozenset[str] | None:
         """The months in which a feed or mart has changed. None is every month."""
         if (part := self.built.get(name)) is not None:
-            whole = part.anew or part.months is None or name not in self.by_month
+            whole = part.rebuilt or part.months is None or name not in self.by_month
             return None if whole else part.months
         feed = self.inputs.feeds.get(name)
         if feed is None:
             return frozenset()
         # In its first batch, or when it gets a month column, marts have not seen it like this yet.
         known = feed.before is not None and feed.before.partition_by == feed.after.partition_by
-        return feed.touched if known and name in self.by_month else None
+        return feed.affected if known and name in self.by_month else None
 
-    def build(self, *, anew: bool) -> _Building:
+    def build(self, *, rebuilt: bool) -> _Building:
         """Yield what is to be written; given the files, decide what becomes of the old ones."""
         with self._placed():
             fields = self._fields()
         if not self.by_month:
             return (yield from self._build_full(fields))
-        anew = anew or self.before is None or self.before.fields != fields
+        rebuilt = rebuilt or self.before is None or self.before.fields != fields
         # Months that are built for several moments would not make one table.
-        anew = anew or self.mart.looks_at_as_of
-        return (yield from self._build_months(fields, None if anew else self._changed))
+        rebuilt = rebuilt or self.mart.looks_at_as_of
+        return (yield from self._build_months(fields, None if rebuilt else self._changed))
 
     def _build_full(self, fields: tuple[Field, ...]) -> _Building:
         mart = self.mart

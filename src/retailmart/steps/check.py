@@ -17,8 +17,8 @@ from retailmart.engines import JsonShape
 from retailmart.project.documents import did_you_mean
 from retailmart.project.feed import ENDINGS, Feed, Policy
 from retailmart.sheets import armed
-from retailmart.steps.discover import Snapshot
-from retailmart.steps.flawed import FlawedRecord, FlawedRecords, FlawedWriter
+from retailmart.steps.discover import StagedCopy
+from retailmart.steps.malformed import FlawedRecord, FlawedRecords, FlawedWriter
 from retailmart.steps.records import (
     Record,
     data_records,
@@ -110,7 +110,7 @@ class CheckedFile:
     quoted: bool
     records: int
     cleaned: bool = False
-    flawed: FlawedRecords = field(default_factory=FlawedRecords)
+    malformed: FlawedRecords = field(default_factory=FlawedRecords)
     json: JsonShape | None = None
     landed: LandedCopy | None = None
     size: int = 0
@@ -153,7 +153,7 @@ _NAMES_OF_DELIMITERS = {"\t": "tabs", ";": ";", "|": "|", ",": ","}
 _UTF16 = (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)
 
 
-def check(snapshot: Snapshot, feeds: Iterable[Feed]) -> CheckedFile | Refusal:
+def check(snapshot: StagedCopy, feeds: Iterable[Feed]) -> CheckedFile | Refusal:
     """Decide whether and how a file is loaded."""
     path = snapshot.entry.path
     if snapshot.content is None:
@@ -365,12 +365,12 @@ def _has_blank_line(content: Path) -> bool:
 
 def read_header(header: Record, feed: Feed) -> Layout | Refusal:
     """Match a header with the feed's columns: in any order, letter case and padding, by aliases."""
-    flaw = flaw_of(header, len(header.cells))
-    if flaw and flaw == header.flaw and "never closed" in flaw.message:
+    parse_error = flaw_of(header, len(header.cells))
+    if parse_error and parse_error == header.parse_error and "never closed" in parse_error.message:
         words = "has a quote in its header that is never closed"
         return Refusal(ErrorFolder.BAD_SCHEMA, words)
-    if flaw:
-        return Refusal(ErrorFolder.BAD_SCHEMA, f"its header is broken: {flaw.message}")
+    if parse_error:
+        return Refusal(ErrorFolder.BAD_SCHEMA, f"its header is broken: {parse_error.message}")
     known = known_names(feed)
     is_replay = any(folded(cell) == ORIGIN for cell in header.cells) and ORIGIN not in known
     if is_replay:
@@ -454,7 +454,7 @@ def _cause(content: Path, first: Record, feed: Feed) -> str:
         if sum(folded(cell.strip('"')) in known for cell in cells) > max(found, 1):
             said = json.dumps(delimiter)
             return f"; it seems to be separated by {words} (set `delimiter: {said}` in {place})"
-    if first.flaw:
+    if first.parse_error:
         return ""
     asked = [column for column in feed.columns if column.folder is None]
     mandatory = {column.name for column in asked if column.mandatory}
@@ -481,19 +481,19 @@ def own_path(content: Path, suffix: str) -> Path:
 def clean(content: Path, feed: Feed, layout: Layout) -> CheckedFile | Refusal:
     """Rewrite an irregular file: UTF-8, cells quoted, one record a row, malformed rows apart."""
     target = own_path(content, ".clean.csv")
-    flawed = FlawedWriter(own_path(content, ".flawed"))
+    malformed = FlawedWriter(own_path(content, ".flawed"))
     count = 0
     try:
-        with target.open("w", encoding="utf-8", newline="") as clean_file, flawed:
+        with target.open("w", encoding="utf-8", newline="") as clean_file, malformed:
             writer = csv.writer(clean_file, quoting=csv.QUOTE_ALL, lineterminator="\n")
             # Delivered names may hold line ends, and the engine skips exactly one line.
             writer.writerow(f"c{n}" for n in range(len(layout.columns)))
             for record in data_records(content, feed):
                 count += 1
-                if flaw := flaw_of(record, len(layout.columns)):
-                    flawed.add(FlawedRecord(record.line, readable(record.raw), flaw))
+                if parse_error := flaw_of(record, len(layout.columns)):
+                    malformed.add(FlawedRecord(record.line, readable(record.raw), parse_error))
                 else:
                     writer.writerow(record.cells)
     except UnicodeError as error:
         return Refusal(ErrorFolder.BAD_SCHEMA, f"cannot be read as {feed.encoding} text: {error}")
-    return CheckedFile(feed, content, target, layout, True, count, True, flawed.records)
+    return CheckedFile(feed, content, target, layout, True, count, True, malformed.records)

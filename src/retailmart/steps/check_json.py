@@ -29,7 +29,6 @@ from retailmart.steps.check import (
     own_path,
     with_cuts,
 )
-from retailmart.steps.flawed import FlawedRecord, FlawedWriter
 from retailmart.steps.json_records import (
     DEEPEST,
     BrokenJson,
@@ -41,7 +40,8 @@ from retailmart.steps.json_records import (
     text_of,
     written,
 )
-from retailmart.steps.records import Flaw, readable
+from retailmart.steps.malformed import FlawedRecord, FlawedWriter
+from retailmart.steps.records import ParseError, readable
 from retailmart.steps.scan import LONGEST_RECORD, Scan
 
 # Below this size, the careful reader is done before the engine has begun.
@@ -62,7 +62,7 @@ class Cut:
 
     values: dict[str, Any] = field(default_factory=dict)
     places: dict[str, tuple[str, ...]] = field(default_factory=dict)
-    flaw: Flaw | None = None
+    parse_error: ParseError | None = None
 
     @property
     def cells(self) -> dict[str, str]:
@@ -87,8 +87,8 @@ class Cutter:
     def __call__(self, record: JsonRecord) -> Cut:
         """The columns of an object."""
         members = record.members or {}
-        cut = Cut(flaw=flaw_of_members(record, members))
-        if cut.flaw:
+        cut = Cut(parse_error=flaw_of_members(record, members))
+        if cut.parse_error:
             cut.values = {self.name(key): None for key in members}
             return cut
         for key, value in members.items():
@@ -138,9 +138,9 @@ class Cutter:
 
     @staticmethod
     def _put(cut: Cut, record: JsonRecord, name: str, value: Any, path: tuple[str, ...]) -> None:
-        if name in cut.values and cut.flaw is None:
+        if name in cut.values and cut.parse_error is None:
             words = f"names the column {name} more than once"
-            cut.flaw = Flaw("duplicate_key", f"{words}, at {record.pointer(*path)}")
+            cut.parse_error = ParseError("duplicate_key", f"{words}, at {record.pointer(*path)}")
         cut.values[name] = value
         cut.places[name] = path
 
@@ -240,28 +240,28 @@ def take_apart(content: Path, feed: Feed) -> CheckedFile | Refusal:
     Raises BrokenJson.
     """
     target = own_path(content, ".clean.jsonl")
-    flawed = FlawedWriter(own_path(content, ".flawed"))
+    malformed = FlawedWriter(own_path(content, ".flawed"))
     cutter = Cutter(feed)
     # Keys are numbers, as a hostile name may be one that the engine uses itself.
     names: dict[str, str] = {}
     count = objects = 0
-    first: Flaw | None = None
-    with target.open("w", encoding="utf-8") as clean, flawed:
+    first: ParseError | None = None
+    with target.open("w", encoding="utf-8") as clean, malformed:
         for record in json_records(content, feed.records):
             count += 1
-            flaw = record.flaw
+            parse_error = record.parse_error
             if record.members is not None:
                 objects += 1
                 cut = cutter(record)
-                flaw = flaw or cut.flaw
+                parse_error = parse_error or cut.parse_error
                 for name in cut.values:
                     if name not in names:
                         names[name] = str(len(names))
                 if len(names) > _MOST_NAMES:
                     break
-            if flaw:
-                first = first or flaw
-                flawed.add(FlawedRecord(record.number, readable(record.raw), flaw))
+            if parse_error:
+                first = first or parse_error
+                malformed.add(FlawedRecord(record.number, readable(record.raw), parse_error))
                 continue
             own = cutter.known.values()
             said = {
@@ -283,12 +283,12 @@ def take_apart(content: Path, feed: Feed) -> CheckedFile | Refusal:
         return layout
     shape = JsonShape(tuple(names[name] for name in layout.columns), array=False, of_texts=True)
     return CheckedFile(
-        feed, content, target, layout, False, count, True, flawed.records, json=shape
+        feed, content, target, layout, False, count, True, malformed.records, json=shape
     )
 
 
 def _unfit(
-    count: int, objects: int, first: Flaw | None, names: Mapping[str, str]
+    count: int, objects: int, first: ParseError | None, names: Mapping[str, str]
 ) -> Refusal | None:
     if len(names) > _MOST_NAMES:
         words = f"has more than {_MOST_NAMES:,} different keys; are some of them values?"

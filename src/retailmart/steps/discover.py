@@ -30,7 +30,7 @@ _RATIO_COUNTS_FROM = 256 << 20
 
 
 @dataclass(frozen=True)
-class Snapshot:
+class StagedCopy:
     """A staged copy of a landed file: its entry as it was read, its unpacked content in scratch.
 
     `content` is None, and `refusal` says why, if the file could not or must not be read.
@@ -81,18 +81,18 @@ def discover(landing: Store) -> Landed:
     return Landed(ready, tuple(sorted(half)), tuple(sorted(odd)))
 
 
-def snapshot(landing: Store, entries: tuple[Entry, ...], scratch: Path) -> Iterator[Snapshot]:
+def stage_copies(landing: Store, entries: tuple[Entry, ...], scratch: Path) -> Iterator[StagedCopy]:
     """Copy each file into `scratch` under its content's SHA-256, unpacked, in the given order.
 
     A hard link would be cheaper, but a sender that continues to write would change it.
     """
     scratch.mkdir(parents=True, exist_ok=True)
     with ThreadPoolExecutor(2) as pool:
-        shots = pool.map(lambda entry: _snapshot(landing, entry, scratch), entries)
+        shots = pool.map(lambda entry: _stage_copy(landing, entry, scratch), entries)
         yield from (shot for shot in shots if shot)
 
 
-def _snapshot(landing: Store, entry: Entry, scratch: Path) -> Snapshot | None:
+def _stage_copy(landing: Store, entry: Entry, scratch: Path) -> StagedCopy | None:
     """Copy one file; None if it was removed after landing was listed."""
     if entry.kind is EntryKind.LINK:
         return _unread(entry, "is a link to another place; copy the file itself here")
@@ -124,7 +124,7 @@ def _snapshot(landing: Store, entry: Entry, scratch: Path) -> Snapshot | None:
         return _unread(entry, f"cannot be read: {error.strerror or error}")
     content = scratch / f"{digest.hexdigest()}.csv"
     partial.rename(content)
-    return Snapshot(entry, digest.hexdigest(), content, scan)
+    return StagedCopy(entry, digest.hexdigest(), content, scan)
 
 
 class _Bomb(Exception):
@@ -143,10 +143,10 @@ def _unpacked(source: BinaryIO, entry: Entry) -> Iterator[bytes]:
         yield chunk
 
 
-def _unread(entry: Entry, refusal: str) -> Snapshot:
+def _unread(entry: Entry, refusal: str) -> StagedCopy:
     """A file that is not read: its identity is the entry's own, not that of its content."""
     said = f"{entry.kind.value}:{entry.path}:{entry.version}"
-    return Snapshot(entry, hashlib.sha256(said.encode()).hexdigest(), None, Scan(), refusal)
+    return StagedCopy(entry, hashlib.sha256(said.encode()).hexdigest(), None, Scan(), refusal)
 
 
 def scan_again(content: Path) -> Scan:

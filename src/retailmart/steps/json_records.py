@@ -16,7 +16,7 @@ from json.encoder import encode_basestring
 from pathlib import Path
 from typing import Any, BinaryIO
 
-from retailmart.steps.records import Flaw
+from retailmart.steps.records import ParseError
 from retailmart.steps.scan import LONGEST_RECORD
 
 # Engines differ in how deep they follow; no real row is nested like this.
@@ -29,8 +29,8 @@ _BLANKS = re.compile(f"[{_BLANK}]*")
 _BRACKET = re.compile(r'["{}\[\]]')
 _QUOTE = re.compile(r'"|\\.', re.DOTALL)
 _SURROGATE = re.compile("[\ud800-\udfff]")
-_TOO_LONG = Flaw("too_long", f"the record is longer than {LONGEST_RECORD:,} bytes")
-_TOO_DEEP = Flaw("too_deep", f"the record is nested more than {DEEPEST} levels deep")
+_TOO_LONG = ParseError("too_long", f"the record is longer than {LONGEST_RECORD:,} bytes")
+_TOO_DEEP = ParseError("too_deep", f"the record is nested more than {DEEPEST} levels deep")
 
 
 class Number(str):
@@ -61,7 +61,7 @@ class JsonRecord:
     number: int
     raw: str
     members: dict[str, Any] | None
-    flaw: Flaw | None = None
+    parse_error: ParseError | None = None
 
     def pointer(self, *keys: str) -> str:
         """The JSON pointer of a member in the file's list of records, which counts from 0."""
@@ -118,41 +118,41 @@ def plain_of(value: Any) -> str:
     return "" if value is None else text_of(value)
 
 
-def flaw_of_members(record: JsonRecord, members: dict[str, Any]) -> Flaw | None:
+def flaw_of_members(record: JsonRecord, members: dict[str, Any]) -> ParseError | None:
     """What makes the members of an object unfit for a row, and where."""
     return _flaw(members, record, ())
 
 
-def _flaw(value: Any, record: JsonRecord, place: tuple[str, ...]) -> Flaw | None:
+def _flaw(value: Any, record: JsonRecord, place: tuple[str, ...]) -> ParseError | None:
     if isinstance(value, dict):
         if len(place) >= DEEPEST:
             return _TOO_DEEP
         if isinstance(value, Repeated):
             words = f"names the key {value.key!r} more than once"
-            return Flaw("duplicate_key", f"{words}, at {record.pointer(*place, value.key)}")
+            return ParseError("duplicate_key", f"{words}, at {record.pointer(*place, value.key)}")
         for key, item in value.items():
-            if flaw := _text_flaw(key, record, place) or _flaw(item, record, (*place, key)):
-                return flaw
+            if parse_error := _text_flaw(key, record, place) or _flaw(item, record, (*place, key)):
+                return parse_error
     elif isinstance(value, list):
         if len(place) >= DEEPEST:
             return _TOO_DEEP
         for number, item in enumerate(value):
-            if flaw := _flaw(item, record, (*place, str(number))):
-                return flaw
+            if parse_error := _flaw(item, record, (*place, str(number))):
+                return parse_error
     elif isinstance(value, NotFinite):
         words = f"{value} is no number of JSON's, at {record.pointer(*place)}"
-        return Flaw("not_finite", words)
+        return ParseError("not_finite", words)
     elif isinstance(value, str):
         return _text_flaw(value, record, place)
     return None
 
 
-def _text_flaw(text: str, record: JsonRecord, place: tuple[str, ...]) -> Flaw | None:
+def _text_flaw(text: str, record: JsonRecord, place: tuple[str, ...]) -> ParseError | None:
     if "\0" in text:
-        return Flaw("nul_byte", f"a text holds a NUL character, at {record.pointer(*place)}")
+        return ParseError("nul_byte", f"a text holds a NUL character, at {record.pointer(*place)}")
     if not text.isascii() and _SURROGATE.search(text):
         words = f"a text holds one half of a character, at {record.pointer(*place)}"
-        return Flaw("encoding", words)
+        return ParseError("encoding", words)
     return None
 
 
@@ -189,8 +189,8 @@ def _record(number: int, raw: str, value: Any) -> JsonRecord:
     if isinstance(value, dict):
         return JsonRecord(number, raw, value)
     word = "a list" if isinstance(value, list) else "a single value"
-    flaw = Flaw("no_object", f"the record is {word}, not an object, at /{number - 1}")
-    return JsonRecord(number, raw, None, flaw)
+    parse_error = ParseError("no_object", f"the record is {word}, not an object, at /{number - 1}")
+    return JsonRecord(number, raw, None, parse_error)
 
 
 def _too_long(number: int, raw: str) -> JsonRecord:
@@ -221,17 +221,17 @@ def _line(number: int, line: bytes) -> JsonRecord:
     except UnicodeDecodeError as error:
         shown = line.decode(errors="backslashreplace")
         words = f"the record is not UTF-8, from its byte {error.start + 1} on"
-        return JsonRecord(number, shown, None, Flaw("encoding", words))
+        return JsonRecord(number, shown, None, ParseError("encoding", words))
     try:
         value, end = _DECODER.raw_decode(raw)
     except json.JSONDecodeError as error:
         words = f"the line is no JSON: {_why(error)} at its character {error.pos + 1}"
-        return JsonRecord(number, raw, None, Flaw("json", words))
+        return JsonRecord(number, raw, None, ParseError("json", words))
     except RecursionError:
         return JsonRecord(number, raw, None, _TOO_DEEP)
     if end < len(raw):
         words = f"the line is no JSON: something follows the object at its character {end + 1}"
-        return JsonRecord(number, raw, None, Flaw("json", words))
+        return JsonRecord(number, raw, None, ParseError("json", words))
     return _record(number, raw, value)
 
 
@@ -419,7 +419,7 @@ def _skipped(
     tape: _Tape,
     position: int,
     number: int,
-    flaw: Flaw | None,
+    parse_error: ParseError | None,
     error: json.JSONDecodeError | None = None,
 ) -> tuple[JsonRecord, int]:
     """Skip an element by its brackets alone, which takes no memory.
@@ -459,7 +459,7 @@ def _skipped(
         return _too_long(number, "".join(head)), position
     if broken:
         raise broken
-    return JsonRecord(number, "".join(head), None, flaw), position
+    return JsonRecord(number, "".join(head), None, parse_error), position
 
 
 def written(raw: str) -> tuple[tuple[str, ...], tuple[str, ...], str] | None:

@@ -77,7 +77,7 @@ class LoadedFeed:
         return self.after.only(self.raw.adds)
 
     @property
-    def touched(self) -> frozenset[str]:
+    def affected(self) -> frozenset[str]:
         """The months whose rows have changed."""
         return self.added.months | self.replaced
 

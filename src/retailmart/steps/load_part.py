@@ -297,7 +297,7 @@ class _Loader:
 
     def _write(self, group: Sequence[FileToLoad]) -> Written:
         written = self._write_accepted(group)
-        expected_rows = sum(item.checked.records - len(item.checked.flawed) for item in group)
+        expected_rows = sum(item.checked.records - len(item.checked.malformed) for item in group)
         if self.feed.month and written.rows + written.left_out != expected_rows:
             # The engine saw other records than the count of lines says, as with blank lines.
             self.engine.discard(self.work.raw, written.files)
@@ -393,17 +393,17 @@ class _Loader:
 
     def _refused_rows(self, item: FileToLoad) -> Iterator[RefusedRow]:
         checked = item.checked
-        for flawed in checked.flawed:
-            flaw = flawed.flaw
-            column = ORIGIN if flaw.rule == "replay" else None
+        for malformed in checked.malformed:
+            parse_error = malformed.parse_error
+            column = ORIGIN if parse_error.rule == "replay" else None
             yield RefusedRow(
-                flawed.line,
+                malformed.line,
                 column,
-                flaw.rule,
-                flaw.message,
-                flawed.raw,
-                flawed.cells,
-                flawed.origin,
+                parse_error.rule,
+                parse_error.message,
+                malformed.raw,
+                malformed.cells,
+                malformed.origin,
             )
         violations = self.sql.violations(checked.layout)
         flags = ", ".join(

@@ -26,11 +26,11 @@ from retailmart.report import (
     ColumnLine,
     Difference,
     FileLine,
-    Healed,
     Held,
+    LateKeys,
     MartLine,
     TableLine,
-    Unmatched,
+    UnknownKeys,
 )
 from retailmart.steps.asking import Asking
 from retailmart.steps.build import BuiltMart, Inputs
@@ -49,8 +49,8 @@ class Prepared:
     tables: Sequence[LoadedTable] = ()
     built: Sequence[BuiltMart] = ()
     proven: Reconciled | None = None
-    unmatched: Sequence[Unmatched] = ()
-    healed: Sequence[Healed] = ()
+    unmatched: Sequence[UnknownKeys] = ()
+    healed: Sequence[LateKeys] = ()
     unavailable: Mapping[str, str] = field(default_factory=dict)
     agreed: Sequence[Agreement] = ()
     differences: Sequence[Difference] = ()
@@ -140,9 +140,9 @@ class Prepared:
                     yield outcome.file_id
 
 
-def count_unmatched(
+def count_unknown_keys(
     engine: Engine, loaded: Iterable[LoadedFeed], tables: Mapping[str, LoadedTable]
-) -> Asking[list[Unmatched]]:
+) -> Asking[list[UnknownKeys]]:
     """Count the batch's rows whose key is unknown: not in the table that its column references."""
     asked: list[tuple[str, str]] = []
     queries: list[str] = []
@@ -162,13 +162,13 @@ def count_unmatched(
             )
     answers = yield queries
     return [
-        Unmatched(name, table, int(keys), int(rows))
+        UnknownKeys(name, table, int(keys), int(rows))
         for (name, table), ((keys, rows),) in zip(asked, answers, strict=True)
         if keys
     ]
 
 
-def heal(engine: Engine, inputs: Inputs) -> Asking[list[Healed]]:
+def late_keys(engine: Engine, inputs: Inputs) -> Asking[list[LateKeys]]:
     """Late-arriving keys: rows of earlier batches whose key is in its table only now."""
     asked: list[tuple[tuple[str, str, str], ColumnType]] = []
     queries: list[str] = []
@@ -193,7 +193,7 @@ def heal(engine: Engine, inputs: Inputs) -> Asking[list[Healed]]:
             )
     answers = yield queries
     return [
-        Healed(*names, keys, rows, exact(amount, kind))
+        LateKeys(*names, keys, rows, exact(amount, kind))
         for (names, kind), ((keys, rows, amount),) in zip(asked, answers, strict=True)
         if rows
     ]
@@ -269,7 +269,7 @@ def batch_report(
             Difference(line["path"], line["rows"], Decimal(line["amount"]))
             for line in notes.get("differences", ())
         ),
-        unmatched=tuple(Unmatched(**line) for line in notes.get("unmatched", ())),
+        unmatched=tuple(UnknownKeys(**line) for line in notes.get("unmatched", ())),
         columns=tuple(
             ColumnLine(schema.table, change.column, change.before, change.after, change.cause)
             for schema in outcome.schemas
@@ -278,7 +278,7 @@ def batch_report(
         ),
         tables=tuple(TableLine(**line) for line in notes.get("tables", ())),
         healed=tuple(
-            Healed(**{**line, "amount": Decimal(line["amount"])})
+            LateKeys(**{**line, "amount": Decimal(line["amount"])})
             for line in notes.get("healed", ())
         ),
         agreed=tuple(

@@ -81,7 +81,7 @@ def pin(
             raise MartNotBuilt("no mart is built yet", "Build them with: retailmart run")
         batch = ledger.batches.unfinished()
         if batch is None or batch.state in (BatchState.ACTIVE, BatchState.PUBLISHED):
-            pinned = _told(ledger, project, tables, definition_of, runs)
+            pinned = _translate_errors(ledger, project, tables, definition_of, runs)
             if _versions(lake) == versions:
                 return pinned
         if pause is not None:
@@ -98,7 +98,7 @@ def _versions(lake: Lake) -> dict[str, int]:
     return {path: version for path, version in found.items() if version is not None}
 
 
-def _told(
+def _translate_errors(
     ledger: Ledger,
     project: Project,
     tables: Mapping[str, TableState],

@@ -8,11 +8,11 @@ from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import TYPE_CHECKING
 
-from retailmart.database import open_address, told
-from retailmart.database.beside import Beside, Load
+from retailmart.database import open_address, translate_errors
 from retailmart.database.dialect import dialect_of
 from retailmart.database.errors import refusals
-from retailmart.database.target import Target, mark_for
+from retailmart.database.shadow import Load, ShadowTables
+from retailmart.database.target import Target, version_tag
 from retailmart.engines import Engine
 from retailmart.errors import GateFailed, KeyClash, RetailmartError, TableRefused
 from retailmart.lake import Lake
@@ -38,7 +38,7 @@ _PARALLEL_ROWS = 200_000
 # Connections that fill a table in parallel: a cluster has more cores than a server should serve.
 _PARALLEL_PARTS = 8
 # Records in the ledger what was published, in the transaction that publishes it.
-Seal = Callable[["Connection", Sequence[MartRecord]], None]
+RecordPublished = Callable[["Connection", Sequence[MartRecord]], None]
 
 
 @dataclass(frozen=True)
@@ -63,7 +63,7 @@ class Published:
     changed: int
 
 
-class _Astray(Exception):
+class _UnexpectedRows(Exception):
     """A table that is not split by months holds unexpected rows: it must be replaced whole."""
 
     def __init__(self, mart: str) -> None:
@@ -77,7 +77,7 @@ def publish(
     engine: Callable[[], Engine],
     batch: Batch,
     wanted: Sequence[Wanted],
-    seal: Seal,
+    record_published: RecordPublished,
     tell: Callable[[str], None],
     held: HeldBack,
 ) -> list[Published]:
@@ -90,12 +90,12 @@ def publish(
     add up then. A mart whose table the database refuses is `held` back, and all others are
     published without it.
     """
-    anew: set[str] = set()
+    rebuilt: set[str] = set()
     while True:
         try:
-            return _attempt(ledger, lake, engine, batch, wanted, seal, tell, anew)
-        except _Astray as found:
-            anew.add(found.mart)
+            return _attempt(ledger, lake, engine, batch, wanted, record_published, tell, rebuilt)
+        except _UnexpectedRows as found:
+            rebuilt.add(found.mart)
         except TableRefused as refused:
             name = next(one.mart.name for one in wanted if one.mart.publish_as == refused.table)
             held.add(name, refused)
@@ -109,13 +109,13 @@ def _attempt(
     engine: Callable[[], Engine],
     batch: Batch,
     wanted: Sequence[Wanted],
-    seal: Seal,
+    record_published: RecordPublished,
     tell: Callable[[str], None],
-    anew: set[str],
+    rebuilt: set[str],
 ) -> list[Published]:
-    with Beside(ledger.engine, ledger.lease.fence if ledger.lease else 0) as beside:
+    with ShadowTables(ledger.engine, ledger.lease.fence if ledger.lease else 0) as shadow:
         with ledger.engine.execution_options(**{READS: True}).connect() as connection:
-            found = (_plan(connection, lake, batch, one, anew) for one in wanted)
+            found = (_plan(connection, lake, batch, one, rebuilt) for one in wanted)
             plans = [plan for plan in found if plan is not None]
         if dialect_of(ledger.engine).sizes_texts:
             for plan in plans:
@@ -123,10 +123,10 @@ def _attempt(
         if whole := [plan for plan in plans if plan.whole]:
             opened = engine()
             loads = [
-                Load(plan.target, plan.mark, partial(plan.fill, opened, beside.go_on))
+                Load(plan.target, plan.mark, partial(plan.fill, opened, shadow.go_on))
                 for plan in whole
             ]
-            beside.load_all(loads, tell)
+            shadow.load_all(loads, tell)
         alone = not dialect_of(ledger.engine).ddl_in_transaction
         if alone and any(not plan.whole for plan in plans):
             # If a run fails from here on, it leaves only a column without values, or a wider one.
@@ -135,16 +135,16 @@ def _attempt(
         with ledger.transaction() as connection:
             if not alone:
                 _grow(connection, plans)
-            beside.join(connection)
+            shadow.join(connection)
             for plan in plans:
                 if not plan.whole:
                     tell(plan.target.name)
                     with refusals(plan.target.name, plan.target.name):
                         plan.apply(engine(), connection)
-            seal(connection, [plan.record for plan in plans])
+            record_published(connection, [plan.record for plan in plans])
             # Last of all: from here on only the ledger's COMMIT can fail, and the version tag shows
             # the next run that the table has this batch already.
-            beside.show(connection)
+            shadow.show(connection)
     return [Published(plan.record, plan.rows, plan.changed) for plan in plans]
 
 
@@ -226,7 +226,7 @@ class _Plan:
         if agrees:
             return
         if change.months is None and not (self.in_place and old is None):
-            raise _Astray(self.record.name)
+            raise _UnexpectedRows(self.record.name)
         self.target.clear(connection, change.months)
         self.changed = change.insert_all(connection)
         self._expect(change, connection)
@@ -256,7 +256,7 @@ class FillPart:
         read = partial(_in_key_order, engine, self.target.key, str(rows))
         try:
             words = f"the table {self.target.name} cannot be written to"
-            with told(words), database.begin() as connection:
+            with translate_errors(words), database.begin() as connection:
                 return self.target.insert(connection, read)
         finally:
             database.dispose()
@@ -321,7 +321,7 @@ def _in_key_order(
 
 
 def _plan(
-    connection: Connection, lake: Lake, batch: Batch, wanted: Wanted, anew: set[str]
+    connection: Connection, lake: Lake, batch: Batch, wanted: Wanted, rebuilt: set[str]
 ) -> _Plan | None:
     """Plan the work for one mart. None if the database shows the newest version."""
     mart, shown, definition = wanted.mart, wanted.shown, wanted.definition
@@ -331,23 +331,23 @@ def _plan(
         return None
     target = Target(mart.publish_as, new.fields, mart.key, mart.month, searched=wanted.searched)
     record = MartRecord(mart.name, definition, mart.publish_as, version, definition)
-    mark = mark_for(batch.batch_id, version, definition)
+    mark = version_tag(batch.batch_id, version, definition)
     before = _shown(lake, mart, shown)
     old = before if shown.published_fingerprint == definition else None
     has, kept = target.columns(connection), partial(lake.has_files, mart_table(mart.name))
     is_shown = old is not None and shown.published_version == version
-    if is_shown and mart.name not in anew and {f.name for f in target.fields} <= set(has):
+    if is_shown and mart.name not in rebuilt and {f.name for f in target.fields} <= set(has):
         return None
     if added := target.additions(connection, _names(before)):
         if problem := _in_place_problem(connection, target, before, added):
             raise RetailmartError(problem, _IN_PLACE_CURE)
         lacks = tuple(field.name for field in target.fields if field.name not in has)
-        old = None if mart.name in anew else before
+        old = None if mart.name in rebuilt else before
         return _Plan(target, record, mark, new, old, False, False, kept, lacks, in_place=True)
-    untouched = mart.name not in anew and target.exists_as_defined(connection)
+    untouched = mart.name not in rebuilt and target.exists_as_defined(connection)
     there = untouched and target.mark(connection) == mark
     lacks_only = _lacks(target, old, has) if old else None
-    whole = not there and (lacks_only is None or mart.name in anew)
+    whole = not there and (lacks_only is None or mart.name in rebuilt)
     lacks = () if whole else lacks_only or ()
     return _Plan(target, record, mark, new, old, whole, there, kept, lacks)
 

@@ -22,7 +22,7 @@ from retailmart.project.types import ColumnType
 from retailmart.steps.check import ORIGIN, CheckedFile
 from retailmart.steps.check_json import Cutter
 from retailmart.steps.json_records import JsonRecord, json_records
-from retailmart.steps.records import Flaw, Record, data_records, flaw_of, readable
+from retailmart.steps.records import ParseError, Record, data_records, flaw_of, readable
 from retailmart.tables import Field, quoted
 
 if TYPE_CHECKING:
@@ -188,7 +188,7 @@ class JsonPlace:
         return f", at {self.record.pointer(*place)}"
 
 
-def delivered(checked: CheckedFile) -> Iterator[tuple[Record, Flaw | None]]:
+def delivered(checked: CheckedFile) -> Iterator[tuple[Record, ParseError | None]]:
     """The records of a file, with a cell for each of the layout's columns, and what is wrong."""
     names = checked.layout.columns
     if checked.feed.format == "csv":
@@ -200,13 +200,13 @@ def delivered(checked: CheckedFile) -> Iterator[tuple[Record, Flaw | None]]:
         cut = cutter(found)
         cells = cut.cells
         texts = (*(cells.pop(name, "") for name in names), *cells.values())
-        yield Record(found.number, found.raw, texts), found.flaw or cut.flaw
+        yield Record(found.number, found.raw, texts), found.parse_error or cut.parse_error
 
 
 def places_of(checked: CheckedFile) -> Iterator[Place | JsonPlace]:
     """The places of the records that `readable` holds, in order."""
     names = checked.layout.columns
-    apart = (flawed.line for flawed in checked.flawed)
+    apart = (malformed.line for malformed in checked.malformed)
     if checked.layout.is_json and not checked.layout.is_replay:
         cutter, before = Cutter(checked.feed), checked.lines_before
         all_of_it = (

@@ -28,7 +28,7 @@ NO_BATCH = 0
 
 
 @contextmanager
-def workbench(private: Path) -> Iterator[Path]:
+def scratch_lake(private: Path) -> Iterator[Path]:
     """A folder to build in, removed at the end; what a killed command left there goes first."""
     private.mkdir(parents=True, exist_ok=True)
     with (private / "verify.lock").open("w") as lock:
@@ -48,7 +48,7 @@ def workbench(private: Path) -> Iterator[Path]:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Bench(Lake):
+class ScratchLake(Lake):
     """A scratch lake that shows tables of another lake as they were pinned; it commits nothing."""
 
     shown: Mapping[str, TableState]
@@ -173,7 +173,7 @@ def rebuild(
     names = frozenset(mart.name for mart in work.order)
     built = build(
         engine,
-        Bench(place, shown={}),
+        ScratchLake(place, shown={}),
         work.order,
         work.reads,
         work.inputs,

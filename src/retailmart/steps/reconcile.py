@@ -138,26 +138,26 @@ class _Proof:
         self.ledger = ledger
         self.feed = feed
         self.outcomes = loaded.outcomes if loaded else ()
-        self.touched = loaded.touched if loaded else frozenset[str]()
+        self.affected = loaded.affected if loaded else frozenset[str]()
         self.replaced = loaded.replaced if loaded else frozenset[str]()
         self.problems: list[str] = []
         name = raw_table(feed.name)
         self.raw = self._grown(name, loaded.months if loaded else {}, self.replaced)
         self.months: dict[str, Mapping[str, Totals]] = {
-            name: {month: self.raw.get(month, Totals()) for month in self.touched}
+            name: {month: self.raw.get(month, Totals()) for month in self.affected}
         }
-        self.tables: dict[str, list[str]] = {month: [name] for month in self.touched}
+        self.tables: dict[str, list[str]] = {month: [name] for month in self.affected}
 
     def against_files(self, leaving: Iterable[LedgerFile]) -> None:
         """Check that raw holds what the counted files brought, file by file in the ledger."""
-        expected = self.ledger.files.counted_months(self.feed.name, self.touched)
+        expected = self.ledger.files.counted_months(self.feed.name, self.affected)
         left = self.ledger.files.months_of(file.file_id for file in leaving)
         for outcome in self.outcomes:
             for month, totals in outcome.months.items():
                 expected[month] = expected.get(month, Totals()) + totals
         for month, totals in left.items():
             expected[month] = expected.get(month, Totals()) - totals
-        for month in sorted(self.touched):
+        for month in sorted(self.affected):
             found = expected.get(month, Totals())
             self.problems += self._differences("the files", month, found, with_rows=True)
 
@@ -167,8 +167,8 @@ class _Proof:
         """
         name = mart_table(part.mart.name)
         row_level = part.mart.refresh is Refresh.APPEND
-        months = self.touched | (part.months or frozenset())
-        if part.anew:
+        months = self.affected | (part.months or frozenset())
+        if part.rebuilt:
             months = frozenset(self.raw) | frozenset(sums)
         elif row_level:
             sums = self._grown(name, sums, part.rewritten)

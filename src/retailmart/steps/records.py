@@ -29,7 +29,7 @@ _SEP = re.compile('\ufeff?"?sep=(?P<delimiter>.)"?', re.IGNORECASE)
 
 
 @dataclass(frozen=True)
-class Flaw:
+class ParseError:
     """A parse error: why a record cannot be a row, whatever its cells mean."""
 
     rule: str
@@ -46,7 +46,7 @@ class Record:
     line: int
     raw: str
     cells: tuple[str, ...]
-    flaw: Flaw | None = None
+    parse_error: ParseError | None = None
 
 
 def records(path: Path, feed: Feed) -> Iterator[Record]:
@@ -74,24 +74,24 @@ def told_delimiter(line: str) -> str | None:
     return found["delimiter"] if found else None
 
 
-def flaw_of(record: Record, columns: int) -> Flaw | None:
+def flaw_of(record: Record, columns: int) -> ParseError | None:
     """What makes a record unreadable as a row of so many columns."""
     if _is_too_long(record.raw):
-        return Flaw("too_long", f"the row is longer than {LONGEST_RECORD:,} bytes")
+        return ParseError("too_long", f"the row is longer than {LONGEST_RECORD:,} bytes")
     if "\0" in record.raw or any("\0" in cell for cell in record.cells):
-        return Flaw("nul_byte", "the row holds NUL bytes; the file was damaged on its way")
+        return ParseError("nul_byte", "the row holds NUL bytes; the file was damaged on its way")
     if not record.raw.isascii() and _UNDECODED.search(record.raw):
-        return Flaw(
+        return ParseError(
             "encoding",
             "the row is not UTF-8; export the file as CSV UTF-8, or set the feed's `encoding`",
         )
-    if record.flaw:
-        return record.flaw
+    if record.parse_error:
+        return record.parse_error
     if len(record.cells) != columns:
         swallowed = "\n" in record.raw or "\r" in record.raw
         hint = "; a quote is opened and not closed where it should be" if swallowed else ""
         more = f"the row has {len(record.cells)} values, the header {columns}{hint}"
-        return Flaw("columns", more)
+        return ParseError("columns", more)
     return None
 
 
@@ -120,7 +120,7 @@ class _Reader:
         # So no line is examined twice, however many quotes are opened.
         self._within = 0
         # A quote that is open at the end of a line before this one is known to fail, and why.
-        self._doomed: tuple[int, Flaw] | None = None
+        self._doomed: tuple[int, ParseError] | None = None
 
     def records(self) -> Iterator[Record]:
         feed = self._feed
@@ -162,14 +162,14 @@ class _Reader:
         found = self._grammar.cells_from(text, 0)
         if found is _OPEN:
             found = self._follow(len(line))
-        if isinstance(found, Flaw):
+        if isinstance(found, ParseError):
             return Record(number, text, (), found)
         lines = [line]
         lines += (self._next() for _ in range(found))
         raw = "".join(lines).rstrip("\r\n") if found else text
         return Record(number, raw, self._grammar.cut(lines, raw))
 
-    def _follow(self, size: int) -> int | Flaw:
+    def _follow(self, size: int) -> int | ParseError:
         """How many more lines belong to a record with an open quote, or what is wrong."""
         number = self._number
         if self._doomed and number < self._doomed[0]:
@@ -179,21 +179,21 @@ class _Reader:
         while True:
             if at >= most:
                 words = f" within {most:,} lines (max_record_lines of the feed)"
-                return Flaw("quote", _UNENDING.format(within=words))
+                return ParseError("quote", _UNENDING.format(within=words))
             if size + self._size > _LONGEST_SPAN and at > len(self._ahead):
                 words = f" within {_LONGEST_SPAN:,} characters"
-                return Flaw("quote", _UNENDING.format(within=words))
+                return ParseError("quote", _UNENDING.format(within=words))
             if at > len(self._ahead):
                 line = next(self._lines, "")
                 if not line:
-                    flaw = Flaw("quote", _UNENDING.format(within=""))
-                    self._doomed = number + at, flaw
-                    return flaw
+                    parse_error = ParseError("quote", _UNENDING.format(within=""))
+                    self._doomed = number + at, parse_error
+                    return parse_error
                 self._ahead.append(line)
                 self._size += len(line)
             self._within = number + at
             found = grammar.cells_within(self._ahead[at - 1].rstrip("\r\n"))
-            if isinstance(found, Flaw):
+            if isinstance(found, ParseError):
                 self._doomed = number + at, found
                 return found
             if found is not _OPEN:
@@ -225,19 +225,19 @@ class _Grammar:
     escape: str | None
     cut: Callable[[list[str], str], tuple[str, ...]]
 
-    def cells_from(self, text: str, start: int) -> int | Flaw:
+    def cells_from(self, text: str, start: int) -> int | ParseError:
         """0 if a line's cells are complete from a cell's start on, _OPEN if a quote is open."""
         if self.whole.match(text, start):
             return 0
         found = self.begin.match(text, start)
         at = found.end() if found else start
         if not self.quote or text[at : at + 1] != self.quote:
-            return Flaw("quote", _BARE_END)
+            return ParseError("quote", _BARE_END)
         inner = self.within.match(text, at + 1)
         end = inner.end() if inner else at + 1
         return _OPEN if end == len(text) else self._text_behind(text, end)
 
-    def cells_within(self, text: str) -> int | Flaw:
+    def cells_within(self, text: str) -> int | ParseError:
         """The same for a line that begins within a quoted cell."""
         found = self.within.match(text)
         end = found.end() if found else 0
@@ -250,11 +250,11 @@ class _Grammar:
             return self._text_behind(text, end)
         return self.cells_from(text, end + 2)
 
-    def _text_behind(self, text: str, quote: int) -> Flaw:
+    def _text_behind(self, text: str, quote: int) -> ParseError:
         hint = ""
         if self.escape is None and text[quote - 1 : quote] == "\\":
             hint = '; this one has a backslash before it: set `escape: "\\\\"` of the feed'
-        return Flaw("quote", _TEXT_BEHIND.format(hint=hint))
+        return ParseError("quote", _TEXT_BEHIND.format(hint=hint))
 
 
 @lru_cache(maxsize=16)

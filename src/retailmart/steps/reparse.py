@@ -19,7 +19,7 @@ from retailmart.steps.evolve import effective
 from retailmart.steps.load import FILE_ID, FileToLoad, LoadedFeed, load, raw_fields, raw_table
 from retailmart.steps.pin import Pinned
 from retailmart.steps.quarantine import REFUSED_FIELDS, quarantine_table, refused_columns
-from retailmart.steps.rebuild import NO_BATCH, Bench
+from retailmart.steps.rebuild import NO_BATCH, ScratchLake
 from retailmart.steps.staged import CheckCopy
 from retailmart.storage import Store
 from retailmart.tables import TableState, quoted
@@ -112,7 +112,7 @@ def parse_again(
     """
     table = raw_table(delivery.feed.name)
     shown = {table: pinned.tables[table]} if table in pinned.tables else {}
-    lake = Bench(place, shown=shown)
+    lake = ScratchLake(place, shown=shown)
     return load(engine, lake, delivery.feed, delivery.files, {}, NO_BATCH, scratch)
 
 

@@ -39,8 +39,8 @@ from retailmart.steps.check import (
     known_names,
     own_path,
 )
-from retailmart.steps.flawed import FlawedRecord, FlawedWriter
 from retailmart.steps.load import FileToLoad
+from retailmart.steps.malformed import FlawedRecord, FlawedWriter
 from retailmart.steps.quarantine import (
     ASTRAY,
     FURTHER,
@@ -55,7 +55,7 @@ from retailmart.steps.quarantine import (
     read_origin,
     refused_columns,
 )
-from retailmart.steps.records import Flaw, Record, readable
+from retailmart.steps.records import ParseError, Record, readable
 from retailmart.storage import Store
 
 _TOLD_AT_ONCE = 10
@@ -112,7 +112,7 @@ class _Claim:
 
     origin: Origin | None
     further: frozenset[str] = frozenset()
-    flaw: Flaw | None = None
+    parse_error: ParseError | None = None
 
 
 class _Gate:
@@ -168,7 +168,7 @@ class _Gate:
 
 
 def _refused(words: str) -> _Claim:
-    return _Claim(None, flaw=Flaw("replay", words))
+    return _Claim(None, parse_error=ParseError("replay", words))
 
 
 def _known(
@@ -202,18 +202,18 @@ def _resolved(item: FileToLoad, gate: _Gate) -> CheckedFile:
     others = [p for p, name in enumerate(names) if name not in own and name not in NO_DATA]
     layout = Layout((*data, FURTHER, ORIGIN), True, checked.layout.from_path)
     target = own_path(checked.delivered, ".replay.csv")
-    flawed = FlawedWriter(own_path(checked.delivered, ".replay.flawed"))
+    malformed = FlawedWriter(own_path(checked.delivered, ".replay.flawed"))
     count = 0
-    with target.open("w", encoding="utf-8", newline="") as rewritten, flawed:
+    with target.open("w", encoding="utf-8", newline="") as rewritten, malformed:
         writer = csv.writer(rewritten, quoting=csv.QUOTE_ALL, lineterminator="\n")
         writer.writerow(f"c{n}" for n in range(len(layout.columns)))
-        for record, flaw in delivered(checked):
-            if is_blank(record) and not (flaw and feed.format == "json"):
+        for record, parse_error in delivered(checked):
+            if is_blank(record) and not (parse_error and feed.format == "json"):
                 continue
             count += 1
-            if flaw:
+            if parse_error:
                 raw = readable(record.raw)
-                flawed.add(FlawedRecord(record.line, raw, flaw, origin=ASTRAY))
+                malformed.add(FlawedRecord(record.line, raw, parse_error, origin=ASTRAY))
                 continue
             claim = gate.claim(record.cells[names.index(ORIGIN)], item.file, record.line)
             cells = {name: armed(record.cells[place]) for name, place in data.items()}
@@ -224,16 +224,20 @@ def _resolved(item: FileToLoad, gate: _Gate) -> CheckedFile:
                 cells |= {name: defaults[name] for name in lacks if cells.get(name) == ""}
             further = {n: text for n, text in further.items() if text or n in claim.further}
             origin = origin_text(claim.origin) if claim.origin else ASTRAY
-            if claim.flaw:
-                flawed.add(_set_apart(record, claim.flaw, {**cells, **further}, origin))
+            if claim.parse_error:
+                malformed.add(_set_apart(record, claim.parse_error, {**cells, **further}, origin))
                 continue
             told = json.dumps(further, ensure_ascii=False, separators=(",", ":"))
             writer.writerow([*cells.values(), told if further else "", origin])
-    return CheckedFile(feed, checked.delivered, target, layout, True, count, True, flawed.records)
+    return CheckedFile(
+        feed, checked.delivered, target, layout, True, count, True, malformed.records
+    )
 
 
-def _set_apart(record: Record, flaw: Flaw, cells: Mapping[str, str], origin: str) -> FlawedRecord:
-    return FlawedRecord(record.line, readable(record.raw), flaw, cells, origin)
+def _set_apart(
+    record: Record, parse_error: ParseError, cells: Mapping[str, str], origin: str
+) -> FlawedRecord:
+    return FlawedRecord(record.line, readable(record.raw), parse_error, cells, origin)
 
 
 # to users

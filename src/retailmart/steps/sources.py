@@ -194,7 +194,7 @@ def fetch_parts(engine: Engine, extract: Extract) -> Relation:
 
 
 @dataclass(frozen=True)
-class Found:
+class SourceChange:
     """What a source's table has. `rows` is None if nothing has changed since it was last read.
 
     The rows are in memory, a relation of the engine, or a deferred scan. `since_cursor` means that
@@ -208,7 +208,7 @@ class Found:
     again: pa.Table | None = None
     since_cursor: bool = False
 
-    def fetched(self, engine: Engine) -> Found:
+    def fetched(self, engine: Engine) -> SourceChange:
         """The same with the deferred rows read, and with what shows whether they change.
 
         They are read in several transactions, but by what the server reports before and after, they
@@ -242,17 +242,17 @@ class Found:
         )
 
 
-def look(sources: Sources, source: str, table: Table, known: SourceRecord | None) -> Found:
+def probe(sources: Sources, source: str, table: Table, known: SourceRecord | None) -> SourceChange:
     """Probe a table: read it if it may have changed. `known` is what the ledger says of it."""
     if known is not None and sources.is_as_it_was(source, table, known):
-        return Found(table, known, None)
+        return SourceChange(table, known, None)
     collation = key_collation_of(sources.database(source), table.table, table.rules)
-    found = _look(sources, source, table, known)
+    found = _probe(sources, source, table, known)
     said = " ".join(collation) if collation else None
     return replace(found, record=replace(found.record, collation=said))
 
 
-def _look(sources: Sources, source: str, table: Table, known: SourceRecord | None) -> Found:
+def _probe(sources: Sources, source: str, table: Table, known: SourceRecord | None) -> SourceChange:
     if known is not None and known.definition != table.definition:
         known = None  # that was another definition: what is known does not apply to this one
     database, version = sources.database(source), sources.version(source)
@@ -261,16 +261,16 @@ def _look(sources: Sources, source: str, table: Table, known: SourceRecord | Non
     deferred = sources.deferred(source, table)
     if deferred and (digest := fingerprint_of(database, table.table)) is not None:
         record = SourceRecord(table.name, digest, table.definition, version)
-        return Found(table, record, None if known and known.digest == digest else deferred)
+        return SourceChange(table, record, None if known and known.digest == digest else deferred)
     read = read_table(database, table.table, table.rules)
     record = SourceRecord(table.name, read.digest, table.definition, version)
     unmoved = known is not None and known.digest == read.digest
-    return Found(table, record, None if unmoved else read.rows)
+    return SourceChange(table, record, None if unmoved else read.rows)
 
 
 def _look_behind_cursor(
     sources: Sources, source: str, table: Table, known: SourceRecord | None
-) -> Found:
+) -> SourceChange:
     """Read rows at the watermark again each time: some of them may have come late.
 
     The digest is that of the rows at the watermark: if they stay the same, nothing has changed.
@@ -282,22 +282,22 @@ def _look_behind_cursor(
     if before is None:
         if position is not None and (deferred := sources.deferred(source, table)) is not None:
             record = SourceRecord(table.name, "", table.definition, version, position)
-            return Found(table, record, deferred)
+            return SourceChange(table, record, deferred)
         rows = read_table(database, name, table.rules).rows
     else:
         rows = read_since(database, name, cursor, before, table.rules)
         if known and known.digest == digest_of(rows):
             record = SourceRecord(table.name, known.digest, table.definition, version, before)
-            return Found(table, record, None)
+            return SourceChange(table, record, None)
     if position is None:
         record = SourceRecord(table.name, digest_of(rows), table.definition, version)
-        return Found(table, record, rows)
+        return SourceChange(table, record, rows)
     again = rows
     if position != before:
         again = read_since(database, name, cursor, position, table.rules)
     record = SourceRecord(table.name, digest_of(again), table.definition, version, position)
     twice = None if again is rows else again
-    return Found(table, record, rows, twice, since_cursor=before is not None)
+    return SourceChange(table, record, rows, twice, since_cursor=before is not None)
 
 
 def locate(
@@ -356,7 +356,7 @@ class LoadedTable:
     before: TableState | None
     after: TableState
     change: TableChange | None = None
-    touched: Relation | None = None
+    affected: Relation | None = None
     everything: bool = False
 
     @property
@@ -410,8 +410,8 @@ class LoadedTable:
 def load_table(
     engine: Engine,
     lake: Lake,
-    found: Found,
-    whole: Callable[[], Found],
+    found: SourceChange,
+    whole: Callable[[], SourceChange],
     as_of: date,
     batch_id: int,
     is_used: Callable[[str], bool] = lambda _: True,
@@ -556,7 +556,7 @@ class _Loader:
         self,
         engine: Engine,
         lake: Lake,
-        found: Found,
+        found: SourceChange,
         before: TableState | None,
         as_of: date,
         batch_id: int,
@@ -703,8 +703,8 @@ class _Loader:
             f"(SELECT {self.own} FROM {one} EXCEPT SELECT {self.own} FROM {other})"
             for one, other in ((self.incoming, old), (old, self.incoming))
         )
-        touched = self.engine.query(f"SELECT *, {_EVER} AS _since FROM ({new} UNION ALL {gone})")
-        return self._loaded(written, None, touched=touched)
+        affected = self.engine.query(f"SELECT *, {_EVER} AS _since FROM ({new} UNION ALL {gone})")
+        return self._loaded(written, None, affected=affected)
 
     def _add_changes(self, before: TableState, old: Relation) -> LoadedTable:
         """Add changed rows in delta files, which take precedence over the base key by key."""
@@ -716,7 +716,7 @@ class _Loader:
         if changed is None:
             return LoadedTable(self.table, self.record, before, before)
         delta = self.engine.values(changed)
-        touched = self.engine.query(
+        affected = self.engine.query(
             f"SELECT *, {_EVER} AS _since FROM (SELECT {self.own} FROM {delta} UNION ALL {known})"
         )
         base, layer = _in_layer(before, _BASE), _in_layer(before, _CHANGES)
@@ -728,7 +728,7 @@ class _Loader:
             f" (SELECT {self.own} FROM {delta} UNION ALL SELECT {self.own} FROM {kept} k"
             f" WHERE NOT EXISTS (SELECT 1 FROM {delta} d WHERE {_match(self.table, 'd', 'k')}))"
         )
-        return self._loaded(written, layer if small else None, touched=touched)
+        return self._loaded(written, layer if small else None, affected=affected)
 
     def _add_versions(self, before: TableState) -> LoadedTable:
         """Give a changed row a version from today on; if its latest is as new, correct that one."""
@@ -739,19 +739,19 @@ class _Loader:
             if before.fields == self._lake_fields():
                 return LoadedTable(self.table, self.record, before, before)
             return self._loaded(self._write(f"SELECT * FROM {versions}"), None)
-        touched = self.engine.values(moved)
+        affected = self.engine.values(moved)
         same = _match(self.table, "t", "v")
         prefixed = ", ".join(f"v.{quoted(column.name)}" for column in self.fields)
         written = self._write(
             f"SELECT v.* FROM {versions} v WHERE v.{VALID_TO} <> {_OPEN}"
-            f" OR NOT EXISTS (SELECT 1 FROM {touched} t WHERE {same})"
+            f" OR NOT EXISTS (SELECT 1 FROM {affected} t WHERE {same})"
             f" UNION ALL SELECT {prefixed}, v.{VALID_FROM}, t._since FROM {versions} v"
-            f" JOIN {touched} t ON {same} WHERE v.{VALID_TO} = {_OPEN}"
+            f" JOIN {affected} t ON {same} WHERE v.{VALID_TO} = {_OPEN}"
             f" AND t._since > v.{VALID_FROM}"
             f" UNION ALL SELECT {prefixed}, t._since, {_OPEN} FROM {self.incoming} v"
-            f" JOIN {touched} t ON {same}"
+            f" JOIN {affected} t ON {same}"
         )
-        return self._loaded(written, None, touched=touched)
+        return self._loaded(written, None, affected=affected)
 
     def _versions(self, before: TableState) -> Relation:
         """The versions so far, in today's columns."""
@@ -801,7 +801,7 @@ class _Loader:
         written: Written,
         gone: list[DataFile] | None,
         *,
-        touched: Relation | None = None,
+        affected: Relation | None = None,
         everything: bool = False,
     ) -> LoadedTable:
         """`gone` are the files that are removed; None is all of them."""
@@ -810,4 +810,6 @@ class _Loader:
         name = raw_table(self.table.name)
         change = TableChange(name, written.fields, self.layers, written.files, removes)
         after = change.applied_to(str(self.root), self.before)
-        return LoadedTable(self.table, self.record, self.before, after, change, touched, everything)
+        return LoadedTable(
+            self.table, self.record, self.before, after, change, affected, everything
+        )

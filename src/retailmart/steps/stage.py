@@ -9,24 +9,24 @@ from retailmart.ledger import Ledger
 from retailmart.ledger.values import FileState, LedgerFile, NewFile, name_hash
 from retailmart.project.feed import Feed
 from retailmart.steps.check import CheckedFile, ErrorFolder, Refusal
-from retailmart.steps.discover import Snapshot
+from retailmart.steps.discover import StagedCopy
 from retailmart.steps.replay import origins_named
 from retailmart.steps.standings import Content, Standings, content_of
 
 
 @dataclass(frozen=True)
-class Verdict:
+class Classified:
     """What a staged file is, as the ledger will know it, and how it is read if it is loaded."""
 
     file: NewFile
     checked: CheckedFile | None = None
 
 
-def judge(
+def classify(
     ledger: Ledger,
     feeds: Mapping[str, Feed],
-    found: Iterable[tuple[Snapshot, CheckedFile | Refusal]],
-) -> list[Verdict]:
+    found: Iterable[tuple[StagedCopy, CheckedFile | Refusal]],
+) -> list[Classified]:
     """Classify all files of a batch together, in the order given.
 
     A name's current version is the newest readable content that was delivered under it. A content
@@ -44,20 +44,20 @@ def judge(
         checks = [(shot, refused.get(shot.entry.path, found)) for shot, found in checks]
     decisions = standings.decide(arrived)
     alike = _names_alike(ledger, arrived)
-    verdicts = []
+    classified = []
     for shot, checked in checks:
         if isinstance(checked, Refusal):
-            verdicts.append(Verdict(_refused(shot, checked)))
+            classified.append(Classified(_refused(shot, checked)))
             continue
         decision = decisions[shot.entry.path]
         supersedes = decision.supersedes.file_id if decision.supersedes else None
         if decision.twin is not None:
             file = _duplicate(shot, checked.feed, decision.twin, supersedes)
-            verdicts.append(Verdict(file))
+            classified.append(Classified(file))
             continue
         words = alike.get(shot.entry.path)
-        verdicts.append(Verdict(_accepted(shot, checked.feed, words, supersedes), checked))
-    return verdicts
+        classified.append(Classified(_accepted(shot, checked.feed, words, supersedes), checked))
+    return classified
 
 
 def _names_alike(ledger: Ledger, arrived: Iterable[str]) -> dict[str, str]:
@@ -73,7 +73,7 @@ def _names_alike(ledger: Ledger, arrived: Iterable[str]) -> dict[str, str]:
     }
 
 
-def _arrived(checks: Iterable[tuple[Snapshot, CheckedFile | Refusal]]) -> dict[str, Content]:
+def _arrived(checks: Iterable[tuple[StagedCopy, CheckedFile | Refusal]]) -> dict[str, Content]:
     """The current version of each path of a batch from now on."""
     return {
         shot.entry.path: Content(
@@ -104,7 +104,7 @@ def _standings(
 
 def _not_to_be_replaced(
     ledger: Ledger,
-    checks: Iterable[tuple[Snapshot, CheckedFile | Refusal]],
+    checks: Iterable[tuple[StagedCopy, CheckedFile | Refusal]],
     leaving: Mapping[str, LedgerFile],
 ) -> Iterator[tuple[str, Refusal]]:
     """The files for which rows would leave that must not, by path.
@@ -142,21 +142,21 @@ def _is_ordinary(ledger: Ledger, old: LedgerFile, replay: CheckedFile) -> bool:
     return bool(old.loaded) and not ledger.replays.is_replay(old.file_id)
 
 
-def _refused(shot: Snapshot, refusal: Refusal) -> NewFile:
+def _refused(shot: StagedCopy, refusal: Refusal) -> NewFile:
     return _new(shot, FileState.REFUSED, folder=refusal.folder.value, message=refusal.message)
 
 
-def _duplicate(shot: Snapshot, feed: Feed, twin: str, supersedes: int | None) -> NewFile:
+def _duplicate(shot: StagedCopy, feed: Feed, twin: str, supersedes: int | None) -> NewFile:
     message = f"has the same content as {twin}, which is counted already"
     return _new(shot, FileState.DUPLICATE, feed=feed.name, message=message, supersedes=supersedes)
 
 
-def _accepted(shot: Snapshot, feed: Feed, message: str | None, supersedes: int | None) -> NewFile:
+def _accepted(shot: StagedCopy, feed: Feed, message: str | None, supersedes: int | None) -> NewFile:
     return _new(shot, FileState.ACTIVE, feed=feed.name, message=message, supersedes=supersedes)
 
 
 def _new(
-    shot: Snapshot,
+    shot: StagedCopy,
     state: FileState,
     *,
     feed: str | None = None,

@@ -11,7 +11,7 @@ from retailmart.engines import Engine
 from retailmart.errors import DeliveryReplaced
 from retailmart.project.feed import Feed
 from retailmart.steps.check import CheckedFile, LandedCopy, Refusal, Span, check, check_content
-from retailmart.steps.discover import Snapshot, is_whole, scan_again, snapshot
+from retailmart.steps.discover import StagedCopy, is_whole, scan_again, stage_copies
 from retailmart.steps.dividing import divided
 from retailmart.storage import Entry, Store
 
@@ -32,13 +32,15 @@ class StageFiles:
     scratch: Path
     type_mismatch: Callable[[Engine, CheckedFile], Refusal | None]
 
-    def __call__(self, engine: Engine, entries: Sequence[Entry]) -> list[tuple[Snapshot, Checked]]:
+    def __call__(
+        self, engine: Engine, entries: Sequence[Entry]
+    ) -> list[tuple[StagedCopy, Checked]]:
         """Each file's copy and its check result; files that were removed meanwhile are missing."""
         folder = folder_for(self.scratch, engine)
-        shots = list(snapshot(self.store, tuple(entries), folder))
+        shots = list(stage_copies(self.store, tuple(entries), folder))
         return [(shot, self._checked(engine, shot)) for shot in shots]
 
-    def _checked(self, engine: Engine, shot: Snapshot) -> Checked:
+    def _checked(self, engine: Engine, shot: StagedCopy) -> Checked:
         found = check(shot, self.feeds)
         if isinstance(found, Refusal):
             return found
@@ -69,7 +71,7 @@ class CheckCopy:
 
 def stage_files(
     engine: Engine, work: StageFiles, entries: Sequence[Entry]
-) -> list[tuple[Snapshot, Checked]]:
+) -> list[tuple[StagedCopy, Checked]]:
     """Copy and check files in the order given, on several machines where the engine has them."""
     groups = divided(entries, lambda entry: entry.size, engine.parts)
     sizes = [sum(entry.size for entry in group) for group in groups]
@@ -128,13 +130,13 @@ def again(checked: CheckedFile, content: Path) -> CheckedFile:
 
 
 def _is_here(checked: CheckedFile) -> bool:
-    parts = (checked.delivered, checked.readable, checked.flawed.path)
+    parts = (checked.delivered, checked.readable, checked.malformed.path)
     return all(path.exists() for path in parts if path is not None)
 
 
 def _is_fetched(landed: LandedCopy, folder: Path) -> bool:
     """Copy a file. Returns whether it has the content that it should have."""
-    shots = snapshot(landed.store, (landed.entry,), folder)
+    shots = stage_copies(landed.store, (landed.entry,), folder)
     return [shot.sha256 for shot in shots] == [landed.sha256]
 
 

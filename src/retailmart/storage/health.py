@@ -21,7 +21,7 @@ from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from retailmart.findings import Finding, clock, ok, problem, warning
+from retailmart.check_results import CheckResult, clock, ok, problem, warning
 from retailmart.report import number_of
 from retailmart.storage.entries import Store
 from retailmart.storage.local import LocalFolder, sync_file, sync_folder
@@ -53,7 +53,7 @@ class Use(StrEnum):
     ARCHIVE = "archive"
 
 
-def examine_store(store: Store, use: Use) -> Iterator[Finding]:
+def examine_store(store: Store, use: Use) -> Iterator[CheckResult]:
     """Check a location that the project's settings name."""
     if isinstance(store, LocalFolder):
         yield from _local(store.root, use)
@@ -64,7 +64,7 @@ def examine_store(store: Store, use: Use) -> Iterator[Finding]:
         yield from _s3(store, use)
 
 
-def examine_move(landing: Store, archive: Store) -> Finding:
+def examine_move(landing: Store, archive: Store) -> CheckResult:
     """Check how files get from landing to the archive."""
     check = "archive: way"
     if isinstance(landing, LocalFolder) and isinstance(archive, LocalFolder):
@@ -85,7 +85,7 @@ def nearest(path: Path) -> Path:
 # this machine's disks
 
 
-def examine_folder(folder: Path, check: str) -> Finding:
+def examine_folder(folder: Path, check: str) -> CheckResult:
     """Write, sync, rename, read and remove a file in the folder, or where it would be created."""
     root = nearest(folder)
     found = f"{folder} is writable, syncs and renames"
@@ -106,7 +106,7 @@ def examine_folder(folder: Path, check: str) -> Finding:
     return ok(check, found)
 
 
-def examine_disks(folders: Mapping[str, Path]) -> Iterator[Finding]:
+def examine_disks(folders: Mapping[str, Path]) -> Iterator[CheckResult]:
     """Check free space and file names on each disk that holds the named folders."""
     disks: dict[int, list[str]] = {}
     places: dict[int, Path] = {}
@@ -125,7 +125,7 @@ def network_file_system(path: Path) -> str | None:
     return kind if kind in _NETWORK or kind.startswith("fuse.") else None
 
 
-def _disk(place: Path, names: list[str]) -> Finding:
+def _disk(place: Path, names: list[str]) -> CheckResult:
     usage, status = shutil.disk_usage(place), os.statvfs(place)
     share = usage.free / usage.total if usage.total else 0.0
     check, disk, users = f"disk: {names[0]}", _mount(place.resolve())[0], ", ".join(names)
@@ -140,7 +140,7 @@ def _disk(place: Path, names: list[str]) -> Finding:
     return ok(check, found)
 
 
-def _local(root: Path, use: Use) -> Iterator[Finding]:
+def _local(root: Path, use: Use) -> Iterator[CheckResult]:
     if use is Use.LANDING and not root.is_dir():
         yield problem(f"{use}: folder", f"{root} is not there", f"Type: mkdir -p {_shell(root)}")
         return
@@ -157,7 +157,7 @@ def _local(root: Path, use: Use) -> Iterator[Finding]:
         yield _exclusive(nearest(root))
 
 
-def _exclusive(root: Path) -> Finding:
+def _exclusive(root: Path) -> CheckResult:
     """Check the link with which a commit takes its number: the second of two must be refused."""
     check = "lake: commit"
     cure = "Put the lake on a disk with hard links (ext4, xfs, apfs): `lake` in retailmart.yml"
@@ -221,7 +221,7 @@ def _mount(path: Path) -> tuple[str, str]:
 # buckets
 
 
-def examine_s3_clock(access: S3Access) -> Finding:
+def examine_s3_clock(access: S3Access) -> CheckResult:
     """Compare clocks by the date in the store's answer, even in a refusal."""
     where = access.where()
     url = where.get("endpoint") or f"https://s3.{where['region']}.amazonaws.com"
@@ -250,7 +250,7 @@ def examine_s3_clock(access: S3Access) -> Finding:
     )
 
 
-def _s3(folder: S3Folder, use: Use) -> Iterator[Finding]:
+def _s3(folder: S3Folder, use: Use) -> Iterator[CheckResult]:
     """Test each right by use; a missing bucket or server ends the tests."""
     import obstore
 
@@ -277,7 +277,7 @@ def _s3(folder: S3Folder, use: Use) -> Iterator[Finding]:
         yield _conditional(store, folder)
 
 
-def _conditional(store: S3Store, folder: S3Folder) -> Finding:
+def _conditional(store: S3Store, folder: S3Folder) -> CheckResult:
     """Check the conditional put that numbers a commit: an existing object makes it fail."""
     import obstore
     from obstore.exceptions import AlreadyExistsError, BaseError
@@ -345,7 +345,7 @@ def _delete(store: S3Store, key: str) -> None:
         obstore.delete(store, key)
 
 
-def _try(folder: S3Folder, use: Use, what: str, work: Callable[[], object]) -> Finding | None:
+def _try(folder: S3Folder, use: Use, what: str, work: Callable[[], object]) -> CheckResult | None:
     """Do the work; if it fails, return a check result with the fix."""
     from obstore.exceptions import BaseError
 

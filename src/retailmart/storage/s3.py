@@ -170,7 +170,7 @@ class S3Folder:
 
     def is_there(self) -> bool:
         """True, or SettingsError for a missing bucket; a folder is made by its first object."""
-        with self._told():
+        with self._translate_errors():
             self.access.client.list_objects_v2(Bucket=self.bucket, MaxKeys=1)
         return True
 
@@ -179,7 +179,7 @@ class S3Folder:
         pages = self.access.client.get_paginator("list_objects_v2")
         below = f"{self.prefix}/" if self.prefix else ""
         found = []
-        with self._told():
+        with self._translate_errors():
             for page in pages.paginate(Bucket=self.bucket, Prefix=below):
                 for listed in page.get("Contents", ()):
                     key = listed["Key"].removeprefix(below)
@@ -193,7 +193,7 @@ class S3Folder:
 
     def names(self, below: str) -> list[str]:
         """The keys of every object below a folder of this one."""
-        with self._told():
+        with self._translate_errors():
             metas = list(self._listed(self._key(below)))
         return [self._entry(meta).key for meta in metas]
 
@@ -201,7 +201,7 @@ class S3Folder:
         """The folders directly below a folder of this one, as paths."""
         import obstore
 
-        with self._told():
+        with self._translate_errors():
             found = obstore.list_with_delimiter(self._store, self._key(below) or None)
         above = f"{self.prefix}/" if self.prefix else ""
         return [str(name).removeprefix(above).strip("/") for name in found["common_prefixes"]]
@@ -210,7 +210,7 @@ class S3Folder:
         """Whether a folder of this one holds anything."""
         import obstore
 
-        with self._told():
+        with self._translate_errors():
             stream = obstore.list(self._store, prefix=self._key(path) or None, chunk_size=1)
             return any(len(chunk) for chunk in stream)
 
@@ -218,7 +218,7 @@ class S3Folder:
         """The object as it is now, or None."""
         import obstore
 
-        with self._told():
+        with self._translate_errors():
             try:
                 return self._entry(obstore.head(self._store, self._key(key)))
             except FileNotFoundError:
@@ -235,12 +235,12 @@ class S3Folder:
         options: GetOptions = {"if_match": entry.version}
         if start or end is not None:
             options["range"] = (start, entry.size if end is None else end)
-        with self._told():
+        with self._translate_errors():
             try:
                 found = obstore.get(self._store, self._key(entry.key), options=options)
             except PreconditionError as error:
                 raise FileNotFoundError(f"{entry.path} was written again") from error
-        return cast(BinaryIO, _Reading(iter(found.stream(_CHUNK)), self._told))
+        return cast(BinaryIO, _Reading(iter(found.stream(_CHUNK)), self._translate_errors))
 
     def exists(self, path: str) -> bool:
         """Whether an object has this key."""
@@ -272,7 +272,7 @@ class S3Folder:
         """Write a small object."""
         import obstore
 
-        with self._told():
+        with self._translate_errors():
             obstore.put(self._store, self._key(path), content)
 
     def remove(self, entry: Entry) -> None:
@@ -281,21 +281,21 @@ class S3Folder:
 
         now = self.entry(entry.key)
         if now is not None and now.version == entry.version:
-            with self._told():
+            with self._translate_errors():
                 obstore.delete(self._store, self._key(entry.key))
 
     def discard(self, path: str) -> None:
         """Remove an object of our own, whatever its content."""
         import obstore
 
-        with self._told():
+        with self._translate_errors():
             obstore.delete(self._store, self._key(path))
 
     def repeat(self, path: str, target: str, size: int) -> None:
         """Copy an object of ours that never changes to `target` here; `size` is in bytes."""
         import obstore
 
-        with self._told():
+        with self._translate_errors():
             if size < _LARGEST_COPY:
                 obstore.copy(self._store, self._key(path), self._key(target))
                 return
@@ -311,7 +311,7 @@ class S3Folder:
 
         target.parent.mkdir(parents=True, exist_ok=True)
         partial = target.with_name(f"{target.name}.{uuid.uuid4().hex}.part")  # others fetch it, too
-        with self._told(), partial.open("wb") as written:
+        with self._translate_errors(), partial.open("wb") as written:
             for chunk in obstore.get(self._store, self._key(path)).stream(_CHUNK):
                 written.write(chunk)
         partial.rename(target)
@@ -372,7 +372,7 @@ class S3Folder:
     def _copy(self, source: S3Folder, entry: Entry, path: str) -> None:
         import obstore
 
-        with self._told():
+        with self._translate_errors():
             obstore.copy(self._store, source._key(entry.key), self._key(path))
         now = source.entry(entry.key)
         if now is None or now.version != entry.version:
@@ -381,11 +381,11 @@ class S3Folder:
     def _upload(self, path: str, content: BinaryIO) -> None:
         import obstore
 
-        with self._told():
+        with self._translate_errors():
             obstore.put(self._store, self._key(path), content, chunk_size=_CHUNK)
 
     @contextmanager
-    def _told(self) -> Iterator[None]:
+    def _translate_errors(self) -> Iterator[None]:
         """Translate the client's errors to ours; a missing object stays FileNotFoundError."""
         from botocore.exceptions import BotoCoreError, ClientError
         from botocore.parsers import ResponseParserError  # an answer that was cut short
@@ -423,7 +423,7 @@ class _Reading(RawIOBase):
 
     def __init__(self, chunks: Iterator[Any], told: Callable[[], Any]) -> None:
         self._chunks = chunks
-        self._told = told
+        self._translate_errors = told
         self._left = memoryview(b"")
 
     def readable(self) -> bool:
@@ -431,7 +431,7 @@ class _Reading(RawIOBase):
 
     def readinto(self, target: Any) -> int:
         while not len(self._left):
-            with self._told():
+            with self._translate_errors():
                 chunk = next(self._chunks, None)
             if chunk is None:
                 return 0

@@ -12,10 +12,10 @@ from typing import Any
 from sqlalchemy import Connection, Engine
 from sqlalchemy.exc import DBAPIError
 
+from retailmart.check_results import CheckResult, clock, ok, problem, warning
 from retailmart.database.health import EMOJI, as_admin, lasting, probe_name
 from retailmart.database.mysql.errors import DENIED, error_code, words
 from retailmart.database.pool import is_here
-from retailmart.findings import Finding, clock, ok, problem, warning
 from retailmart.report import number_of
 
 # From 8.0.17 on MySQL can compare texts byte by byte, including trailing spaces.
@@ -29,7 +29,7 @@ _ACCOUNT = re.compile(r"'[^']*'@'[^']*'")
 _TABLES_TRIED = 500
 
 
-def examine(engine: Engine, name: str, *, writes: bool) -> Iterator[Finding]:
+def examine(engine: Engine, name: str, *, writes: bool) -> Iterator[CheckResult]:
     """Check what a database allows; `writes` means that the ledger and the marts are in it."""
     try:
         yield from _server(engine, name, writes=writes)
@@ -87,7 +87,7 @@ class _Server:
         return as_admin(f"GRANT {rights} ON {_quoted(schema)}.* TO {self.account};")
 
 
-def _server(engine: Engine, name: str, *, writes: bool) -> Iterator[Finding]:
+def _server(engine: Engine, name: str, *, writes: bool) -> Iterator[CheckResult]:
     with engine.connect() as plain:
         connection = plain.execution_options(isolation_level="AUTOCOMMIT")
         connection.exec_driver_sql("SET SESSION lock_wait_timeout = 5")
@@ -125,7 +125,7 @@ def _server(engine: Engine, name: str, *, writes: bool) -> Iterator[Finding]:
         yield _clock(server)
 
 
-def _version(engine: Engine, server: _Server) -> Finding:
+def _version(engine: Engine, server: _Server) -> CheckResult:
     text = str(server.value("SELECT VERSION()"))
     is_mariadb = "mariadb" in text.lower()
     product, oldest = ("MariaDB", _MARIADB) if is_mariadb else ("MySQL", _MYSQL)
@@ -139,7 +139,7 @@ def _version(engine: Engine, server: _Server) -> Finding:
     return ok(f"{server.name}: server", found)
 
 
-def _tls(engine: Engine, server: _Server) -> Finding:
+def _tls(engine: Engine, server: _Server) -> CheckResult:
     check = f"{server.name}: TLS"
     rows = server.run("SHOW SESSION STATUS LIKE 'Ssl_cipher'")
     if rows and rows[0][1]:
@@ -182,7 +182,7 @@ def _missing_rights(server: _Server, table: str) -> list[str]:
     return missing
 
 
-def _grants(server: _Server, missing: list[str]) -> Finding:
+def _grants(server: _Server, missing: list[str]) -> CheckResult:
     check = f"{server.name}: grants"
     if missing:
         found = f"{server.account} lacks {', '.join(missing)} on {server.schema}"
@@ -190,7 +190,7 @@ def _grants(server: _Server, missing: list[str]) -> Finding:
     return ok(check, f"{server.account} may do all that runs do in {server.schema}")
 
 
-def _views(server: _Server, table: str) -> Iterator[Finding]:
+def _views(server: _Server, table: str) -> Iterator[CheckResult]:
     """Without these rights runs work, but people have no views of the ledger."""
     view = _quoted(f"{table}_view")
     if server.refusal(f"CREATE VIEW {view} AS SELECT i FROM {_quoted(table)}") in DENIED:
@@ -198,7 +198,7 @@ def _views(server: _Server, table: str) -> Iterator[Finding]:
         yield warning(f"{server.name}: views", found, server.grant(_OF_VIEWS))
 
 
-def _storage(server: _Server, table: str) -> Finding:
+def _storage(server: _Server, table: str) -> CheckResult:
     """A rollback must remove rows: half of all promises depend on it."""
     check, target = f"{server.name}: engine", _quoted(table)
     server.run("START TRANSACTION")
@@ -213,7 +213,7 @@ def _storage(server: _Server, table: str) -> Finding:
     return ok(check, "InnoDB, and it rolls back")
 
 
-def _charset(server: _Server, table: str) -> Finding:
+def _charset(server: _Server, table: str) -> CheckResult:
     """Write and read an emoji, which tests connection and schema at once."""
     check, target = f"{server.name}: charset", _quoted(table)
     statement = f"INSERT INTO {target} (i, word) VALUES (3, %s)"
@@ -231,7 +231,7 @@ def _charset(server: _Server, table: str) -> Finding:
     return problem(check, found, as_admin(cure))
 
 
-def _connection_charset(server: _Server) -> Finding:
+def _connection_charset(server: _Server) -> CheckResult:
     session = _session_charset(server)
     if session == "utf8mb4":
         return ok(f"{server.name}: charset", "the connection is utf8mb4")
@@ -243,7 +243,7 @@ def _session_charset(server: _Server) -> str:
     return str(server.value("SELECT @@SESSION.character_set_connection"))
 
 
-def _narrow_tables(server: _Server) -> Iterator[Finding]:
+def _narrow_tables(server: _Server) -> Iterator[CheckResult]:
     """Tables keep the charset that they were created with, even if the schema's has changed."""
     rows = server.run(
         "SELECT table_name FROM information_schema.tables WHERE table_schema = %s"
@@ -261,7 +261,7 @@ def _narrow_tables(server: _Server) -> Iterator[Finding]:
         yield problem(f"{server.name}: tables", found, as_admin(cure))
 
 
-def _strict(server: _Server, table: str) -> Finding:
+def _strict(server: _Server, table: str) -> CheckResult:
     check = f"{server.name}: strict mode"
     statement = f"INSERT INTO {_quoted(table)} (i, word) VALUES (4, %s)"
     if server.refusal(statement, ("x" * 11,)) == _TOO_LONG:
@@ -270,7 +270,7 @@ def _strict(server: _Server, table: str) -> Finding:
     return problem(check, "a value that is too long is cut off silently", lasting(cure))
 
 
-def _local_infile(server: _Server) -> Finding:
+def _local_infile(server: _Server) -> CheckResult:
     check = f"{server.name}: local_infile"
     if server.setting("local_infile"):
         return ok(check, "on: rows are loaded in bulk")
@@ -278,7 +278,7 @@ def _local_infile(server: _Server) -> Finding:
     return warning(check, "off: large marts are published more slowly", lasting(cure))
 
 
-def _packet(server: _Server) -> Finding:
+def _packet(server: _Server) -> CheckResult:
     size = int(server.setting("max_allowed_packet"))
     check, found = f"{server.name}: max_allowed_packet", f"{size / (1 << 20):g} MiB"
     if size >= _PACKET:
@@ -288,7 +288,7 @@ def _packet(server: _Server) -> Finding:
     return tell(check, f"{found}: a large batch's record may not fit", lasting(cure))
 
 
-def _flush(server: _Server) -> Finding:
+def _flush(server: _Server) -> CheckResult:
     check = f"{server.name}: durability"
     value = int(server.setting("innodb_flush_log_at_trx_commit"))
     found = f"innodb_flush_log_at_trx_commit = {value}"
@@ -298,7 +298,7 @@ def _flush(server: _Server) -> Finding:
     return warning(check, f"{found}: a power cut can take a finished batch", lasting(cure))
 
 
-def _clock(server: _Server) -> Finding:
+def _clock(server: _Server) -> CheckResult:
     before = datetime.now(UTC)
     there = server.value("SELECT UTC_TIMESTAMP(6)").replace(tzinfo=UTC)
     here = before + (datetime.now(UTC) - before) / 2
@@ -311,7 +311,7 @@ def _clock(server: _Server) -> Finding:
     )
 
 
-def _readable(server: _Server) -> Finding:
+def _readable(server: _Server) -> CheckResult:
     """Read the columns of tables: one that the account may only see is listed, too."""
     check = f"{server.name}: grants"
     query = "SELECT table_name FROM information_schema.tables WHERE table_schema = %s LIMIT %s"
@@ -333,7 +333,7 @@ def _readable(server: _Server) -> Finding:
 # errors before a session exists
 
 
-def _trouble(engine: Engine, name: str, error: DBAPIError) -> Finding:
+def _trouble(engine: Engine, name: str, error: DBAPIError) -> CheckResult:
     """An error as a check result. The server's words hold no password; the URL is never shown."""
     check = f"{name}: server"
     number, said = _number(error), " ".join(words(error.orig or error).split())

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar
 
-from retailmart.findings import Finding
+from retailmart.check_results import CheckResult
 from retailmart.project.addresses import Variables
 
 if TYPE_CHECKING:
@@ -57,7 +57,7 @@ class PostgresKind:
 
         return errors
 
-    def examine(self, url: URL, folder: Path, name: str, *, writes: bool) -> Iterator[Finding]:
+    def examine(self, url: URL, folder: Path, name: str, *, writes: bool) -> Iterator[CheckResult]:
         from retailmart.database.postgres.health import examine
 
         engine = self.open(url, folder, read_only=not writes)

@@ -11,11 +11,11 @@ from typing import Any
 from sqlalchemy import Connection, Engine
 from sqlalchemy.exc import DBAPIError
 
+from retailmart.check_results import CheckResult, clock, ok, problem, warning
 from retailmart.database.health import EMOJI, as_admin, lasting, probe_name
 from retailmart.database.pool import is_here
 from retailmart.database.postgres.errors import state_of, words
 from retailmart.database.postgres.opening import address_of
-from retailmart.findings import Finding, clock, ok, problem, warning
 from retailmart.report import number_of
 from retailmart.tables import quoted, text_literal
 
@@ -49,7 +49,7 @@ class _Server:
         return None
 
 
-def examine(engine: Engine, name: str, *, writes: bool) -> Iterator[Finding]:
+def examine(engine: Engine, name: str, *, writes: bool) -> Iterator[CheckResult]:
     """Check what a database allows; `writes` means that the ledger and the marts are in it."""
     try:
         with engine.connect() as plain:
@@ -69,7 +69,7 @@ def examine(engine: Engine, name: str, *, writes: bool) -> Iterator[Finding]:
         yield _trouble(engine, name, error)
 
 
-def _writable(server: _Server) -> Iterator[Finding]:
+def _writable(server: _Server) -> Iterator[CheckResult]:
     if server.value("SELECT pg_is_in_recovery()"):
         yield problem(
             f"{server.name}: primary",
@@ -85,7 +85,7 @@ def _writable(server: _Server) -> Iterator[Finding]:
     yield _clock(server)
 
 
-def _version(engine: Engine, server: _Server) -> Finding:
+def _version(engine: Engine, server: _Server) -> CheckResult:
     number = int(server.value("SHOW server_version_num"))
     version = server.value("SHOW server_version")
     found = f"PostgreSQL {version} at {_where(engine)}, as {server.account}"
@@ -95,7 +95,7 @@ def _version(engine: Engine, server: _Server) -> Finding:
     return ok(f"{server.name}: server", found)
 
 
-def _tls(engine: Engine, server: _Server) -> Finding:
+def _tls(engine: Engine, server: _Server) -> CheckResult:
     check = f"{server.name}: TLS"
     rows = server.connection.exec_driver_sql(
         "SELECT cipher FROM pg_stat_ssl WHERE pid = pg_backend_pid() AND ssl"
@@ -109,7 +109,7 @@ def _tls(engine: Engine, server: _Server) -> Finding:
     return problem(check, "passwords and rows cross the network in the clear", cure)
 
 
-def _encoding(server: _Server) -> Finding:
+def _encoding(server: _Server) -> CheckResult:
     """Check that the server's encoding holds an emoji; otherwise names would be refused."""
     check = f"{server.name}: encoding"
     encoding = str(server.value("SHOW server_encoding"))
@@ -119,7 +119,7 @@ def _encoding(server: _Server) -> Finding:
     return problem(check, f"the database is {encoding}, which does not hold all letters", cure)
 
 
-def _schema(server: _Server) -> Finding:
+def _schema(server: _Server) -> CheckResult:
     check = f"{server.name}: schema"
     if server.schema is None:
         cure = f"CREATE SCHEMA …, and name it in the URL as ?schema=…, or as {server.account}'s own"
@@ -137,7 +137,7 @@ def _schema(server: _Server) -> Finding:
     return ok(check, f"{server.account} may create tables in {server.schema}")
 
 
-def _table(server: _Server) -> Iterator[Finding]:
+def _table(server: _Server) -> Iterator[CheckResult]:
     """Create, fill, change, rename and drop a table; a rollback must remove it again."""
     check, name = f"{server.name}: tables", quoted(probe_name())
     other = quoted(probe_name())
@@ -164,7 +164,7 @@ def _table(server: _Server) -> Iterator[Finding]:
     yield ok(check, "tables can be created, filled, changed, renamed and dropped")
 
 
-def _durability(server: _Server) -> Finding:
+def _durability(server: _Server) -> CheckResult:
     check = f"{server.name}: durability"
     off = [name for name in ("fsync", "full_page_writes") if server.value(f"SHOW {name}") != "on"]
     if not off:
@@ -174,7 +174,7 @@ def _durability(server: _Server) -> Finding:
     return warning(check, found, lasting(cure))
 
 
-def _clock(server: _Server) -> Finding:
+def _clock(server: _Server) -> CheckResult:
     before = datetime.now(UTC)
     there = server.value("SELECT clock_timestamp()")
     here = before + (datetime.now(UTC) - before) / 2
@@ -187,7 +187,7 @@ def _clock(server: _Server) -> Finding:
     )
 
 
-def _readable(server: _Server) -> Finding:
+def _readable(server: _Server) -> CheckResult:
     """Ask for rights on tables: one that the account may only see is listed, too."""
     check = f"{server.name}: grants"
     rows = server.connection.exec_driver_sql(
@@ -206,7 +206,7 @@ def _readable(server: _Server) -> Finding:
     return ok(check, f"{number_of(len(rows), 'table')} in {server.schema} can be read")
 
 
-def _trouble(engine: Engine, name: str, error: DBAPIError) -> Finding:
+def _trouble(engine: Engine, name: str, error: DBAPIError) -> CheckResult:
     """An error before a session exists. The server's words hold no password."""
     check, address = f"{name}: server", _where(engine)
     state, said = state_of(error.orig), " ".join(words(error.orig or error).split())

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar
 
-from retailmart.findings import Finding
+from retailmart.check_results import CheckResult
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -53,7 +53,7 @@ class SQLiteKind:
 
         return errors
 
-    def examine(self, url: URL, folder: Path, name: str, *, writes: bool) -> Iterator[Finding]:
+    def examine(self, url: URL, folder: Path, name: str, *, writes: bool) -> Iterator[CheckResult]:
         from retailmart.database.sqlite.health import examine_source, examine_target
 
         file = folder / str(url.database)

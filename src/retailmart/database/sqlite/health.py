@@ -10,9 +10,9 @@ from contextlib import closing, suppress
 from pathlib import Path
 from urllib.parse import quote
 
+from retailmart.check_results import CheckResult, ok, problem
 from retailmart.database.health import me, probe_name, setting_of
 from retailmart.errors import RetailmartError
-from retailmart.findings import Finding, ok, problem
 from retailmart.report import number_of
 
 # From this version on a statement takes as many values as bulk inserts pass.
@@ -21,13 +21,13 @@ _FAST_SECONDS = 2
 _TABLES = "SELECT count(*) FROM sqlite_master WHERE type IN ('table', 'view')"
 
 
-def examine_target(path: Path, name: str) -> Iterator[Finding]:
+def examine_target(path: Path, name: str) -> Iterator[CheckResult]:
     """Check the database of the ledger and the published marts."""
     yield from _folder(path, name)
     yield _target(path, name)
 
 
-def examine_source(path: Path, name: str) -> Iterator[Finding]:
+def examine_source(path: Path, name: str) -> Iterator[CheckResult]:
     """Check a file that is only read."""
     if not path.is_file():
         raise RetailmartError(
@@ -46,7 +46,7 @@ def examine_source(path: Path, name: str) -> Iterator[Finding]:
         yield problem(f"{name}: tables", f"{path} holds no table", cure)
 
 
-def _folder(path: Path, name: str) -> Iterator[Finding]:
+def _folder(path: Path, name: str) -> Iterator[CheckResult]:
     """The database's journal is next to it: the folder must accept files and shared memory."""
     version = sqlite3.sqlite_version_info
     check, words = f"{name}: version", f"SQLite {sqlite3.sqlite_version}"
@@ -79,7 +79,7 @@ def _folder(path: Path, name: str) -> Iterator[Finding]:
     yield ok(f"{name}: folder", f"{folder} is writable and takes a write-ahead log")
 
 
-def _target(path: Path, name: str) -> Finding:
+def _target(path: Path, name: str) -> CheckResult:
     """Write to the database itself, and roll back. It does not wait while a run has the file."""
     check = f"{name}: file"
     if not path.is_file():

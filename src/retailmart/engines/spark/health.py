@@ -6,15 +6,15 @@ from collections.abc import Callable, Iterator
 from importlib.metadata import version
 from typing import TYPE_CHECKING
 
+from retailmart.check_results import CheckResult, ok, problem
 from retailmart.engines.spark.java import ensure_java, ensure_packages, needs_java
 from retailmart.errors import RetailmartError
-from retailmart.findings import Finding, ok, problem
 
 if TYPE_CHECKING:
     from retailmart.project.settings import SparkSettings
 
 
-def examine_spark(settings: SparkSettings) -> Iterator[Finding]:
+def examine_spark(settings: SparkSettings) -> Iterator[CheckResult]:
     """Check packages and Java on this machine."""
     yield _checked("spark: pyspark", lambda: _packages(remote=bool(settings.remote)))
     if needs_java(settings):
@@ -27,7 +27,7 @@ def _packages(*, remote: bool) -> str:
     return ", ".join([found, *others])
 
 
-def _checked(check: str, ensure: Callable[[], str]) -> Finding:
+def _checked(check: str, ensure: Callable[[], str]) -> CheckResult:
     try:
         return ok(check, ensure())
     except RetailmartError as error:

@@ -14,8 +14,8 @@ from sqlalchemy import Connection, Engine
 from sqlalchemy.exc import DBAPIError
 
 from retailmart.database import open_database
-from retailmart.database.beside import Beside
 from retailmart.database.dialect import Read
+from retailmart.database.shadow import ShadowTables
 from retailmart.database.target import Target, drop_table
 from retailmart.project.types import parse_type
 from retailmart.tables import Field
@@ -66,7 +66,7 @@ def tables(database: Database) -> set[str]:
 
 def publish(engine: Engine, fence: int, **totals: str) -> None:
     """Replace tables by ones that hold a single total each."""
-    with Beside(engine, fence) as beside:
+    with ShadowTables(engine, fence) as beside:
         for name, total in totals.items():
             beside.load(Target(name, FIELDS, ("id",), None), f"mark {fence}", filling(total))
         beside.show()
@@ -77,7 +77,7 @@ def test_readers_see_the_old_rows_until_all_tables_are_shown(
 ) -> None:
     """Nothing of a table that is being loaded can be seen under its name."""
     publish(engine, 1, mart_one="1.10", mart_two="2.20")
-    with Beside(engine, 2) as beside:
+    with ShadowTables(engine, 2) as beside:
         beside.load(ONE, "new", filling("10.00", "0.01"))
         beside.load(TWO, "new", filling("20.00"))
         assert (shown(database, "mart_one"), shown(database, "mart_two")) == (["1.10"], ["2.20"])
@@ -95,7 +95,7 @@ def test_tables_are_shown_while_the_ledger_s_transaction_is_open(
 ) -> None:
     """A transaction that wrote to other tables neither waits for the rename nor makes it wait."""
     publish(engine, 1, mart_one="1.10", mart_two="2.20")
-    with Beside(engine, 2) as beside:
+    with ShadowTables(engine, 2) as beside:
         beside.load(ONE, "new", filling("10.00"))
         with engine.begin() as connection:
             connection.exec_driver_sql("SET SESSION lock_wait_timeout = 1")
@@ -140,7 +140,7 @@ def test_what_attempts_left_over_is_dropped(engine: Engine, database: Database) 
     """Tables of earlier fences go when publishing begins; others' tables stay."""
     for name in ("new_1_0", "old_2_7", "new_3_0", "new_9_0", "new_x_0", "files"):
         database.execute(f"CREATE TABLE retailmart_{name} (id INT)")
-    with Beside(engine, 3):
+    with ShadowTables(engine, 3):
         assert tables(database) == {
             "retailmart_new_9_0",  # of a run that took over: this one will be told
             "retailmart_new_x_0",
@@ -151,7 +151,10 @@ def test_what_attempts_left_over_is_dropped(engine: Engine, database: Database) 
 def test_a_run_that_wakes_late_shows_nothing(engine: Engine, database: Database) -> None:
     """Its tables are gone once the next holder publishes, and its rename fails as a whole."""
     publish(engine, 1, mart_one="1.10", mart_two="2.20")
-    with pytest.raises(DBAPIError, match=r"1146|1017|doesn't exist"), Beside(engine, 2) as late:  # noqa: PT012
+    with (
+        pytest.raises(DBAPIError, match=r"1146|1017|doesn't exist"),
+        ShadowTables(engine, 2) as late,
+    ):  # noqa: PT012
         late.load(ONE, "late", filling("666.00"))
         late.load(TWO, "late", filling("666.00"))
         publish(engine, 3, mart_one="3.30", mart_two="4.40")
@@ -163,7 +166,7 @@ def test_a_run_that_wakes_late_shows_nothing(engine: Engine, database: Database)
 def test_a_table_that_cannot_be_filled_leaves_nothing(engine: Engine, database: Database) -> None:
     """The old one stays as it is, and no other name is left behind."""
     publish(engine, 1, mart_one="1.10")
-    with pytest.raises(Exception, match="does not take a value"), Beside(engine, 2) as beside:
+    with pytest.raises(Exception, match="does not take a value"), ShadowTables(engine, 2) as beside:
         beside.load(ONE, "new", filling("10.00", "a lot"))
     assert shown(database, "mart_one") == ["1.10"]
     assert tables(database) == {"mart_one"}
@@ -176,7 +179,7 @@ def test_a_reader_s_long_transaction_is_waited_for_and_then_told(
     publish(engine, 1, mart_one="1.10")
     with database.connect() as reader, reader.cursor() as cursor:
         cursor.execute("SELECT * FROM mart_one")
-        with Beside(engine, 2) as beside:
+        with ShadowTables(engine, 2) as beside:
             beside.load(ONE, "new", filling("10.00"))
             with engine.begin() as connection:
                 connection.exec_driver_sql("SET SESSION lock_wait_timeout = 1")
@@ -288,7 +291,7 @@ def test_a_column_that_goes_and_returns_has_its_readers(
     def only_ids(target: Target, connection: Connection) -> None:
         connection.exec_driver_sql(f"INSERT INTO {target.name} VALUES (7)")
 
-    with Beside(engine, 2) as beside:
+    with ShadowTables(engine, 2) as beside:
         beside.load(Target("mart_one", FIELDS[:1], ("id",), None), "mark", only_ids)
         beside.show()
     assert reader.query("SELECT id FROM mart_one") == [(7,)]

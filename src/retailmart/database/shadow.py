@@ -39,7 +39,7 @@ class Load:
 
 
 @dataclass
-class Beside:
+class ShadowTables:
     """The shadow tables of one attempt to publish. Use it as a context manager.
 
     If the database allows several connections, tables are loaded under separate names. These hold

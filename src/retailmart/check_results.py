@@ -15,7 +15,7 @@ class Level(StrEnum):
 
 
 @dataclass(frozen=True)
-class Finding:
+class CheckResult:
     """One check's result. `check` is `place: what`; `cure` is the fix: what to type or to set."""
 
     check: str
@@ -24,22 +24,22 @@ class Finding:
     cure: str | None = None
 
 
-def ok(check: str, found: str) -> Finding:
+def ok(check: str, found: str) -> CheckResult:
     """All is well."""
-    return Finding(check, Level.OK, found)
+    return CheckResult(check, Level.OK, found)
 
 
-def warning(check: str, found: str, cure: str) -> Finding:
+def warning(check: str, found: str, cure: str) -> CheckResult:
     """Runs work, but slower or less safely than they could."""
-    return Finding(check, Level.WARNING, found, cure)
+    return CheckResult(check, Level.WARNING, found, cure)
 
 
-def problem(check: str, found: str, cure: str) -> Finding:
+def problem(check: str, found: str, cure: str) -> CheckResult:
     """Runs fail, or could lose data."""
-    return Finding(check, Level.PROBLEM, found, cure)
+    return CheckResult(check, Level.PROBLEM, found, cure)
 
 
-def clock(check: str, seconds: float, *, problem_from: float, why: str, cure: str) -> Finding:
+def clock(check: str, seconds: float, *, problem_from: float, why: str, cure: str) -> CheckResult:
     """How much another clock differs; `seconds` is positive if it is ahead of this machine's."""
     direction = "ahead of" if seconds > 0 else "behind"
     found = f"{abs(seconds):,.1f} s {direction} this machine"

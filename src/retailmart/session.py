@@ -13,7 +13,7 @@ from functools import cached_property, partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from retailmart.database import database_file, open_database, shown_url, told
+from retailmart.database import database_file, open_database, shown_url, translate_errors
 from retailmart.engines import EXCHANGE, Engine, open_engine, parallel_from
 from retailmart.errors import (
     DeliveryReplaced,
@@ -26,10 +26,10 @@ from retailmart.errors import (
     Unavailable,
 )
 from retailmart.lake import Lake, place_of
-from retailmart.ledger import Ledger, claim
+from retailmart.ledger import Ledger, acquire_lease
 from retailmart.ledger.values import Batch, LedgerFile, MartRecord, SourceRecord
 from retailmart.project import Feed, Mart, Project
-from retailmart.project.feed import claimed_twice
+from retailmart.project.feed import matched_twice
 from retailmart.project.mart import AS_OF
 from retailmart.project.settings import Variable
 from retailmart.project.table import Table, undeclared
@@ -38,20 +38,20 @@ from retailmart.steps.archive import archived_copies
 from retailmart.steps.bind import Binding, names_read
 from retailmart.steps.build import build_order, without_input
 from retailmart.steps.check import CheckedFile, LandedCopy, Refusal, check_content
-from retailmart.steps.discover import Snapshot, is_whole, scan_again
+from retailmart.steps.discover import StagedCopy, is_whole, scan_again
 from retailmart.steps.evolve import effective
 from retailmart.steps.load import FileToLoad, raw_fields, raw_table
 from retailmart.steps.load_part import first_mismatch
 from retailmart.steps.ownership import expect_own_tables
 from retailmart.steps.sources import (
-    Found,
     LoadedTable,
+    SourceChange,
     Sources,
     expect_not_shrunk,
     gone,
     load_table,
     locate,
-    look,
+    probe,
     restored_table,
 )
 from retailmart.steps.staged import CheckCopy, StageFiles, here, stage_files
@@ -157,7 +157,7 @@ def check_published_names(project: Project) -> tuple[LeftTable, ...]:
         return ()
     database = open_database(url, project.folder)
     try:
-        with told():
+        with translate_errors():
             ledger = Ledger(database)
             ledger.expect_known()
             return expect_own_tables(project, ledger)
@@ -250,12 +250,12 @@ def expect_one_feed(project: Project, paths: Iterable[str] | None = None) -> Non
             paths = [entry.path for entry in store_at(project, project.settings.landing).entries()]
         except (RetailmartError, OSError):
             return  # the run and the doctor report what is wrong with landing
-    if problems := claimed_twice(project.feeds.values(), paths):
+    if problems := matched_twice(project.feeds.values(), paths):
         raise SettingsError(problems, "Narrow `files` of one of them; nothing was taken in")
 
 
 @dataclass
-class House:
+class Session:
     """Everything of one project that a run works with. Use `House.open`."""
 
     project: Project
@@ -277,12 +277,12 @@ class House:
     # Published tables of marts that are gone.
     left_tables: tuple[LeftTable, ...] = ()
     _engine: Engine | None = None
-    _found: dict[str, Found] = field(default_factory=dict)
+    _found: dict[str, SourceChange] = field(default_factory=dict)
     _feeds: dict[str, Feed] | None = None
 
     @classmethod
     @contextmanager
-    def open(cls, project: Project, watch: Watch) -> Iterator[House]:
+    def open(cls, project: Project, watch: Watch) -> Iterator[Session]:
         """Open the project's stores and its database, and close them at the end."""
         settings, folder = project.settings, project.folder
         with ExitStack() as stack:
@@ -312,15 +312,15 @@ class House:
                 "Create it, or correct `landing` in retailmart.yml",
             )
 
-    def claim(self) -> None:
+    def acquire_lease(self) -> None:
         """Acquire the project's lease until this object is closed."""
-        lease = self._stack.enter_context(claim(self.ledger.engine, self.private / "lock"))
+        lease = self._stack.enter_context(acquire_lease(self.ledger.engine, self.private / "lock"))
         self.ledger = replace(self.ledger, lease=lease)
         self.lake = replace(self.lake, fence=lease.fence)
 
     def expect_own_tables(self) -> None:
         """Raise SettingsError if a mart would be published over tables that are not ours."""
-        with told():
+        with translate_errors():
             self.left_tables = expect_own_tables(self.project, self.ledger)
 
     @contextmanager
@@ -499,7 +499,7 @@ class House:
         self._stack.callback(sources.close)
         return sources
 
-    def tables_moved(self) -> bool:
+    def tables_changed(self) -> bool:
         """Whether source tables have changed rows, or exist for the first time."""
         known = self.ledger.sources.all()
         seen = []
@@ -520,7 +520,7 @@ class House:
                     self.hold_back(table, gone(table))
                 continue
             try:
-                found = self._look(table, source, before)
+                found = self._probe(table, source, before)
             except RetailmartError as error:
                 self.hold_back(table, error)
                 continue
@@ -543,10 +543,10 @@ class House:
             return True
         return any(table.name in names for names in self.reads(self._opened_engine).values())
 
-    def _look(self, table: Table, source: str, known: SourceRecord | None) -> Found:
+    def _probe(self, table: Table, source: str, known: SourceRecord | None) -> SourceChange:
         """What a source's table has, read once a run however often this is called."""
         if table.name not in self._found:
-            self._found[table.name] = look(self.sources, source, table, known)
+            self._found[table.name] = probe(self.sources, source, table, known)
         return self._found[table.name]
 
     def hold_back(self, table: Table, error: RetailmartError) -> None:
@@ -571,9 +571,9 @@ class House:
             if table.name in restored:
                 loaded.append(restored[table.name])
                 continue
-            whole = partial(look, self.sources, source, table, None)
+            whole = partial(probe, self.sources, source, table, None)
             try:
-                found = self._look(table, source, known.get(table.name))
+                found = self._probe(table, source, known.get(table.name))
                 used = partial(uses_column, self.project, table)
                 one = load_table(engine, self.lake, found, whole, day, batch.batch_id, used)
                 try:
@@ -651,7 +651,7 @@ class House:
 
     def stage_files(
         self, as_of: datetime, entries: Sequence[Entry]
-    ) -> list[tuple[Snapshot, CheckedFile | Refusal]]:
+    ) -> list[tuple[StagedCopy, CheckedFile | Refusal]]:
         """Copy and check what has landed."""
         if not entries:
             return []
@@ -694,7 +694,7 @@ class House:
     def sweep(self, batch: Batch) -> None:
         """Remove what attempts at a batch wrote and no commit holds."""
         for table in self.lake.place.tables():
-            for path in self.lake.orphans(table, batch.batch_id):
+            for path in self.lake.orphaned_files(table, batch.batch_id):
                 self.lake.place.discard(table, path)
 
     def discard(self, changes: Iterable[TableChange]) -> None:
@@ -712,7 +712,7 @@ class House:
             return
         decided = self.ledger.batches.decided_fences()
         for table in self.lake.place.tables():
-            for path in self.lake.strays(table, decided):
+            for path in self.lake.orphaned_by_others(table, decided):
                 self.lake.place.discard(table, path)
         self.lake.place.sweep_shown(self.lake.fence)
         self.lake.place.forget(self.lake.place.workspace / EXCHANGE)
@@ -742,7 +742,7 @@ class House:
         text = json.dumps(report.to_dict(), default=str) if report else None
         failed = self.failed_step if state == "failed" else None
         try:
-            with told():
+            with translate_errors():
                 seconds = list(self.seconds.items())
                 self.ledger.runs.record_steps(run_id, None, seconds, failed)
                 self.ledger.runs.close(run_id, state, message, text)
@@ -774,23 +774,23 @@ class House:
                 " which the project no longer has",
                 f"Put feeds/{file.feed}.yml back and run again",
             )
-        verdict = self._checked_copy(file, feed, engine)
-        if verdict is None and file.path in self._landed:
+        checked = self._checked_copy(file, feed, engine)
+        if checked is None and file.path in self._landed:
             raise DeliveryReplaced(
                 f"{file.shown} of the unfinished batch {file.batch_id} was delivered again"
             )
-        if verdict is None:
+        if checked is None:
             raise RetailmartError(
                 f"{file.shown} of the unfinished batch {file.batch_id} is gone: neither landing nor"
                 " the run's own copy has what was staged",
                 f"Put the file back into {self.landing} as it was, and run again",
             )
-        if isinstance(verdict, Refusal):
+        if isinstance(checked, Refusal):
             raise RetailmartError(
-                f"{file.shown} of the unfinished batch {file.batch_id} {verdict.message}",
+                f"{file.shown} of the unfinished batch {file.batch_id} {checked.message}",
                 f"It was good when it was staged: undo the change to feeds/{feed.name}.yml",
             )
-        return verdict
+        return checked
 
     def _checked_copy(
         self, file: LedgerFile, feed: Feed, engine: Engine

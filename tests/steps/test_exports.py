@@ -17,7 +17,7 @@ from retailmart.lake import places
 from retailmart.ledger.access import Access
 from retailmart.ledger.values import BatchState
 from retailmart.report import Silent
-from retailmart.steps.snapshots import _part
+from retailmart.steps.exports import _part
 from retailmart.storage.s3 import S3Folder
 from tests.backends import RemoteBackend
 from tests.conftest import AS_OF, Shop, sale
@@ -39,7 +39,7 @@ class Listening(Silent):
         self.shown: list[str] = []
 
     def note(self, step: str, words: str) -> None:
-        if step == "insights":
+        if step == "export":
             self.shown.append(words)
 
 
@@ -347,9 +347,9 @@ def test_a_run_that_lost_its_lease_shows_nothing(
     def lost(ledger: Access) -> Any:
         raise LeaseLost("another run has taken the project over")
 
-    from retailmart.steps import snapshots
+    from retailmart.steps import exports
 
-    show = snapshots.show_marts
+    show = exports.export_marts
 
     def late(*arguments: Any) -> None:
         monkeypatch.setattr(Access, "transaction", lost)
@@ -358,7 +358,7 @@ def test_a_run_that_lost_its_lease_shows_nothing(
         finally:
             monkeypatch.setattr(Access, "transaction", transaction)
 
-    monkeypatch.setattr("retailmart.pipeline.show_marts", late)
+    monkeypatch.setattr("retailmart.pipeline.export_marts", late)
     with pytest.raises(LeaseLost):
         run(shop)
     visible = {path: content for path, content in insights(shop).items() if ".half" not in path}
@@ -386,7 +386,7 @@ def test_a_project_that_shows_nothing_has_no_such_folder(shop: Shop) -> None:
         path.write_text(path.read_text().replace("-- snapshot: true\n", ""))
     shop.sales("sales_a.csv", [sale()])
     report = shop.run()
-    assert "insights" not in report.seconds
+    assert "export" not in report.seconds
     assert insights(shop) == {}
     assert not (shop.folder / "lake" / "business_insights").exists()
 

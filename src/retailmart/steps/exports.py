@@ -19,7 +19,7 @@ _LONGEST_NAME = 255  # bytes, on every file system in use
 _EMPTY = "part-empty.parquet"
 
 
-def show_marts(
+def export_marts(
     ledger: Ledger,
     lake: Lake,
     marts: Iterable[Mart],

@@ -10,7 +10,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Self, TextIO
 
-from retailmart.steps.records import Flaw
+from retailmart.steps.records import ParseError
 
 
 @dataclass(frozen=True)
@@ -22,7 +22,7 @@ class FlawedRecord:
 
     line: int
     raw: str
-    flaw: Flaw
+    parse_error: ParseError
     cells: Mapping[str, str] | None = None
     origin: str | None = None
 
@@ -43,7 +43,7 @@ class FlawedRecords:
         with self.path.open(encoding="ascii") as text:
             for told in text:
                 line, raw, rule, message, cells, origin = json.loads(told)
-                yield FlawedRecord(line, raw, Flaw(rule, message), cells, origin)
+                yield FlawedRecord(line, raw, ParseError(rule, message), cells, origin)
 
 
 class FlawedWriter:
@@ -70,8 +70,15 @@ class FlawedWriter:
         """Keep one record."""
         if self._file is None:
             self._file = self._stack.enter_context(self._path.open("w", encoding="ascii"))
-        flaw, cells = record.flaw, record.cells
-        told = (record.line, record.raw, flaw.rule, flaw.message, cells, record.origin)
+        parse_error, cells = record.parse_error, record.cells
+        told = (
+            record.line,
+            record.raw,
+            parse_error.rule,
+            parse_error.message,
+            cells,
+            record.origin,
+        )
         self._file.write(json.dumps(told, separators=(",", ":")) + "\n")
         self._count += 1
 
