@@ -157,7 +157,7 @@ def test_an_open_row_of_the_sample_is_repaired(tmp_path: Path, called: Called) -
     done = called(folder, "run", "--as-of", "2024-04-02")
     assert done.returncode == 0, done.stderr
     open_rows = called(folder, "quarantine", "list").stdout
-    assert "1 rows closed" in open_rows
+    assert "1 row closed" in open_rows
     assert "mandatory" not in open_rows
     repaired = tmp_path / "sales_repaired.csv"
     kept = [name for name in rows[0] if not name.startswith("_")]

@@ -411,7 +411,7 @@ def test_an_engine_that_is_not_installed(
     monkeypatch.setitem(sys.modules, "pyspark", None)
     result = verified(engines="duckdb,spark")
     assert result.returncode in (1, 2)
-    assert "pip install 'retailmart[spark]'" in result.stderr
+    assert "pip install 'pyspark[connect]>=3.5'" in result.stderr
     assert "customer_mart" not in result.stderr
 
 

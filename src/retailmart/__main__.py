@@ -1,6 +1,6 @@
 """`python -m retailmart`."""
 
-from retailmart.cli import main
+from retailmart.cli import program
 
 if __name__ == "__main__":
-    main()
+    program()

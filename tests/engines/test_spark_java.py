@@ -91,7 +91,7 @@ def test_a_missing_package_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
     be_without(monkeypatch, "pyspark")
     with pytest.raises(SettingsError, match="pyspark, which is not installed") as told:
         ensure_packages()
-    assert (told.value.hint or "").endswith("pip install 'retailmart[spark]'")
+    assert (told.value.hint or "").endswith("pip install 'pyspark[connect]>=3.5' 'pandas>=2.2,<3'")
     be_without(monkeypatch, "pandas", "grpc")
     with pytest.raises(SettingsError) as told:
         ensure_packages()

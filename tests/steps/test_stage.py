@@ -9,9 +9,16 @@ from pathlib import Path
 
 import pytest
 
-from retailmart.errors import SettingsError
+from retailmart.engines import CsvShape
+from retailmart.engines.duckdb import DuckDBEngine
+from retailmart.errors import CsvBroken, SettingsError
 from retailmart.project import load_project
 from retailmart.project.feed import matched_twice
+from retailmart.steps import scan as scanning
+from retailmart.steps.check import CheckedFile, check_content
+from retailmart.steps.discover import scan_again
+from retailmart.steps.load_part import csv_shape
+from retailmart.steps.staged import here, spans
 from tests.conftest import HEADER, Called, Shop, keep_only, sale
 
 
@@ -83,3 +90,48 @@ def test_names_alike_are_told_and_count_each(shop: Shop) -> None:
     shop.sales("sales_x.csv", [sale(5)])
     assert [line.message for line in shop.run().files] == [None]
     assert [row[0] for row in shop.mart("customer_mart", "customer_id")] == [1, 2, 3, 4, 5]
+
+
+@pytest.mark.parametrize("end", ["\n", "\r\n", "\r", "mixed"])
+@pytest.mark.parametrize("last", [True, False])
+def test_the_parts_of_a_file_hold_its_rows(
+    tmp_path: Path, shop: Shop, monkeypatch: pytest.MonkeyPatch, end: str, last: bool
+) -> None:
+    """Of one kind of line end, each part is read by the strict reader; others are not cut."""
+    monkeypatch.setattr(scanning, "CUT_EVERY", 1)
+    feed = load_project(shop.folder).feeds["sales"]
+    # Longer than a chunk of the scan: there is a place to cut in each.
+    lines = [HEADER, *(sale(number % 5 + 1) for number in range(60_000))]
+    content = tmp_path / "sales_1.csv"
+    ends = ["\n", "\r\n"] if end == "mixed" else [end, end]
+    text = "".join(f"{line}{ends[number % 2]}" for number, line in enumerate(lines))
+    content.write_text(text if last else text.rstrip("\r\n"), encoding="utf-8", newline="")
+    checked = check_content(content, scan_again(content), feed, content.name)
+    assert isinstance(checked, CheckedFile)
+    found = list(spans(checked, lambda size: 3))
+    if end in ("\r", "mixed"):
+        assert found == [None]
+        return
+    assert len(found) == 3
+    rows = 0
+    engine = DuckDBEngine([], tmp_path / "scratch", readable=[tmp_path])
+    for span in found:
+        assert span is not None
+        part = here(checked.part(span), tmp_path / "elsewhere", engine)
+        read = engine.csv({1: part.readable}, csv_shape(part))
+        ((count,),) = engine.rows(f"SELECT count(*) FROM {read}")
+        assert count == part.records
+        rows += count
+    assert rows == 60_000
+
+
+def test_mixed_line_ends_make_a_file_irregular(tmp_path: Path) -> None:
+    """The engine's own error for them leads to the careful reader; it shows no path or option."""
+    path = tmp_path / "a.csv"
+    path.write_bytes(b"c0,c1\n" + b"1,2\r\n" * 200_000)
+    engine = DuckDBEngine([], tmp_path / "scratch", readable=[tmp_path])
+    lines = engine.csv({1: path}, CsvShape(columns=2, delimiter=",", quoted=False))
+    with pytest.raises(CsvBroken) as told:
+        engine.rows(f"SELECT count(c0), max(c1) FROM {lines}")
+    assert str(path) not in str(told.value)
+    assert "strict_mode" not in str(told.value)

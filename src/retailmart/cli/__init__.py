@@ -5,7 +5,9 @@ What the codes mean is in `cli/common.py`. Results go to stdout, talk goes to st
 
 from __future__ import annotations
 
+import os
 import sys
+import threading
 from collections.abc import Iterator, Sequence
 from datetime import UTC, datetime
 from io import TextIOWrapper
@@ -303,6 +305,26 @@ def main() -> None:
         words = f"retailmart: {str(error) or 'interrupted'}\n  Run again to go on: retailmart run"
         say("\n  ".join([words, *_notes(error)]))
         sys.exit(1)
+
+
+def program() -> None:
+    """The installed command: `main`, and an end even if the doctor still waits for an answer."""
+    try:
+        main()
+    except SystemExit as end:
+        if not _is_waiting():
+            raise
+        sys.stdout.flush()
+        sys.stderr.flush()
+        # Else Python would take libraries apart that the waiting threads use, and they complain.
+        os._exit(end.code if isinstance(end.code, int) else int(end.code is not None))
+
+
+def _is_waiting() -> bool:
+    doctor = sys.modules.get("retailmart.doctor")
+    return doctor is not None and any(
+        thread.name == doctor.THREADS for thread in threading.enumerate()
+    )
 
 
 def _notes(error: BaseException) -> list[str]:

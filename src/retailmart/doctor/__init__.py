@@ -16,6 +16,8 @@ from retailmart.report import number_of
 from retailmart.session import PRIVATE, store_at
 from retailmart.storage import LocalFolder, Store
 
+# Of threads; an area that hangs holds what must not be torn down under it at the program's end.
+THREADS = "retailmart-doctor"
 # Tables with this many rows or more are not read for a check.
 _LARGE = 1_000_000
 Check = Callable[[], Iterator[CheckResult]]
@@ -64,7 +66,7 @@ class _Visit:
 
     def start(self) -> None:
         # The program does not wait for it at its end.
-        threading.Thread(target=self._ask, daemon=True).start()
+        threading.Thread(target=self._ask, name=THREADS, daemon=True).start()
 
     def findings(self, wait: float, patience: float) -> list[CheckResult]:
         """The check results that arrived in time."""

@@ -519,6 +519,8 @@ def _translate_errors() -> Iterator[None]:
             raise known from error
         if "CSV Error" in words:
             raise CsvBroken(words.splitlines()[0]) from error
+        if "CSV Parser" in words:  # mixed line ends; what DuckDB advises would hide flawed rows
+            raise CsvBroken("the file's lines are not as regular as its scan says") from error
         raise _kind(words, error)(_first_lines(words)) from error
 
 
@@ -551,8 +553,9 @@ def _share(name: str, query: str, cut: Cut | None) -> str:
     if cut is None or name not in cut.tables or cut.share[1] < 2:
         return query
     number, count = cut.share
-    texts = ", ".join(f"CAST({quoted(name)} AS VARCHAR)" for name in cut.by_columns)
-    return f"SELECT * FROM ({query}) WHERE hash({texts}) % {count} = {number}"
+    # Of the values, not of their texts: 0.0 equals -0.0. DuckDB gives equal values equal hashes.
+    values = ", ".join(quoted(name) for name in cut.by_columns)
+    return f"SELECT * FROM ({query}) WHERE hash({values}) % {count} = {number}"
 
 
 def _read_table(table: TableState) -> str:

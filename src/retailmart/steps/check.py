@@ -99,7 +99,8 @@ class CheckedFile:
     `cleaned` means that `readable` was rewritten because the delivery is irregular. `json` is how a
     JSON file is read. The paths are those of the machine that checked the file; another machine
     finds the content by `landed`. If each line is a record, the file may be divided at its `cuts`,
-    and `span` says which part this is. The first `skip` lines of `readable` are not rows.
+    and `span` says which part this is. All its lines end alike, in CRLF if `crlf`. The first `skip`
+    lines of `readable` are not rows.
     """
 
     feed: Feed
@@ -115,6 +116,7 @@ class CheckedFile:
     size: int = 0
     lines: int = 0
     cuts: tuple[tuple[int, int], ...] = ()
+    crlf: bool = False
     span: Span | None = None
     skip: int = 1
 
@@ -314,7 +316,7 @@ def _headerless(first: Record, feed: Feed) -> Layout | Refusal:
 def with_cuts(checked: CheckedFile, scan: Scan) -> CheckedFile:
     """A file in which each line is a record, with the places at which it may be divided."""
     cuts = tuple(cut for cut in scan.cuts if cut[0] < scan.size)
-    return replace(checked, size=scan.size, lines=scan.lines, cuts=cuts)
+    return replace(checked, size=scan.size, lines=scan.lines, cuts=cuts, crlf=scan.pairs > 0)
 
 
 def _is_utf16(head: bytes) -> bool:

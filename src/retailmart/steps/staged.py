@@ -180,8 +180,10 @@ def _part(checked: CheckedFile, folder: Path, span: Span, chunks: Iterator[bytes
 
 
 def _header(checked: CheckedFile) -> bytes:
+    """The lines that are skipped; the engine refuses a file whose lines end differently."""
     names = (f"c{n}" for n, _ in enumerate(checked.layout.columns))
-    return f"{checked.feed.delimiter.join(names)}\n".encode() * checked.skip
+    end = "\r\n" if checked.crlf else "\n"
+    return f"{checked.feed.delimiter.join(names)}{end}".encode() * checked.skip
 
 
 def drop_part(checked: CheckedFile) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from importlib.metadata import version
 from typing import TYPE_CHECKING
 
 from retailmart.check_results import CheckResult, ok, problem
@@ -15,9 +16,15 @@ if TYPE_CHECKING:
 
 def examine_spark(settings: SparkSettings) -> Iterator[CheckResult]:
     """Check packages and Java on this machine."""
-    yield _checked("spark: pyspark", lambda: ensure_packages(remote=bool(settings.remote)))
+    yield _checked("spark: pyspark", lambda: _packages(remote=bool(settings.remote)))
     if needs_java(settings):
         yield _checked("spark: Java", ensure_java)
+
+
+def _packages(*, remote: bool) -> str:
+    found = f"pyspark {ensure_packages(remote=remote)}"
+    others = (f"{name} {version(name)}" for name in ("duckdb", "pyarrow", "pandas"))
+    return ", ".join([found, *others])
 
 
 def _checked(check: str, ensure: Callable[[], str]) -> CheckResult:

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from retailmart.project.settings import SparkSettings
 
 _OLDEST_SPARK = (3, 5)
-_INSTALL = "Install it with: pip install 'retailmart[spark]'"
+_INSTALL = "Install it with: pip install 'pyspark[connect]>=3.5' 'pandas>=2.2,<3'"
 # In addition to pyspark, which a platform may provide without pip; rows travel by it.
 _BESIDE = ("pandas",)
 _FOR_CONNECT = ("grpc", "grpc_status", "google.rpc")
@@ -71,7 +71,7 @@ def ensure_packages(*, remote: bool = False) -> str:
     if _numbers(version) < _OLDEST_SPARK:
         raise SettingsError(
             [f"pyspark {version} is too old, {_dotted(_OLDEST_SPARK)} is the oldest that will do"],
-            "Install a newer one with: pip install --upgrade 'retailmart[spark]'",
+            "Install a newer one with: pip install --upgrade 'pyspark[connect]'",
         )
     return version
 
@@ -119,7 +119,7 @@ def _spark_version() -> str:
     except Exception as error:
         raise SettingsError(
             [f"the package pyspark is installed, but can't be imported: {error}"],
-            "Install it anew with: pip install --force-reinstall 'retailmart[spark]'",
+            "Install it anew with: pip install --force-reinstall 'pyspark[connect]'",
         ) from error
 
 

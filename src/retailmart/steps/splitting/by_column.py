@@ -6,13 +6,48 @@ from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-from retailmart.steps.splitting.checks import Checks, RowsMeet, check_distinct, check_modifiers
+from retailmart.steps.splitting.checks import (
+    Checks,
+    RowsMeet,
+    check_distinct,
+    check_modifiers,
+    gives_one_row,
+)
 from retailmart.steps.splitting.rows import Leaf, Rows, together
 from retailmart.steps.splitting.scope import Join, Scope
 from retailmart.steps.splitting.selected import selected
-from retailmart.steps.splitting.tree import Node, common_tables, nodes, parts, statement
+from retailmart.steps.splitting.tree import (
+    Node,
+    columns,
+    common_tables,
+    conjuncts,
+    parts,
+    statement,
+)
 
 Names = Mapping[str, Rows | RowsMeet]
+_ALL: Node = {
+    "class": "STAR",
+    "relation_name": "",
+    "exclude_list": [],
+    "qualified_exclude_list": [],
+    "rename_list": [],
+    "replace_list": [],
+    "columns": False,
+}
+# SELECT * of some source.
+_EVERYTHING: Node = {
+    "type": "SELECT_NODE",
+    "select_list": [_ALL],
+    "where_clause": None,
+    "group_expressions": [],
+    "group_sets": [],
+    "aggregate_handling": "STANDARD_HANDLING",
+    "having": None,
+    "qualify": None,
+    "sample": None,
+    "modifiers": [],
+}
 
 
 def split_problem(
@@ -69,19 +104,27 @@ class _Query:
         self._source(node["from_table"], names, scope)
         scope.name_selected(node["select_list"])
         conditions = [join.node["condition"] for join in scope.joins]
-        scope.relate([*conditions, node["where_clause"], node["qualify"]])
+        scope.relate(node["where_clause"])
         scope.name_selected(node["select_list"])
         filtering = [node["where_clause"], node["qualify"], node["having"], conditions]
-        filters = list(self._subqueries([*filtering, scope.expressions], names, scope))
+        filters = self._subqueries(filtering, names, scope, as_conditions=True)
         rest = [node["select_list"], node["group_expressions"], node["modifiers"]]
-        values = list(self._subqueries(rest, names, scope))
+        values = self._subqueries([*rest, scope.expressions], names, scope)
         cut = [number for number, leaf in enumerate(scope.leaves) if leaf.rows.cut]
-        if not cut and not filters and not values:
+        inner = [rows for _, rows in (*filters, *values)]
+        if not cut and not inner:
             return selected(node["select_list"], scope, cut=False)
-        tied = _tied(scope, cut, [*filters, *values])
+        tied = _tied(scope, cut, inner)
+        kept = [*conjuncts(node["where_clause"])]
+        if scope.filters_only:
+            kept += [part for condition in conditions for part in conjuncts(condition)]
+        needs = any(rows.needs_cut and any(n is part for part in kept) for n, rows in filters)
         if not cut:
-            self._without_cut_source(scope, filters, tied)
-        return self._checked(Checks(self.column, node, scope, cut, bool(tied)), tied)
+            self._without_cut_source(scope, needs, tied)
+        elif scope.filters_only:
+            needs = needs or any(scope.leaves[number].rows.needs_cut for number in cut)
+        checks = Checks(self.column, node, scope, cut, bool(tied))
+        return replace(self._checked(checks, tied), needs_cut=needs and not gives_one_row(node))
 
     def _checked(self, checks: Checks, tied: frozenset[int]) -> Rows:
         checks.sources_are_tied()
@@ -92,11 +135,12 @@ class _Query:
             check_modifiers(checks.node, rows, self.column)
         return replace(rows, tied=tied)
 
-    def _without_cut_source(
-        self, scope: Scope, filters: Sequence[Rows], tied: frozenset[int]
-    ) -> None:
-        """FROM reads nothing that is cut but a subquery does: a filter may tie the rows to it."""
-        if not filters and not tied:
+    def _without_cut_source(self, scope: Scope, filtered: bool, tied: frozenset[int]) -> None:
+        """FROM reads nothing that is cut but a subquery does: a filter may tie the rows to it.
+
+        It must be a condition by IN or EXISTS that no row meets where the subquery has no rows.
+        """
+        if not filtered and not tied:
             raise RowsMeet(
                 f"FROM reads nothing that can be cut by {self.column}, so each part of the month"
                 " would give its rows"
@@ -142,12 +186,32 @@ class _Query:
         if node["type"] == "SUBQUERY":
             return self.rows(node["subquery"]["node"], names, scope)
         if node["type"] == "PIVOT":
-            inner = Scope(scope.outer)
-            self._source(node["source"], names, inner)
-            return Rows(any(leaf.rows.cut for leaf in inner.leaves), others=True)
+            return self._pivot(node, names, scope)
         used = [part for part in (node.get("function"), node.get("values")) if part]
         scope.expressions += used
         return Rows(False, others=scope.holds(used))
+
+    def _pivot(self, node: Node, names: Names, scope: Scope) -> Rows:
+        """PIVOT groups by the columns that it names, else by all that it does not use."""
+        source = {**_EVERYTHING, "from_table": node["source"]}
+        rows = self._select(source, names, scope.outer)
+        unknown = Rows(rows.cut, others=True, tied=rows.tied)
+        if node["unpivot_names"] or not rows.cut or rows.tied:
+            return unknown
+        computed = {path[-1].lower() for path, _ in columns(node["aggregates"])}
+        used = computed | {
+            path[-1].lower()
+            for pivot in node["pivots"]
+            for path, _ in columns(pivot["pivot_expressions"])
+        }
+        groups = [name.lower() for name in node["groups"]]
+        groups = groups or [name for name, _ in rows.columns if name not in used]
+        rest = not node["groups"] and not rows.complete
+        if not any(map(rows.holds, groups)) and not (rest and rows.others):
+            by = ", ".join(groups) or "no column"
+            raise RowsMeet(f"PIVOT groups by {by}, without {self.column}")
+        others = (rest and rows.others) or any(map(rows.holds, computed))
+        return replace(unknown, columns=tuple((g, rows.holds(g)) for g in groups), others=others)
 
     def _table(self, node: Node, names: Names) -> Rows:
         name = node["table_name"].lower()
@@ -161,15 +225,17 @@ class _Query:
                 lower = [field.lower() for field in fields]
                 if self.column.lower() not in lower:
                     raise RowsMeet(f"{relation} has no column {self.column} to cut it by")
-                columns = tuple((field, field == self.column.lower()) for field in lower)
-                return Rows(True, columns, complete=True, ordered=isinstance(fields, Sequence))
+                known_columns = tuple((field, field == self.column.lower()) for field in lower)
+                ordered = isinstance(fields, Sequence)
+                return Rows(True, known_columns, complete=True, ordered=ordered, needs_cut=True)
         return Rows(False)
 
-    def _subqueries(self, found: Any, names: Names, scope: Scope) -> Iterator[Rows]:
+    def _subqueries(
+        self, found: Any, names: Names, scope: Scope, *, as_conditions: bool = False
+    ) -> list[tuple[Node, Rows]]:
         """The subqueries in expressions that read cut relations; each must be tied to the row."""
-        for node in nodes(found):
-            if node.get("class") != "SUBQUERY":
-                continue
+        inner = []
+        for node, is_condition in _with_use(found, as_conditions):
             rows = self.rows(node["subquery"]["node"], names, scope)
             if rows.cut and not rows.tied and not _tied_by_in(node, rows, scope):
                 kind = {"ANY": "in IN", "EXISTS": "in EXISTS"}.get(node["subquery_type"], "")
@@ -177,8 +243,14 @@ class _Query:
                     f"the subquery {kind or 'for a value'} reads rows of all values of"
                     f" {self.column}: add a condition on {self.column} to it"
                 )
+            if rows.cut and not rows.tied and not is_condition:
+                raise RowsMeet(
+                    "NOT IN, or IN as a value, depends on whether any row of the subquery is NULL:"
+                    f" write EXISTS, with a condition on {self.column}"
+                )
             if rows.cut:
-                yield rows
+                inner.append((node, rows))
+        return inner
 
     def _set_operation(self, node: Node, names: Names, outer: Scope | None) -> Rows:
         found = [self.rows(part, names, outer) for part in parts(node)]
@@ -211,12 +283,30 @@ def _tied(scope: Scope, cut: Sequence[int], inner: Sequence[Rows]) -> frozenset[
 
 def _tied_by_in(node: Node, rows: Rows, scope: Scope) -> bool:
     """Whether `x IN (SELECT …)` may compare the split column with itself."""
-    if node["subquery_type"] != "ANY" or not rows.may_hold:
+    if node["subquery_type"] != "ANY" or node["comparison_type"] != "COMPARE_EQUAL":
+        return False
+    if not rows.may_hold:
         return False
     tied = any(place.holds or place.loose for place in scope.references(node["child"]))
     if tied:
         scope.set_equal(node["child"])
     return tied
+
+
+def _with_use(found: Any, as_conditions: bool) -> Iterator[tuple[Node, bool]]:
+    """The subqueries in expressions, each with whether NULL is the same as false there."""
+    if isinstance(found, list):
+        for part in found:
+            yield from _with_use(part, as_conditions)
+    elif isinstance(found, dict):
+        kind = found.get("type")
+        if found.get("class") == "SUBQUERY":
+            yield found, as_conditions
+        for name, value in found.items():
+            if name == "subquery":
+                continue
+            both = as_conditions and kind in ("CONJUNCTION_AND", "CONJUNCTION_OR")
+            yield from _with_use(value, both or name in ("when_expr", "filter"))
 
 
 def _in_part(problem: RowsMeet, name: str | None) -> RowsMeet:

@@ -8,7 +8,7 @@ from typing import Any, Final
 
 from retailmart.steps.splitting.rows import Rows
 from retailmart.steps.splitting.scope import CONSTANT, Join, Scope
-from retailmart.steps.splitting.tree import AGGREGATES, Node, columns, function_name, nodes
+from retailmart.steps.splitting.tree import AGGREGATES, Node, conjuncts, function_name, nodes
 
 # The sides of a join that stay whole, whether the other side has rows for them or not.
 _KEPT: Final = {
@@ -18,6 +18,9 @@ _KEPT: Final = {
     "FULL": ("left", "right"),
     "OUTER": ("left", "right"),
 }
+
+# What is NULL if a column in it is; with the operators.
+_NULL_OF_NULL: Final = ("COLUMN_REF", "CAST", "CONSTANT", "TYPE")
 
 
 class RowsMeet(Exception):
@@ -66,13 +69,11 @@ class Checks:
                 self._kept_whole(join, cut_sides[0], filtered)
 
     def _filtered(self) -> set[int]:
-        """The cut sources that WHERE names; in a subquery, a bare name is rather its own."""
-        places = [
-            place
-            for path, inside in columns(self.node["where_clause"])
-            if len(path) > 1 or not inside
-            for place in self.scope.meanings(path)
+        """The cut sources of which WHERE drops the rows that a join fills with NULLs."""
+        values = [
+            value for part in conjuncts(self.node["where_clause"]) for value in _not_null(part)
         ]
+        places = [place for value in values for place in self.scope.references(value)]
         return {each.leaf for each in places if each.cut and each.depth == self.scope.depth}
 
     def _kept_whole(self, join: Join, cut_side: str, filtered: Collection[int]) -> None:
@@ -150,6 +151,30 @@ class Checks:
         before = items[: int(number)]
         stars = any(node.get("class") == "STAR" for node in nodes(before))
         return stars or self.scope.holds(before[-1:])
+
+
+def _not_null(condition: Node) -> Iterator[Node]:
+    """The expressions that cannot be NULL if a condition is true, and are NULL if a column is."""
+    kind = condition.get("type", "")
+    found: list[Node] = []
+    if condition.get("class") == "COMPARISON" and "DISTINCT" not in kind:
+        found = [condition["left"], condition["right"]]
+    elif condition.get("class") == "BETWEEN":
+        found = [condition["input"]]
+    elif kind in ("COMPARE_IN", "OPERATOR_IS_NOT_NULL"):
+        found = condition["children"][:1]
+    for value in found:
+        inner = [node for node in nodes(value) if "class" in node]
+        if all(n["class"] in _NULL_OF_NULL or n.get("is_operator") for n in inner):
+            yield value
+
+
+def gives_one_row(node: Node) -> bool:
+    """Whether a SELECT gives a row even if FROM gives none."""
+    return not any(node["group_sets"]) and (
+        node["having"] is not None
+        or _aggregate([node["select_list"], node["qualify"], node["modifiers"]]) is not None
+    )
 
 
 def check_modifiers(node: Node, rows: Rows, column: str) -> None:

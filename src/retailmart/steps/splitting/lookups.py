@@ -6,7 +6,14 @@ from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, Final
 
-from retailmart.steps.splitting.tree import Node, common_tables, nodes, parts, statement
+from retailmart.steps.splitting.tree import (
+    Node,
+    common_tables,
+    conjuncts,
+    nodes,
+    parts,
+    statement,
+)
 
 # Joins in which a row of this side counts only if the condition finds it.
 _RIGHT_IS_FOUND: Final = ("INNER", "LEFT", "SEMI", "ANTI")
@@ -282,9 +289,9 @@ class _Reader:
         self.aliases.add(leaf.alias)
         conditions: list[Node] = []
         if join is not None and join["ref_type"] == "REGULAR":
-            conditions += _conjuncts(join["condition"])
+            conditions += conjuncts(join["condition"])
         if scope.plain:
-            conditions += _conjuncts(select["where_clause"])
+            conditions += conjuncts(select["where_clause"])
         equal = [pair for node in conditions for pair in self._equal(node, leaf, scope)]
         if join is not None and join["ref_type"] == "REGULAR":
             equal += self._using(join, leaf, [scope.leaves[n] for n in others])
@@ -377,14 +384,6 @@ def _comparison(node: Node) -> Iterator[tuple[str, Node, Node]]:
     if kind in _COMPARISONS:
         yield kind, node["left"], node["right"]
         yield _COMPARISONS[kind], node["right"], node["left"]
-
-
-def _conjuncts(condition: Node | None) -> Iterator[Node]:
-    if condition and condition.get("type") == "CONJUNCTION_AND":
-        for child in condition["children"]:
-            yield from _conjuncts(child)
-    elif condition:
-        yield condition
 
 
 def _is_whole(leaf: _Leaf, select: Node) -> bool:

@@ -16,7 +16,8 @@ class Rows:
     `columns` are the known names in lower case, each with whether it may hold the split column.
     `complete`: there are no other columns; else `others` says whether those may hold it.
     `ordered`: `columns` are all, in their order. `tied`: depths of the outer queries whose row
-    decides which value of the split column all these rows have.
+    decides which value of the split column all these rows have. `needs_cut`: a part without rows
+    of the relations that are cut gives none.
     """
 
     cut: bool
@@ -25,6 +26,7 @@ class Rows:
     ordered: bool = False
     others: bool = False
     tied: frozenset[int] = frozenset()
+    needs_cut: bool = False
 
     @property
     def may_hold(self) -> bool:

@@ -7,16 +7,13 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 from retailmart.steps.splitting.rows import Leaf
-from retailmart.steps.splitting.tree import Node, columns, nodes
+from retailmart.steps.splitting.tree import Node, columns, conjuncts, function_name, nodes
 
-_EQUALITIES: Final = ("COMPARE_EQUAL", "COMPARE_NOT_DISTINCT_FROM")
-# A comparison of this kind says that the values differ.
-_INEQUALITIES: Final = (
-    "COMPARE_NOTEQUAL",
-    "COMPARE_DISTINCT_FROM",
-    "COMPARE_LESSTHAN",
-    "COMPARE_GREATERTHAN",
-)
+# In a row of these joins, both sides meet the condition.
+_BOTH_MEET: Final = ("INNER", "SEMI")
+# The rows of these joins may lack a side: its columns are NULL then.
+_FILLED: Final = ("LEFT", "RIGHT", "FULL", "OUTER")
+_TEXTS: Final = ("VARCHAR", "TEXT", "STRING")
 CONSTANT: Final = "constant"
 
 
@@ -43,6 +40,22 @@ class Join:
     node: Node
     left: range
     right: range
+
+    @property
+    def filters(self) -> bool:
+        """Whether only rows that meet its condition remain."""
+        return self.node["join_type"] in _BOTH_MEET
+
+
+@dataclass(frozen=True)
+class _Equality:
+    """A condition that two expressions are equal. With `join`, it is known only of rows that meet
+    in that one; else of all rows.
+    """
+
+    left: Node
+    right: Node
+    join: Join | None
 
 
 class Scope:
@@ -123,18 +136,47 @@ class Scope:
 
     # Which sources are tied.
 
-    def relate(self, conditions: Sequence[Node | None]) -> None:
-        """Learn from ON, USING and WHERE which columns are equal and which sources are tied."""
-        known = [part for condition in conditions for part in _conjuncts(condition)]
-        equal = [n for part in known for n in nodes(part) if n.get("type") in _EQUALITIES]
+    def relate(self, where: Node | None) -> None:
+        """Learn from ON, USING and WHERE which columns are equal and which sources are tied.
+
+        Only a condition that must be true counts, not what stands under OR or NOT.
+        """
+        equal = list(self._equalities(where))
         shared = [places for join in self.joins for places in self._shared(join)]
         while any([*map(self._learn, equal), *map(self._learn_shared, shared)]):
             shared = [places for join in self.joins for places in self._shared(join)]
-        for part in known:
-            self._tie_by(part)
         for places in shared:
             self.tie(*(place.leaf for place in places if place.own))
+        for equality in sorted(equal, key=lambda each: each.join is not None):
+            self._tie_by(equality)
         self._related = True
+
+    @property
+    def filters_only(self) -> bool:
+        """Whether all rows meet the conditions of all joins."""
+        return all(join.filters for join in self.joins)
+
+    def _equalities(self, where: Node | None) -> Iterator[_Equality]:
+        filled = any(join.node["join_type"] in _FILLED for join in self.joins)
+        found: list[tuple[Node | None, Join | None]] = [(where, None)]
+        for join in self.joins:
+            found.append((join.node["condition"], None if self.filters_only else join))
+        for condition, at in found:
+            for part in conjuncts(condition):
+                for left, right in _equal_sides(part, nulls=not filled):
+                    if at is None or self._across(left, right, at):
+                        yield _Equality(left, right, at)
+
+    def _across(self, left: Node, right: Node, join: Join) -> bool:
+        """Whether a condition compares the two sides of a join."""
+        one, other = (
+            {place.leaf for place in self.references(side) if place.depth == self.depth}
+            for side in (left, right)
+        )
+        return any(
+            not one.isdisjoint(first) and not other.isdisjoint(second)
+            for first, second in ((join.left, join.right), (join.right, join.left))
+        )
 
     def _shared(self, join: Join) -> Iterator[list[Place]]:
         """The places of each column that USING or NATURAL makes one."""
@@ -155,10 +197,11 @@ class Scope:
     def set_equal(self, expression: Node) -> None:
         """Note that an expression must equal the split column of a subquery."""
         for place in list(self.references(expression)):
-            self._set_equal(place, set())
+            if place.loose:
+                self._set_equal(place, set())
 
-    def _learn(self, equality: Node) -> bool:
-        left, right = equality["left"], equality["right"]
+    def _learn(self, equality: _Equality) -> bool:
+        left, right = equality.left, equality.right
         return any([self._spread(left, right), self._spread(right, left)])
 
     def _spread(self, source: Node, target: Node) -> bool:
@@ -184,18 +227,38 @@ class Scope:
         known.add(place.name)
         return news
 
-    def _tie_by(self, condition: Node) -> None:
-        if condition.get("type") in _INEQUALITIES:
+    def _tie_by(self, equality: _Equality) -> None:
+        left, right, join = equality.left, equality.right, equality.join
+        ones, others = self._members(left), self._members(right)
+        if join is None:
+            if _is_constant(right) and _is_value(left):
+                others = [CONSTANT]
+            if _is_constant(left) and _is_value(right):
+                ones = [CONSTANT]
+        if not ones or not others or not any(isinstance(each, int) for each in (*ones, *others)):
             return
-        places = list(self.references(condition))
+        if join is None or not self._joins_more(ones[0], others[0], join):
+            self.tie(*ones, *others)
+
+    def _members(self, side: Node) -> list[Hashable]:
+        """The sources, and the outer queries, whose split column a side of a condition may be."""
+        places = list(self.references(side))
         here = {place.leaf for place in places if place.own and place.depth == self.depth}
         outer = {
             ("outer", place.depth)
             for place in places
             if place.depth < self.depth and (place.own or place.loose)
         }
-        if here:
-            self.tie(*here, *outer, *([CONSTANT] if _with_constant(condition) else []))
+        return [*here, *outer]
+
+    def _joins_more(self, one: Hashable, other: Hashable, join: Join) -> bool:
+        """Whether a join would tie sources of one side, though it keeps rows that do not meet."""
+        if join.filters or self.tied(one, other):
+            return False
+        return any(
+            any(self.tied(one, n) for n in side) and any(self.tied(other, n) for n in side)
+            for side in (join.left, join.right)
+        )
 
     def tie(self, *members: Hashable) -> None:
         """Say that these sources have one value of the split column wherever they meet."""
@@ -215,20 +278,32 @@ class Scope:
         return member
 
 
-def _conjuncts(condition: Node | None) -> Iterator[Node]:
-    if condition and condition.get("type") == "CONJUNCTION_AND":
-        for child in condition["children"]:
-            yield from _conjuncts(child)
-    elif condition:
-        yield condition
-
-
-def _with_constant(condition: Node) -> bool:
-    """Whether a condition is that a column, as it is or cast, equals a value of no column."""
-    if condition.get("type") not in _EQUALITIES:
-        return False
+def _equal_sides(condition: Node, *, nulls: bool) -> Iterator[tuple[Node, Node]]:
+    """What a condition says to be equal; with `nulls`, also where NULL counts as equal to NULL."""
+    types = ("COMPARE_EQUAL", "COMPARE_NOT_DISTINCT_FROM") if nulls else ("COMPARE_EQUAL",)
+    if condition.get("type") not in types:
+        return
     left, right = condition["left"], condition["right"]
-    return any(
-        one.get("class") in ("COLUMN_REF", "CAST") and not any(columns(other))
-        for one, other in ((left, right), (right, left))
-    )
+    if any(node.get("class") == "COLLATE" for node in nodes([left, right])):
+        return  # different values may be equal by it
+    cells = [_cells(left), _cells(right)]
+    yield from zip(*cells, strict=True) if len(cells[0]) == len(cells[1]) else [(left, right)]
+
+
+def _cells(side: Node) -> list[Node]:
+    """The expressions of `(a, b)`, or one expression."""
+    if side.get("class") != "FUNCTION" or function_name(side) != "row":
+        return [side]
+    return [each.get("expression", each) for each in side.get("arguments") or side["children"]]
+
+
+def _is_constant(side: Node) -> bool:
+    """Whether it is one value for all rows, and not of a column or subquery."""
+    return not any(node.get("class") in ("COLUMN_REF", "SUBQUERY", "STAR") for node in nodes(side))
+
+
+def _is_value(side: Node) -> bool:
+    """Whether it is a column, as it is or as text: no other cast keeps all values apart."""
+    if side.get("class") == "CAST" and side["type_expr"].get("type_name", "").upper() in _TEXTS:
+        side = side["child"]
+    return side.get("class") == "COLUMN_REF"

@@ -38,11 +38,12 @@ def columns(found: Any, bound: frozenset[str] | None = None) -> Iterator[tuple[l
     """The column names in an expression, each with whether it is in one of its subqueries.
 
     Left out are those that a subquery qualifies with a name of its own FROM; `bound` are these.
+    Left out are also those under COLLATE, by which values that differ may be equal.
     """
     if isinstance(found, list):
         for part in found:
             yield from columns(part, bound)
-    elif isinstance(found, dict):
+    elif isinstance(found, dict) and found.get("class") != "COLLATE":
         if found.get("class") == "COLUMN_REF":
             path = found["column_names"]
             if len(path) == 1 or path[0].lower() not in (bound or ()):
@@ -51,6 +52,15 @@ def columns(found: Any, bound: frozenset[str] | None = None) -> Iterator[tuple[l
             bound = (bound or frozenset()) | frozenset(_source_names(found["from_table"]))
         for part in found.values():
             yield from columns(part, bound)
+
+
+def conjuncts(condition: Node | None) -> Iterator[Node]:
+    """The conditions that must all be true for a condition to be true."""
+    if condition and condition.get("type") == "CONJUNCTION_AND":
+        for child in condition["children"]:
+            yield from conjuncts(child)
+    elif condition:
+        yield condition
 
 
 def _source_names(source: Node) -> Iterator[str]:
