@@ -100,7 +100,7 @@ def test_nothing_new_changes_nothing(
         assert done.returncode == 0, done.stdout
     assert "run 1 " in called(earlier.folder, "status").stdout
     refused = called(earlier.folder, "quarantine", "list").stdout
-    assert "1 rows  mandatory  sales_" in refused
+    assert "1 row   mandatory  sales_" in refused
     assert "file refused  notes." in refused
 
 
