@@ -372,7 +372,11 @@ def _last_steps() -> list[Step]:
 
 
 # What no test of ours foresees: an error that is none of the product's, deep in a run.
-_BUG = "import retailmart.pipeline as p\ndef broken(*_): raise ValueError('a bug')\np.classify = broken\n"
+_BUG = (
+    "import retailmart.pipeline as p\n"
+    "def broken(*_): raise ValueError('a bug')\n"
+    "p.classify = broken\n"
+)
 _KILLED_CONNECTION = (
     "import pymysql.connections as c\n"
     "real = c.Connection.query\n"
