@@ -114,7 +114,8 @@ def _copy_tables(source: Database, target: Database) -> None:
     with closing(source.server.admin()) as connection, connection.cursor() as cursor:
         cursor.execute("SET foreign_key_checks = 0")
         cursor.execute(
-            "SELECT table_name FROM information_schema.tables WHERE table_schema = %s",
+            "SELECT table_name FROM information_schema.tables"
+            " WHERE table_schema = %s AND table_type = 'BASE TABLE'",
             (source.name,),
         )
         for (table,) in cursor.fetchall():

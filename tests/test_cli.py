@@ -191,7 +191,7 @@ def test_quarantine_lists_rows_and_files(called: Called, refused: Shop) -> None:
     text = called(refused.folder, "quarantine", "list")
     assert text.returncode == 0
     rows, files = text.stdout.splitlines()
-    assert rows.split() == ["1", "rows", "type", "north/sales_1.csv"]
+    assert rows.split() == ["1", "row", "type", "north/sales_1.csv"]
     assert files.split()[:3] == ["file", "refused", "south/sales_2.csv"]
     told = only_json(called(refused.folder, "quarantine", "list", "--output", "json"))
     assert told["rows"] == [{"file": "north/sales_1.csv", "rule": "type", "rows": 1}]

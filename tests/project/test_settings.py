@@ -213,10 +213,10 @@ def test_settings_that_are_no_keys_are_told_once(shop: Shop, text: str) -> None:
 
 
 def test_a_syntax_error_is_told_once(shop: Shop) -> None:
-    """A retailmart.yml that is no YAML is one mistake, with its line."""
+    """A retailmart.yml that is no YAML is one mistake, with the line where it begins."""
     (shop.folder / "retailmart.yml").write_text("lake: lake\nlanding: [a\n")
     (problem,) = problems_of(shop)
-    assert problem.startswith("retailmart.yml:3: ")
+    assert problem.startswith("retailmart.yml:2: ")
 
 
 def test_an_empty_file_means_defaults(shop: Shop) -> None:
@@ -243,7 +243,8 @@ def test_mistakes_of_all_files_come_at_once(shop: Shop) -> None:
     mart.write_text(mart.read_text().replace("publish: false", "publish: true"))
     assert problems_of(shop) == [
         "retailmart.yml:9: unknown key 'lanes'; did you mean 'lake'?",
-        "feeds/broken.yml:2: expected ',' or ']', but got '<stream end>'",
+        "feeds/broken.yml:1: what begins here is not closed: expected ',' or ']',"
+        " but got '<stream end>' in line 2",
         "feeds/sales.yml:7: columns.product_name.type: 'STRIN' is no column type; did you mean"
         " 'STRING'?",
         "feeds/sales.yml:19: rules.0.action: 'wran' is unknown; did you mean 'warn'?",

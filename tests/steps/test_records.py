@@ -135,7 +135,7 @@ def flawed_lines(found: list[Record]) -> list[int]:
 
 
 @pytest.mark.parametrize(
-    ("lines", "flawed"),
+    ("lines", "malformed"),
     [
         (['1,"open', "2,x", "3,y"], [1]),
         (['1,"open', "2,x", '3,"open', "4,y"], [1, 3]),
