@@ -694,7 +694,7 @@ def by_hand(shop: Shop, statement: str) -> None:
     ],
     ids=["changed", "deleted", "emptied", "stranger", "the row that is to come", "dropped"],
 )
-@pytest.mark.every_database
+@pytest.mark.every_backend
 def test_a_published_table_changed_by_hand_is_repaired(shop: Shop, statement: str) -> None:
     """The next run that touches the month makes the table equal to the mart."""
     shop.sales("sales_a.csv", [sale(), sale(2), sale(2, day="2024-02-01")])
