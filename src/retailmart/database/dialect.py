@@ -221,3 +221,11 @@ def names_in(database: Connection | Engine) -> Names:
 def dialect_of(database: Connection | Engine) -> Dialect:
     """The dialect of a database."""
     return kind_of(database.dialect.name).dialect(database.engine)
+
+
+def on_conflict(quote: Callable[[str], str], fields: Sequence[Field], key: Sequence[str]) -> str:
+    """The clause of an INSERT that updates rows whose key is there, as PostgreSQL and SQLite do."""
+    names = [quote(field.name) for field in fields if field.name not in key]
+    changes = ", ".join(f"{name} = excluded.{name}" for name in names)
+    does = f"UPDATE SET {changes}" if changes else "NOTHING"
+    return f"ON CONFLICT ({', '.join(map(quote, key))}) DO {does}"

@@ -23,7 +23,7 @@ from sqlalchemy import (
 )
 
 from retailmart.database.bulk import bound, limit_of_years, line_of
-from retailmart.database.dialect import NO_TEXTS, Limit, Read, Since, Texts
+from retailmart.database.dialect import NO_TEXTS, Limit, Read, Since, Texts, on_conflict
 from retailmart.database.values import rows_of, text_of
 from retailmart.errors import KeyClash, RetailmartError
 from retailmart.project.table import ReadRules
@@ -190,12 +190,9 @@ class Postgres:
         quote = connection.dialect.identifier_preparer.quote_identifier
         columns = ", ".join(quote(field.name) for field in fields)
         places = ", ".join(["%s"] * len(fields))
-        names = [quote(field.name) for field in fields if field.name not in key]
-        changes = ", ".join(f"{name} = excluded.{name}" for name in names)
-        does = f"UPDATE SET {changes}" if changes else "NOTHING"
         statement = (
             f"INSERT INTO {quote(table.name)} ({columns}) VALUES ({places})"
-            f" ON CONFLICT ({', '.join(map(quote, key))}) DO {does}"
+            f" {on_conflict(quote, fields, key)}"
         )
         count, columns = 0, ", ".join(self.bound(field) for field in fields)
         # A savepoint: after an error, the transaction would accept nothing else.

@@ -39,7 +39,15 @@ from sqlalchemy import types as sql
 from sqlalchemy.exc import NoSuchTableError
 
 from retailmart.database.conversions import MOST_UNITS, PROVEN_DIGITS
-from retailmart.database.dialect import LEDGER_VIEWS, NO_TEXTS, Limit, Read, Since, Texts
+from retailmart.database.dialect import (
+    LEDGER_VIEWS,
+    NO_TEXTS,
+    Limit,
+    Read,
+    Since,
+    Texts,
+    on_conflict,
+)
 from retailmart.database.values import record_batch, rows_of, schema_of
 from retailmart.errors import RetailmartError
 from retailmart.project.lexer import words_of
@@ -165,10 +173,7 @@ class SQLite:
         read: Read,
     ) -> int:
         quote = connection.dialect.identifier_preparer.quote_identifier
-        names = [quote(field.name) for field in fields if field.name not in key]
-        changes = ", ".join(f"{name} = excluded.{name}" for name in names)
-        does = f"UPDATE SET {changes}" if changes else "NOTHING"
-        clash = f" ON CONFLICT ({', '.join(map(quote, key))}) DO {does}"
+        clash = f" {on_conflict(quote, fields, key)}"
         return self._add(connection, table, fields, read, clash)
 
     def _add(
