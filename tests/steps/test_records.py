@@ -13,7 +13,7 @@ from retailmart.project import Feed
 from retailmart.project.feed import Column
 from retailmart.project.types import ColumnType
 from retailmart.steps import records as module
-from retailmart.steps.records import Record, flaw_of, readable, records
+from retailmart.steps.records import Record, parse_error_of, readable, records
 from retailmart.steps.scan import LONGEST_RECORD
 from tests.strict_csv import strict_records
 
@@ -86,7 +86,7 @@ def test_delimiter_and_encoding_are_the_feeds(
 def test_a_flawed_record_is_told(tmp_path: Path, content: bytes, rule: str, words: str) -> None:
     """What cannot be a row of two cells has its rule and words."""
     *_, record = read(tmp_path, content)
-    parse_error = flaw_of(record, 2)
+    parse_error = parse_error_of(record, 2)
     assert parse_error is not None
     assert parse_error.rule == rule
     assert words in parse_error.message
@@ -99,7 +99,7 @@ def test_a_flawed_record_is_told(tmp_path: Path, content: bytes, rule: str, word
 def test_a_sound_record_has_no_flaw(tmp_path: Path, content: bytes) -> None:
     """Two cells are a row, however they are written."""
     [record] = read(tmp_path, content)
-    assert flaw_of(record, 2) is None
+    assert parse_error_of(record, 2) is None
 
 
 def test_a_record_of_the_longest_length_is_a_row(tmp_path: Path) -> None:
@@ -107,7 +107,7 @@ def test_a_record_of_the_longest_length_is_a_row(tmp_path: Path) -> None:
     text = "é" * ((LONGEST_RECORD - 2) // 2)
     [record] = read(tmp_path, f"1,{text}".encode())
     assert len(record.raw.encode()) == LONGEST_RECORD
-    assert flaw_of(record, 2) is None
+    assert parse_error_of(record, 2) is None
 
 
 @pytest.mark.parametrize(
@@ -125,12 +125,12 @@ def test_what_follows_a_huge_line_is_read(tmp_path: Path, line: str) -> None:
     found = read(tmp_path, f"a,b\n{line},2\n3,4\n".encode())
     assert [record.cells for record in (found[0], found[-1])] == [("a", "b"), ("3", "4")]
     assert len(found) == 3
-    parse_error = flaw_of(found[1], 2)
+    parse_error = parse_error_of(found[1], 2)
     assert parse_error is not None
     assert parse_error.rule == "too_long"
 
 
-def flawed_lines(found: list[Record]) -> list[int]:
+def malformed_lines(found: list[Record]) -> list[int]:
     return [record.line for record in found if record.parse_error]
 
 
@@ -152,7 +152,7 @@ def test_only_lines_with_a_flaw_are_kept_out(
 ) -> None:
     """Behind a quote that does not close properly, reading goes on at the next line."""
     found = read(tmp_path, "\n".join(lines).encode())
-    assert flawed_lines(found) == malformed
+    assert malformed_lines(found) == malformed
     assert all(record.raw == lines[record.line - 1] for record in found if record.parse_error)
 
 
@@ -162,7 +162,7 @@ def test_a_record_spans_no_more_lines_than_it_may(tmp_path: Path, size: int) -> 
     kind = replace(feed(), max_record_lines=5)
     lines = ['1,"open', *(f"{n},x" for n in range(size - 2)), 'end"', "z,z"]
     found = read(tmp_path, "\n".join(lines).encode(), kind)
-    assert flawed_lines(found) == ([1] if size > 5 else [])
+    assert malformed_lines(found) == ([1] if size > 5 else [])
     assert len(found) == (2 if size <= 5 else size + 1)
 
 
@@ -172,7 +172,7 @@ def test_a_quote_that_swallows_too_much_is_a_flaw(
     """Memory is bounded: past the limit an open quote keeps its line out, and no more."""
     monkeypatch.setattr(module, "_LONGEST_SPAN", 1000)
     found = read(tmp_path, b'a,b\n1,2\n3,"x\n' + b"4,5\n" * 900 + b'6,"\n')
-    assert flawed_lines(found) == [3, 904]
+    assert malformed_lines(found) == [3, 904]
     assert len(found) == 904
 
 
@@ -226,7 +226,7 @@ def test_a_feeds_own_signs(
 def test_an_escaped_line_end_outside_quotes_is_a_flaw(tmp_path: Path) -> None:
     """Only quoted cells may span lines."""
     found = read(tmp_path, b"1\ta\\\n2\tb\n", MYSQL)
-    assert flawed_lines(found) == [1]
+    assert malformed_lines(found) == [1]
     assert found[1].cells == ("2", "b")
 
 

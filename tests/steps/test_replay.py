@@ -385,7 +385,7 @@ def test_a_row_astray_cannot_be_replayed_by_its_own_place(refused: Shop) -> None
     """Otherwise a row of forgotten origin would count beside the same row of known origin."""
     refused.drop("sales_back.csv", f"_origin,{HEADER}\n,{GOOD}\n")
     refused.run()
-    (astray,) = [item for item in items(refused) if item.state is ItemState.ASTRAY]
+    (astray,) = [item for item in items(refused) if item.state is ItemState.UNKNOWN_ORIGIN]
     place = origin_text((astray.file_id, astray.row.line))
     refused.drop("sales_more.csv", replay_of({place: GOOD}))
     report = refused.run()

@@ -18,11 +18,11 @@ from retailmart.project.documents import did_you_mean
 from retailmart.project.feed import ENDINGS, Feed, Policy
 from retailmart.sheets import armed
 from retailmart.steps.discover import StagedCopy
-from retailmart.steps.malformed import FlawedRecord, FlawedRecords, FlawedWriter
+from retailmart.steps.malformed import MalformedRecord, MalformedRecords, MalformedWriter
 from retailmart.steps.records import (
     Record,
     data_records,
-    flaw_of,
+    parse_error_of,
     readable,
     records,
     told_delimiter,
@@ -95,7 +95,7 @@ class Span:
 class CheckedFile:
     """A file that can be loaded. `readable` holds exactly the records that are rows by shape.
 
-    `records` counts all records of the delivery, `flawed` the malformed ones that `readable` lacks.
+    `records` counts all records of the delivery, `malformed` the ones that `readable` lacks.
     `cleaned` means that `readable` was rewritten because the delivery is irregular. `json` is how a
     JSON file is read. The paths are those of the machine that checked the file; another machine
     finds the content by `landed`. If each line is a record, the file may be divided at its `cuts`,
@@ -110,7 +110,7 @@ class CheckedFile:
     quoted: bool
     records: int
     cleaned: bool = False
-    malformed: FlawedRecords = field(default_factory=FlawedRecords)
+    malformed: MalformedRecords = field(default_factory=MalformedRecords)
     json: JsonShape | None = None
     landed: LandedCopy | None = None
     size: int = 0
@@ -365,7 +365,7 @@ def _has_blank_line(content: Path) -> bool:
 
 def read_header(header: Record, feed: Feed) -> Layout | Refusal:
     """Match a header with the feed's columns: in any order, letter case and padding, by aliases."""
-    parse_error = flaw_of(header, len(header.cells))
+    parse_error = parse_error_of(header, len(header.cells))
     if parse_error and parse_error == header.parse_error and "never closed" in parse_error.message:
         words = "has a quote in its header that is never closed"
         return Refusal(ErrorFolder.BAD_SCHEMA, words)
@@ -481,7 +481,7 @@ def own_path(content: Path, suffix: str) -> Path:
 def clean(content: Path, feed: Feed, layout: Layout) -> CheckedFile | Refusal:
     """Rewrite an irregular file: UTF-8, cells quoted, one record a row, malformed rows apart."""
     target = own_path(content, ".clean.csv")
-    malformed = FlawedWriter(own_path(content, ".flawed"))
+    malformed = MalformedWriter(own_path(content, ".flawed"))
     count = 0
     try:
         with target.open("w", encoding="utf-8", newline="") as clean_file, malformed:
@@ -490,8 +490,8 @@ def clean(content: Path, feed: Feed, layout: Layout) -> CheckedFile | Refusal:
             writer.writerow(f"c{n}" for n in range(len(layout.columns)))
             for record in data_records(content, feed):
                 count += 1
-                if parse_error := flaw_of(record, len(layout.columns)):
-                    malformed.add(FlawedRecord(record.line, readable(record.raw), parse_error))
+                if parse_error := parse_error_of(record, len(layout.columns)):
+                    malformed.add(MalformedRecord(record.line, readable(record.raw), parse_error))
                 else:
                     writer.writerow(record.cells)
     except UnicodeError as error:

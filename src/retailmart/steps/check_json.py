@@ -33,14 +33,14 @@ from retailmart.steps.json_records import (
     DEEPEST,
     BrokenJson,
     JsonRecord,
-    flaw_of_members,
     is_array,
     json_records,
+    parse_error_of_members,
     plain_of,
     text_of,
     written,
 )
-from retailmart.steps.malformed import FlawedRecord, FlawedWriter
+from retailmart.steps.malformed import MalformedRecord, MalformedWriter
 from retailmart.steps.records import ParseError, readable
 from retailmart.steps.scan import LONGEST_RECORD, Scan
 
@@ -57,7 +57,7 @@ _TAKEN = frozenset({"_row", "_file_id", "file_index"})
 class Cut:
     """A record as columns: values by the feed's names and by names that the feed does not know.
 
-    `places` are the keys that lead to each value. With a parse error (`flaw`), it is not a row.
+    `places` are the keys that lead to each value. With a `parse_error`, it is not a row.
     """
 
     values: dict[str, Any] = field(default_factory=dict)
@@ -87,7 +87,7 @@ class Cutter:
     def __call__(self, record: JsonRecord) -> Cut:
         """The columns of an object."""
         members = record.members or {}
-        cut = Cut(parse_error=flaw_of_members(record, members))
+        cut = Cut(parse_error=parse_error_of_members(record, members))
         if cut.parse_error:
             cut.values = {self.name(key): None for key in members}
             return cut
@@ -240,7 +240,7 @@ def take_apart(content: Path, feed: Feed) -> CheckedFile | Refusal:
     Raises BrokenJson.
     """
     target = own_path(content, ".clean.jsonl")
-    malformed = FlawedWriter(own_path(content, ".flawed"))
+    malformed = MalformedWriter(own_path(content, ".flawed"))
     cutter = Cutter(feed)
     # Keys are numbers, as a hostile name may be one that the engine uses itself.
     names: dict[str, str] = {}
@@ -261,7 +261,7 @@ def take_apart(content: Path, feed: Feed) -> CheckedFile | Refusal:
                     break
             if parse_error:
                 first = first or parse_error
-                malformed.add(FlawedRecord(record.number, readable(record.raw), parse_error))
+                malformed.add(MalformedRecord(record.number, readable(record.raw), parse_error))
                 continue
             own = cutter.known.values()
             said = {

@@ -55,7 +55,7 @@ class Repeated(dict[str, Any]):
 class JsonRecord:
     """One record: its number from 1, its text as delivered, its members.
 
-    `members` is None if it is not a readable object. With a parse error (`flaw`), it is not a row.
+    `members` is None if it is not a readable object. With a `parse_error`, it is not a row.
     """
 
     number: int
@@ -118,12 +118,12 @@ def plain_of(value: Any) -> str:
     return "" if value is None else text_of(value)
 
 
-def flaw_of_members(record: JsonRecord, members: dict[str, Any]) -> ParseError | None:
+def parse_error_of_members(record: JsonRecord, members: dict[str, Any]) -> ParseError | None:
     """What makes the members of an object unfit for a row, and where."""
-    return _flaw(members, record, ())
+    return _parse_error(members, record, ())
 
 
-def _flaw(value: Any, record: JsonRecord, place: tuple[str, ...]) -> ParseError | None:
+def _parse_error(value: Any, record: JsonRecord, place: tuple[str, ...]) -> ParseError | None:
     if isinstance(value, dict):
         if len(place) >= DEEPEST:
             return _TOO_DEEP
@@ -131,23 +131,25 @@ def _flaw(value: Any, record: JsonRecord, place: tuple[str, ...]) -> ParseError 
             words = f"names the key {value.key!r} more than once"
             return ParseError("duplicate_key", f"{words}, at {record.pointer(*place, value.key)}")
         for key, item in value.items():
-            if parse_error := _text_flaw(key, record, place) or _flaw(item, record, (*place, key)):
+            if parse_error := _text_error(key, record, place) or _parse_error(
+                item, record, (*place, key)
+            ):
                 return parse_error
     elif isinstance(value, list):
         if len(place) >= DEEPEST:
             return _TOO_DEEP
         for number, item in enumerate(value):
-            if parse_error := _flaw(item, record, (*place, str(number))):
+            if parse_error := _parse_error(item, record, (*place, str(number))):
                 return parse_error
     elif isinstance(value, NotFinite):
         words = f"{value} is no number of JSON's, at {record.pointer(*place)}"
         return ParseError("not_finite", words)
     elif isinstance(value, str):
-        return _text_flaw(value, record, place)
+        return _text_error(value, record, place)
     return None
 
 
-def _text_flaw(text: str, record: JsonRecord, place: tuple[str, ...]) -> ParseError | None:
+def _text_error(text: str, record: JsonRecord, place: tuple[str, ...]) -> ParseError | None:
     if "\0" in text:
         return ParseError("nul_byte", f"a text holds a NUL character, at {record.pointer(*place)}")
     if not text.isascii() and _SURROGATE.search(text):

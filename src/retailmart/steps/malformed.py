@@ -14,7 +14,7 @@ from retailmart.steps.records import ParseError
 
 
 @dataclass(frozen=True)
-class FlawedRecord:
+class MalformedRecord:
     """A record that cannot be a row, and its place.
 
     `cells` are its columns' texts if it can be cut; `origin` is where a replayed one came from.
@@ -28,7 +28,7 @@ class FlawedRecord:
 
 
 @dataclass(frozen=True)
-class FlawedRecords:
+class MalformedRecords:
     """The malformed rows of one file in the order of their lines, read as often as needed."""
 
     path: Path | None = None
@@ -37,16 +37,16 @@ class FlawedRecords:
     def __len__(self) -> int:
         return self.count
 
-    def __iter__(self) -> Iterator[FlawedRecord]:
+    def __iter__(self) -> Iterator[MalformedRecord]:
         if self.path is None or not self.count:
             return
         with self.path.open(encoding="ascii") as text:
             for told in text:
                 line, raw, rule, message, cells, origin = json.loads(told)
-                yield FlawedRecord(line, raw, ParseError(rule, message), cells, origin)
+                yield MalformedRecord(line, raw, ParseError(rule, message), cells, origin)
 
 
-class FlawedWriter:
+class MalformedWriter:
     """Takes malformed rows one by one. Use it as a context manager, then ask for `records`."""
 
     def __init__(self, path: Path) -> None:
@@ -66,7 +66,7 @@ class FlawedWriter:
     ) -> None:
         self._stack.close()
 
-    def add(self, record: FlawedRecord) -> None:
+    def add(self, record: MalformedRecord) -> None:
         """Keep one record."""
         if self._file is None:
             self._file = self._stack.enter_context(self._path.open("w", encoding="ascii"))
@@ -83,6 +83,6 @@ class FlawedWriter:
         self._count += 1
 
     @property
-    def records(self) -> FlawedRecords:
+    def records(self) -> MalformedRecords:
         """What was kept; complete after the context has ended."""
-        return FlawedRecords(self._path, self._count)
+        return MalformedRecords(self._path, self._count)

@@ -22,7 +22,7 @@ from retailmart.project.types import ColumnType
 from retailmart.steps.check import ORIGIN, CheckedFile
 from retailmart.steps.check_json import Cutter
 from retailmart.steps.json_records import JsonRecord, json_records
-from retailmart.steps.records import ParseError, Record, data_records, flaw_of, readable
+from retailmart.steps.records import ParseError, Record, data_records, parse_error_of, readable
 from retailmart.tables import Field, quoted
 
 if TYPE_CHECKING:
@@ -32,7 +32,7 @@ if TYPE_CHECKING:
 # The key of the file and the line in it.
 Origin = tuple[int, int]
 # What is kept as the origin of a replayed row that does not say which row it is.
-ASTRAY = ""
+UNKNOWN_ORIGIN = ""
 # In a replayed file as it is read: the further columns as one JSON object.
 FURTHER = "_further"
 _ORIGIN_TEXT = re.compile(r"([0-9]{1,18})#([0-9]{1,18})", re.ASCII)
@@ -61,7 +61,7 @@ class RefusedRow:
     """A row that is kept out: its line from 1, what is wrong where, and its text as delivered.
 
     `cells` are its columns' texts, None if it cannot be cut. `origin` is None for a row that was
-    never refused before, ASTRAY for a replayed row of unknown origin.
+    never refused before, UNKNOWN_ORIGIN for a replayed row of unknown origin.
     """
 
     line: int
@@ -193,7 +193,7 @@ def delivered(checked: CheckedFile) -> Iterator[tuple[Record, ParseError | None]
     names = checked.layout.columns
     if checked.feed.format == "csv":
         for record in data_records(checked.delivered, checked.feed):
-            yield record, flaw_of(record, len(names))
+            yield record, parse_error_of(record, len(names))
         return
     cutter = Cutter(checked.feed, is_replay=checked.layout.is_replay)
     for found in json_records(checked.delivered, checked.feed.records):
@@ -288,7 +288,7 @@ class ItemState(Enum):
     """
 
     OPEN = "open"
-    ASTRAY = "astray"
+    UNKNOWN_ORIGIN = "astray"
     CLOSED = "closed"
     REPLACED = "replaced"
     LEFT = "left"
@@ -308,7 +308,7 @@ class Item:
     @property
     def needs_work(self) -> bool:
         """Whether somebody has to do something about it."""
-        return self.state in (ItemState.OPEN, ItemState.ASTRAY)
+        return self.state in (ItemState.OPEN, ItemState.UNKNOWN_ORIGIN)
 
 
 @dataclass
@@ -362,8 +362,8 @@ class Quarantine:
         refused = RefusedRow(
             line, column, rule, message, raw, json.loads(cells) if cells else None, said
         )
-        if said == ASTRAY:
-            state = ItemState.ASTRAY if file_id in self._counted else ItemState.LEFT
+        if said == UNKNOWN_ORIGIN:
+            state = ItemState.UNKNOWN_ORIGIN if file_id in self._counted else ItemState.LEFT
             return Item(file_id, file, refused, None, state)
         origin = (file_id, line) if said is None else read_origin(said)
         state, by = self._state(file_id, line, origin or (file_id, line))

@@ -40,7 +40,7 @@ class ParseError:
 class Record:
     """One record: the line it begins on (from 1), its text as delivered, its cells.
 
-    `flaw` says why its text can't be cut into cells; then it is one line and has no cells.
+    `parse_error` says why its text can't be cut into cells; then it is one line and has no cells.
     """
 
     line: int
@@ -74,7 +74,7 @@ def told_delimiter(line: str) -> str | None:
     return found["delimiter"] if found else None
 
 
-def flaw_of(record: Record, columns: int) -> ParseError | None:
+def parse_error_of(record: Record, columns: int) -> ParseError | None:
     """What makes a record unreadable as a row of so many columns."""
     if _is_too_long(record.raw):
         return ParseError("too_long", f"the row is longer than {LONGEST_RECORD:,} bytes")

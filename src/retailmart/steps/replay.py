@@ -40,10 +40,10 @@ from retailmart.steps.check import (
     own_path,
 )
 from retailmart.steps.load import FileToLoad
-from retailmart.steps.malformed import FlawedRecord, FlawedWriter
+from retailmart.steps.malformed import MalformedRecord, MalformedWriter
 from retailmart.steps.quarantine import (
-    ASTRAY,
     FURTHER,
+    UNKNOWN_ORIGIN,
     Item,
     ItemState,
     Origin,
@@ -108,7 +108,7 @@ class _Known:
 
 @dataclass(frozen=True)
 class _Claim:
-    """What is known of a replayed row; with a parse error (`flaw`), it must not be loaded."""
+    """What is known of a replayed row; with a `parse_error`, it must not be loaded."""
 
     origin: Origin | None
     further: frozenset[str] = frozenset()
@@ -202,7 +202,7 @@ def _resolved(item: FileToLoad, gate: _Gate) -> CheckedFile:
     others = [p for p, name in enumerate(names) if name not in own and name not in NO_DATA]
     layout = Layout((*data, FURTHER, ORIGIN), True, checked.layout.from_path)
     target = own_path(checked.delivered, ".replay.csv")
-    malformed = FlawedWriter(own_path(checked.delivered, ".replay.flawed"))
+    malformed = MalformedWriter(own_path(checked.delivered, ".replay.flawed"))
     count = 0
     with target.open("w", encoding="utf-8", newline="") as rewritten, malformed:
         writer = csv.writer(rewritten, quoting=csv.QUOTE_ALL, lineterminator="\n")
@@ -213,7 +213,7 @@ def _resolved(item: FileToLoad, gate: _Gate) -> CheckedFile:
             count += 1
             if parse_error:
                 raw = readable(record.raw)
-                malformed.add(FlawedRecord(record.line, raw, parse_error, origin=ASTRAY))
+                malformed.add(MalformedRecord(record.line, raw, parse_error, origin=UNKNOWN_ORIGIN))
                 continue
             claim = gate.claim(record.cells[names.index(ORIGIN)], item.file, record.line)
             cells = {name: armed(record.cells[place]) for name, place in data.items()}
@@ -223,7 +223,7 @@ def _resolved(item: FileToLoad, gate: _Gate) -> CheckedFile:
                 lacks = defaults.keys() - claim.further
                 cells |= {name: defaults[name] for name in lacks if cells.get(name) == ""}
             further = {n: text for n, text in further.items() if text or n in claim.further}
-            origin = origin_text(claim.origin) if claim.origin else ASTRAY
+            origin = origin_text(claim.origin) if claim.origin else UNKNOWN_ORIGIN
             if claim.parse_error:
                 malformed.add(_set_apart(record, claim.parse_error, {**cells, **further}, origin))
                 continue
@@ -236,8 +236,8 @@ def _resolved(item: FileToLoad, gate: _Gate) -> CheckedFile:
 
 def _set_apart(
     record: Record, parse_error: ParseError, cells: Mapping[str, str], origin: str
-) -> FlawedRecord:
-    return FlawedRecord(record.line, readable(record.raw), parse_error, cells, origin)
+) -> MalformedRecord:
+    return MalformedRecord(record.line, readable(record.raw), parse_error, cells, origin)
 
 
 # to users
