@@ -13,7 +13,7 @@ from types import SimpleNamespace
 from typing import Any
 
 from retailmart.cli import main
-from retailmart.steps import discover
+from retailmart.files import discover
 
 _numbers = count(1)
 

@@ -56,7 +56,7 @@ _LASTS, _BEAT = 1.5, 0.3
 _SHORT_LEASE: Patches = {
     "retailmart.ledger.lease._LASTS": {"seconds": _LASTS},
     "retailmart.ledger.lease._BEAT_SECONDS": _BEAT,
-    "retailmart.pipeline._PAUSES": (0.1, 0.5, 1.0),
+    "retailmart.operations.run._PAUSES": (0.1, 0.5, 1.0),
 }
 _NAME = re.compile(r"b(\d{8})-f(\d{4,})-")
 # Where a holder is stopped until another has taken over: (effect, its number).

@@ -63,7 +63,7 @@ _IMPATIENT: Patches = {
         "write_timeout": 3,
     },
     "retailmart.database.mysql.infile._PACKET": 64,
-    "retailmart.pipeline._PAUSES": (0.1, 0.3, 1.0, 2.0),
+    "retailmart.operations.run._PAUSES": (0.1, 0.3, 1.0, 2.0),
 }
 _READ_ONLY_CURE = "takes no writes"
 _FULL_CURE = "Make room"

@@ -32,7 +32,7 @@ from typing import TYPE_CHECKING, Any
 
 from tests.backends import LocalBackend, shop_tables
 from tests.conftest import HEADER, keep_only
-from tests.steps.test_hostile_files import (
+from tests.files.test_hostile_files import (
     COLUMNS,
     MEGABYTE,
     NAMES,
@@ -339,7 +339,7 @@ def _mart_money(shop: Path) -> dict[int, Decimal]:
     return found
 
 
-# Files made by hand, besides those of tests/steps/test_hostile_files.py
+# Files made by hand, besides those of tests/files/test_hostile_files.py
 
 
 def _head(header: str, *lines: str) -> bytes:

@@ -45,7 +45,7 @@ _IMPORTED = (
     "pymysql",
     "sqlalchemy.dialects.sqlite",
     "sqlalchemy.dialects.mysql",
-    "retailmart.door",
+    "retailmart.api",
     "retailmart.cli.quarantine",
     "retailmart.database.source",
     "retailmart.database.sqlite.dialect",
@@ -55,7 +55,7 @@ _IMPORTED = (
     "retailmart.engines.duckdb",
     "retailmart.engines.partitions",
     "retailmart.storage.s3",
-    "retailmart.steps.replay",
+    "retailmart.feeds.replay",
     "tests.judge",
 )
 

@@ -32,7 +32,7 @@ from typing import TYPE_CHECKING, Any
 from urllib.parse import quote
 
 from tests.backends import shop_tables
-from tests.steps.test_hostile_files import row, text
+from tests.files.test_hostile_files import row, text
 
 from chaos.files import Findings
 from chaos.result import Result, Tell
@@ -373,7 +373,7 @@ def _last_steps() -> list[Step]:
 
 # What no test of ours foresees: an error that is none of the product's, deep in a run.
 _BUG = (
-    "import retailmart.pipeline as p\n"
+    "import retailmart.operations.run as p\n"
     "def broken(*_): raise ValueError('a bug')\n"
     "p.classify = broken\n"
 )
@@ -384,7 +384,7 @@ _KILLED_CONNECTION = (
     "    if 'retailmart_batches' in str(sql): raise c.err.OperationalError(2013, '')\n"
     "    return real(self, sql, *more)\n"
     "c.Connection.query = query\n"
-    "import retailmart.pipeline as p\n"
+    "import retailmart.operations.run as p\n"
     "p._PAUSES = ()\n"
 )
 

@@ -284,7 +284,7 @@ def _watch_run(happens: Callable[[str], None]) -> None:
     import deltalake
     import pymysql.connections
 
-    import retailmart.pipeline
+    import retailmart.operations.run
     from retailmart.engines.duckdb import DuckDBEngine
     from retailmart.lake import Lake
     from retailmart.ledger.batches import Batches
@@ -297,7 +297,7 @@ def _watch_run(happens: Callable[[str], None]) -> None:
         _around(Batches, state, state, happens)
     _around(Lake, "commit", "lake commit", happens)
     _around(deltalake.DeltaTable, "create_write_transaction", "log entry", happens)
-    _around(retailmart.pipeline, "publish_all", "publish", happens)
+    _around(retailmart.operations.run, "publish_all", "publish", happens)
     for folder in (LocalFolder, S3Folder):
         _around(folder, "move_in", "move", happens)
         _around(folder, "remove", "remove", happens)
@@ -402,7 +402,7 @@ _IMPORTED = (
     "retailmart.database.mysql.dialect",
     "retailmart.database.source",
     "retailmart.database.sqlite.dialect",
-    "retailmart.door",
+    "retailmart.api",
     "retailmart.engines.duckdb",
     "retailmart.engines.partitions",
     "retailmart.storage.s3",
@@ -660,7 +660,7 @@ _IMPATIENT: Patches = {
     "retailmart.storage.s3._SECONDS": 1.5,
     "retailmart.storage.s3._RETRY_SECONDS": 10,
     "retailmart.storage.s3._CHUNK": 1024,
-    "retailmart.pipeline._PAUSES": (0.05, 0.2, 0.5),
+    "retailmart.operations.run._PAUSES": (0.05, 0.2, 0.5),
 }
 _HANG_SECONDS = 2.5
 _RATE = 0.10

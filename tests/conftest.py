@@ -155,7 +155,7 @@ _LONG = (
     "tests/test_spark_apart.py",
     "tests/test_engines_agree.py",
     "tests/test_pipeline.py",
-    "tests/steps/test_replay.py",
+    "tests/feeds/test_replay.py",
     "tests/chaos/test_kills.py",
     "tests/test_spark_cluster.py",
     "tests/test_schema_policies.py",
@@ -166,7 +166,7 @@ _LONG = (
     "tests/chaos/test_files.py",
     "tests/chaos/test_stores.py",
     "tests/test_tables.py",
-    "tests/steps/test_hostile_json.py",
+    "tests/files/test_hostile_json.py",
 )
 
 

@@ -23,17 +23,17 @@ from hypothesis import strategies as st
 
 from retailmart.engines.duckdb import DuckDBEngine
 from retailmart.errors import RetailmartError
+from retailmart.operations.verify.compare import compare, side_of
 from retailmart.report import RunReport
-from retailmart.steps.compare import compare, side_of
 from retailmart.tables import TableState
 from retailmart.template import write_project
 from tests import test_real_data as grocer
 from tests.amount import tries
 from tests.backends import choose_engine, shop_tables
 from tests.conftest import AS_OF, HEADER, Shop, sale
-from tests.steps import test_hostile_files as hostile_files
-from tests.steps import test_hostile_json as hostile_json
-from tests.steps.test_replay import only_origin, replay_of
+from tests.feeds.test_replay import only_origin, replay_of
+from tests.files import test_hostile_files as hostile_files
+from tests.files import test_hostile_json as hostile_json
 
 pytestmark = [pytest.mark.spark, pytest.mark.usefixtures("spark_session")]
 

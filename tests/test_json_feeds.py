@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 
 from retailmart.cli import main
-from retailmart.steps import check_json
+from retailmart.files import check_json
 from tests.conftest import Shop, sale
 
 FEED = """files: ["users*"]

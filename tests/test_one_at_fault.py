@@ -11,8 +11,8 @@ import pytest
 
 import retailmart
 from retailmart.errors import OF_THE_RUN, NotComputed, RetailmartError, SettingsError, WrongMonth
+from retailmart.marts.held import HeldBack
 from retailmart.project.mart import Mart
-from retailmart.steps.held import HeldBack
 from tests.conftest import Called
 
 _FEED = """files: ['{name}*.csv']

@@ -10,8 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from retailmart import pipeline
 from retailmart.errors import GateFailed, MartNotBuilt
+from retailmart.operations import run as pipeline
 from retailmart.report import Difference
 from tests.conftest import AS_OF, HEADER, Shop, sale
 

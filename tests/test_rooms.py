@@ -16,11 +16,14 @@ ROOT = Path(retailmart.__file__).parent
 FLOORS = (
     {"__main__"},
     {"cli"},
-    {"console", "template", "doctor"},
-    {"door"},
-    {"pipeline"},
+    {"console", "template"},
+    {"api"},
+    {"operations"},
     {"session"},
-    {"steps"},
+    {"marts"},
+    {"sources"},
+    {"feeds"},
+    {"files"},
     {"sheets"},
     {"engines", "lake", "ledger", "storage"},
     {"database"},
@@ -179,6 +182,6 @@ def test_only_steps_speak_to_engines_by_protocol() -> None:
         str(found)
         for found in ALL
         if found.name.startswith("retailmart.engines.duckdb")
-        and found.room not in ("engines", "door")
+        and found.room not in ("engines", "api")
     ]
     assert named == []

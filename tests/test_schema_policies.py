@@ -20,9 +20,9 @@ from hypothesis import strategies as st
 from retailmart import SettingsError
 from retailmart.database.target import Target
 from retailmart.ledger.values import ColumnChange
+from retailmart.marts.publish import _Plan
 from retailmart.project.types import parse_type
 from retailmart.report import ColumnLine, RunReport
-from retailmart.steps.publish import _Plan
 from retailmart.tables import Field
 from tests.amount import tries
 from tests.conftest import Shop

@@ -85,9 +85,9 @@ sys.addaudithook(_seen)
 
 # In the driver: published tables are filled in parts, however small they are.
 IN_PARTS = """
-import retailmart.steps.publish
+import retailmart.marts.publish
 
-retailmart.steps.publish._PARALLEL_ROWS = 1
+retailmart.marts.publish._PARALLEL_ROWS = 1
 """
 # In workers, beside the hook: it also stops where a part's rows are in a table that is published,
 # and their transaction is open.

@@ -19,9 +19,9 @@ import retailmart.engines
 from retailmart.engines import CsvShape, Cut, Engine, Files, Relation
 from retailmart.engines.duckdb import DuckDBEngine
 from retailmart.lake import Lake
+from retailmart.operations.verify import pin
+from retailmart.operations.verify.rebuild import scratch_lake
 from retailmart.project.settings import Settings
-from retailmart.steps import pin
-from retailmart.steps.rebuild import scratch_lake
 from retailmart.tables import DataFile, TableState
 from retailmart.template import write_project
 from tests.conftest import AS_OF, Called, Shop, sale

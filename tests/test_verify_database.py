@@ -263,7 +263,7 @@ def test_a_batch_that_was_cut_off_while_it_was_published(
     with pytest.raises(OSError, match="cut off"):
         shop.run()
     monkeypatch.undo()
-    monkeypatch.setattr("retailmart.steps.published._PAUSES", (0.0,))
+    monkeypatch.setattr("retailmart.operations.verify.published._PAUSES", (0.0,))
     with pytest.raises(ProjectBusy, match="was cut off"):
         shop.open().verify_database()
     shop.run()

@@ -20,7 +20,7 @@ from retailmart.errors import (
 )
 
 if TYPE_CHECKING:
-    from retailmart.door import OpenProject, open_project
+    from retailmart.api import OpenProject, open_project
     from retailmart.report import RunReport
 
     __version__: str
@@ -40,8 +40,8 @@ __all__ = [
 ]
 
 _LATE = {
-    "OpenProject": "retailmart.door",
-    "open_project": "retailmart.door",
+    "OpenProject": "retailmart.api",
+    "open_project": "retailmart.api",
     "RunReport": "retailmart.report",
 }
 

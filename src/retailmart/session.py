@@ -25,25 +25,26 @@ from retailmart.errors import (
     SettingsError,
     Unavailable,
 )
+from retailmart.feeds.evolve import effective
+from retailmart.feeds.load import FileToLoad, raw_fields, raw_table
+from retailmart.feeds.load_part import first_mismatch
+from retailmart.files.archive import archived_copies
+from retailmart.files.check import CheckedFile, LandedCopy, Refusal, check_content
+from retailmart.files.discover import StagedCopy, is_whole, scan_again
+from retailmart.files.staged import CheckCopy, StageFiles, here, stage_files
 from retailmart.lake import Lake, place_of
 from retailmart.ledger import Ledger, acquire_lease
 from retailmart.ledger.values import Batch, LedgerFile, MartRecord, SourceRecord
+from retailmart.marts.bind import Binding, names_read
+from retailmart.marts.build import build_order, without_input
+from retailmart.marts.ownership import expect_fit_names, expect_own_columns, expect_own_tables
 from retailmart.project import Feed, Mart, Project
 from retailmart.project.feed import matched_twice
 from retailmart.project.mart import AS_OF
 from retailmart.project.settings import Variable
 from retailmart.project.table import Table, undeclared
 from retailmart.report import BatchReport, LeftTable, RunReport, Watch
-from retailmart.steps.archive import archived_copies
-from retailmart.steps.bind import Binding, names_read
-from retailmart.steps.build import build_order, without_input
-from retailmart.steps.check import CheckedFile, LandedCopy, Refusal, check_content
-from retailmart.steps.discover import StagedCopy, is_whole, scan_again
-from retailmart.steps.evolve import effective
-from retailmart.steps.load import FileToLoad, raw_fields, raw_table
-from retailmart.steps.load_part import first_mismatch
-from retailmart.steps.ownership import expect_fit_names, expect_own_columns, expect_own_tables
-from retailmart.steps.sources import (
+from retailmart.sources.load import (
     LoadedTable,
     SourceChange,
     Sources,
@@ -54,7 +55,6 @@ from retailmart.steps.sources import (
     probe,
     restored_table,
 )
-from retailmart.steps.staged import CheckCopy, StageFiles, here, stage_files
 from retailmart.storage import Entry, Store, open_store
 from retailmart.storage.s3 import S3Access
 from retailmart.tables import Field, TableChange, TableState

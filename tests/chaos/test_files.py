@@ -13,7 +13,7 @@ from chaos.result import Result
 
 from chaos import files
 from tests.amount import tries
-from tests.steps.test_hostile_files import MEGABYTE, row, text
+from tests.files.test_hostile_files import MEGABYTE, row, text
 
 SIZE = tries(300, 100_000)
 

@@ -17,9 +17,9 @@ from retailmart.ledger.views import NAMES
 from retailmart.template import write_project
 from tests.backends import on_mariadb, shop_tables
 from tests.conftest import AS_OF, Shop, keep_only, sale
+from tests.operations.test_doctor import RIGHTS, statement, visit
 from tests.services.mariadb import DatabaseServer
 from tests.test_docs import blocks
-from tests.test_doctor import RIGHTS, statement, visit
 
 ROOT = Path(__file__).parents[2]
 _VISITS = """files: ["visits*.csv"]

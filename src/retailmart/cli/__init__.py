@@ -33,7 +33,7 @@ from retailmart.cli.doctor import doctor
 from retailmart.errors import GateFailed, NotAllDone, RetailmartError, SettingsError
 
 if TYPE_CHECKING:
-    from retailmart.door import OpenProject
+    from retailmart.api import OpenProject
     from retailmart.report import RunReport
 
 app = typer.Typer(
@@ -321,7 +321,7 @@ def program() -> None:
 
 
 def _is_waiting() -> bool:
-    doctor = sys.modules.get("retailmart.doctor")
+    doctor = sys.modules.get("retailmart.operations.doctor")
     return doctor is not None and any(
         thread.name == doctor.THREADS for thread in threading.enumerate()
     )

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 if TYPE_CHECKING:
-    from retailmart.door import OpenProject
+    from retailmart.api import OpenProject
 
 
 class Output(StrEnum):
@@ -65,7 +65,7 @@ def exits(*more: int, instead: Mapping[int, str] | None = None) -> str:
 
 def open_at(project: Path, settings: list[str] | None) -> OpenProject:
     """The project in a folder, `--set` flags laid over its settings."""
-    from retailmart.door import open_project
+    from retailmart.api import open_project
     from retailmart.project.settings import read_pairs
 
     return open_project(project, read_pairs(settings or []))

@@ -35,7 +35,7 @@ def doctor(
 ) -> None:
     """Check database, sources, stores and this machine; each finding with its cure."""
     from retailmart.check_results import Level
-    from retailmart.doctor import examine
+    from retailmart.operations.doctor import examine
 
     opened, found = open_at(project, settings).project, []
     for finding in examine(opened, spark=spark, seconds=timeout):

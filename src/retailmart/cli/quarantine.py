@@ -26,11 +26,11 @@ from retailmart.errors import RetailmartError
 from retailmart.report import number_of
 
 if TYPE_CHECKING:
-    from retailmart.door import OpenProject
+    from retailmart.api import OpenProject
+    from retailmart.feeds.quarantine import Item, Quarantine
     from retailmart.ledger import Ledger
     from retailmart.ledger.values import LedgerFile
     from retailmart.project.feed import Feed
-    from retailmart.steps.quarantine import Item, Quarantine
 
 app = typer.Typer(
     help="Look at refused rows; export them to be repaired, and replay them.", no_args_is_help=True
@@ -126,7 +126,7 @@ def quarantine_export(
     quiet: QuietOption = False,
 ) -> None:
     """Write open refused rows as a sheet to repair, with the reason of each."""
-    from retailmart.steps.replay import export
+    from retailmart.feeds.replay import export
 
     with _opened(project, settings) as desk:
         counted = desk.delivered(file)[1] if file else None
@@ -158,10 +158,10 @@ def quarantine_replay(
     quiet: QuietOption = False,
 ) -> None:
     """Put repaired rows into landing; the next run counts each of them once."""
+    from retailmart.feeds.replay import drop_repaired, origins_in
+    from retailmart.files.check import ORIGIN
     from retailmart.session import store_at
     from retailmart.sheets import read_sheet
-    from retailmart.steps.check import ORIGIN
-    from retailmart.steps.replay import drop_repaired, origins_in
 
     with _opened(project, settings) as desk:
         defined = desk.opened.project
@@ -188,7 +188,7 @@ class _Desk:
     ledger: Ledger
 
     def quarantine(self, feed: str) -> Quarantine:
-        from retailmart.steps.quarantine import Quarantine
+        from retailmart.feeds.quarantine import Quarantine
 
         return Quarantine(self.opened.quarantine(feed), self.ledger)
 

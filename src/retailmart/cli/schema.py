@@ -24,11 +24,11 @@ from retailmart.cli.common import (
 from retailmart.errors import RetailmartError
 
 if TYPE_CHECKING:
-    from retailmart.door import OpenProject
+    from retailmart.api import OpenProject
+    from retailmart.feeds.evolve import Divergence
+    from retailmart.files.check import Layout, Refusal
     from retailmart.ledger.values import SchemaRecord
     from retailmart.project.feed import Feed
-    from retailmart.steps.check import Layout, Refusal
-    from retailmart.steps.evolve import Divergence
     from retailmart.storage import Entry, Store
 
 app = typer.Typer(
@@ -188,9 +188,9 @@ def _chosen(name: str | None, known: Iterable[str]) -> list[str]:
 
 
 def _differences(opened: OpenProject) -> Iterator[_Difference]:
+    from retailmart.feeds.evolve import compare
+    from retailmart.feeds.load import raw_table
     from retailmart.session import store_at
-    from retailmart.steps.evolve import compare
-    from retailmart.steps.load import raw_table
 
     feeds = opened.project.feeds
     landing = store_at(opened.project, opened.project.settings.landing)
@@ -217,8 +217,8 @@ def _differences(opened: OpenProject) -> Iterator[_Difference]:
 
 def _looked_at(landing: Store, entry: Entry, feed: Feed) -> _Waiting | None:
     """None for a file whose header can't be looked at, or that brings just what the feed names."""
-    from retailmart.steps.check import Refusal
-    from retailmart.steps.evolve import unknown
+    from retailmart.feeds.evolve import unknown
+    from retailmart.files.check import Refusal
 
     layout = _header(landing, entry, feed)
     if layout is None:
@@ -232,8 +232,8 @@ def _looked_at(landing: Store, entry: Entry, feed: Feed) -> _Waiting | None:
 
 
 def _header(landing: Store, entry: Entry, feed: Feed) -> Layout | Refusal | None:
-    from retailmart.steps.check import as_written, format_of, read_header
-    from retailmart.steps.records import records
+    from retailmart.files.check import as_written, format_of, read_header
+    from retailmart.files.records import records
     from retailmart.storage import EntryKind
 
     packed = entry.path.lower().endswith(".gz")

@@ -15,13 +15,13 @@ from retailmart.errors import RetailmartError, SettingsError
 
 if TYPE_CHECKING:
     from retailmart.engines import Engine
+    from retailmart.feeds.load import LoadedFeed
     from retailmart.lake.places import Place
+    from retailmart.operations.verify.pin import Pinned
+    from retailmart.operations.verify.rebuild import Plan
+    from retailmart.operations.verify.reparse import Delivery
     from retailmart.report import Comparison, VerifyReport
     from retailmart.session import Session
-    from retailmart.steps.load import LoadedFeed
-    from retailmart.steps.pin import Pinned
-    from retailmart.steps.rebuild import Plan
-    from retailmart.steps.reparse import Delivery
     from retailmart.tables import TableState
 
 # All sides are digested by one engine, whoever wrote them.
@@ -67,7 +67,7 @@ def verified(
     session: Session, engines: Sequence[str], as_of: datetime | None, runs: int
 ) -> VerifyReport:
     """Build the marts anew on each engine, parse the last `runs` runs' files, compare all of it."""
-    from retailmart.steps.rebuild import scratch_lake
+    from retailmart.operations.verify.rebuild import scratch_lake
 
     with scratch_lake(session.private) as folder, ExitStack() as stack:
         return _Verification(session, folder, stack, engines).report(as_of, runs)
@@ -168,8 +168,8 @@ class _Verification:
     def _pinned(self, runs: int) -> Pinned:
         from retailmart.database import translate_errors
         from retailmart.errors import MartNotBuilt
+        from retailmart.operations.verify.pin import pin
         from retailmart.session import definition_of
-        from retailmart.steps.pin import pin
 
         if not self.lake.place.tables():  # nor may there be a ledger, and looking would make one
             raise MartNotBuilt("no mart is built yet", "Build them with: retailmart run")
@@ -179,8 +179,8 @@ class _Verification:
             return pin(self.lake, session.ledger, session.project, definition_of, runs)
 
     def _planned(self, pinned: Pinned, as_of: datetime | None) -> Plan:
+        from retailmart.operations.verify.rebuild import plan
         from retailmart.session import definition_of
-        from retailmart.steps.rebuild import plan
 
         session = self.session
         today = session.fingerprints(as_of or pinned.last_moment)
@@ -189,7 +189,7 @@ class _Verification:
 
     def _deliveries(self, pinned: Pinned) -> list[Delivery]:
         from retailmart.database import translate_errors
-        from retailmart.steps.reparse import deliveries
+        from retailmart.operations.verify.reparse import deliveries
 
         session = self.session
         self.copies.mkdir()
@@ -207,8 +207,8 @@ class _Verification:
 
     def _made(self, name: str, pinned: Pinned, work: Plan, deliveries: Sequence[Delivery]) -> _Made:
         """Let one engine do all its work, and close it: the next needs the memory."""
-        from retailmart.steps.rebuild import rebuild
-        from retailmart.steps.reparse import parse_again
+        from retailmart.operations.verify.rebuild import rebuild
+        from retailmart.operations.verify.reparse import parse_again
 
         engine, closing = self.engines[name]
         place = self.places[name]
@@ -225,8 +225,8 @@ class _Verification:
     def _compare_marts(
         self, pinned: Pinned, work: Plan, made: Mapping[str, _Made], tell: Tell
     ) -> Iterator[Comparison]:
-        from retailmart.steps.build import mart_table
-        from retailmart.steps.compare import LAKE, compare, side_of
+        from retailmart.marts.build import mart_table
+        from retailmart.operations.verify.compare import LAKE, compare, side_of
 
         failed = _failed(made)
         for mart in work.order:
@@ -254,10 +254,10 @@ class _Verification:
         made: Mapping[str, _Made],
         tell: Tell,
     ) -> Iterator[tuple[int, Comparison]]:
-        from retailmart.steps.compare import compare
-        from retailmart.steps.load import MONTH, raw_table
-        from retailmart.steps.quarantine import quarantine_table
-        from retailmart.steps.reparse import sides_of_raw, sides_of_refused
+        from retailmart.feeds.load import MONTH, raw_table
+        from retailmart.feeds.quarantine import quarantine_table
+        from retailmart.operations.verify.compare import compare
+        from retailmart.operations.verify.reparse import sides_of_raw, sides_of_refused
 
         for number, delivery in enumerate(deliveries):
             feed = delivery.feed

@@ -1,0 +1,1 @@
+"""A feed's rows: typed columns, schema evolution, load, quarantine, replay, identity."""

@@ -1,0 +1,1 @@
+"""What lands: discover, stage a copy, check, read CSV and JSON records, archive."""

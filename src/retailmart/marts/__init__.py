@@ -1,0 +1,1 @@
+"""Marts: what they read, what is affected, build, reconcile, publish, export."""

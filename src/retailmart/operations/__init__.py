@@ -1,0 +1,1 @@
+"""What a user can ask, one file each. `run` is the story."""

@@ -1,0 +1,247 @@
+"""Checks what could prevent runs, on the project's real database, stores and machine."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from retailmart.check_results import CheckResult, Level, ok, problem, warning
+from retailmart.errors import RetailmartError, SettingsError
+from retailmart.operations.doctor.machine import examine_machine, examine_scratch
+from retailmart.project import Project
+from retailmart.report import number_of
+from retailmart.session import PRIVATE, store_at
+from retailmart.storage import LocalFolder, Store
+
+# Of threads; an area that hangs holds what must not be torn down under it at the program's end.
+THREADS = "retailmart-doctor"
+# Tables with this many rows or more are not read for a check.
+_LARGE = 1_000_000
+Check = Callable[[], Iterator[CheckResult]]
+
+
+def examine(
+    project: Project, *, spark: bool = False, seconds: float = 25.0
+) -> Iterator[CheckResult]:
+    """Check everything that runs rely on; check results come in a fixed order.
+
+    `spark` checks Spark in any case. Nothing that exists is changed. An area that does not answer
+    in `seconds` is a check result too. This limit is longer than any connection's timeout, so that
+    the reason is shown and not only the silence.
+    """
+    areas: dict[str, Check] = {
+        "project": lambda: _project(project),
+        "machine": lambda: examine_machine(project.settings.memory_limit),
+        "scratch": lambda: examine_scratch(project.folder / PRIVATE),
+        "disk": lambda: _disks(project),
+        "database": lambda: _database(project),
+    }
+    for name in project.settings.sources:
+        areas[f"source {name}"] = lambda name=name: _source(project, name)  # type: ignore[misc]
+    for use in ("landing", "lake", "archive"):
+        areas[use] = lambda use=use: _store(project, use)  # type: ignore[misc]
+    areas["archive: way"] = lambda: _way(project)
+    if any(place.startswith("s3://") for place in _places(project).values()):
+        areas["S3"] = lambda: _s3(project)
+    areas["spark"] = lambda: _spark(project, spark)
+    until = time.monotonic() + seconds
+    visits = [_Visit(name, check) for name, check in areas.items()]
+    for visit in visits:
+        visit.start()
+    for visit in visits:
+        yield from visit.findings(max(0.0, until - time.monotonic()), seconds)
+
+
+@dataclass
+class _Visit:
+    """One area's checks in a separate thread, so that a hanging area delays no other."""
+
+    name: str
+    check: Check
+    _found: list[CheckResult] = field(default_factory=list)
+    _ended: threading.Event = field(default_factory=threading.Event)
+
+    def start(self) -> None:
+        # The program does not wait for it at its end.
+        threading.Thread(target=self._ask, name=THREADS, daemon=True).start()
+
+    def findings(self, wait: float, patience: float) -> list[CheckResult]:
+        """The check results that arrived in time."""
+        if self._ended.wait(wait):
+            return self._found
+        cure = "See whether it is overloaded, or what stands between: firewall, proxy, VPN"
+        return [
+            *self._found,
+            problem(f"{self.name}: answer", f"none within {patience:g} s", cure),
+        ]
+
+    def _ask(self) -> None:
+        check = f"{self.name}: check"
+        try:
+            for finding in self.check():
+                self._found.append(finding)
+        except RetailmartError as error:
+            words = "; ".join(error.message.splitlines())
+            cure = error.hint or "Correct retailmart.yml, then look with: retailmart check"
+            self._found.append(problem(check, words, cure))
+        except OSError as error:
+            cure = f"See whether {error.filename or 'it'} can be read and written by this account"
+            self._found.append(problem(check, error.strerror or type(error).__name__, cure))
+        except Exception as error:
+            # Its message is unknown and could hold a password.
+            cure = "See what a run says: retailmart run"
+            self._found.append(problem(check, f"failed with {type(error).__name__}", cure))
+        finally:
+            self._ended.set()
+
+
+def _project(project: Project) -> Iterator[CheckResult]:
+    feeds, marts = number_of(len(project.feeds), "feed"), number_of(len(project.marts), "mart")
+    yield ok("project: files", f"{feeds} and {marts}, no mistake found")
+    try:
+        project.check_secrets()
+    except SettingsError as error:
+        told = "; ".join(error.problems)
+        cure = error.hint or "Correct retailmart.yml, then look with: retailmart check"
+        yield problem("project: secrets", told, "; ".join(map(str.strip, cure.splitlines())))
+
+
+def _disks(project: Project) -> Iterator[CheckResult]:
+    from retailmart.database import database_file
+    from retailmart.storage.health import examine_disks
+
+    folders = {
+        name: store.root
+        for name, store in _stores(project).items()
+        if isinstance(store, LocalFolder)
+    }
+    folders["scratch"] = project.folder / PRIVATE
+    file = database_file(project.database_url(), project.folder)
+    if file:
+        folders["database"] = file.parent
+    yield from examine_disks(folders)
+
+
+def _database(project: Project) -> Iterator[CheckResult]:
+    from retailmart.database import database_file, examine_database
+    from retailmart.session import check_published_names
+
+    url = project.database_url()
+    file = database_file(url, project.folder)
+    if file:
+        yield from _local_disk(file)
+    yield from examine_database(url, project.folder, "database", writes=True)
+    check = "database: published tables"
+    try:
+        for table in check_published_names(project):
+            yield warning(check, table.words, table.cure)
+    except SettingsError as error:
+        for words in error.problems:
+            yield problem(check, words, str(error.hint))
+
+
+def _local_disk(file: Path) -> Iterator[CheckResult]:
+    """SQLite's log needs memory that all its users share; a network file system has none."""
+    from retailmart.storage.health import network_file_system
+
+    if kind := network_file_system(file.parent):
+        cure = "Put it on a local disk, or use a server: `database` in retailmart.yml"
+        found = f"{file} is on a network file system ({kind}), where SQLite can break it"
+        yield problem("database: disk", found, cure)
+
+
+def _source(project: Project, name: str) -> Iterator[CheckResult]:
+    from retailmart.database import examine_database
+
+    answers = True
+    url = project.source_url(name)
+    for finding in examine_database(url, project.folder, f"source {name}", writes=False):
+        answers = answers and finding.level is not Level.PROBLEM
+        yield finding
+    if answers:
+        yield from _values(project, name)
+
+
+def _values(project: Project, name: str) -> Iterator[CheckResult]:
+    """Read the tables that marts read, as a run would; report a value that no type holds."""
+    from retailmart.database import open_database
+    from retailmart.database.source import extract_of, read_table, table_names
+    from retailmart.project.table import undeclared
+    from retailmart.session import is_mentioned
+
+    check = f"source {name}: values"
+    database = open_database(project.source_url(name), project.folder, must_exist=True)
+    wrong = read = large = 0
+    try:
+        offered = table_names(database)
+        declared = {table.table: table for table in project.tables.values()}
+        for found in sorted(offered):
+            table = declared.get(found) or undeclared(found)
+            if table.source not in (None, name) or not is_mentioned(project, table.name):
+                continue
+            try:
+                if extract_of(database, found, _LARGE) is not None:
+                    large += 1
+                    continue
+                read_table(database, found, table.rules)
+                read += 1
+            except RetailmartError as error:
+                wrong += 1
+                yield problem(check, error.message, error.hint or "Correct it in the source")
+    finally:
+        database.dispose()
+    if not wrong:
+        left = f"; {large} large ones were not tried" if large else ""
+        yield ok(check, f"all values of {read} tables can be read{left}")
+
+
+def _store(project: Project, use: str) -> Iterator[CheckResult]:
+    from retailmart.storage.health import Use, examine_store
+
+    yield from examine_store(store_at(project, _places(project)[use]), Use(use))
+
+
+def _way(project: Project) -> Iterator[CheckResult]:
+    from retailmart.storage.health import examine_move
+
+    stores = _stores(project)
+    yield examine_move(stores["landing"], stores["archive"])
+
+
+def _s3(project: Project) -> Iterator[CheckResult]:
+    from retailmart.storage.health import examine_s3_clock
+    from retailmart.storage.s3 import S3Folder
+
+    stores = _stores(project).values()
+    access = next(store.access for store in stores if isinstance(store, S3Folder))
+    yield examine_s3_clock(access)
+
+
+def _spark(project: Project, asked: bool) -> Iterator[CheckResult]:
+    from retailmart.engines import has_workers
+
+    uses = has_workers(project.settings)
+    if not (uses or asked):
+        return
+    from retailmart.engines.spark.health import examine_spark
+
+    found = []
+    for finding in examine_spark(project.settings.spark):
+        found.append(finding)
+        yield finding
+    if uses and all(finding.level is Level.OK for finding in found):
+        from retailmart.operations.doctor.workers import examine_workers
+
+        yield from examine_workers(project)
+
+
+def _places(project: Project) -> dict[str, str]:
+    settings = project.settings
+    return {"landing": settings.landing, "lake": settings.lake, "archive": settings.archive}
+
+
+def _stores(project: Project) -> dict[str, Store]:
+    return {name: store_at(project, place) for name, place in _places(project).items()}

@@ -1,0 +1,181 @@
+"""Compare whole published tables with the versions of the lake that they show."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import TYPE_CHECKING, Any
+
+from retailmart.database.dialect import dialect_of
+from retailmart.database.target import Target
+from retailmart.engines import Engine
+from retailmart.errors import MartNotBuilt, ProjectBusy, RetailmartError
+from retailmart.lake import Lake
+from retailmart.ledger import READS, Ledger
+from retailmart.ledger.values import BatchState, MartRecord
+from retailmart.marts.build import mart_table
+from retailmart.operations.verify.compare import Side, digest
+from retailmart.project import Mart, Project
+from retailmart.project.documents import did_you_mean
+from retailmart.report import TableComparison
+from retailmart.tables import DataFile, TableState, quoted
+
+if TYPE_CHECKING:
+    from sqlalchemy import Connection
+
+# Seconds between checks of a table that a run is publishing.
+_PAUSES = (0.2, 0.5, 1.0, 3.0, 8.0, 15.0)
+# How many of the rows that only one side has are shown.
+_SHOWN = 5
+
+
+def published_marts(project: Project, names: Sequence[str]) -> list[Mart]:
+    """The marts of these names, or all published ones. RetailmartError for any other name."""
+    for name in names:
+        if name not in project.marts:
+            hint = did_you_mean(name, project.marts)
+            raise RetailmartError(f"there is no mart {name!r}{hint}")
+        if project.marts[name].publish_as is None:
+            raise RetailmartError(
+                f"mart {name} is not published", "Publish it: `publish: true` in its header"
+            )
+    wanted = dict.fromkeys(names) or project.marts
+    return [project.marts[name] for name in wanted if project.marts[name].publish_as]
+
+
+def expect_ledger(ledger: Ledger, lake: Lake) -> None:
+    """Raise MartNotBuilt before the first run: opening the ledger would create one."""
+    if not lake.place.tables() or not ledger.is_there():
+        raise MartNotBuilt("no mart is published yet", "Publish them with: retailmart run")
+
+
+@dataclass(frozen=True)
+class PublishedTables:
+    """What the comparison works with. Rows that are read back are kept in `folder` meanwhile."""
+
+    ledger: Ledger
+    lake: Lake
+    engine: Engine
+    folder: Path
+    held: Collection[str]
+
+    def compare(self, mart: Mart) -> TableComparison:
+        """Compare one mart's table, at a time when no run publishes it.
+
+        Raises ProjectBusy if one publishes all the time, or was interrupted while it did.
+        """
+        for pause in (*_PAUSES, None):
+            before = self._published(mart)
+            if before is not None:
+                found = self._compare(mart, before)
+                if self._published(mart) == before:
+                    return found
+            if pause is not None:
+                time.sleep(pause)
+        raise ProjectBusy(
+            "a batch is being published, or was cut off while it was",
+            "Finish it with: retailmart run; then verify",
+        )
+
+    def _published(self, mart: Mart) -> MartRecord | None:
+        """What the table shows, says the ledger; None while that may change at any moment."""
+        batch = self.ledger.batches.unfinished()
+        if batch is not None and batch.state is BatchState.COMMITTED:
+            return None
+        return self.ledger.marts.all().get(mart.name, MartRecord(mart.name))
+
+    def _compare(self, mart: Mart, record: MartRecord) -> TableComparison:
+        held = mart.name in self.held
+        table = record.published_as
+        if table is None:
+            words = "it is not published yet; the next run publishes it"
+            return TableComparison(mart.name, None, left_out=words, held=held)
+        state = self.lake.state(mart_table(mart.name), record.published_version)
+        if state is None or not self.lake.has_files(mart_table(mart.name), state):
+            words = f"version {record.published_version} of the mart was vacuumed out of the lake"
+            return TableComparison(mart.name, table, left_out=words, held=held)
+        names = [field.name for field in state.fields]
+        # By today's key, as far as the published version has its columns.
+        key = tuple(name for name in mart.key if name in names) or tuple(names)
+        target = Target(table, state.fields, key, None)
+        with TemporaryDirectory(dir=self.folder) as folder:
+            reads = self.ledger.engine.execution_options(**{READS: True})
+            with reads.connect() as connection:
+                if problem := _unlike(table, names, target.columns(connection)):
+                    return TableComparison(mart.name, table, key, problem=problem, held=held)
+                shown, strange = _read_back(target, connection, Path(folder))
+            columns, _ = target.as_read(dialect_of(self.ledger.engine))
+            expected = f"SELECT {columns} FROM {self.engine.define(state)}"
+            one = Side("table", self.engine.define(shown))
+            other = Side("mart", self.engine.query(expected))
+            digests = [digest(self.engine, side, None) for side in (one, other)]
+            table_only = mart_only = _Rest()
+            if digests[0] != digests[1]:
+                table_only, mart_only = self._rest(one, other, key), self._rest(other, one, key)
+        odd = (dict(zip(names, map(_text, row), strict=True)) for row in strange)
+        return TableComparison(
+            mart=mart.name,
+            table=table,
+            key=key,
+            rows=digests[0].rows + len(strange),
+            mart_rows=digests[1].rows,
+            table_only=table_only.count + len(strange),
+            mart_only=mart_only.count,
+            table_first=(*odd, *table_only.first)[:_SHOWN],
+            mart_first=mart_only.first,
+            held=held,
+        )
+
+    def _rest(self, one: Side, other: Side, key: Sequence[str]) -> _Rest:
+        """The rows that one side has more often than the other."""
+        columns = ", ".join(quoted(field.name) for field in one.fields)
+        texts = ", ".join(f"CAST({quoted(field.name)} AS VARCHAR)" for field in one.fields)
+        order = ", ".join(map(quoted, key))
+        rows = self.engine.rows(
+            f"SELECT count(*) OVER (), {texts} FROM (SELECT {columns} FROM {one.relation}"
+            f" EXCEPT ALL SELECT {columns} FROM {other.relation}) ORDER BY {order} LIMIT {_SHOWN}"
+        )
+        names = [field.name for field in one.fields]
+        first = tuple(dict(zip(names, texts, strict=True)) for _, *texts in rows)
+        return _Rest(rows[0][0] if rows else 0, first)
+
+
+@dataclass(frozen=True)
+class _Rest:
+    """The rows that only one side has: how many there are, and the first few as texts."""
+
+    count: int = 0
+    first: tuple[Mapping[str, str | None], ...] = ()
+
+
+def _unlike(table: str, wanted: Sequence[str], has: Sequence[str]) -> str | None:
+    """Why a table's rows can't be those of a mart; columns that people added are ignored."""
+    if not has:
+        return f"the database has no table {table}"
+    lacking = [name for name in wanted if name not in has]
+    return f"the table has no column {', '.join(lacking)}" if lacking else None
+
+
+def _read_back(
+    target: Target, connection: Connection, folder: Path
+) -> tuple[TableState, list[tuple[Any, ...]]]:
+    """A table's rows as data files, and the rows with values that the mart's columns can't hold."""
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    _, fields = target.as_read(dialect_of(connection))
+    strange: list[tuple[Any, ...]] = []
+    files: list[DataFile] = []
+    for batch, odd in target.read_back(connection):
+        strange += odd
+        path = folder / f"{len(files)}.parquet"
+        pq.write_table(pa.Table.from_batches([batch]), path)
+        files.append(DataFile(path.name, path.stat().st_size, batch.num_rows))
+    return TableState(str(folder), fields, (), tuple(files)), strange
+
+
+def _text(value: Any) -> str | None:
+    return None if value is None else str(value)

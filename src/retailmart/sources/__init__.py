@@ -1,0 +1,1 @@
+"""The shop's own tables: read, detect changes, keep versions of rows."""
