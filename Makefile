@@ -35,7 +35,7 @@ run: .venv/.installed
 	@cd $(DEMO) && ../.venv/bin/retailmart run
 
 test: .venv-dev/.installed lint
-	.venv-dev/bin/pytest -n 2 --dist $(DIST) --no-loadscope-reorder -m "$(SELECTED)" tests
+	.venv-dev/bin/pytest -n 2 --dist $(DIST) --no-loadscope-reorder -m "$(SELECTED)"
 
 test-all: export RETAILMART_TEST_ALL = 1
 test-all: DIST = worksteal
@@ -44,11 +44,11 @@ test-all: test
 
 test-spark: $(SPARK_VENV)/.installed
 	$(SPARK_VENV)/bin/pytest -n 2 --dist loadfile --no-loadscope-reorder -m spark \
-		--ignore tests/services tests
+		--ignore tests/services
 
 lint: .venv-dev/.installed
-	.venv-dev/bin/ruff check src tests bench chaos deploy website
-	.venv-dev/bin/ruff format --check src tests bench chaos deploy website
+	.venv-dev/bin/ruff check src tests bench chaos deploy website conftest.py
+	.venv-dev/bin/ruff format --check src tests bench chaos deploy website conftest.py
 	.venv-dev/bin/mypy
 
 bench: .venv/.installed .venv-dev/.installed

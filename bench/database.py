@@ -147,7 +147,7 @@ def fill(database: Any, folder: Path, rows: int) -> None:
 
 def main() -> None:
     """Command line."""
-    from tests.services.mariadb import MariaDB
+    from tests.support.services.mariadb import MariaDB
 
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--rows", type=int, default=2_000_000)

@@ -383,7 +383,7 @@ def main() -> None:
     if not DRIVER.exists():
         print(f"no tutorial: no {DRIVER}; apt-get install libmariadb-java", file=sys.stderr)
     there = options.sides or [side for side in SIDES if side != "theirs" or DRIVER.exists()]
-    from tests.services.mariadb import MariaDB
+    from tests.support.services.mariadb import MariaDB
 
     with tempfile.TemporaryDirectory(prefix="bench-spark-", dir=options.work) as work:
         server = MariaDB(

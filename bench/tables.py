@@ -95,7 +95,7 @@ def total(folder: Path) -> tuple[Any, ...]:
 
 def main() -> None:
     """Command line."""
-    from tests.services.mariadb import MariaDB
+    from tests.support.services.mariadb import MariaDB
 
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--rows", type=int, default=5_000_000)

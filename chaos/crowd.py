@@ -22,8 +22,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from tests.services.mariadb import Database, MariaDB
-from tests.services.s3 import S3Bucket, S3Server
+from tests.support.services.mariadb import Database, MariaDB
+from tests.support.services.s3 import S3Bucket, S3Server
 
 from chaos.result import Result, Tell
 from chaos.stores import (

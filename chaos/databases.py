@@ -21,10 +21,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from tests.backends import shop_tables
-from tests.judge import COLUMNS, PUBLISHED, expected_marts, in_cents
-from tests.services.mariadb import Database, MariaDB
-from tests.services.proxy import TcpProxy
+from tests.support.backends import shop_tables
+from tests.support.judge import COLUMNS, PUBLISHED, expected_marts, in_cents
+from tests.support.services.mariadb import Database, MariaDB
+from tests.support.services.proxy import TcpProxy
 
 from chaos.crowd import mysql_setting
 from chaos.result import Result, Tell

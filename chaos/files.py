@@ -30,9 +30,8 @@ from hashlib import sha256
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from tests.backends import LocalBackend, shop_tables
-from tests.conftest import HEADER, keep_only
-from tests.files.test_hostile_files import (
+from tests.support.backends import LocalBackend, shop_tables
+from tests.support.hostile_files import (
     COLUMNS,
     MEGABYTE,
     NAMES,
@@ -43,13 +42,14 @@ from tests.files.test_hostile_files import (
     text,
     typed_row,
 )
-from tests.strict_csv import strict_records
+from tests.support.shop import HEADER, keep_only
+from tests.support.strict_csv import strict_records
 
 from chaos.result import Result, Tell
 from retailmart.template import write_project
 
 if TYPE_CHECKING:
-    from tests.services.s3 import S3Server
+    from tests.support.services.s3 import S3Server
 
 AT_ONCE = 1_000
 ORIGIN = "_origin"
@@ -915,7 +915,7 @@ def run_keys(work: Path, tell: Tell, *, together: bool = False) -> Result:
 
     Alone tells which of them it was, and takes a run for each.
     """
-    from tests.services.s3 import S3Server
+    from tests.support.services.s3 import S3Server
 
     start, found = time.monotonic(), Findings()
     folder = work / "s3"

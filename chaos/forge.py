@@ -22,8 +22,9 @@ from importlib import import_module
 from pathlib import Path
 from typing import Any
 
+from tests.support.project_state import Picture, picture
+
 from chaos.effects import Effects
-from chaos.pictures import Picture, picture
 
 # Which syncs a run makes: a harness that finds nothing where they are missing proves nothing.
 ALL, DATABASE_ONLY, NONE = "all", "database only", "none"
@@ -56,7 +57,7 @@ _IMPORTED = (
     "retailmart.engines.partitions",
     "retailmart.storage.s3",
     "retailmart.feeds.replay",
-    "tests.judge",
+    "tests.support.judge",
 )
 
 
@@ -116,7 +117,7 @@ def _step(folder: Path, name: str, *arguments: Any) -> Any:
 
 def _judged(folder: Path, deliveries: Path, shop_db: Path) -> list[str]:
     """What an independent count of these files says against the marts; nothing if all is well."""
-    from tests import judge
+    from tests.support import judge
 
     import retailmart
 

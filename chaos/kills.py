@@ -16,11 +16,12 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
-from chaos.drops import Drops, Files, counting
+from tests.support.project_state import FAULTS as DIFFERENCES
+from tests.support.project_state import Picture, compare
+
+from chaos.deliveries import Drops, Files, counting
 from chaos.effects import kind_of
 from chaos.forge import RUN, ChildFailed, Forge, Step, undo
-from chaos.pictures import FAULTS as DIFFERENCES
-from chaos.pictures import Picture, compare
 from chaos.result import Result, Tell
 from chaos.sites import LocalSite, RemoteSite, Site
 
@@ -138,8 +139,8 @@ def sweep_remote(
     only: str | None = None,
 ) -> Result:
     """The sweep over projects in S3 and MySQL, with servers of its own; `only` one day of each."""
-    from tests.services.mariadb import open_server
-    from tests.services.s3 import S3Server
+    from tests.support.services.mariadb import open_server
+    from tests.support.services.s3 import S3Server
 
     work.mkdir(parents=True, exist_ok=True)
     with ExitStack() as stack:

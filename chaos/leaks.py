@@ -31,16 +31,16 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from urllib.parse import quote
 
-from tests.backends import shop_tables
-from tests.files.test_hostile_files import row, text
+from tests.support.backends import shop_tables
+from tests.support.hostile_files import row, text
 
 from chaos.files import Findings
 from chaos.result import Result, Tell
 from retailmart.template import write_project
 
 if TYPE_CHECKING:
-    from tests.services.mariadb import Database
-    from tests.services.s3 import S3Bucket
+    from tests.support.services.mariadb import Database
+    from tests.support.services.s3 import S3Bucket
 
 KINDS = ("output", "files", "database", "bucket", "process list", "repr", "tracebacks", "crashes")
 _SECONDS = 90
@@ -546,8 +546,8 @@ with Session.open(project, Silent()) as session, opened.ledger() as ledger:
 
 @contextmanager
 def _world(work: Path, chance: random.Random) -> Iterator[World]:
-    from tests.services.mariadb import MariaDB, make_certificates
-    from tests.services.s3 import S3Server
+    from tests.support.services.mariadb import MariaDB, make_certificates
+    from tests.support.services.s3 import S3Server
 
     canaries = {role: _canary(role, chance) for role in _ROLES}
     for name in ("mariadb", "s3", "home/tmp"):

@@ -24,7 +24,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 import yaml
-from tests.files.test_hostile_files import row, text
+from tests.support.hostile_files import row, text
 
 import retailmart
 from chaos.files import Findings, new_shop, run_cli

@@ -25,9 +25,10 @@ from hashlib import sha256
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
-from chaos.drops import Drops, Files, counting
+from tests.support.project_state import Picture, compare
+
+from chaos.deliveries import Drops, Files, counting
 from chaos.forge import ALL, DATABASE_ONLY, NONE, RUN, ChildFailed, Forge
-from chaos.pictures import Picture, compare
 from chaos.result import Result, Tell
 from chaos.sites import LocalSite
 

@@ -9,11 +9,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
-from tests.backends import LocalBackend, RemoteBackend, shop_tables
-from tests.services.mariadb import Database, DatabaseServer
-from tests.services.s3 import S3Server
+from tests.support.backends import LocalBackend, RemoteBackend, shop_tables
+from tests.support.services.mariadb import Database, DatabaseServer
+from tests.support.services.s3 import S3Server
 
-from chaos.drops import Files
+from chaos.deliveries import Files
 from retailmart.template import write_project
 
 _LONG_AGO = 1_700_000_000

@@ -31,14 +31,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from urllib.parse import unquote
 
-from tests.backends import shop_tables
-from tests.judge import COLUMNS, PUBLISHED, expected_marts, in_cents, is_refused
+from tests.support.backends import shop_tables
+from tests.support.judge import COLUMNS, PUBLISHED, expected_marts, in_cents, is_refused
+from tests.support.project_state import is_snapshot
 
-from chaos.pictures import is_snapshot
 from chaos.result import Result, Tell
 
 if TYPE_CHECKING:
-    from tests.services.s3 import S3Bucket, S3Server
+    from tests.support.services.s3 import S3Bucket, S3Server
 
 _ROOT = Path(__file__).parents[1]
 AS_OF = datetime(2024, 4, 1, tzinfo=UTC)
@@ -679,7 +679,7 @@ _ALL_EVERY = 16
 
 def run(seed: int, size: int, work: Path, tell: Tell) -> Result:
     """`size` batches over several shops at once, every tenth request to the store failing."""
-    from tests.services.s3 import S3Server
+    from tests.support.services.s3 import S3Server
 
     began = time.monotonic()
     work.mkdir(parents=True, exist_ok=True)
@@ -710,7 +710,7 @@ def run(seed: int, size: int, work: Path, tell: Tell) -> Result:
 def _one_shop(
     seed: int, batches: int, folder: Path, forge: Forge, server: S3Server, tally: Tally
 ) -> None:
-    from tests.services.proxy import S3Faults
+    from tests.support.services.proxy import S3Faults
 
     bucket = server.look(server.bucket())
     deliveries = Deliveries(folder.with_name(f"{folder.name}_sent"), seed)
@@ -778,7 +778,7 @@ def _patches(seed: int) -> Patches:
 
 def _kinds() -> list[Any]:
     """All faults; those that hang are fewer, since each costs seconds of waiting."""
-    from tests.services.proxy import Fault
+    from tests.support.services.proxy import Fault
 
     slow = [Fault.HANG, Fault.HANG_AFTER]
     return [*(kind for kind in Fault if kind not in slow), *slow] + 3 * [

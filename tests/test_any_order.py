@@ -19,9 +19,9 @@ from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
 
 from retailmart import MartNotBuilt
-from tests.amount import tries
-from tests.conftest import AS_OF, HEADER, Shop, sale
-from tests.judge import COLUMNS, PUBLISHED, expected_marts, in_cents, is_refused
+from tests.support.amount import tries
+from tests.support.judge import COLUMNS, PUBLISHED, expected_marts, in_cents, is_refused
+from tests.support.shop import AS_OF, HEADER, Shop, sale
 
 _NAMES = ("sales_a.csv", "sales_b.csv", "sales_c.csv", "north/sales_a.csv")
 

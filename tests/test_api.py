@@ -11,7 +11,7 @@ import pyarrow as pa
 import pytest
 
 import retailmart
-from tests.conftest import Shop, sale
+from tests.support.shop import Shop, sale
 
 
 def test_a_run_returns_its_report(shop: Shop) -> None:

@@ -20,7 +20,7 @@ from retailmart.cli import app
 from retailmart.report import Silent
 from retailmart.session import Session
 from retailmart.template import write_project
-from tests.conftest import Called, Shop, sale
+from tests.support.shop import Called, Shop, sale
 
 HEAVY = {"duckdb", "deltalake", "pyarrow", "sqlalchemy", "pandas", "numpy"}
 

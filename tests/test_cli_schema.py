@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from tests.conftest import Called, Shop
+from tests.support.shop import Called, Shop
 from tests.test_docs import call, commands
 from tests.test_schema_policies import COLUMNS, define, deliver, settle
 

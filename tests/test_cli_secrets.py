@@ -16,8 +16,8 @@ from sqlalchemy.engine import make_url
 from retailmart.errors import SettingsError
 from retailmart.project import load_project, open_secrets
 from retailmart.template import write_project
-from tests.services.mariadb import DatabaseServer
-from tests.services.s3 import REGION, S3Server
+from tests.support.services.mariadb import DatabaseServer
+from tests.support.services.s3 import REGION, S3Server
 
 CANARY = "canary-5f0c-hunter2"
 KEY = "a key of more than sixteen characters"

@@ -18,7 +18,7 @@ from sqlalchemy import Engine
 from retailmart import LeaseLost, ProjectBusy, RetailmartError
 from retailmart.database import open_database
 from retailmart.ledger import Ledger, acquire_lease
-from tests.conftest import AS_OF, Shop, sale
+from tests.support.shop import AS_OF, Shop, sale
 
 # A run that says when it holds the project, and then waits until it is told to go on.
 _HELD = """

@@ -15,11 +15,11 @@ import pytest
 
 from retailmart.errors import GateFailed, NotAllDone, ProjectBusy, SettingsError
 from retailmart.template import write_project
-from tests.backends import RemoteBackend, shop_tables
-from tests.conftest import Called, Shop, sale
-from tests.services.mariadb import DatabaseServer
-from tests.services.s3 import S3Server
-from tests.services.spark import SETTINGS, environment, spark_home
+from tests.support.backends import RemoteBackend, shop_tables
+from tests.support.services.mariadb import DatabaseServer
+from tests.support.services.s3 import S3Server
+from tests.support.services.spark import SETTINGS, environment, spark_home
+from tests.support.shop import Called, Shop, sale
 from tests.test_docs import blocks, call, commands
 
 if TYPE_CHECKING:

@@ -17,11 +17,11 @@ from packaging.utils import canonicalize_name
 
 from retailmart.project import load_project
 from retailmart.template.sample import write_sample
-from tests.backends import shop_tables
-from tests.conftest import HEADER, Shop, sale
-from tests.services.mariadb import DatabaseServer
-from tests.services.postgres import Postgres
-from tests.services.s3 import S3Server
+from tests.support.backends import shop_tables
+from tests.support.services.mariadb import DatabaseServer
+from tests.support.services.postgres import Postgres
+from tests.support.services.s3 import S3Server
+from tests.support.shop import HEADER, Shop, sale
 
 ROOT = Path(__file__).parent.parent
 

@@ -28,12 +28,13 @@ from retailmart.report import RunReport
 from retailmart.tables import TableState
 from retailmart.template import write_project
 from tests import test_real_data as grocer
-from tests.amount import tries
-from tests.backends import choose_engine, shop_tables
-from tests.conftest import AS_OF, HEADER, Shop, sale
 from tests.feeds.test_replay import only_origin, replay_of
 from tests.files import test_hostile_files as hostile_files
 from tests.files import test_hostile_json as hostile_json
+from tests.support import hostile_files as hostile
+from tests.support.amount import tries
+from tests.support.backends import choose_engine, shop_tables
+from tests.support.shop import AS_OF, HEADER, Shop, sale
 
 pytestmark = [pytest.mark.spark, pytest.mark.usefixtures("spark_session")]
 
@@ -257,7 +258,8 @@ def _has_new_marts(shop: Shop) -> object:
 REFUSED = sale(2, day="2024-02-31", price="5.00")
 FUNCTIONS = """\
 import pyarrow.compute as pc
-from tests.amount import tries
+from tests.support.amount import tries
+from tests.support import hostile_files as hostile
 
 
 def shout(word: "STRING") -> "STRING":
@@ -330,9 +332,9 @@ def test_hostile_files_are_taken_and_refused_alike(tmp_path: Path) -> None:
     shop = hostile_files.new_shop(tmp_path / "hostile")
     feed = hostile_json.FEED.replace("users*", "users_*")  # others are the markets'
     (shop.folder / "feeds" / "users.yml").write_text(feed)
-    files = {case.name: case.content for case in hostile_files.REFUSED.values()}
-    files |= {case.name: case.content for case in hostile_files.TAKEN.values()}
-    files |= {name: hostile_files.named(name) for name in hostile_files.NAMES.values()}
+    files = {case.name: case.content for case in hostile.REFUSED.values()}
+    files |= {case.name: case.content for case in hostile.TAKEN.values()}
+    files |= {name: hostile_files.named(name) for name in hostile.NAMES.values()}
     files |= {f"s_{n}.csv": content for n, content in enumerate(generated_csv(_HOSTILE))}
     told_json = [content.encode() for content in hostile_json.FILES.values()]
     told_json += random.Random(0).sample([*hostile_json.each_value().values()], _HOSTILE)

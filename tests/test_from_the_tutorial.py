@@ -10,10 +10,10 @@ from pathlib import Path
 
 import pytest
 
-from tests.backends import shop_tables
-from tests.conftest import HEADER, Called, Shop, keep_only, sale
-from tests.services.mariadb import DatabaseServer
-from tests.services.s3 import S3Server
+from tests.support.backends import shop_tables
+from tests.support.services.mariadb import DatabaseServer
+from tests.support.services.s3 import S3Server
+from tests.support.shop import HEADER, Called, Shop, keep_only, sale
 from tests.test_docs import blocks, commands
 
 _PAGE = "docs/from-the-tutorial.md"

@@ -7,10 +7,10 @@ from pathlib import Path
 
 import pytest
 
-from tests.amount import SEED, tries
-from tests.backends import on_mariadb
-from tests.conftest import Shop
-from tests.histories import Life, OneProject
+from tests.support.amount import SEED, tries
+from tests.support.backends import on_mariadb
+from tests.support.histories import Life, OneProject
+from tests.support.shop import Shop
 
 _STEPS = 6
 

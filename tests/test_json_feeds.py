@@ -15,7 +15,7 @@ import pytest
 
 from retailmart.cli import main
 from retailmart.files import check_json
-from tests.conftest import Shop, sale
+from tests.support.shop import Shop, sale
 
 FEED = """files: ["users*"]
 format: json

@@ -13,7 +13,7 @@ import retailmart
 from retailmart.errors import OF_THE_RUN, NotComputed, RetailmartError, SettingsError, WrongMonth
 from retailmart.marts.held import HeldBack
 from retailmart.project.mart import Mart
-from tests.conftest import Called
+from tests.support.shop import Called
 
 _FEED = """files: ['{name}*.csv']
 month: day

@@ -8,7 +8,7 @@ import pytest
 from deltalake import DeltaTable
 
 from retailmart.errors import NewerLedger
-from tests.conftest import Called, Shop, keep_only, sale
+from tests.support.shop import Called, Shop, keep_only, sale
 
 _MONTHLY = "customer_monthly_purchase"
 _LEDGER = {

@@ -13,7 +13,7 @@ import pytest
 from retailmart.errors import GateFailed, MartNotBuilt
 from retailmart.operations import run as pipeline
 from retailmart.report import Difference
-from tests.conftest import AS_OF, HEADER, Shop, sale
+from tests.support.shop import AS_OF, HEADER, Shop, sale
 
 _MONEY = {"customer_mart": "total_cost", "sales_mart": "total_cost"}
 _MONTHLY = {"customer_monthly_purchase": "monthly_total", "sales_team_incentive": "total_sales"}

@@ -11,7 +11,7 @@ import pytest
 
 from retailmart.errors import GateFailed
 from retailmart.report import RunReport
-from tests.conftest import HEADER, Shop, sale
+from tests.support.shop import HEADER, Shop, sale
 
 POISONS = (
     *("", " ", "NULL", "-", "nan", "NaN", "inf", "-inf", "Infinity", "1e309", "1e-400", "0x10"),

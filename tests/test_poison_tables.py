@@ -16,10 +16,10 @@ from retailmart.database.source import read_table
 from retailmart.errors import GateFailed, MartNotBuilt, RetailmartError
 from retailmart.report import RunReport
 from retailmart.template.sample import till, webshop
-from tests.amount import tries
-from tests.backends import Backend, on_mariadb
-from tests.conftest import Shop, sale
-from tests.services.mariadb import Database
+from tests.support.amount import tries
+from tests.support.backends import Backend, on_mariadb
+from tests.support.services.mariadb import Database
+from tests.support.shop import Shop, sale
 
 _ROWS = 9
 _SCHEMA = (till.SCHEMA + webshop.SCHEMA).replace(" PRIMARY KEY", "")

@@ -15,7 +15,7 @@ from typing import Any
 import openpyxl
 import pytest
 
-from tests.conftest import HEADER, Called, Shop, sale
+from tests.support.shop import HEADER, Called, Shop, sale
 from tests.test_docs import call, commands
 
 BAD = sale(2, day="2024-02-31", price="5.00")

@@ -22,8 +22,8 @@ from retailmart.errors import GateFailed, MartNotBuilt, RetailmartError
 from retailmart.project import load_project
 from retailmart.report import Silent
 from retailmart.session import Session, check_definitions
-from tests.amount import SEED, tries
-from tests.random_marts import MONTHS, VARIABLES, Writer, rows
+from tests.support.amount import SEED, tries
+from tests.support.random_marts import MONTHS, VARIABLES, Writer, rows
 
 # How many marts live through a history each.
 HISTORIES = tries(100, 2_000)

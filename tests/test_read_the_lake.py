@@ -9,8 +9,8 @@ import pandas as pd  # type: ignore[import-untyped]
 import pytest
 from deltalake import DeltaTable
 
-from tests.conftest import Shop, keep_only, sale
-from tests.services.s3 import S3Server
+from tests.support.services.s3 import S3Server
+from tests.support.shop import Shop, keep_only, sale
 from tests.test_docs import blocks
 
 _PAGE = "docs/read-the-lake.md"

@@ -23,8 +23,8 @@ import pytest
 
 from retailmart.report import RunReport
 from retailmart.template import write_project
-from tests.conftest import AS_OF, HEADER, Shop
-from tests.judge import COLUMNS, PUBLISHED, Marts, Rules, expected_marts, in_cents
+from tests.support.judge import COLUMNS, PUBLISHED, Marts, Rules, expected_marts, in_cents
+from tests.support.shop import AS_OF, HEADER, Shop
 
 _FIRST_DAY, _LAST_DAY = date(2017, 1, 29), date(2017, 3, 4)
 _BASKET_SINCE = date(2017, 2, 13)

@@ -24,8 +24,8 @@ from retailmart.marts.publish import _Plan
 from retailmart.project.types import parse_type
 from retailmart.report import ColumnLine, RunReport
 from retailmart.tables import Field
-from tests.amount import tries
-from tests.conftest import Shop
+from tests.support.amount import tries
+from tests.support.shop import Shop
 
 COLUMNS = """\
 columns:

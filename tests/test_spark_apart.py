@@ -17,17 +17,17 @@ from pathlib import Path
 
 import pytest
 import yaml
-from chaos.pictures import compare, picture
 
 from retailmart.template import write_project
-from tests.amount import tries
-from tests.backends import RemoteBackend, shop_tables
-from tests.conftest import HEADER, Shop, keep_only, sale
-from tests.services.driver import CountedDriver, counted_driver
-from tests.services.mariadb import DatabaseServer
-from tests.services.proxy import Fault, S3Faults
-from tests.services.s3 import S3Server
-from tests.services.spark import SparkCluster, environment
+from tests.support.amount import tries
+from tests.support.backends import RemoteBackend, shop_tables
+from tests.support.project_state import compare, picture
+from tests.support.services.driver import CountedDriver, counted_driver
+from tests.support.services.mariadb import DatabaseServer
+from tests.support.services.proxy import Fault, S3Faults
+from tests.support.services.s3 import S3Server
+from tests.support.services.spark import SparkCluster, environment
+from tests.support.shop import HEADER, Shop, keep_only, sale
 
 pytestmark = [pytest.mark.spark, pytest.mark.long]
 

@@ -23,14 +23,14 @@ from pathlib import Path
 
 import pytest
 import yaml
-from chaos.pictures import Picture, compare, picture
 
 from retailmart.template import write_project
-from tests.backends import LocalBackend, on_mariadb, shop_tables
-from tests.conftest import HEADER, keep_only
-from tests.services.mariadb import DatabaseServer
-from tests.services.spark import Daemon, SparkCluster, SparkConnect, environment
 from tests.services.test_spark_services import members, until, until_gone
+from tests.support.backends import LocalBackend, on_mariadb, shop_tables
+from tests.support.project_state import Picture, compare, picture
+from tests.support.services.mariadb import DatabaseServer
+from tests.support.services.spark import Daemon, SparkCluster, SparkConnect, environment
+from tests.support.shop import HEADER, keep_only
 
 pytestmark = pytest.mark.spark
 

@@ -15,8 +15,8 @@ from hypothesis import strategies as st
 from retailmart import RetailmartError, SettingsError
 from retailmart.report import BatchReport
 from retailmart.template import write_project
-from tests.backends import LocalBackend, shop_tables
-from tests.conftest import Called, Shop, keep_only, sale
+from tests.support.backends import LocalBackend, shop_tables
+from tests.support.shop import Called, Shop, keep_only, sale
 
 pytestmark = pytest.mark.every_backend
 

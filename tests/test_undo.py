@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from retailmart import RetailmartError
-from tests.conftest import Shop, sale
+from tests.support.shop import Shop, sale
 
 pytestmark = pytest.mark.every_backend
 

@@ -24,7 +24,7 @@ from retailmart.operations.verify.rebuild import scratch_lake
 from retailmart.project.settings import Settings
 from retailmart.tables import DataFile, TableState
 from retailmart.template import write_project
-from tests.conftest import AS_OF, Called, Shop, sale
+from tests.support.shop import AS_OF, Called, Shop, sale
 from tests.test_docs import call, commands
 
 Verify = Callable[..., subprocess.CompletedProcess[str]]

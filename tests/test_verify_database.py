@@ -14,7 +14,7 @@ from retailmart.database.target import Target
 from retailmart.errors import RetailmartError
 from retailmart.ledger.batches import Batches
 from retailmart.report import TableComparison
-from tests.conftest import Called, Shop, keep_only, sale
+from tests.support.shop import Called, Shop, keep_only, sale
 
 _MONTHLY = "customer_monthly_purchase"
 Verify = Callable[..., subprocess.CompletedProcess[str]]

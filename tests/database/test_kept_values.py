@@ -18,7 +18,7 @@ import pytest
 from retailmart.database import open_database
 from retailmart.database.source import read_table
 from retailmart.errors import RetailmartError
-from tests.amount import SEED
+from tests.support.amount import SEED
 
 _COUNT = 100
 _ALL_DIGITS = Context(prec=500)

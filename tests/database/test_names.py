@@ -10,7 +10,7 @@ from sqlalchemy.exc import SQLAlchemyError
 
 from retailmart.database import known, open_database
 from retailmart.database.dialect import dialect_of, names_in
-from tests.conftest import Called, Shop, keep_only, sale
+from tests.support.shop import Called, Shop, keep_only, sale
 
 if TYPE_CHECKING:
     from sqlalchemy import Engine

@@ -19,9 +19,9 @@ from sqlalchemy.exc import OperationalError
 from retailmart.database import open_database, shown_url, translate_errors
 from retailmart.database.mysql.opening import address_of
 from retailmart.errors import RetailmartError, SettingsError, Unavailable
-from tests.services.mariadb import Database, DatabaseServer, MariaDB, make_certificates
-from tests.services.process import free_port
-from tests.services.proxy import TcpProxy
+from tests.support.services.mariadb import Database, DatabaseServer, MariaDB, make_certificates
+from tests.support.services.process import free_port
+from tests.support.services.proxy import TcpProxy
 
 _CANARY = "cAnary-pw-7731"
 

@@ -36,7 +36,7 @@ from retailmart.engines.duckdb import DuckDBEngine
 from retailmart.errors import KeyClash, RetailmartError, SettingsError, TableRefused, Unavailable
 from retailmart.project.types import parse_type
 from retailmart.tables import Field
-from tests.services.postgres import Postgres, PostgresDatabase
+from tests.support.services.postgres import Postgres, PostgresDatabase
 
 _CANARY = "canary-9d2c"
 # A column's type, a value as SQL, our type of the column, and the value that must arrive.

@@ -19,7 +19,7 @@ from retailmart.database.shadow import ShadowTables
 from retailmart.database.target import Target, drop_table
 from retailmart.project.types import parse_type
 from retailmart.tables import Field
-from tests.services.mariadb import Database, DatabaseServer
+from tests.support.services.mariadb import Database, DatabaseServer
 
 FIELDS = (Field("id", parse_type("INT")), Field("total", parse_type("DECIMAL(18,2)")))
 ONE = Target("mart_one", FIELDS, ("id",), None)

@@ -26,7 +26,7 @@ from retailmart.database.source import (
 )
 from retailmart.errors import RetailmartError
 from retailmart.project.table import ReadRules, ZeroDates
-from tests.services.mariadb import Database, DatabaseServer
+from tests.support.services.mariadb import Database, DatabaseServer
 
 READERS = ("fast", "driver")
 

@@ -19,8 +19,8 @@ from retailmart.lake.places import LocalPlace
 from retailmart.project.settings import Settings, SparkSettings
 from retailmart.tables import TableState
 from retailmart.template import write_project
-from tests.backends import SparkBackend, shop_tables
-from tests.conftest import Shop, keep_only, sale
+from tests.support.backends import SparkBackend, shop_tables
+from tests.support.shop import Shop, keep_only, sale
 
 pytestmark = [pytest.mark.spark, pytest.mark.usefixtures("spark_session")]
 

@@ -12,7 +12,7 @@ from retailmart.engines.spark import java
 from retailmart.engines.spark.java import ensure_java, ensure_packages, ensure_spark
 from retailmart.errors import SettingsError
 from retailmart.project.settings import SparkSettings
-from tests.services.spark import fake_java
+from tests.support.services.spark import fake_java
 
 pytestmark = pytest.mark.spark
 

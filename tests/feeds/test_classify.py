@@ -19,7 +19,7 @@ from retailmart.files.discover import scan_again
 from retailmart.files.staged import here, spans
 from retailmart.project import load_project
 from retailmart.project.feed import matched_twice
-from tests.conftest import HEADER, Called, Shop, keep_only, sale
+from tests.support.shop import HEADER, Called, Shop, keep_only, sale
 
 
 def kiosk(shop: Shop, patterns: str) -> None:

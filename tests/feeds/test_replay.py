@@ -28,8 +28,8 @@ from retailmart.feeds.replay import export
 from retailmart.lake import Lake
 from retailmart.ledger.batches import Batches
 from retailmart.tables import DataFile, Field, TableChange
-from tests.amount import tries
-from tests.conftest import HEADER, Shop, sale
+from tests.support.amount import tries
+from tests.support.shop import HEADER, Shop, sale
 
 BAD = sale(2, day="2024-02-31", price="5.00")
 GOOD = sale(2, day="2024-02-28", price="5.00")

@@ -13,7 +13,7 @@ from typing import Any
 import openpyxl
 import pytest
 
-from tests.conftest import Called, Shop
+from tests.support.shop import Called, Shop
 from tests.test_schema_policies import define, deliver, settle
 
 InShop = Callable[..., subprocess.CompletedProcess[str]]

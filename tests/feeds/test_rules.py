@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from tests.conftest import HEADER, Shop, keep_only, sale
+from tests.support.shop import HEADER, Shop, keep_only, sale
 
 HUGE = "9999999999.99"
 

@@ -13,9 +13,9 @@ from hypothesis import strategies as st
 
 from retailmart.feeds.sums import exact, exact_sum
 from retailmart.project.types import ColumnType
-from tests.backends import on_mariadb
-from tests.conftest import Shop, keep_only
-from tests.services.mariadb import Database
+from tests.support.backends import on_mariadb
+from tests.support.services.mariadb import Database
+from tests.support.shop import Shop, keep_only
 
 _WIDE = Context(prec=100)
 _FEED = """files: ['entries*.csv']

@@ -15,8 +15,8 @@ from retailmart.ledger import Ledger, acquire_lease
 from retailmart.ledger.batches import Batches
 from retailmart.ledger.values import FileState, NewFile
 from retailmart.operations import run as pipeline
-from tests.conftest import AS_OF, HEADER, Shop, keep_only, sale
-from tests.digests import digests
+from tests.support.digests import digests
+from tests.support.shop import AS_OF, HEADER, Shop, keep_only, sale
 
 _ORDERS = (
     "Order ID,Order Status,Category Name,SKU,Quantity,Unit Price,Total Price,Order Total,Sub Total,"

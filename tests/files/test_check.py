@@ -34,8 +34,8 @@ from retailmart.project import Feed
 from retailmart.project.feed import Column
 from retailmart.project.types import ColumnType
 from retailmart.storage import Entry, EntryKind
-from tests.amount import tries
-from tests.strict_csv import strict_records
+from tests.support.amount import tries
+from tests.support.strict_csv import strict_records
 
 
 def column(name: str, *aliases: str, mandatory: bool = True) -> Column:

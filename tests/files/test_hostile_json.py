@@ -32,7 +32,7 @@ from retailmart.lake.places import LocalPlace
 from retailmart.ledger.values import FileState, LedgerFile
 from retailmart.project import Feed
 from retailmart.project.feed import read_feed
-from tests.amount import tries
+from tests.support.amount import tries
 
 MEGABYTE = 1 << 20
 DEEPEST = 64

@@ -18,8 +18,8 @@ from retailmart.files.scan import Scan
 from retailmart.project import Feed
 from retailmart.project.feed import Column
 from retailmart.project.types import ColumnType
-from tests.amount import SEED, tries
-from tests.strict_csv import physical_lines, strict_records
+from tests.support.amount import SEED, tries
+from tests.support.strict_csv import physical_lines, strict_records
 
 COUNT = tries(400, 20_000)
 WIDTH = 4

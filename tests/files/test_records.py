@@ -15,7 +15,7 @@ from retailmart.files.scan import LONGEST_RECORD
 from retailmart.project import Feed
 from retailmart.project.feed import Column
 from retailmart.project.types import ColumnType
-from tests.strict_csv import strict_records
+from tests.support.strict_csv import strict_records
 
 
 def feed(delimiter: str = ",", encoding: str = "utf-8") -> Feed:

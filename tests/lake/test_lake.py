@@ -20,8 +20,8 @@ from retailmart.project.types import ColumnType
 from retailmart.storage import Entry
 from retailmart.storage.s3 import S3Access, S3Folder
 from retailmart.tables import DataFile, Field, TableChange, TableState
-from tests.services.proxy import S3Faults
-from tests.services.s3 import S3Server
+from tests.support.services.proxy import S3Faults
+from tests.support.services.s3 import S3Server
 
 _TABLE = "raw/sales"
 _FIELDS = (Field("n", ColumnType("BIGINT")), Field("_month", ColumnType("STRING")))

@@ -20,7 +20,7 @@ from retailmart.ledger import lease as leases
 from retailmart.ledger import tables as t
 from retailmart.ledger.values import Outcome
 from tests.ledger import test_lease, test_ledger
-from tests.services.mariadb import Database
+from tests.support.services.mariadb import Database
 
 
 def _of(module: Any, *without: str) -> Iterator[tuple[str, Callable[..., None]]]:

@@ -15,10 +15,10 @@ from retailmart.errors import GateFailed, SettingsError
 from retailmart.ledger import Ledger
 from retailmart.ledger.views import NAMES
 from retailmart.template import write_project
-from tests.backends import on_mariadb, shop_tables
-from tests.conftest import AS_OF, Shop, keep_only, sale
 from tests.operations.test_doctor import RIGHTS, statement, visit
-from tests.services.mariadb import DatabaseServer
+from tests.support.backends import on_mariadb, shop_tables
+from tests.support.services.mariadb import DatabaseServer
+from tests.support.shop import AS_OF, Shop, keep_only, sale
 from tests.test_docs import blocks
 
 ROOT = Path(__file__).parents[2]

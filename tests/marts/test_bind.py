@@ -11,7 +11,7 @@ from retailmart import SettingsError
 from retailmart.marts.splitting.tree import CLOCKS, VOLATILE
 from retailmart.project import load_project
 from retailmart.session import check_definitions
-from tests.conftest import Called, Shop, keep_only, sale
+from tests.support.shop import Called, Shop, keep_only, sale
 
 _FULL = "-- refresh: full\n"
 _WRONG = {

@@ -14,7 +14,7 @@ import pytest
 from retailmart import RetailmartError, SettingsError
 from retailmart.marts.build import build_order
 from retailmart.project.mart import Mart, read_mart
-from tests.conftest import AS_OF, Shop, keep_only, sale
+from tests.support.shop import AS_OF, Shop, keep_only, sale
 
 _HEAD = "-- refresh: months\n-- partitions: [_month]\n"
 

@@ -19,8 +19,8 @@ from retailmart.ledger.values import BatchState
 from retailmart.marts.exports import _part
 from retailmart.report import Silent
 from retailmart.storage.s3 import S3Folder
-from tests.backends import RemoteBackend
-from tests.conftest import AS_OF, Shop, sale
+from tests.support.backends import RemoteBackend
+from tests.support.shop import AS_OF, Shop, sale
 
 _TODAY, _NEXT = "2024-04-01", datetime(2024, 4, 2, 23, 30, tzinfo=UTC)
 _SHOWN = {

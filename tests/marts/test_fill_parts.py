@@ -29,10 +29,10 @@ from retailmart.project.settings import Settings
 from retailmart.project.types import parse_type
 from retailmart.tables import DatabaseAddress, DataFile, Field, TableState
 from retailmart.template import write_project
-from tests.backends import shop_tables
-from tests.conftest import HEADER, Shop
-from tests.services.mariadb import Database, DatabaseServer
-from tests.side_by_side import SideBySide
+from tests.support.backends import shop_tables
+from tests.support.services.mariadb import Database, DatabaseServer
+from tests.support.shop import HEADER, Shop
+from tests.support.side_by_side import SideBySide
 
 AS_OF = datetime(2024, 4, 1, tzinfo=UTC)
 LINES = """-- about: each sale, in columns of every type

@@ -8,7 +8,7 @@ from decimal import Decimal
 import pytest
 
 from retailmart.operations import run as pipeline
-from tests.conftest import Called, Shop, keep_only, sale
+from tests.support.shop import Called, Shop, keep_only, sale
 
 RATIO = """-- about: what a piece costs in a month
 -- refresh: months

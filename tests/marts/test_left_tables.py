@@ -13,7 +13,7 @@ from retailmart.database.target import drop_table
 from retailmart.errors import ProjectBusy, RetailmartError
 from retailmart.ledger import acquire_lease
 from retailmart.report import LeftTable
-from tests.conftest import Called, Shop, keep_only, sale
+from tests.support.shop import Called, Shop, keep_only, sale
 
 _MART = "customer_monthly_purchase"
 _PLAIN = """-- refresh: full

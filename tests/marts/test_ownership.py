@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from retailmart import SettingsError
-from tests.conftest import Called, Shop, sale
+from tests.support.shop import Called, Shop, sale
 
 pytestmark = pytest.mark.every_database
 _MART = "customer_monthly_purchase"

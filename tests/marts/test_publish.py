@@ -19,8 +19,8 @@ from retailmart.engines.duckdb import DuckDBEngine
 from retailmart.errors import RetailmartError
 from retailmart.project.types import parse_type
 from retailmart.tables import Field
-from tests.conftest import Called, Shop, keep_only, sale
-from tests.services.mariadb import Database, DatabaseServer
+from tests.support.services.mariadb import Database, DatabaseServer
+from tests.support.shop import Called, Shop, keep_only, sale
 
 pytestmark = pytest.mark.every_database
 

@@ -6,9 +6,9 @@ from collections.abc import Iterable
 
 import pytest
 
-from tests.backends import on_mariadb
-from tests.conftest import Called, Shop, keep_only
-from tests.services.mariadb import Database
+from tests.support.backends import on_mariadb
+from tests.support.services.mariadb import Database
+from tests.support.shop import Called, Shop, keep_only
 
 _FEED = "files: ['notes*.csv']\ncolumns: {id: INT, name: STRING, remark: STRING}\n"
 _MART = """-- refresh: full

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from retailmart import GateFailed
-from tests.conftest import Shop, sale
+from tests.support.shop import Shop, sale
 
 pytestmark = pytest.mark.every_backend
 

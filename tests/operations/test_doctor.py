@@ -26,12 +26,12 @@ from retailmart.check_results import CheckResult, Level, clock
 from retailmart.database.mysql.health import examine as examine_engine
 from retailmart.operations.doctor import examine
 from retailmart.project import load_project
-from tests.conftest import Called, Shop
-from tests.services.mariadb import Database, DatabaseServer, MariaDB
-from tests.services.process import free_port
-from tests.services.proxy import TcpProxy
-from tests.services.s3 import S3Bucket, S3Server
-from tests.services.spark import SparkCluster, fake_java
+from tests.support.services.mariadb import Database, DatabaseServer, MariaDB
+from tests.support.services.process import free_port
+from tests.support.services.proxy import TcpProxy
+from tests.support.services.s3 import S3Bucket, S3Server
+from tests.support.services.spark import SparkCluster, fake_java
+from tests.support.shop import Called, Shop
 from tests.test_docs import blocks, call, commands
 
 RIGHTS = {

@@ -11,7 +11,7 @@ import pytest
 
 from retailmart.project.decimals import as_decimals
 from retailmart.project.types import ColumnType
-from tests.amount import tries
+from tests.support.amount import tries
 
 
 def _number(chance: random.Random) -> str:

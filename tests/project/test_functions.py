@@ -20,7 +20,7 @@ from retailmart.project.functions import Functions, read_functions
 from retailmart.project.settings import Settings
 from retailmart.project.types import parse_type
 from retailmart.session import check_definitions
-from tests.conftest import AS_OF, Shop, sale
+from tests.support.shop import AS_OF, Shop, sale
 from tests.test_docs import blocks
 
 GOOD = """\

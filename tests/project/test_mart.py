@@ -10,7 +10,7 @@ import pytest
 from retailmart.errors import SettingsError
 from retailmart.project import load_project
 from retailmart.project.mart import Mart, Refresh, read_mart
-from tests.conftest import Shop
+from tests.support.shop import Shop
 
 GOOD = """\
 -- about: totals

@@ -14,7 +14,7 @@ from retailmart.project import Project, Settings, load_project, open_secrets
 from retailmart.project.secrets import SecretStore
 from retailmart.project.settings import read_pairs
 from retailmart.template import write_project
-from tests.conftest import Shop
+from tests.support.shop import Shop
 
 CANARY = "canary-5f0c"
 KEY = "a key of more than sixteen characters"

@@ -16,12 +16,12 @@ from typing import Any
 import pytest
 
 import retailmart
-from tests.services.driver import CountedDriver, counted_driver
-from tests.services.isolation import Namespace, isolated, need_namespaces
-from tests.services.jobs import MARK
-from tests.services.mariadb import Database
-from tests.services.s3 import REGION, S3Bucket
-from tests.services.spark import ISOLATED_WORKERS, Daemon, SparkCluster, environment
+from tests.support.services.driver import CountedDriver, counted_driver
+from tests.support.services.isolation import Namespace, isolated, need_namespaces
+from tests.support.services.jobs import MARK
+from tests.support.services.mariadb import Database
+from tests.support.services.s3 import REGION, S3Bucket
+from tests.support.services.spark import ISOLATED_WORKERS, Daemon, SparkCluster, environment
 
 pytestmark = [pytest.mark.spark, pytest.mark.long]
 
@@ -34,7 +34,7 @@ SMALL = MB // 2
 
 def command(job: str, *words: Any) -> list[str]:
     """How to start an application."""
-    return [sys.executable, "-m", "tests.services.jobs", job, *map(json.dumps, words)]
+    return [sys.executable, "-m", "tests.support.services.jobs", job, *map(json.dumps, words)]
 
 
 def start(job: str, *words: Any) -> subprocess.Popen[str]:
@@ -151,7 +151,7 @@ def test_nothing_is_left_of_isolated_workers_when_the_tests_are_killed(tmp_path:
     """A worker in namespaces dies with the test process, like every service."""
     program = (
         "import pathlib, sys\n"
-        "from tests.services.spark import SparkCluster\n"
+        "from tests.support.services.spark import SparkCluster\n"
         "cluster = SparkCluster(pathlib.Path(sys.argv[1]), 1, [])\n"
         "cluster.start()\n"
         "print(cluster.workers[0].namespace.name, flush=True)\n"

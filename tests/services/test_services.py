@@ -23,10 +23,10 @@ import pymysql
 import pytest
 from botocore.exceptions import BotoCoreError, ClientError
 
-from tests.services.mariadb import GIVEN, Database, DatabaseServer, MariaDB, open_server
-from tests.services.process import HOST
-from tests.services.proxy import Fault, MySQLProxy, S3Faults
-from tests.services.s3 import REGION, OneAtATime, S3Bucket, S3Server
+from tests.support.services.mariadb import GIVEN, Database, DatabaseServer, MariaDB, open_server
+from tests.support.services.process import HOST
+from tests.support.services.proxy import Fault, MySQLProxy, S3Faults
+from tests.support.services.s3 import REGION, OneAtATime, S3Bucket, S3Server
 
 LOST = (pymysql.err.OperationalError, pymysql.err.InterfaceError)
 FAILED = (BotoCoreError, ClientError)
@@ -147,7 +147,7 @@ def test_a_missing_server_is_a_failure_with_a_cure(
 ) -> None:
     """Without mariadbd, and without the right to install it, tests fail and say what to do."""
     monkeypatch.setenv("PATH", str(tmp_path))
-    monkeypatch.setattr("tests.services.mariadb.SBIN", ())
+    monkeypatch.setattr("tests.support.services.mariadb.SBIN", ())
     with pytest.raises(pytest.fail.Exception, match="apt-get install mariadb-server"):
         MariaDB(tmp_path / "db")
 
@@ -155,8 +155,8 @@ def test_a_missing_server_is_a_failure_with_a_cure(
 def test_servers_die_with_the_tests(tmp_path: Path) -> None:
     """A killed test process leaves no server behind."""
     program = (
-        "import sys, pathlib; from tests.services.mariadb import MariaDB\n"
-        "from tests.services.s3 import S3Server\n"
+        "import sys, pathlib; from tests.support.services.mariadb import MariaDB\n"
+        "from tests.support.services.s3 import S3Server\n"
         "folder = pathlib.Path(sys.argv[1])\n"
         "database, s3 = MariaDB(folder / 'db', tls=False), S3Server(folder)\n"
         "database.start(); s3.start()\n"

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from tests.services.spark import WORKERS, SparkCluster, SparkConnect, environment
+from tests.support.services.spark import WORKERS, SparkCluster, SparkConnect, environment
 
 if TYPE_CHECKING:
     from pyspark.sql import SparkSession
@@ -180,7 +180,7 @@ def test_nothing_is_left_when_the_tests_are_killed(tmp_path: Path) -> None:
     """Master, workers, executors, drivers and their Python workers die with the test process."""
     program = (
         "import sys, pathlib\n"
-        "from tests.services.spark import SparkCluster, SparkConnect, environment\n"
+        "from tests.support.services.spark import SparkCluster, SparkConnect, environment\n"
         "folder = pathlib.Path(sys.argv[1])\n"
         "cluster = SparkCluster(folder)\n"
         "cluster.start()\n"

@@ -33,8 +33,8 @@ from retailmart.sources.load import (
 from retailmart.storage.local import LocalFolder
 from retailmart.tables import Extract, TableState
 from tests.database.test_source_on_mysql import TYPES, insert
-from tests.services.mariadb import Database, DatabaseServer, MariaDB, make_certificates
-from tests.side_by_side import SideBySide
+from tests.support.services.mariadb import Database, DatabaseServer, MariaDB, make_certificates
+from tests.support.side_by_side import SideBySide
 
 
 @pytest.fixture

@@ -27,7 +27,7 @@ from retailmart.ledger.values import SourceRecord
 from retailmart.project.table import Reading, Table, ZeroDates
 from retailmart.sources.load import LoadedTable, Sources, expect_not_shrunk, load_table, probe
 from retailmart.storage.local import LocalFolder
-from tests.services.mariadb import Database
+from tests.support.services.mariadb import Database
 
 # Each example stands in a real database; the room is emptied by the test itself.
 patiently = partial(

@@ -11,7 +11,7 @@ import pytest
 from retailmart.errors import RetailmartError, SettingsError, Unavailable
 from retailmart.storage import Entry, LocalFolder, Store, open_store
 from retailmart.storage.s3 import S3Access, S3Folder
-from tests.services.s3 import REGION, S3Bucket, S3Server
+from tests.support.services.s3 import REGION, S3Bucket, S3Server
 
 
 @pytest.fixture

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
-from tests.conftest import Shop
-from tests.judge_shop import KEYS, Marts, Row, same
+from tests.support.judge_shop import KEYS, Marts, Row, same
+from tests.support.shop import Shop
 
 
 def mart(shop: Shop, name: str) -> list[Row]:

@@ -17,7 +17,7 @@ import retailmart
 from retailmart.errors import SettingsError
 from retailmart.project import load_project
 from retailmart.template import STORIES, write_project
-from tests.conftest import AS_OF, Called
+from tests.support.shop import AS_OF, Called
 
 FEEDS = {"sales", "orders_export", "deliveries_export", "users_export"}
 TABLES = {

@@ -14,8 +14,8 @@ from typing import Any
 
 import pytest
 
-from tests.conftest import AS_OF, Shop
-from tests.judge_shop import KEYS, Row, market_marts
+from tests.support.judge_shop import KEYS, Row, market_marts
+from tests.support.shop import AS_OF, Shop
 from tests.template.looking import differences, mart, one
 
 MARTS = [name for name in KEYS if name.startswith("market_")]

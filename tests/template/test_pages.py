@@ -13,7 +13,7 @@ import yaml
 
 import retailmart
 from retailmart.template import STORIES, write_project
-from tests.conftest import AS_OF, Shop
+from tests.support.shop import AS_OF, Shop
 from tests.template.looking import mart, one
 from tests.test_docs import blocks, call, commands
 

@@ -18,8 +18,8 @@ import pytest
 import retailmart
 from retailmart.template import write_project
 from retailmart.template.sample import write_sample
-from tests.conftest import AS_OF, Shop
-from tests.judge_shop import market_marts, webshop_marts
+from tests.support.judge_shop import market_marts, webshop_marts
+from tests.support.shop import AS_OF, Shop
 from tests.template.looking import differences, mart
 
 MARKETS = {"market1": "KSh", "market2": "₦"}

@@ -7,7 +7,7 @@ from decimal import Decimal
 
 import pytest
 
-from tests.conftest import Shop, sale
+from tests.support.shop import Shop, sale
 
 
 def test_a_sale_of_the_last_day_there_is_has_its_customer(shop: Shop) -> None:

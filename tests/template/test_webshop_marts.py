@@ -13,8 +13,8 @@ from typing import Any
 
 import pytest
 
-from tests.conftest import AS_OF, Shop, sale
-from tests.judge_shop import KEYS, ShopRules, webshop_marts
+from tests.support.judge_shop import KEYS, ShopRules, webshop_marts
+from tests.support.shop import AS_OF, Shop, sale
 from tests.template.looking import differences, mart, one
 
 MARTS = [name for name in KEYS if not name.startswith("market_")]

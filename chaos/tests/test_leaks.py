@@ -13,11 +13,11 @@ from pathlib import Path
 from urllib.parse import quote, quote_plus
 
 import pytest
-from chaos.files import Findings
-from chaos.leaks import Canary, Finder, ProcessWatch
 from pyarrow import parquet, table
 
 from chaos import leaks
+from chaos.files import Findings
+from chaos.leaks import Canary, Finder, ProcessWatch
 
 CANARY = Canary("planted", "qTzPlantedSecretWxvB")
 VALUE = CANARY.value

@@ -12,9 +12,9 @@ from pathlib import Path
 
 import pytest
 
-from tests.services.isolation import Namespace, need_namespaces, program
-from tests.services.process import HOST, spawn, wait_until_ready
-from tests.services.spark import environment
+from tests.support.services.isolation import Namespace, need_namespaces, program
+from tests.support.services.process import HOST, spawn, wait_until_ready
+from tests.support.services.spark import environment
 
 # Addresses for measurements (RFC 2544), which no real network has; four for each driver.
 _ADDRESSES = IPv4Address("198.18.0.0")

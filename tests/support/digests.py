@@ -8,7 +8,7 @@ from contextlib import closing
 from typing import Any
 
 from retailmart.engines.duckdb import DuckDBEngine
-from tests.conftest import Shop
+from tests.support.shop import Shop
 
 
 def digests(shop: Shop) -> dict[str, str]:

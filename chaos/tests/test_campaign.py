@@ -6,10 +6,10 @@ from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
-from chaos.campaign import BEGIN, END, SCENARIOS, Scenario
-from chaos.result import Result, Tell
 
 from chaos import campaign
+from chaos.campaign import BEGIN, END, SCENARIOS, Scenario
+from chaos.result import Result, Tell
 
 GOOD = Result("good | one", {"kills": 2_000}, {"lost": 0, "doubled": 0}, "1..40", 61.2)
 BAD = Result("bad", {"kills": 3}, {"lost": 2}, "7", 1.0, ("seed 7: two\nfiles\nare gone",))

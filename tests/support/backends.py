@@ -14,9 +14,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Protocol
 
 if TYPE_CHECKING:
-    from tests.services.mariadb import Database
-    from tests.services.postgres import PostgresDatabase
-    from tests.services.s3 import S3Bucket
+    from tests.support.services.mariadb import Database
+    from tests.support.services.postgres import PostgresDatabase
+    from tests.support.services.s3 import S3Bucket
 
 
 class Backend(Protocol):

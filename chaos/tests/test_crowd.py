@@ -6,10 +6,10 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from tests.support.amount import tries
+
 from chaos.crowd import four_machines, late_wakers, one_folder
 from chaos.stores import Forge
-
-from tests.amount import tries
 
 _FILES = tries(12, 200)
 _LATE = 2

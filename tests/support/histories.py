@@ -22,10 +22,10 @@ from functools import lru_cache
 from pathlib import Path
 
 from retailmart import MartNotBuilt, OpenProject, RetailmartError, open_project
-from tests.conftest import AS_OF, HEADER, Shop, sale
-from tests.digests import digests
-from tests.judge import COLUMNS, PUBLISHED, expected_marts, in_cents
-from tests.judge_shop import market_marts, webshop_marts
+from tests.support.digests import digests
+from tests.support.judge import COLUMNS, PUBLISHED, expected_marts, in_cents
+from tests.support.judge_shop import market_marts, webshop_marts
+from tests.support.shop import AS_OF, HEADER, Shop, sale
 from tests.template.looking import differences
 from tests.template.test_webshop_marts import random_webshop
 

@@ -14,14 +14,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from urllib.parse import quote
 
-from tests.services.debian import install as install_package
-from tests.services.mariadb import Certificates, make_certificates
-from tests.services.process import HOST, Served
+from tests.support.services.debian import install as install_package
+from tests.support.services.mariadb import Certificates, make_certificates
+from tests.support.services.process import HOST, Served
 
 if TYPE_CHECKING:
     from psycopg import Connection
 
-    from tests.services.proxy import TcpProxy
+    from tests.support.services.proxy import TcpProxy
 
 _ADMIN = "keeper"
 # PostgreSQL refuses to run as root; Debian's package makes this account.

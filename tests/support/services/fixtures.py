@@ -6,10 +6,10 @@ from collections.abc import Iterator
 
 import pytest
 
-from tests.services.mariadb import Database, DatabaseServer, open_server
-from tests.services.postgres import Postgres, PostgresDatabase
-from tests.services.proxy import MySQLProxy, S3Faults
-from tests.services.s3 import S3Bucket, S3Server
+from tests.support.services.mariadb import Database, DatabaseServer, open_server
+from tests.support.services.postgres import Postgres, PostgresDatabase
+from tests.support.services.proxy import MySQLProxy, S3Faults
+from tests.support.services.s3 import S3Bucket, S3Server
 
 
 @pytest.fixture(scope="session")

@@ -1,7 +1,7 @@
 """Spark applications for the tests of isolated workers and counted drivers.
 
-`python -m tests.services.jobs JOB WORDS`, with the words as JSON: settings of the session, then
-what the job takes. It prints its result as JSON.
+`python -m tests.support.services.jobs JOB WORDS`, with the words as JSON: settings of the
+session, then what the job takes. It prints its result as JSON.
 """
 
 from __future__ import annotations

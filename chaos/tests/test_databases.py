@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from chaos.databases import run
+from tests.support.amount import tries
 
-from tests.amount import tries
+from chaos.databases import run
 
 _CASES = tries(5, 60)
 

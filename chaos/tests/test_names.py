@@ -5,10 +5,10 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-from chaos.files import Findings
-from chaos.names import HOSTILE
 
 from chaos import names
+from chaos.files import Findings
+from chaos.names import HOSTILE
 
 QUICK = ("'", '"; DROP TABLE retailmart_files; --', "a\nb", "\x1b[31mPWNED", "../../up", "[/]")
 

@@ -16,13 +16,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 from urllib.parse import quote, unquote, urlsplit
 
-from tests.services.debian import install as install_package
-from tests.services.process import HOST, Served
+from tests.support.services.debian import install as install_package
+from tests.support.services.process import HOST, Served
 
 if TYPE_CHECKING:
     from pymysql.connections import Connection
 
-    from tests.services.proxy import TcpProxy
+    from tests.support.services.proxy import TcpProxy
 
 GIVEN = "RETAILMART_TEST_MYSQL"
 # Where Debian keeps servers; not on everybody's path.

@@ -1,6 +1,6 @@
 """An S3 server of the tests' own: moto behind HTTP, in a process that can be killed.
 
-Run as a program (`python -m tests.services.s3 PORT`) this module *is* that process.
+Run as a program (`python -m tests.support.services.s3 PORT`) this module *is* that process.
 """
 
 from __future__ import annotations
@@ -17,10 +17,10 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from tests.services.process import HOST, Served
+from tests.support.services.process import HOST, Served
 
 REGION = "eu-central-1"
-_ROOT = Path(__file__).parents[2]
+_ROOT = Path(__file__).parents[3]
 
 
 class S3Server(Served):

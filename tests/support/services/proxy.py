@@ -20,7 +20,7 @@ from enum import StrEnum
 from types import TracebackType
 from typing import Any, Self, TypeVar
 
-from tests.services.process import HOST
+from tests.support.services.process import HOST
 
 _CHUNK = 1 << 16
 _HEAD_LIMIT = 1 << 18

@@ -6,13 +6,13 @@ from collections import Counter
 from pathlib import Path
 
 import pytest
+from tests.support.amount import tries
+
 from chaos.effects import kind_of
 from chaos.forge import Forge
 from chaos.kills import Kill, Tally, Worker, sweep_local, sweep_remote
 from chaos.result import Result
 from chaos.sites import LocalSite, Site
-
-from tests.amount import tries
 
 _KILLS = tries(70, 1_000)
 _REMOTE = max(12, _KILLS // 10)

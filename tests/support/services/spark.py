@@ -30,14 +30,14 @@ import pytest
 
 from retailmart.engines.spark.java import ensure_java
 from retailmart.errors import SettingsError
-from tests.services.debian import install
-from tests.services.isolation import Namespace, isolated, need_namespaces
-from tests.services.process import HOST, NotStarted, free_port, spawn, wait_until_ready
+from tests.support.services.debian import install
+from tests.support.services.isolation import Namespace, isolated, need_namespaces
+from tests.support.services.process import HOST, NotStarted, free_port, spawn, wait_until_ready
 
 if TYPE_CHECKING:
     from pyspark.sql import SparkSession
 
-ROOT = Path(__file__).parents[2]
+ROOT = Path(__file__).parents[3]
 WORKERS = 2
 ISOLATED_WORKERS = 3
 # For what does little: one thread to collect garbage, no time spent on compiling.

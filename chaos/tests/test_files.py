@@ -8,12 +8,12 @@ from contextlib import closing
 from pathlib import Path
 
 import pytest
-from chaos.files import Findings, Mutator
-from chaos.result import Result
+from tests.support.amount import tries
+from tests.support.hostile_files import MEGABYTE, row, text
 
 from chaos import files
-from tests.amount import tries
-from tests.files.test_hostile_files import MEGABYTE, row, text
+from chaos.files import Findings, Mutator
+from chaos.result import Result
 
 SIZE = tries(300, 100_000)
 

@@ -5,9 +5,9 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+from tests.support.amount import tries
 
 from chaos import power
-from tests.amount import tries
 
 _CUTS = tries(4, 60)
 _SEED = 20240401

@@ -1,7 +1,7 @@
 """Processes as on another machine: they share nothing but the network with those beside them.
 
-Run as a program (`python -m tests.services.isolation VIEW COMMAND...`) this module makes the view
-of the file system, then becomes the command.
+Run as a program (`python -m tests.support.services.isolation VIEW COMMAND...`) this module makes
+the view of the file system, then becomes the command.
 """
 
 from __future__ import annotations
@@ -20,9 +20,9 @@ from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
-from tests.services.debian import install
+from tests.support.services.debian import install
 
-_ROOT = Path(__file__).parents[2]
+_ROOT = Path(__file__).parents[3]
 # Debian keeps `ip` in a folder that is not on everybody's path.
 _PATH = os.pathsep.join([os.environ.get("PATH", os.defpath), "/usr/sbin", "/sbin"])
 _PACKAGES = {"unshare": "util-linux", "nsenter": "util-linux", "mount": "mount", "ip": "iproute2"}

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from tests.support.amount import tries
+
 from chaos.stores import (
     Deliveries,
     Forge,
@@ -14,8 +16,6 @@ from chaos.stores import (
     unnamed_files,
     wrong_in_archive,
 )
-
-from tests.amount import tries
 
 _BATCHES = tries(3, 40)
 _EFFECT_UNKNOWN = ("drop_after", "hang_after")
