@@ -168,10 +168,10 @@ def _serve() -> None:
         with suppress(ModuleNotFoundError):
             import_module(name)
     if "sabotage" in sys.argv:
-        from retailmart.session import Session
+        from retailmart.operations import batch, run
 
-        for name in ("sweep", "sweep_when_due"):
-            setattr(Session, name, lambda *_: None)
+        for module, name in ((batch, "sweep"), (run, "_sweep_when_due")):
+            setattr(module, name, lambda *_: None)
     for line in sys.stdin:
         order = json.loads(line)
         child = os.fork()

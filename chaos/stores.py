@@ -284,7 +284,7 @@ def _watch_run(happens: Callable[[str], None]) -> None:
     import deltalake
     import pymysql.connections
 
-    import retailmart.operations.run
+    import retailmart.operations.batch
     from retailmart.engines.duckdb import DuckDBEngine
     from retailmart.lake import Lake
     from retailmart.ledger.batches import Batches
@@ -297,7 +297,7 @@ def _watch_run(happens: Callable[[str], None]) -> None:
         _around(Batches, state, state, happens)
     _around(Lake, "commit", "lake commit", happens)
     _around(deltalake.DeltaTable, "create_write_transaction", "log entry", happens)
-    _around(retailmart.operations.run, "publish_all", "publish", happens)
+    _around(retailmart.operations.batch, "publish_all", "publish", happens)
     for folder in (LocalFolder, S3Folder):
         _around(folder, "move_in", "move", happens)
         _around(folder, "remove", "remove", happens)

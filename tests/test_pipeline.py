@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from retailmart.errors import GateFailed, MartNotBuilt
-from retailmart.operations import run as pipeline
+from retailmart.operations import batch
 from retailmart.report import Difference
 from tests.support.shop import AS_OF, HEADER, Shop, sale
 
@@ -789,13 +789,13 @@ def test_a_published_mart_is_reported_as_such_by_a_run_that_finds_it_published(
     def full(*_: object) -> None:
         raise OSError("the disk is full")
 
-    monkeypatch.setattr(pipeline, "archive", full)
+    monkeypatch.setattr(batch, "archive", full)
     with pytest.raises(OSError, match="disk is full") as failure:
         shop.run()
     assert re.match(r"Run 1 failed in step archive, \d+\.\d\d s", failure.value.__notes__[0])
     monkeypatch.undo()
-    (batch,) = shop.run().batches
-    assert batch.recovered
-    lines = {line.name: (line.published_as, line.changed) for line in batch.marts}
+    (finished,) = shop.run().batches
+    assert finished.recovered
+    lines = {line.name: (line.published_as, line.changed) for line in finished.marts}
     assert lines["customer_monthly_purchase"] == ("customer_monthly_purchase", None)
     assert lines["sales_mart"] == (None, None)

@@ -16,12 +16,15 @@ from retailmart.feeds.quarantine import quarantine_table
 from retailmart.lake import Lake, place_of
 from retailmart.ledger import Ledger
 from retailmart.marts.build import mart_table
+from retailmart.marts.definitions import held_marts
 from retailmart.marts.ownership import drop_table
-from retailmart.operations import run as run_operation
+from retailmart.operations import abandon as abandoning
+from retailmart.operations import run as running
+from retailmart.operations import undo as undoing
 from retailmart.project import Project, load_project
 from retailmart.project.documents import did_you_mean
 from retailmart.report import DatabaseReport, RunReport, Silent, Watch
-from retailmart.session import PRIVATE, Session, held_marts, open_lake, store_at
+from retailmart.session import PRIVATE, Session, open_lake, store_at
 
 if TYPE_CHECKING:
     import duckdb
@@ -43,17 +46,17 @@ class OpenProject:
 
     def run(self, as_of: datetime | None = None, watch: Watch | None = None) -> RunReport:
         """Bring everything that has landed into the marts, exactly once. See operations.run."""
-        return run_operation.run(self.project, as_of, watch)
+        return running.run(self.project, as_of, watch)
 
     def undo(
         self, run_id: int, as_of: datetime | None = None, watch: Watch | None = None
     ) -> RunReport:
         """Undo a run in raw, marts, database and archive. See operations.undo."""
-        return run_operation.undo(self.project, run_id, as_of, watch)
+        return undoing.undo(self.project, run_id, as_of, watch)
 
     def abandon(self, watch: Watch | None = None) -> str:
         """Abandon an open batch that is not prepared yet. See operations.abandon."""
-        return run_operation.abandon(self.project, watch)
+        return abandoning.abandon(self.project, watch)
 
     def verify_database(
         self, marts: Sequence[str] = (), watch: Watch | None = None
@@ -85,7 +88,7 @@ class OpenProject:
                 settings = self.project.settings.model_copy(update={"engine": "duckdb"})
                 engine = stack.enter_context(closing(open_engine(settings, [lake.place], folder)))
                 tables = PublishedTables(
-                    session.ledger, lake, engine, folder, held_marts(session.ledger)
+                    session.ledger, lake, engine, folder, held_marts(session.ledger.marts.all())
                 )
             compared = []
             with session.step("database") as tell:

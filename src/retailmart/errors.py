@@ -22,6 +22,11 @@ class RetailmartError(Exception):
     def __str__(self) -> str:
         return f"{self.message}\n  {self.hint}" if self.hint else self.message
 
+    @property
+    def one_line(self) -> str:
+        """What happened, and what to do next."""
+        return f"{self.message}. {self.hint}" if self.hint else self.message
+
 
 class SettingsError(RetailmartError):
     """The project's files say something that cannot be followed; all mistakes at once."""

@@ -15,14 +15,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from retailmart.engines.duckdb import DuckDBEngine
-from retailmart.feeds.casts import (
-    attempt,
-    expected,
-    likely_causes,
-    plain,
-    plain_or_as_it_is,
-    typed,
-)
+from retailmart.feeds.casts import attempt, expected, likely_causes, plain, plain_or_as_it_is, typed
 from retailmart.project.feed import Column
 from retailmart.project.types import parse_type
 from retailmart.project.writing import Marks

@@ -14,7 +14,7 @@ from retailmart.lake import Lake
 from retailmart.ledger import Ledger, acquire_lease
 from retailmart.ledger.batches import Batches
 from retailmart.ledger.values import FileState, NewFile
-from retailmart.operations import run as pipeline
+from retailmart.operations import batch
 from tests.support.digests import digests
 from tests.support.shop import AS_OF, HEADER, Shop, keep_only, sale
 
@@ -159,7 +159,7 @@ def test_a_batch_that_a_later_run_finished_goes_by_either_number(
         raise OSError("cut off")
 
     shop.sales("sales_a.csv", [sale(2)])
-    monkeypatch.setattr(pipeline, "archive", cut_off)
+    monkeypatch.setattr(batch, "archive", cut_off)
     with pytest.raises(OSError, match="cut off"):
         shop.run()
     monkeypatch.undo()
@@ -244,7 +244,7 @@ def test_an_undo_that_an_earlier_release_began_is_finished(
     steps = {
         "prepared": (Lake, "commit"),
         "committed": (Batches, "mark_published"),
-        "published": (pipeline, "archive"),
+        "published": (batch, "archive"),
     }
     if reached in steps:
         monkeypatch.setattr(*steps[reached], cut_off)

@@ -358,7 +358,7 @@ def test_a_run_that_lost_its_lease_shows_nothing(
         finally:
             monkeypatch.setattr(Access, "transaction", transaction)
 
-    monkeypatch.setattr("retailmart.operations.run.export_marts", late)
+    monkeypatch.setattr("retailmart.operations.batch.export_marts", late)
     with pytest.raises(LeaseLost):
         run(shop)
     visible = {path: content for path, content in insights(shop).items() if ".half" not in path}

@@ -7,7 +7,8 @@ from decimal import Decimal
 
 import pytest
 
-from retailmart.operations import run as pipeline
+from retailmart.errors import RetailmartError
+from retailmart.operations import batch
 from tests.support.shop import Called, Shop, keep_only, sale
 
 RATIO = """-- about: what a piece costs in a month
@@ -107,10 +108,33 @@ def test_a_batch_that_is_not_prepared_can_be_abandoned(
         raise RuntimeError("cut off")
 
     with monkeypatch.context() as patch:
-        patch.setattr(pipeline, "load", cut_off)
+        patch.setattr(batch, "load", cut_off)
         with pytest.raises(RuntimeError, match="cut off"):
             shop.run()
     with shop.open().ledger() as ledger:
         assert ledger.batches.unfinished() is not None
     assert "abandoned; its 1 file stays" in shop.open().abandon()
     assert shop.run(datetime(2024, 4, 2, tzinfo=UTC)).count("loaded") == 1
+
+
+def test_an_unfinished_batch_of_a_feed_that_is_gone_waits_for_it(
+    shop: Shop, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its files are not dropped in silence: the run names the feed, and what can be done."""
+    keep_only(shop.folder, feeds=("sales", "users_export"), marts=(), tables=())
+    shop.sales("sales.csv", [sale()])
+
+    def cut_off(*_: object, **__: object) -> None:
+        raise RuntimeError("cut off")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(batch, "load", cut_off)
+        with pytest.raises(RuntimeError, match="cut off"):
+            shop.run()
+    feed = shop.folder / "feeds" / "sales.yml"
+    definition = feed.read_text()
+    feed.unlink()
+    with pytest.raises(RetailmartError, match="of feed 'sales', which the project no longer has"):
+        shop.run()
+    feed.write_text(definition)
+    assert shop.run().rows("loaded") == 1

@@ -22,14 +22,7 @@ from retailmart.lake import Lake, place_of
 from retailmart.ledger.values import SourceRecord
 from retailmart.project.table import Reading, Table
 from retailmart.sources import load as sources_step
-from retailmart.sources.load import (
-    LoadedTable,
-    ReadPart,
-    Sources,
-    fetch_parts,
-    load_table,
-    probe,
-)
+from retailmart.sources.load import LoadedTable, ReadPart, Sources, fetch_parts, load_table, probe
 from retailmart.storage.local import LocalFolder
 from retailmart.tables import Extract, TableState
 from tests.database.test_source_on_mysql import TYPES, insert

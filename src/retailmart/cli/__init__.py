@@ -257,12 +257,13 @@ def status(
 ) -> None:
     """The last runs, the open batch, and files by state."""
     from retailmart.console import visible
-    from retailmart.session import expected_inputs, held_marts
+    from retailmart.marts.definitions import held_marts
+    from retailmart.session import expected_inputs
 
     opened = open_at(project, settings)
     with opened.ledger() as ledger:
         runs, batch, files = ledger.runs.last(10), ledger.batches.unfinished(), ledger.files.count()
-        held, expected = held_marts(ledger), expected_inputs(opened.project, ledger)
+        held, expected = held_marts(ledger.marts.all()), expected_inputs(opened.project, ledger)
     if output is Output.JSON:
         print_json(
             {

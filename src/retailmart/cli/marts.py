@@ -7,14 +7,7 @@ from typing import Annotated
 
 import typer
 
-from retailmart.cli.common import (
-    ProjectOption,
-    QuietOption,
-    SetOption,
-    exits,
-    open_at,
-    say,
-)
+from retailmart.cli.common import ProjectOption, QuietOption, SetOption, exits, open_at, say
 
 app = typer.Typer(help="Tables of marts that are gone.", no_args_is_help=True)
 

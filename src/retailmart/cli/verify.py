@@ -151,7 +151,7 @@ class _Verification:
             closing = self.stack.enter_context(ExitStack())
             closing.callback(engine.close)
             engine.add_functions(project.functions)
-            engine.set_variables(self.session.variables())
+            engine.set_variables(self.session.project.variables)
         return engine, closing
 
     def _place(self, name: str) -> Place:
@@ -168,8 +168,8 @@ class _Verification:
     def _pinned(self, runs: int) -> Pinned:
         from retailmart.database import translate_errors
         from retailmart.errors import MartNotBuilt
+        from retailmart.marts.definitions import definition_of
         from retailmart.operations.verify.pin import pin
-        from retailmart.session import definition_of
 
         if not self.lake.place.tables():  # nor may there be a ledger, and looking would make one
             raise MartNotBuilt("no mart is built yet", "Build them with: retailmart run")
@@ -179,11 +179,11 @@ class _Verification:
             return pin(self.lake, session.ledger, session.project, definition_of, runs)
 
     def _planned(self, pinned: Pinned, as_of: datetime | None) -> Plan:
+        from retailmart.marts.definitions import definition_of, fingerprints
         from retailmart.operations.verify.rebuild import plan
-        from retailmart.session import definition_of
 
         session = self.session
-        today = session.fingerprints(as_of or pinned.last_moment)
+        today = fingerprints(session.project, as_of or pinned.last_moment)
         definitions = {name: definition_of(said) for name, said in today.items()}
         return plan(self.judge, self.lake, session.project, pinned, definitions, as_of)
 

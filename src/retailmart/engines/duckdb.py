@@ -30,24 +30,10 @@ from retailmart.engines.relations import (
     OfTable,
     Relation,
 )
-from retailmart.errors import (
-    CsvBroken,
-    EngineFailed,
-    NotComputed,
-    RetailmartError,
-    SettingsError,
-)
+from retailmart.errors import CsvBroken, EngineFailed, NotComputed, RetailmartError, SettingsError
 from retailmart.project.functions import FILE, Functions, guarded
 from retailmart.project.types import ColumnType, parse_type
-from retailmart.tables import (
-    DataFile,
-    Field,
-    Statistic,
-    TableState,
-    Written,
-    quoted,
-    text_literal,
-)
+from retailmart.tables import DataFile, Field, Statistic, TableState, Written, quoted, text_literal
 
 if TYPE_CHECKING:
     import pyarrow as pa

@@ -31,12 +31,7 @@ from retailmart.feeds.load_part import (
     grouped,
     partitions,
 )
-from retailmart.feeds.quarantine import (
-    REFUSED_FIELDS,
-    Origin,
-    quarantine_table,
-    refused_columns,
-)
+from retailmart.feeds.quarantine import REFUSED_FIELDS, Origin, quarantine_table, refused_columns
 from retailmart.feeds.rows import FILE_ID, MONTH, raw_fields
 from retailmart.files.staged import spans
 from retailmart.lake import Lake

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Final
 
 from retailmart.engines import Engine
-from retailmart.errors import RetailmartError
+from retailmart.errors import RetailmartError, SettingsError
 from retailmart.feeds.load import raw_fields, raw_table
 from retailmart.lake import Lake
 from retailmart.marts.build import build_order, mart_fields
@@ -329,6 +329,12 @@ class Binding:
         with suppress(RetailmartError):
             return self.lake.state(table) if self.lake else None
         return None
+
+
+def expect_none(problems: Iterable[str]) -> None:
+    """Raise SettingsError with these problems, if there are any, before a run has done anything."""
+    if found := list(problems):
+        raise SettingsError(found, "Nothing was done; correct it and run again")
 
 
 def names_read(engine: Engine, project: Project, mart: Mart) -> frozenset[str]:

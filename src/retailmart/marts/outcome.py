@@ -13,14 +13,7 @@ from retailmart.errors import RetailmartError
 from retailmart.feeds.load import LoadedFeed
 from retailmart.feeds.sums import exact, exact_sum
 from retailmart.ledger import Ledger
-from retailmart.ledger.values import (
-    Batch,
-    LedgerFile,
-    Outcome,
-    Schema,
-    SourceRecord,
-    Totals,
-)
+from retailmart.ledger.values import Batch, LedgerFile, Outcome, Schema, SourceRecord, Totals
 from retailmart.marts.build import BuiltMart, Inputs
 from retailmart.marts.reconcile import Reconciled
 from retailmart.project import Feed

@@ -47,6 +47,14 @@ class Project:
     tables: Mapping[str, Table] = field(default_factory=dict)
     functions: Functions = field(default_factory=Functions)
 
+    @property
+    def variables(self) -> dict[str, Variable]:
+        """The values that marts read: their headers' defaults under the settings' own."""
+        defaults: dict[str, Variable] = {}
+        for mart in self.marts.values():
+            defaults |= mart.variables
+        return defaults | self.settings.variables
+
     def database_url(self) -> str:
         """The database's URL with its password, only to connect. SettingsError if incomplete."""
         return self._url(("database",), self.settings.database)

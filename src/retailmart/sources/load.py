@@ -31,15 +31,7 @@ from retailmart.ledger.values import ColumnChange, Schema, SchemaColumn, SourceR
 from retailmart.project.documents import did_you_mean
 from retailmart.project.table import HISTORY, Reading, ReadRules, Table
 from retailmart.project.types import ColumnType
-from retailmart.tables import (
-    DataFile,
-    Extract,
-    Field,
-    TableChange,
-    TableState,
-    Written,
-    quoted,
-)
+from retailmart.tables import DataFile, Extract, Field, TableChange, TableState, Written, quoted
 
 if TYPE_CHECKING:
     import pyarrow as pa

@@ -276,12 +276,7 @@ class Postgres:
 
     def address(self, engine: Engine) -> DatabaseAddress | None:
         """None for a local socket, and for a connection that needs a client certificate."""
-        from retailmart.database.postgres.opening import (
-            KIND,
-            address_of,
-            is_verified,
-            session_of,
-        )
+        from retailmart.database.postgres.opening import KIND, address_of, is_verified, session_of
 
         here = address_of(engine)
         if here.socket is not None or "sslcert" in here.ssl:

@@ -6,14 +6,7 @@ from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, Final
 
-from retailmart.marts.splitting.tree import (
-    Node,
-    common_tables,
-    conjuncts,
-    nodes,
-    parts,
-    statement,
-)
+from retailmart.marts.splitting.tree import Node, common_tables, conjuncts, nodes, parts, statement
 
 # Joins in which a row of this side counts only if the condition finds it.
 _RIGHT_IS_FOUND: Final = ("INNER", "LEFT", "SEMI", "ANTI")

@@ -170,7 +170,7 @@ def _values(project: Project, name: str) -> Iterator[CheckResult]:
     from retailmart.database import open_database
     from retailmart.database.source import extract_of, read_table, table_names
     from retailmart.project.table import undeclared
-    from retailmart.session import is_mentioned
+    from retailmart.project.uses import is_mentioned
 
     check = f"source {name}: values"
     database = open_database(project.source_url(name), project.folder, must_exist=True)

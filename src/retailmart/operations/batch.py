@@ -1,0 +1,341 @@
+"""One batch of a run, from its current state to done."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+from retailmart.database.dialect import dialect_of, names_in
+from retailmart.engines import Engine
+from retailmart.engines.together import together
+from retailmart.errors import GateFailed, LeaseLost, RetailmartError
+from retailmart.feeds.deliveries import raw_state
+from retailmart.feeds.load import LoadedFeed, load
+from retailmart.feeds.replay import resolve
+from retailmart.feeds.undoing import Undoing, came_back, plan_undo
+from retailmart.files.archive import archive, take_out
+from retailmart.lake.orphans import discard, sweep
+from retailmart.ledger.values import Batch, BatchState, FileState, LedgerFile, MartRecord, Outcome
+from retailmart.marts.build import Inputs, build
+from retailmart.marts.cross_checks import agree
+from retailmart.marts.definitions import (
+    built_by,
+    definition_of,
+    fingerprints,
+    held_marts,
+    marts_away,
+)
+from retailmart.marts.exports import export_marts
+from retailmart.marts.fit import hold_unfit
+from retailmart.marts.held import HeldBack
+from retailmart.marts.outcome import (
+    Prepared,
+    batch_report,
+    count_unknown_keys,
+    differences,
+    late_keys,
+)
+from retailmart.marts.plan import Plan, plan_marts
+from retailmart.marts.publish import Wanted, publish, unpublishable
+from retailmart.marts.reconcile import reconcile
+from retailmart.report import BatchReport, Held, MartLine, Restored, number_of
+from retailmart.session import Session
+from retailmart.sources.load import LoadedTable
+from retailmart.tables import TableChange
+
+if TYPE_CHECKING:
+    from sqlalchemy import Connection
+
+from retailmart.operations.work import Run, is_needed
+
+
+def finish(run: Run, batch: Batch, *, recovered: bool = False) -> BatchReport:
+    """Move a batch from its current state to done, for a run."""
+    session = run.session
+    if batch.state is BatchState.ACTIVE:
+        prepare(run, batch)
+    outcome, changes = session.ledger.batches.prepared(batch)
+    if batch.state in (BatchState.ACTIVE, BatchState.PREPARED):
+        with session.step("commit"):
+            for table, change in changes.items():
+                if recovered:
+                    session.lake.repair(table)
+                session.lake.commit(TableChange.from_json(change), batch.batch_id)
+            session.ledger.batches.mark_committed(batch)
+    published: list[MartLine] = []
+    held: Collection[Held] = ()
+    restored: tuple[Restored, ...] = ()
+    if batch.state is not BatchState.PUBLISHED:
+        with session.step("publish"):
+            published, held, restored = publish_all(run, batch, outcome)
+    if exported := [mart for mart in session.project.marts.values() if mart.snapshot]:
+        behind = held_marts(session.ledger.marts.all())
+        with session.step("export") as tell:
+            # A day's export shows what was known that day: a mart that is held back is left out.
+            exported = [mart for mart in exported if mart.name not in behind]
+            export_marts(session.ledger, session.lake, exported, batch.as_of, tell)
+    with session.step("archive"):
+        files = session.ledger.files.of_batch(batch.batch_id)
+        archive(session.landing, session.archive, session.scratch, batch, files)
+        if batch.undoes is not None:
+            take_out(session.archive, session.ledger, batch.undoes)
+        if recovered or session.has_retried or outcome.notes.get("held"):
+            sweep(session.lake, batch.batch_id)
+        run.end_batch()
+        session.ledger.batches.mark_done(batch, run.run_id)
+        files += session.ledger.files.among(outcome.returned)
+    marts = session.project.marts.values()
+    names = {mart.name: mart.publish_as for mart in marts if mart.publish_as}
+    report = batch_report(batch, files, outcome, published, held, names, recovered=recovered)
+    return replace(report, restored=restored)
+
+
+def prepare(run: Run, batch: Batch) -> None:
+    """Load, build and reconcile a batch, and record what is to be committed.
+
+    If a gate fails, the batch is abandoned: its files stay in landing, nothing of it is kept.
+    """
+    session = run.session
+    staged = session.ledger.files.of_batch(batch.batch_id)
+    try:
+        prepared = _load_build_reconcile(run, batch, staged)
+    except GateFailed:
+        abandon_in(run, batch)
+        raise
+    changes = {
+        change.table: change.to_json()
+        for change in prepared.changes()
+        if change.adds or change.removes or session.lake.state(change.table) is None
+    }
+    with session.step("persist"):
+        for change in prepared.changes():
+            session.lake.keep(change)
+        run.deliveries.expect_archivable(staged)
+    try:
+        session.ledger.batches.prepare(
+            batch,
+            changes,
+            prepared.outcome(
+                built_by(run.project, batch.as_of, prepared.unavailable, prepared.held),
+                marts_away(run.project, run.ledger.marts.all()),
+            ),
+        )
+    except LeaseLost:
+        discard(session.lake, prepared.changes())  # named by our token: nobody else needs them
+        raise
+
+
+def abandon_batch(session: Session, batch: Batch) -> None:
+    """Abandon an active batch: nothing of it is kept, its files count as never seen."""
+    sweep(session.lake, batch.batch_id)  # first: an abandoned batch is never checked again
+    session.ledger.batches.abandon(batch)
+    session.clear_scratch()
+
+
+def abandon_in(run: Run, batch: Batch) -> None:
+    """Abandon an active batch within a run, which goes on."""
+    abandon_batch(run.session, batch)
+    run.end_batch()
+
+
+def _load_build_reconcile(run: Run, batch: Batch, staged: Sequence[LedgerFile]) -> Prepared:
+    session = run.session
+    undoing = _undoing(session, batch, staged)
+    leaving = _leaving(session, staged, undoing)
+    active = [file for file in staged if file.state is FileState.ACTIVE]
+    active += undoing.returning
+    files, tables_count = bool(active or leaving), batch.undoes is None
+    if not is_needed(run, batch.as_of, files=files, tables=tables_count):
+        return Prepared()
+    engine = session.engine(batch.as_of)
+    plan = _plan(run, engine, {str(file.feed) for file in active})
+    with session.step("load"):
+        loaded = _load(run, engine, batch, active, leaving, undoing)
+        tables, unreadable = run.tables.load(engine, plan.tables, batch)
+        plan = plan.without(unreadable)
+    stale = run.stale_marts(batch.as_of, (mart.name for mart in plan.order))
+    held = HeldBack(session.project.marts, lambda: plan.reads)
+    with session.step("build") as tell:
+        inputs = _inputs(session, loaded, tables)
+        built = build(
+            engine, session.lake, plan.order, plan.reads, inputs, stale, batch.batch_id, tell, held
+        )
+    with session.step("reconcile"):
+        for name, error in unpublishable(engine, session.ledger, session.lake, built):
+            held.add(name, error)
+        database = session.ledger.engine
+        built = hold_unfit(engine, dialect_of(database), names_in(database), built, held)
+        feeds = session.project.feeds.values()
+        proven, agreed, unmatched, healed = together(
+            engine,
+            reconcile(engine, session.ledger, feeds, loaded, leaving, built, held),
+            agree(engine, session.lake, session.project.marts, built, held),
+            count_unknown_keys(engine, loaded, inputs.tables),
+            late_keys(engine, inputs),
+        )
+        built = held.release(built)
+        proven = proven.without(held.held)
+        agreed = [line for line in agreed if not {line.mart, line.other} & held.held.keys()]
+        changed = differences(session.ledger, loaded, staged)
+        changed += came_back(session.ledger, undoing.leaving, -1)
+        changed += came_back(session.ledger, undoing.returning, 1)
+    return Prepared(
+        loaded,
+        tables,
+        built,
+        proven,
+        unmatched,
+        healed,
+        plan.unavailable,
+        agreed,
+        changed,
+        returned=tuple(file.file_id for file in undoing.returning),
+        unread=run.tables.unread(),
+        held=held.held,
+        firsts=held.firsts,
+    )
+
+
+def _plan(run: Run, engine: Engine, arriving: Iterable[str]) -> Plan:
+    """Plan the marts; `arriving` are the feeds of which this batch brings files."""
+    known = run.ledger.sources.all()
+    delivered = run.ledger.files.feeds_delivered() | set(arriving)
+    plan = plan_marts(engine, run.project, run.session.sources, known, delivered)
+    for name, error in plan.gone.items():
+        run.tables.hold_back(name, error)
+    return plan
+
+
+def _undoing(session: Session, batch: Batch, staged: Sequence[LedgerFile]) -> Undoing:
+    """What an undo does to files. Nothing changes before it is published, so it stays the same.
+
+    An undo that an earlier release began has staged the files that come back as new files.
+    """
+    if batch.undoes is None:
+        return Undoing()
+    try:
+        plan = plan_undo(session.ledger, session.project.feeds, batch.undoes) or Undoing()
+    except RetailmartError as error:  # its release took back what this one does not
+        raise RetailmartError(
+            f"the unfinished batch {batch.batch_id} can't be finished: {error.message}",
+            ". ".join(filter(None, ("Let it go first: retailmart abandon", error.hint))),
+        ) from error
+    return Undoing(plan.leaving) if staged else plan
+
+
+def _leaving(
+    session: Session, staged: Sequence[LedgerFile], undoing: Undoing
+) -> dict[str, list[LedgerFile]]:
+    """The superseded and undone files, whose rows leave with this batch, by feed."""
+    gone = [
+        session.ledger.files.get(file.supersedes) for file in staged if file.supersedes is not None
+    ]
+    leaving: dict[str, list[LedgerFile]] = {}
+    for old in (*gone, *undoing.leaving):
+        leaving.setdefault(str(old.feed), []).append(old)
+    return leaving
+
+
+def _load(
+    run: Run,
+    engine: Engine,
+    batch: Batch,
+    active: Sequence[LedgerFile],
+    leaving: Mapping[str, Sequence[LedgerFile]],
+    undoing: Undoing,
+) -> list[LoadedFeed]:
+    session = run.session
+    for file in active:
+        if file.feed not in run.project.feeds:
+            raise RetailmartError(
+                f"{file.shown} of the unfinished batch {file.batch_id} is of feed {file.feed!r},"
+                " which the project no longer has",
+                f"Put feeds/{file.feed}.yml back and run again, or let the batch go with:"
+                " retailmart abandon",
+            )
+    returning = {file.file_id for file in undoing.returning}
+    # Their refused rows leave quarantine, too; those of a file that returns come again.
+    refused = [file for file in (*undoing.leaving, *undoing.returning) if file.quarantined]
+    loaded = []
+    for feed in run.feeds().values():
+        files = [
+            run.deliveries.to_load(file, feed, engine) for file in active if file.feed == feed.name
+        ]
+        if not files and feed.name not in leaving:
+            continue
+        session.watch.note("load", f"{feed.name}, {number_of(len(files), 'file')}")
+        months = {
+            old.file_id: session.ledger.files.months_of([old.file_id])
+            for old in leaving.get(feed.name, ())
+        }
+        files = resolve(engine, session.lake, session.ledger, feed, files, list(months), returning)
+        own, scratch = batch.batch_id, session.scratch
+        forgotten = [file.file_id for file in refused if file.feed == feed.name]
+        loaded.append(load(engine, session.lake, feed, files, months, own, scratch, forgotten))
+    return loaded
+
+
+def _inputs(
+    session: Session, loaded: Sequence[LoadedFeed], tables: Sequence[LoadedTable]
+) -> Inputs:
+    """What the marts read: tables as they will be once the batch is committed."""
+    feeds = {part.feed.name: part for part in loaded}
+    others = (feed for feed in session.project.feeds.values() if feed.name not in feeds)
+    return Inputs(
+        feeds=feeds,
+        unchanged={feed.name: (feed, raw_state(session.lake, feed)) for feed in others},
+        tables={name: part for part in tables for name in part.table.names},
+        functions=frozenset(session.project.functions.defined),
+    )
+
+
+def publish_all(
+    run: Run, batch: Batch, outcome: Outcome
+) -> tuple[list[MartLine], Collection[Held], tuple[Restored, ...]]:
+    """Publish all marts and record that in the ledger, in one transaction.
+
+    Marts whose tables the database refuses are held back: the next run builds them again.
+    """
+    session = run.session
+    known, today = session.ledger.marts.all(), fingerprints(run.project, batch.as_of)
+    # A mart that is held back and was never published begins as a table without rows.
+    firsts = {line["mart"] for line in outcome.notes.get("held", ())}
+    wanted = []
+    for mart in session.project.marts.values():
+        shown = known.get(mart.name, MartRecord(mart.name))
+        built = definition_of(outcome.marts.get(mart.name, shown.fingerprint))
+        definition = definition_of(today[mart.name])
+        empty = mart.name in firsts and shown.published_as is None
+        if mart.publish_as is None or definition is None or (built != definition and not empty):
+            continue  # not built yet, or not by today's definition: a separate batch does it
+        searched = session.project.settings.publish.collation == "database"
+        wanted.append(Wanted(mart, definition, shown, searched))
+    held = HeldBack(session.project.marts, run.tables.reads)
+
+    def record_published(connection: Connection, done: Sequence[MartRecord]) -> None:
+        marked = built_by(run.project, batch.as_of, held=held.held)
+        behind = {name: marked[name] for name in held.held}
+        said = replace(outcome, marts={**outcome.marts, **behind})
+        session.ledger.batches.mark_published(connection, batch, said, done)
+
+    published = publish(
+        session.ledger,
+        session.lake,
+        lambda: session.engine(batch.as_of),
+        batch,
+        wanted,
+        record_published,
+        lambda table: session.watch.note("publish", table),
+        held,
+    )
+    lines = [
+        MartLine(
+            done.record.name, done.rows, None, done.record.published_as, done.rows, done.changed
+        )
+        for done in published
+    ]
+    restored = [Restored(str(one.record.published_as), one.restored) for one in published]
+    # What the build has held back is told once, also where not even an empty table can be made.
+    found = [one for one in held.held.values() if one.mart not in firsts]
+    return lines, found, tuple(one for one in restored if one.columns)

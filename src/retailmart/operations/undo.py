@@ -1,0 +1,43 @@
+"""Undo a run in raw, marts, database and archive."""
+
+from __future__ import annotations
+
+from datetime import datetime
+
+from retailmart.feeds.undoing import expect_archived, plan_undo
+from retailmart.ledger.values import Batch
+from retailmart.operations.run import run_with
+from retailmart.operations.work import Run
+from retailmart.project import Project
+from retailmart.report import RunReport, Watch
+
+
+def undo(
+    project: Project, run_id: int, as_of: datetime | None = None, watch: Watch | None = None
+) -> RunReport:
+    """Undo a run in raw, marts, database and archive: all is as if the run had never been.
+
+    `as_of` is by default that of the newest run that stays. Raises RetailmartError, which says why
+    it can't be done; then nothing has changed.
+    """
+    return run_with(
+        project,
+        as_of,
+        watch,
+        lambda run: take_back(run, run_id),
+        lambda ledger: ledger.batches.moment_without(run_id),
+    )
+
+
+def take_back(run: Run, undone: int) -> Batch | None:
+    """Stage a batch with which a run's files leave, and the files that they replaced return."""
+    session = run.session
+    with session.step("discover"):
+        plan = plan_undo(run.ledger, run.project.feeds, undone)
+    if plan is None:
+        return None
+    with session.step("copy"):
+        engine, returning = session.engine(run.as_of), plan.returning
+        expect_archived(engine, run.ledger, session.archive, returning, session.scratch)
+    with session.step("stage"):
+        return run.ledger.batches.stage(run.run_id, run.as_of, (), undoes=undone)

@@ -1,0 +1,114 @@
+"""A run at work: what it keeps from step to step, and whether there is anything to do."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from contextlib import suppress
+from dataclasses import dataclass
+from datetime import datetime
+
+from retailmart.errors import RetailmartError
+from retailmart.feeds.deliveries import Deliveries, feeds_as_held
+from retailmart.ledger import Ledger
+from retailmart.marts.definitions import stale_marts
+from retailmart.marts.plan import reads_of
+from retailmart.project import Feed, Project
+from retailmart.report import LeftTable
+from retailmart.session import Session
+from retailmart.sources.shop_tables import ShopTables
+
+
+@dataclass
+class Run:
+    """A run at work: its session, the files that have landed, and the shop's tables.
+
+    `waiting` and `unreachable` are names in landing that were left there, `left_tables` published
+    tables whose marts are gone.
+    """
+
+    session: Session
+    run_id: int
+    as_of: datetime
+    deliveries: Deliveries
+    tables: ShopTables
+    left_tables: tuple[LeftTable, ...] = ()
+    waiting: tuple[str, ...] = ()
+    unreachable: tuple[str, ...] = ()
+    _feeds: dict[str, Feed] | None = None
+
+    @property
+    def project(self) -> Project:
+        """The project that runs."""
+        return self.session.project
+
+    @property
+    def ledger(self) -> Ledger:
+        """What is known, with this run's lease."""
+        return self.session.ledger
+
+    def feeds(self) -> dict[str, Feed]:
+        """The feeds with all columns that their raw tables hold, found once a batch.
+
+        Raises SettingsError if a definition would remove any of them.
+        """
+        if self._feeds is None:
+            feeds = self.project.feeds.values()
+            self._feeds = feeds_as_held(feeds, self.session.lake, self.ledger)
+        return self._feeds
+
+    def stale_marts(self, as_of: datetime, available: Iterable[str] = ()) -> frozenset[str]:
+        """Marts that are new, or were built by another definition or for another day."""
+        return stale_marts(self.project, self.ledger.marts.all(), as_of, available)
+
+    def end_batch(self) -> None:
+        """Forget what belongs to a batch that has ended."""
+        self._feeds = None
+        self.session.clear_scratch()
+
+
+def begin(session: Session, moment: datetime) -> Run:
+    """Begin a run under the session's lease. `moment` (UTC) is what it computes marts for."""
+    ledger, lake = session.ledger, session.lake
+    return Run(
+        session,
+        ledger.runs.begin(moment),
+        moment,
+        Deliveries(session.landing, session.archive, session.scratch, ledger),
+        ShopTables(
+            session.project,
+            session.sources,
+            ledger,
+            lake,
+            lambda: reads_of(session.engine(), session.project),
+        ),
+    )
+
+
+def is_needed(run: Run, as_of: datetime, *, files: bool, tables: bool) -> bool:
+    """Whether there is work: `files` to load or to take out, stale marts, or changed `tables`.
+
+    Tables are asked last: that may mean to read them.
+    """
+    if files or _has_stale_marts(run, as_of):
+        return True
+    if not tables:
+        return False
+    probed = run.tables.probed()
+    if probed.seen:
+        run.ledger.sources.saw(probed.seen)
+    return probed.changed
+
+
+def _has_stale_marts(run: Run, as_of: datetime) -> bool:
+    """Whether marts must be built although nothing has landed: they are stale, and have input."""
+    stale = run.stale_marts(as_of)
+    if not stale:
+        return False
+    if run.ledger.files.count().get("loaded") or run.ledger.sources.all():
+        return True
+    words = frozenset().union(*(run.project.marts[name].words for name in stale))
+    for source in run.project.settings.sources:
+        with suppress(RetailmartError):  # a new project may name sources that do not exist yet
+            if any(table.lower() in words for table in run.session.sources.offered(source)):
+                return True
+    return False
