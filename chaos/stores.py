@@ -292,7 +292,7 @@ def _watch_run(happens: Callable[[str], None]) -> None:
     from retailmart.storage.s3 import S3Folder
 
     _around(DuckDBEngine, "write", "write", happens)
-    _around(Lake, "keep", "keep", happens)
+    _around(Lake, "persist", "persist", happens)
     for state in ("stage", "prepare", "mark_committed", "mark_published", "mark_done"):
         _around(Batches, state, state, happens)
     _around(Lake, "commit", "lake commit", happens)

@@ -219,7 +219,7 @@ def test_orphans_are_what_no_commit_holds(lake: Lake) -> None:
     lake.commit(change(written(lake, 1, "2024-01", 1)), 1)
     lake.commit(change(written(lake, 2, "2024-01", 2)), 2)
     stray = written(lake, 2, "2024-02", 3)
-    lake.keep(change(stray))
+    lake.persist(change(stray))
     assert lake.orphaned_files(_TABLE, 2) == [stray.path]
     assert lake.orphaned_files(_TABLE, 1) == []
 
@@ -229,7 +229,7 @@ def test_strays_are_of_attempts_that_decided_nothing(lake: Lake) -> None:
     late = replace(lake, fence=9)
     files = {batch: written(late, batch, "2024-01", batch) for batch in (1, 2, 3)}
     held = written(lake, 1, "2024-01", 1)
-    lake.keep(change(held, *files.values()))
+    lake.persist(change(held, *files.values()))
     lake.commit(change(held), 1)
     decided = {1: 1, 2: None}
     assert sorted(lake.orphaned_by_others(_TABLE, decided)) == [files[1].path, files[2].path]
@@ -243,7 +243,7 @@ def test_two_fences_never_write_the_same_name(lake: Lake) -> None:
 def test_files_that_are_not_here_are_fetched(lake: Lake, tmp_path: Path) -> None:
     """Another machine's workspace begins empty and reads the same rows."""
     made = change(written(lake, 1, "2024-01", 1, 2))
-    lake.keep(made)
+    lake.persist(made)
     lake.commit(made, 1)
     if isinstance(lake.place, RemotePlace):
         lake = Lake(RemotePlace(lake.place.store, tmp_path / "elsewhere"))

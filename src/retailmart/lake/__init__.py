@@ -103,9 +103,9 @@ class Lake:
         there = set(self.place.data_files(table))
         return all(file.path in there for file in state.files)
 
-    def keep(self, change: TableChange) -> None:
+    def persist(self, change: TableChange) -> None:
         """Persist an engine's files for a change, so that they survive this machine."""
-        self.place.keep(change.table, change.adds)
+        self.place.persist(change.table, change.adds)
 
     def commit(self, change: TableChange, batch_id: int) -> int:
         """Apply a change exactly once for this batch; return the table's version.
@@ -120,7 +120,7 @@ class Lake:
         done = self._open(change.table)
         if done is None or not self._holds(done, batch_id):
             raise RetailmartError(f"the commit of batch {batch_id} to {change.table} is not there")
-        self.place.keep_log(change.table, done.version())
+        self.place.persist_log(change.table, done.version())
         return int(done.version())
 
     def repair(self, table: str) -> None:
@@ -233,7 +233,7 @@ class Lake:
                 configuration={"delta.checkpointInterval": str(_CHECKPOINT_EVERY)},
             )
             handle = DeltaTable(address, storage_options=options)
-        self.place.keep_log(change.table, 0)
+        self.place.persist_log(change.table, 0)
         return handle
 
     def _apply(self, handle: DeltaTable, change: TableChange, batch_id: int) -> None:

@@ -28,14 +28,14 @@ _AT_ONCE = 8
 _KEPT_HERE = 4 << 30
 _LOG = "_delta_log"
 _LAST_CHECKPOINT = "_last_checkpoint"
-_INSIGHTS = "business_insights"
+_EXPORTS = "business_insights"
 _MARK = "_SUCCESS"
 # Next to the date folders, but outside any path that reads all of them.
 _HALF = ".half"
 
 
 @dataclass(frozen=True)
-class Showing:
+class Export:
     """An export: data files of a table for plain Parquet readers, all of them or none.
 
     `folder` is a date and a name, `parts` maps paths in it to the table's files, and `files` maps
@@ -97,10 +97,10 @@ class Place(Protocol):
     def fetch(self, table: str, files: Iterable[DataFile]) -> None:
         """Make data files readable in the workspace."""
 
-    def keep(self, table: str, files: Iterable[DataFile]) -> None:
+    def persist(self, table: str, files: Iterable[DataFile]) -> None:
         """Make data files that an engine wrote survive a power cut of this machine."""
 
-    def keep_log(self, table: str, version: int) -> None:
+    def persist_log(self, table: str, version: int) -> None:
         """Make a log entry survive, and the files that the Delta library wrote after it."""
 
     def repair_log(self, table: str) -> None:
@@ -115,16 +115,16 @@ class Place(Protocol):
     def tidy(self) -> None:
         """Shrink the local cache where it has grown large."""
 
-    def shown(self, folder: str) -> str | None:
+    def exported(self, folder: str) -> str | None:
         """The version tag of a folder's export; None if there is none, or it is incomplete."""
 
-    def show(self, showing: Showing, fence: int, prove: Callable[[], None]) -> None:
+    def export(self, export: Export, fence: int, prove: Callable[[], None]) -> None:
         """Export in place of the folder's old content. It can be repeated after a crash.
 
         `prove` verifies the lease before anything becomes visible; if it raises, nothing does.
         """
 
-    def sweep_shown(self, fence: int) -> None:
+    def sweep_exports(self, fence: int) -> None:
         """Remove incomplete exports of writers up to this one."""
 
 
@@ -155,7 +155,7 @@ class LocalPlace:
         return root
 
     def send(self, root: Path, files: Sequence[DataFile]) -> None:
-        self.keep(root.relative_to(self.root).as_posix(), files)
+        self.persist(root.relative_to(self.root).as_posix(), files)
 
     def remove(self, root: Path, files: Sequence[DataFile]) -> None:
         for file in files:
@@ -184,19 +184,19 @@ class LocalPlace:
     def tables(self) -> list[str]:
         folders = (path for path in self.root.glob("[!.]*/*") if path.is_dir())
         names = (path.relative_to(self.root).as_posix() for path in folders)
-        return sorted(name for name in names if not name.startswith(f"{_INSIGHTS}/"))
+        return sorted(name for name in names if not name.startswith(f"{_EXPORTS}/"))
 
     def fetch(self, table: str, files: Iterable[DataFile]) -> None:
         """Nothing to do: they are on this machine."""
 
-    def keep(self, table: str, files: Iterable[DataFile]) -> None:
+    def persist(self, table: str, files: Iterable[DataFile]) -> None:
         folder = self.root / table
         paths = [folder / file.path for file in files]
         with ThreadPoolExecutor(_AT_ONCE) as pool:
             list(pool.map(sync_file, paths))
             list(pool.map(sync_folder, _parents(paths, self.root)))
 
-    def keep_log(self, table: str, version: int) -> None:
+    def persist_log(self, table: str, version: int) -> None:
         log = self.root / table / _LOG
         sync_file(log / f"{version:020d}.json")
         if (checkpoint := log / f"{version:020d}.checkpoint.parquet").exists():
@@ -232,26 +232,26 @@ class LocalPlace:
     def tidy(self) -> None:
         """Nothing to do: no file is stored twice."""
 
-    def shown(self, folder: str) -> str | None:
+    def exported(self, folder: str) -> str | None:
         with suppress(FileNotFoundError, NotADirectoryError):
-            return (self.root / _INSIGHTS / folder / _MARK).read_text(encoding="utf-8")
+            return (self.root / _EXPORTS / folder / _MARK).read_text(encoding="utf-8")
         return None
 
-    def show(self, showing: Showing, fence: int, prove: Callable[[], None]) -> None:
+    def export(self, export: Export, fence: int, prove: Callable[[], None]) -> None:
         """Write links in a separate folder, then rename it."""
-        target = self.root / _INSIGHTS / showing.folder
-        half = self.root / _INSIGHTS / _HALF / f"{fence:04d}"
+        target = self.root / _EXPORTS / export.folder
+        half = self.root / _EXPORTS / _HALF / f"{fence:04d}"
         new, old = half / "new", half / "old"
-        self.sweep_shown(fence)
-        for folder in {(new / path).parent for path in (*showing.parts, _MARK)}:
+        self.sweep_exports(fence)
+        for folder in {(new / path).parent for path in (*export.parts, _MARK)}:
             folder.mkdir(parents=True, exist_ok=True)
-        for path, file in showing.parts.items():
-            _link(self.root / showing.table / file.path, new / path)
-        for path, content in {**showing.files, _MARK: showing.mark.encode()}.items():
+        for path, file in export.parts.items():
+            _link(self.root / export.table / file.path, new / path)
+        for path, content in {**export.files, _MARK: export.mark.encode()}.items():
             (new / path).write_bytes(content)
             sync_file(new / path)
         with ThreadPoolExecutor(_AT_ONCE) as pool:
-            list(pool.map(sync_folder, _parents((new / path for path in showing.parts), new)))
+            list(pool.map(sync_folder, _parents((new / path for path in export.parts), new)))
         sync_folder(new)
         target.parent.mkdir(parents=True, exist_ok=True)
         prove()
@@ -262,8 +262,8 @@ class LocalPlace:
             sync_folder(folder)
         shutil.rmtree(half)
 
-    def sweep_shown(self, fence: int) -> None:
-        half = self.root / _INSIGHTS / _HALF
+    def sweep_exports(self, fence: int) -> None:
+        half = self.root / _EXPORTS / _HALF
         for folder in half.glob("*"):
             if not folder.name.isdecimal() or int(folder.name) <= fence:
                 shutil.rmtree(folder)
@@ -298,7 +298,7 @@ class RemotePlace:
         return self.workspace / self._table(root)
 
     def send(self, root: Path, files: Sequence[DataFile]) -> None:
-        self.keep(self._table(root), files)
+        self.persist(self._table(root), files)
 
     def remove(self, root: Path, files: Sequence[DataFile]) -> None:
         for file in files:
@@ -330,7 +330,7 @@ class RemotePlace:
         return self.store.any_below(f"{table}/{_LOG}")
 
     def tables(self) -> list[str]:
-        rooms = (r for r in self.store.folders("") if r != _INSIGHTS and not r.startswith("."))
+        rooms = (r for r in self.store.folders("") if r != _EXPORTS and not r.startswith("."))
         return sorted(table for room in rooms for table in self.store.folders(room))
 
     def fetch(self, table: str, files: Iterable[DataFile]) -> None:
@@ -339,12 +339,12 @@ class RemotePlace:
         with ThreadPoolExecutor(_AT_ONCE) as pool:
             list(pool.map(partial(self._fetch, table), missing))
 
-    def keep(self, table: str, files: Iterable[DataFile]) -> None:
+    def persist(self, table: str, files: Iterable[DataFile]) -> None:
         """Upload the files on this machine; other machines have sent theirs."""
         with ThreadPoolExecutor(_AT_ONCE) as pool:
             list(pool.map(partial(self._send, table), files))
 
-    def keep_log(self, table: str, version: int) -> None:
+    def persist_log(self, table: str, version: int) -> None:
         """Nothing to do: what the store has acknowledged is durable."""
 
     def repair_log(self, table: str) -> None:
@@ -370,41 +370,41 @@ class RemotePlace:
             if total > _KEPT_HERE:
                 path.unlink()
 
-    def shown(self, folder: str) -> str | None:
-        if (mark := self.store.entry(f"{_INSIGHTS}/{folder}/{_MARK}")) is None:
+    def exported(self, folder: str) -> str | None:
+        if (mark := self.store.entry(f"{_EXPORTS}/{folder}/{_MARK}")) is None:
             return None
         with suppress(FileNotFoundError), self.store.open(mark) as content:
             return content.read().decode()
         return None
 
-    def show(self, showing: Showing, fence: int, prove: Callable[[], None]) -> None:
+    def export(self, export: Export, fence: int, prove: Callable[[], None]) -> None:
         """Let the store copy it. It cannot rename: remove the version tag first, write it last."""
-        base, note = f"{_INSIGHTS}/{showing.folder}", f"{_INSIGHTS}/{_HALF}/{showing.folder}"
+        base, note = f"{_EXPORTS}/{export.folder}", f"{_EXPORTS}/{_HALF}/{export.folder}"
         prove()
         self.store.put(note, f"{fence}".encode())
         self.store.discard(f"{base}/{_MARK}")
         there = {name.removeprefix(f"{base}/") for name in self.store.names(base)}
         # A part with that name has that content: data files never change.
-        missing = [item for item in showing.parts.items() if item[0] not in there]
-        gone = there - {*showing.parts, *showing.files, _MARK}
+        missing = [item for item in export.parts.items() if item[0] not in there]
+        gone = there - {*export.parts, *export.files, _MARK}
         with ThreadPoolExecutor(_AT_ONCE) as pool:
-            list(pool.map(partial(self._show_part, showing.table, base), missing))
+            list(pool.map(partial(self._export_part, export.table, base), missing))
             list(pool.map(lambda path: self.store.discard(f"{base}/{path}"), gone))
-        for path, content in showing.files.items():
+        for path, content in export.files.items():
             self.store.put(f"{base}/{path}", content)
         prove()
-        self.store.put(f"{base}/{_MARK}", showing.mark.encode())
+        self.store.put(f"{base}/{_MARK}", export.mark.encode())
         self.store.discard(note)
 
-    def sweep_shown(self, fence: int) -> None:
-        for note in self.store.names(f"{_INSIGHTS}/{_HALF}"):
+    def sweep_exports(self, fence: int) -> None:
+        for note in self.store.names(f"{_EXPORTS}/{_HALF}"):
             base = note.replace(f"{_HALF}/", "", 1)
             if self.store.entry(f"{base}/{_MARK}") is None:
                 for name in self.store.names(base):
                     self.store.discard(name)
             self.store.discard(note)
 
-    def _show_part(self, table: str, base: str, part: tuple[str, DataFile]) -> None:
+    def _export_part(self, table: str, base: str, part: tuple[str, DataFile]) -> None:
         path, file = part
         self.store.repeat(f"{table}/{file.path}", f"{base}/{path}", file.size)
 

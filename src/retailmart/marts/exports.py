@@ -9,7 +9,7 @@ from datetime import datetime
 from io import BytesIO
 
 from retailmart.lake import Lake
-from retailmart.lake.places import Showing
+from retailmart.lake.places import Export
 from retailmart.ledger import Ledger
 from retailmart.marts.build import mart_table
 from retailmart.project.mart import Mart
@@ -42,13 +42,13 @@ def export_marts(
         version, state = lake.version(table), lake.state(table)
         if version is None or state is None:
             continue
-        showing = _showing(mart, table, version, state, as_of)
-        if lake.place.shown(showing.folder) != showing.mark:
+        export = _export_of(mart, table, version, state, as_of)
+        if lake.place.exported(export.folder) != export.mark:
             tell(mart.name)
-            lake.place.show(showing, lake.fence, prove)
+            lake.place.export(export, lake.fence, prove)
 
 
-def _showing(mart: Mart, table: str, version: int, state: TableState, as_of: datetime) -> Showing:
+def _export_of(mart: Mart, table: str, version: int, state: TableState, as_of: datetime) -> Export:
     parts = {_part(file.path): file for file in state.files}
     names = "\n".join(sorted(parts))
     said = {
@@ -58,7 +58,7 @@ def _showing(mart: Mart, table: str, version: int, state: TableState, as_of: dat
         "parts": len(parts),
         "digest": hashlib.sha256(names.encode("utf-8", "surrogateescape")).hexdigest(),
     }
-    return Showing(
+    return Export(
         folder=f"{as_of:%Y-%m-%d}/{mart.name}",
         table=table,
         parts=parts,

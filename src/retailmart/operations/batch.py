@@ -110,7 +110,7 @@ def prepare(run: Run, batch: Batch) -> None:
     }
     with session.step("persist"):
         for change in prepared.changes():
-            session.lake.keep(change)
+            session.lake.persist(change)
         run.deliveries.expect_archivable(staged)
     try:
         session.ledger.batches.prepare(
