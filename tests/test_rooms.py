@@ -3,13 +3,18 @@
 from __future__ import annotations
 
 import ast
+import re
 from collections.abc import Iterator
 from dataclasses import dataclass
+from graphlib import TopologicalSorter
 from pathlib import Path
 
 import pytest
 
 import retailmart
+from retailmart.lake import layout
+from retailmart.lake.layout import is_system_column
+from retailmart.tables import FILE_ID, ROW
 
 ROOT = Path(retailmart.__file__).parent
 # From the top down; a module imports only from rooms below its own.
@@ -54,6 +59,11 @@ HEAVY = {
 }
 # Finds what belongs to a kind of thing by its name, and is imported where a name is met.
 REGISTRIES = {"retailmart.database.registry"}
+SYSTEM_COLUMNS = {
+    *(name for name in vars(layout).values() if isinstance(name, str) and is_system_column(name)),
+    FILE_ID,
+    ROW,
+}
 VALUES = {"tables", "errors", "report", "check_results"}
 
 
@@ -154,6 +164,52 @@ def test_siblings_do_not_know_each_other() -> None:
         and not (found.room == "lake" and found.to_room == "storage")
     ]
     assert sideways == []
+
+
+def test_no_circle_of_imports() -> None:
+    """Each module can be read before those that use it.
+
+    A package that opens what is in it, and a registry, import that when they are asked.
+    """
+    names = {
+        ".".join(("retailmart", *path.relative_to(ROOT).with_suffix("").parts)).removesuffix(
+            ".__init__"
+        ): path.relative_to(ROOT).as_posix()
+        for path in modules()
+    }
+    needs = {
+        name: {
+            module
+            for found in ALL
+            if found.file == file and not found.for_types
+            for module in (found.name, found.name.rpartition(".")[0])
+            if module in names and module not in REGISTRIES
+            if not (file.endswith("__init__.py") and module.startswith(f"{name}."))
+        }
+        - {name}
+        for name, file in names.items()
+    }
+    list(TopologicalSorter(needs).static_order())
+
+
+def test_paths_and_columns_in_the_lake_have_one_home() -> None:
+    """Nobody puts a table's path together, or takes it apart, by hand."""
+    written = [
+        f"{path.relative_to(ROOT)}:{line}: {text!r}"
+        for path in modules()
+        if path.relative_to(ROOT).as_posix() not in ("lake/layout.py", "tables.py")
+        for text, line in _texts(ast.parse(path.read_text()))
+        if re.search(r"(?<![\w./])(raw|quarantine)/", text) or text in SYSTEM_COLUMNS
+    ]
+    assert written == []
+
+
+def _texts(tree: ast.Module) -> Iterator[tuple[str, int]]:
+    """The texts of a module and their lines, without its docstrings."""
+    alone = {id(node.value) for node in ast.walk(tree) if isinstance(node, ast.Expr)}
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Constant) and isinstance(node.value, str) and id(node) not in alone:
+            yield node.value, node.lineno
 
 
 def test_the_public_door_is_not_used_from_inside() -> None:

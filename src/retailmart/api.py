@@ -12,10 +12,9 @@ from typing import TYPE_CHECKING
 from retailmart.database import open_database, translate_errors
 from retailmart.engines import open_engine
 from retailmart.errors import MartNotBuilt, RetailmartError
-from retailmart.feeds.quarantine import quarantine_table
 from retailmart.lake import Lake, place_of
+from retailmart.lake.layout import mart_table, quarantine_table
 from retailmart.ledger import Ledger
-from retailmart.marts.build import mart_table
 from retailmart.marts.definitions import held_marts
 from retailmart.marts.ownership import drop_table
 from retailmart.operations import abandon as abandoning

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import asdict, dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 from retailmart.project.types import ColumnType, parse_type
 
@@ -13,6 +13,11 @@ if TYPE_CHECKING:
     import pyarrow as pa
 
 Statistic = int | str | bool
+
+# What an engine adds to the records of files that it reads: the key of the file, or the record's
+# number.
+FILE_ID: Final = "_file_id"
+ROW: Final = "_row"
 
 
 @dataclass(frozen=True)

@@ -14,7 +14,8 @@ from retailmart.engines.duckdb import DuckDBEngine
 from retailmart.errors import CsvBroken, SettingsError
 from retailmart.feeds.load_part import csv_shape
 from retailmart.files import scan as scanning
-from retailmart.files.check import CheckedFile, check_content
+from retailmart.files.check import check_content
+from retailmart.files.checked import CheckedFile
 from retailmart.files.discover import scan_again
 from retailmart.files.staged import here, spans
 from retailmart.project import load_project

@@ -21,7 +21,8 @@ from retailmart.feeds.evolve import (
     widened,
     with_brought,
 )
-from retailmart.files.check import Layout, Refusal, known_names, read_header
+from retailmart.files.checked import Layout, Refusal
+from retailmart.files.header import known_names, read_header
 from retailmart.files.records import Record
 from retailmart.ledger.values import ColumnChange, SchemaColumn
 from retailmart.project.feed import Column, Feed, Policy, SchemaPolicies

@@ -16,17 +16,10 @@ from retailmart.engines.duckdb import DuckDBEngine
 from retailmart.errors import CsvBroken
 from retailmart.feeds.load_part import csv_shape
 from retailmart.feeds.quarantine import places_of
-from retailmart.files.check import (
-    CheckedFile,
-    ErrorFolder,
-    Layout,
-    Refusal,
-    check,
-    check_content,
-    clean,
-    read_header,
-)
+from retailmart.files.check import check, check_content, clean
+from retailmart.files.checked import CheckedFile, ErrorFolder, Layout, Refusal
 from retailmart.files.discover import StagedCopy
+from retailmart.files.header import read_header
 from retailmart.files.records import Record
 from retailmart.files.scan import Scan
 from retailmart.files.staged import here, spans

@@ -21,13 +21,15 @@ from typing import Any
 import pytest
 
 from retailmart.engines.duckdb import DuckDBEngine
-from retailmart.feeds.load import FileToLoad, load
-from retailmart.feeds.quarantine import quarantine_table
+from retailmart.feeds.load import load
+from retailmart.feeds.load_part import FileToLoad
 from retailmart.files import check_json as module
 from retailmart.files import json_records
-from retailmart.files.check import CheckedFile, Refusal, check_content
+from retailmart.files.check import check_content
+from retailmart.files.checked import CheckedFile, Refusal
 from retailmart.files.scan import Scan
 from retailmart.lake import Lake
+from retailmart.lake.layout import quarantine_table
 from retailmart.lake.places import LocalPlace
 from retailmart.ledger.values import FileState, LedgerFile
 from retailmart.project import Feed

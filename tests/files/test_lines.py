@@ -13,7 +13,8 @@ from retailmart.engines.duckdb import DuckDBEngine
 from retailmart.errors import CsvBroken
 from retailmart.feeds.load_part import csv_shape
 from retailmart.feeds.quarantine import places_of
-from retailmart.files.check import CheckedFile, check_content, clean
+from retailmart.files.check import check_content, clean
+from retailmart.files.checked import CheckedFile
 from retailmart.files.scan import Scan
 from retailmart.project import Feed
 from retailmart.project.feed import Column

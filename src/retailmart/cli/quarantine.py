@@ -159,7 +159,7 @@ def quarantine_replay(
 ) -> None:
     """Put repaired rows into landing; the next run counts each of them once."""
     from retailmart.feeds.replay import drop_repaired, origins_in
-    from retailmart.files.check import ORIGIN
+    from retailmart.lake.layout import ORIGIN
     from retailmart.session import store_at
     from retailmart.sheets import read_sheet
 

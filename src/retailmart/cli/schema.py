@@ -26,7 +26,7 @@ from retailmart.errors import RetailmartError
 if TYPE_CHECKING:
     from retailmart.api import OpenProject
     from retailmart.feeds.evolve import Divergence
-    from retailmart.files.check import Layout, Refusal
+    from retailmart.files.checked import Layout, Refusal
     from retailmart.ledger.values import SchemaRecord
     from retailmart.project.feed import Feed
     from retailmart.storage import Entry, Store
@@ -173,7 +173,9 @@ def _translate_errors(line: dict[str, Any]) -> Iterator[str]:
 
 
 def _feed_of(record: SchemaRecord) -> str:
-    return record.schema.table.removeprefix("raw/")
+    from retailmart.lake.layout import raw_name
+
+    return raw_name(record.schema.table)
 
 
 def _chosen(name: str | None, known: Iterable[str]) -> list[str]:
@@ -189,7 +191,7 @@ def _chosen(name: str | None, known: Iterable[str]) -> list[str]:
 
 def _differences(opened: OpenProject) -> Iterator[_Difference]:
     from retailmart.feeds.evolve import compare
-    from retailmart.feeds.load import raw_table
+    from retailmart.lake.layout import raw_table
     from retailmart.session import store_at
 
     feeds = opened.project.feeds
@@ -218,7 +220,7 @@ def _differences(opened: OpenProject) -> Iterator[_Difference]:
 def _looked_at(landing: Store, entry: Entry, feed: Feed) -> _Waiting | None:
     """None for a file whose header can't be looked at, or that brings just what the feed names."""
     from retailmart.feeds.evolve import unknown
-    from retailmart.files.check import Refusal
+    from retailmart.files.checked import Refusal
 
     layout = _header(landing, entry, feed)
     if layout is None:
@@ -232,7 +234,8 @@ def _looked_at(landing: Store, entry: Entry, feed: Feed) -> _Waiting | None:
 
 
 def _header(landing: Store, entry: Entry, feed: Feed) -> Layout | Refusal | None:
-    from retailmart.files.check import as_written, format_of, read_header
+    from retailmart.files.check import as_written, format_of
+    from retailmart.files.header import read_header
     from retailmart.files.records import records
     from retailmart.storage import EntryKind
 

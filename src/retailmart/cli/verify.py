@@ -225,7 +225,7 @@ class _Verification:
     def _compare_marts(
         self, pinned: Pinned, work: Plan, made: Mapping[str, _Made], tell: Tell
     ) -> Iterator[Comparison]:
-        from retailmart.marts.build import mart_table
+        from retailmart.lake.layout import mart_table
         from retailmart.operations.verify.compare import LAKE, compare, side_of
 
         failed = _failed(made)
@@ -254,8 +254,7 @@ class _Verification:
         made: Mapping[str, _Made],
         tell: Tell,
     ) -> Iterator[tuple[int, Comparison]]:
-        from retailmart.feeds.load import MONTH, raw_table
-        from retailmart.feeds.quarantine import quarantine_table
+        from retailmart.lake.layout import MONTH, quarantine_table, raw_table
         from retailmart.operations.verify.compare import compare
         from retailmart.operations.verify.reparse import sides_of_raw, sides_of_refused
 

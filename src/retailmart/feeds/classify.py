@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from retailmart.feeds.replay import origins_named
 from retailmart.feeds.standings import Content, Standings, content_of
-from retailmart.files.check import CheckedFile, ErrorFolder, Refusal
+from retailmart.files.checked import CheckedFile, ErrorFolder, Refusal
 from retailmart.files.discover import StagedCopy
 from retailmart.ledger import Ledger
 from retailmart.ledger.values import FileState, LedgerFile, NewFile, name_hash

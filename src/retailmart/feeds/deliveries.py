@@ -11,13 +11,15 @@ from retailmart.engines import Engine
 from retailmart.errors import DeliveryReplaced, RetailmartError
 from retailmart.feeds.classify import Classified
 from retailmart.feeds.evolve import effective
-from retailmart.feeds.load import FileToLoad, raw_fields, raw_table
-from retailmart.feeds.load_part import first_mismatch
+from retailmart.feeds.load_part import FileToLoad, first_mismatch
+from retailmart.feeds.rows import raw_fields, raw_partitions
 from retailmart.files.archive import archived_copies
-from retailmart.files.check import CheckedFile, LandedCopy, Refusal, check_content
+from retailmart.files.check import check_content
+from retailmart.files.checked import CheckedFile, LandedCopy, Refusal
 from retailmart.files.discover import StagedCopy, is_whole, scan_again
 from retailmart.files.staged import CheckCopy, StageFiles, here, stage_files
 from retailmart.lake import Lake
+from retailmart.lake.layout import raw_table
 from retailmart.ledger import Ledger
 from retailmart.ledger.values import LedgerFile
 from retailmart.project import Feed
@@ -44,7 +46,7 @@ def raw_state(lake: Lake, feed: Feed) -> TableState:
     state = lake.state(raw_table(feed.name))
     if state is not None:
         return state
-    partitions = ("_month",) if feed.month else ()
+    partitions = raw_partitions(feed)
     root = str(lake.folder(raw_table(feed.name)))
     return TableState(root, raw_fields(feed), partitions, ())
 

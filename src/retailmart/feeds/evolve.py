@@ -9,7 +9,9 @@ from dataclasses import dataclass, replace
 
 from retailmart.errors import SettingsError
 from retailmart.feeds.casts import attempt, is_doubtful, typed
-from retailmart.files.check import Layout, folded, known_names
+from retailmart.files.checked import Layout
+from retailmart.files.header import folded, known_names
+from retailmart.lake.layout import is_system_column, raw_table
 from retailmart.ledger.values import ColumnChange, SchemaColumn
 from retailmart.project.feed import Column, Feed, Policy
 from retailmart.project.types import ColumnType, parse_type
@@ -68,7 +70,7 @@ def compare(
 ) -> tuple[Feed, list[Divergence]]:
     """The feed with all that raw holds, as far as it can be followed, and where they differ."""
     remembered = {column.name.lower(): column for column in known}
-    rest = {field.name.lower(): field for field in held if not field.name.startswith("_")}
+    rest = {field.name.lower(): field for field in held if not is_system_column(field.name)}
     found: list[Divergence] = []
     columns: list[Column] = []
     for column in feed.columns:
@@ -83,8 +85,8 @@ def compare(
         memory = remembered.get(key)
         if memory is None or not memory.aliases:
             words = (
-                f"feeds/{feed.name}.yml: names no column {field.name} any more, but raw/{feed.name}"
-                f" holds {field.name} {field.type}"
+                f"feeds/{feed.name}.yml: names no column {field.name} any more, but"
+                f" {raw_table(feed.name)} holds {field.name} {field.type}"
             )
             found.append(Divergence(field.name, None, str(field.type), refused=words))
             continue
@@ -106,18 +108,18 @@ def _settle(
         new = Divergence(column.name, str(column.type), None) if held is None else None
         return column, new
     place = f"feeds/{feed.name}.yml: column {column.name} is {column.type}"
-    was = _said(memory, held)
+    raw, was = raw_table(feed.name), _said(memory, held)
     wider, both = joined(was, column.type), joined(column.type, held)
     refused = None
     if wider != column.type and was == held:
-        refused = f"{place}, but raw/{feed.name} holds {held}, of which that has no room for all"
+        refused = f"{place}, but {raw} holds {held}, of which that has no room for all"
     elif wider != column.type:
-        refused = f"{place}, but was {was} when raw/{feed.name} took it in; that is narrower"
+        refused = f"{place}, but was {was} when {raw} took it in; that is narrower"
     elif both is None:
-        refused = f"{place}, but raw/{feed.name} has grown to {held}, and no type holds both"
+        refused = f"{place}, but {raw} has grown to {held}, and no type holds both"
     elif (was, column.type) == (_DATE, _TIMESTAMP) and not feed.schema.date_to_timestamp:
         refused = (
-            f"{place}, but raw/{feed.name} holds DATE; write `schema: {{date_to_timestamp: true}}`"
+            f"{place}, but {raw} holds DATE; write `schema: {{date_to_timestamp: true}}`"
             " if midnight (UTC) is to be the time of those days"
         )
     told = Divergence(column.name, str(column.type), str(held), refused=refused)

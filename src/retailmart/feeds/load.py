@@ -29,18 +29,16 @@ from retailmart.feeds.load_part import (
     Sum,
     SumFiles,
     grouped,
-    partitions,
 )
-from retailmart.feeds.quarantine import REFUSED_FIELDS, Origin, quarantine_table, refused_columns
-from retailmart.feeds.rows import FILE_ID, MONTH, raw_fields
+from retailmart.feeds.quarantine import REFUSED_FIELDS, Origin, refused_columns
+from retailmart.feeds.rows import raw_fields, raw_partitions
 from retailmart.files.staged import spans
 from retailmart.lake import Lake
+from retailmart.lake.layout import MONTH, quarantine_table, raw_table
 from retailmart.ledger.values import FileOutcome, Schema, Totals
 from retailmart.project.feed import Action, Feed, Policy
 from retailmart.report import number_of
-from retailmart.tables import DataFile, TableChange, TableState, Written, quoted
-
-__all__ = ["FILE_ID", "MONTH", "FileToLoad", "LoadedFeed", "load", "raw_fields", "raw_table"]
+from retailmart.tables import FILE_ID, DataFile, TableChange, TableState, Written, quoted
 
 
 @dataclass(frozen=True)
@@ -75,11 +73,6 @@ class LoadedFeed:
     def affected(self) -> frozenset[str]:
         """The months whose rows have changed."""
         return self.added.months | self.replaced
-
-
-def raw_table(name: str) -> str:
-    """Where a feed's or source table's rows are in the lake."""
-    return f"raw/{name}"
 
 
 def load(
@@ -119,7 +112,9 @@ def load(
     replaced = losing | (rewritten.months if rewritten else frozenset())
     adds = (*(file for part in loaded for file in part.raw), *kept)
     removes = tuple(file.path for file in rewritten.files) if rewritten else ()
-    change = TableChange(raw_table(feed.name), raw_fields(feed), partitions(feed), adds, removes)
+    change = TableChange(
+        raw_table(feed.name), raw_fields(feed), raw_partitions(feed), adds, removes
+    )
     after = change.applied_to(str(lake.folder(change.table)), before)
     sums = [one for part in loaded for one in part.sums]
     outcomes = tuple(_outcomes(feed, files, loaded, sums))
@@ -166,7 +161,7 @@ def _rewritten(
     """
     if before is None:
         return None
-    as_defined = (before.fields, before.partition_by) == (raw_fields(feed), partitions(feed))
+    as_defined = (before.fields, before.partition_by) == (raw_fields(feed), raw_partitions(feed))
     if not as_defined or (any_leaves and not feed.month):
         return before
     return before.in_months(losing) if feed.month else before.only(())
@@ -268,7 +263,7 @@ class _Loader:
         stays = f"WHERE {FILE_ID} NOT IN ({ids})"
         self._numbered += 1
         prefix = f"{self.lake.prefix(self.batch_id)}{self._numbered:04d}-"
-        by = partitions(self.feed)
+        by = raw_partitions(self.feed)
         if by and table.partition_by == by:
             months = {m: {"replaced": table.in_months([m])} for m in sorted(table.months)}
             query = f"SELECT {columns} FROM replaced {stays}"
@@ -278,7 +273,7 @@ class _Loader:
             raise SettingsError(
                 [
                     f"feeds/{self.feed.name}.yml: month: {number_of(written.left_out, 'row')} of"
-                    f" raw/{self.feed.name} without {self.feed.month} would be in no month"
+                    f" {raw_table(self.feed.name)} without {self.feed.month} would be in no month"
                 ],
                 "Take `month` away again, or name a column that every row has",
             )

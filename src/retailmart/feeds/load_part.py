@@ -25,14 +25,25 @@ from retailmart.feeds.quarantine import (
     seek,
     to_arrow,
 )
-from retailmart.feeds.rows import FILE_ID, MONTH, RowSql, raw_fields, said_by
+from retailmart.feeds.rows import RowSql, raw_fields, raw_partitions, said_by
 from retailmart.feeds.sums import exact, exact_sum
-from retailmart.files.check import ORIGIN, CheckedFile, ErrorFolder, Refusal, clean
+from retailmart.files.check import clean
+from retailmart.files.checked import CheckedFile, ErrorFolder, Refusal
 from retailmart.files.staged import drop_part, here
+from retailmart.lake.layout import MONTH, ORIGIN
 from retailmart.ledger.values import LedgerFile, Totals
 from retailmart.project.feed import Action, Column, Feed, Policy
 from retailmart.project.types import ColumnType
-from retailmart.tables import DataFile, Field, TableState, Written, quoted, text_literal
+from retailmart.tables import (
+    FILE_ID,
+    ROW,
+    DataFile,
+    Field,
+    TableState,
+    Written,
+    quoted,
+    text_literal,
+)
 
 _REFUSED_AT_ONCE = 50_000
 
@@ -155,11 +166,6 @@ def sums(engine: Engine, feed: Feed, table: TableState) -> list[Sum]:
     ]
 
 
-def partitions(feed: Feed) -> tuple[str, ...]:
-    """How a feed's raw table is partitioned."""
-    return (MONTH,) if feed.month else ()
-
-
 def csv_shape(checked: CheckedFile) -> CsvShape:
     """How the engine reads a CSV file."""
     delimiter = "," if checked.cleaned else checked.feed.delimiter
@@ -193,8 +199,8 @@ def _first_mismatch(engine: Engine, checked: CheckedFile) -> Refusal | None:
     cases = " ".join(f"WHEN {wrong} THEN [{n}::VARCHAR, _t{n}]" for n, wrong in columns)
     relation = RowSql(feed, has_table=True).typed(_numbered(engine, checked), checked.layout)
     found = engine.rows(
-        f"SELECT * FROM (SELECT _row, CASE {cases} END AS mismatch FROM {relation})"
-        " WHERE mismatch IS NOT NULL ORDER BY _row LIMIT 1"
+        f"SELECT * FROM (SELECT {ROW}, CASE {cases} END AS mismatch FROM {relation})"
+        f" WHERE mismatch IS NOT NULL ORDER BY {ROW} LIMIT 1"
     )
     for row, (number, text) in found:
         column = feed.columns[int(number)]
@@ -250,7 +256,7 @@ class _Loader:
             return LoadedPart(irregular=irregular)
         as_read = [replace(i, checked=self._cleaned.get(i.file.file_id, i.checked)) for i in items]
         state = TableState(
-            str(self.work.raw), raw_fields(self.feed), partitions(self.feed), written.files
+            str(self.work.raw), raw_fields(self.feed), raw_partitions(self.feed), written.files
         )
         counted = sums(self.engine, self.feed, state)
         records = {item.file.file_id: item.checked.records for item in as_read}
@@ -305,7 +311,7 @@ class _Loader:
         return written
 
     def _write_accepted(self, group: Sequence[FileToLoad]) -> Written:
-        fields, by = raw_fields(self.feed), partitions(self.feed)
+        fields, by = raw_fields(self.feed), raw_partitions(self.feed)
         relation, layout = self._relation(group), group[0].checked.layout
         try:
             return self._to(self.work.raw, fields, self.sql.accepted(relation, layout), by)
@@ -411,9 +417,9 @@ class _Loader:
             for number, violation in enumerate(violations)
         )
         query = (
-            f"SELECT _row, list_filter([{flags}], lambda x: x IS NOT NULL)"
+            f"SELECT {ROW}, list_filter([{flags}], lambda x: x IS NOT NULL)"
             f" FROM {self.sql.typed(_numbered(self.engine, checked), checked.layout)}"
-            f" WHERE {self.sql.refused(checked.layout)} ORDER BY _row"
+            f" WHERE {self.sql.refused(checked.layout)} ORDER BY {ROW}"
         )
         places = places_of(checked)
         with closing(self.engine.batches(query, _REFUSED_AT_ONCE)) as chunks:

@@ -16,10 +16,11 @@ from enum import Enum
 from typing import TYPE_CHECKING, Any, ClassVar, TypeVar
 
 from retailmart.errors import GateFailed
-from retailmart.files.check import ORIGIN, CheckedFile
 from retailmart.files.check_json import Cutter
+from retailmart.files.checked import CheckedFile
 from retailmart.files.json_records import JsonRecord, json_records
 from retailmart.files.records import ParseError, Record, data_records, parse_error_of, readable
+from retailmart.lake.layout import FURTHER, ORIGIN
 from retailmart.ledger import Ledger
 from retailmart.ledger.values import FileState
 from retailmart.project.types import ColumnType
@@ -33,16 +34,9 @@ if TYPE_CHECKING:
 Origin = tuple[int, int]
 # What is kept as the origin of a replayed row that does not say which row it is.
 UNKNOWN_ORIGIN = ""
-# In a replayed file as it is read: the further columns as one JSON object.
-FURTHER = "_further"
 _ORIGIN_TEXT = re.compile(r"([0-9]{1,18})#([0-9]{1,18})", re.ASCII)
 _AT_ONCE = 10_000
 _Found = TypeVar("_Found")
-
-
-def quarantine_table(feed: str) -> str:
-    """Where a feed's refused rows are in the lake."""
-    return f"quarantine/{feed}"
 
 
 def origin_text(origin: Origin) -> str:

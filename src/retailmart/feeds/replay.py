@@ -14,9 +14,8 @@ from pathlib import Path, PurePosixPath
 
 from retailmart.engines import Engine
 from retailmart.errors import RetailmartError
-from retailmart.feeds.load import FileToLoad
+from retailmart.feeds.load_part import FileToLoad
 from retailmart.feeds.quarantine import (
-    FURTHER,
     UNKNOWN_ORIGIN,
     Item,
     ItemState,
@@ -25,22 +24,15 @@ from retailmart.feeds.quarantine import (
     delivered,
     is_blank,
     origin_text,
-    quarantine_table,
     read_origin,
     refused_columns,
 )
-from retailmart.files.check import (
-    NO_DATA,
-    ORIGIN,
-    CheckedFile,
-    Layout,
-    folded,
-    known_names,
-    own_path,
-)
+from retailmart.files.checked import CheckedFile, Layout, own_path
+from retailmart.files.header import NO_DATA, folded, known_names
 from retailmart.files.malformed import MalformedRecord, MalformedWriter
 from retailmart.files.records import ParseError, Record, readable
 from retailmart.lake import Lake
+from retailmart.lake.layout import FURTHER, ORIGIN, quarantine_table
 from retailmart.ledger import Ledger
 from retailmart.ledger.values import LedgerFile
 from retailmart.project.feed import ENDINGS, Column, Feed
@@ -144,7 +136,7 @@ class _Gate:
         """Let a row in, or say why not. The first row that claims an origin has it."""
         if not said.strip():
             return _refused(
-                "_origin is empty: a repaired row keeps its own, and a new row goes into a file"
+                f"{ORIGIN} is empty: a repaired row keeps its own, and a new row goes into a file"
                 " without that column"
             )
         given = read_origin(said)
@@ -392,7 +384,7 @@ def _unfit(
 ) -> str | None:
     """Why a row can't come back."""
     if not said.strip():
-        return "_origin is empty; a new row goes into a file without that column"
+        return f"{ORIGIN} is empty; a new row goes into a file without that column"
     if item is None:
         return f"there is no refused row {said}"
     if item.state is ItemState.CLOSED:

@@ -20,15 +20,12 @@ from retailmart.feeds.casts import (
     typed,
 )
 from retailmart.feeds.evolve import unknown
-from retailmart.feeds.quarantine import FURTHER
-from retailmart.files.check import ORIGIN, Layout
+from retailmart.files.checked import Layout
+from retailmart.lake.layout import FURTHER, MONTH, ORIGIN
 from retailmart.project.feed import Action, Column, Feed, Policy
 from retailmart.project.types import ColumnType
 from retailmart.project.writing import PLAIN
-from retailmart.tables import Field, quoted, text_literal
-
-MONTH = "_month"
-FILE_ID = "_file_id"
+from retailmart.tables import FILE_ID, Field, quoted, text_literal
 
 
 def raw_fields(feed: Feed) -> tuple[Field, ...]:
@@ -40,6 +37,11 @@ def raw_fields(feed: Feed) -> tuple[Field, ...]:
     if feed.month:
         fields.append(Field(MONTH, ColumnType("STRING")))
     return tuple(fields)
+
+
+def raw_partitions(feed: Feed) -> tuple[str, ...]:
+    """The columns by which a feed's raw table is partitioned."""
+    return (MONTH,) if feed.month else ()
 
 
 @dataclass(frozen=True)

@@ -8,7 +8,7 @@ from contextlib import suppress
 from pathlib import Path, PurePosixPath
 from typing import BinaryIO
 
-from retailmart.files.check import LandedCopy
+from retailmart.files.checked import LandedCopy
 from retailmart.files.discover import is_whole
 from retailmart.ledger import Ledger
 from retailmart.ledger.values import Batch, FileState, LedgerFile

@@ -6,16 +6,16 @@ import codecs
 import csv
 import json
 import mmap
-import uuid
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
-from enum import Enum
+from collections.abc import Iterable
+from dataclasses import replace
 from itertools import islice
 from pathlib import Path
 
-from retailmart.engines import JsonShape
+from retailmart.files.check_json import check_json
+from retailmart.files.checked import CheckedFile, ErrorFolder, Layout, Refusal, own_path, with_cuts
 from retailmart.files.discover import StagedCopy
-from retailmart.files.malformed import MalformedRecord, MalformedRecords, MalformedWriter
+from retailmart.files.header import folded, frozen, known_names, read_header
+from retailmart.files.malformed import MalformedRecord, MalformedWriter
 from retailmart.files.records import (
     Record,
     data_records,
@@ -25,118 +25,8 @@ from retailmart.files.records import (
     told_delimiter,
 )
 from retailmart.files.scan import Scan, has_plain_quotes
-from retailmart.project.documents import did_you_mean
-from retailmart.project.feed import ENDINGS, Feed, Policy
-from retailmart.sheets import armed
-from retailmart.storage import Entry, Store
-
-
-class ErrorFolder(Enum):
-    """Where a refused file goes, below the archive's error_files/."""
-
-    WRONG_TYPE = "wrong_file_types"
-    BAD_SCHEMA = "bad_schema"
-    UNKNOWN = "unknown"
-
-
-# The columns of an exported sheet that are not data. A file with `_origin` brings refused rows
-# back.
-ORIGIN = "_origin"
-NO_DATA = (ORIGIN, "_file", "_line", "_rule", "_message", "_raw")
-
-
-@dataclass(frozen=True)
-class Layout:
-    """Which feed column, or which extra name, is in each position of a file.
-
-    `is_replay` means that one of them is `_origin`: the file brings refused rows back.
-    `from_path` are columns that the file's path gives, and their values. With `is_json`, each cell
-    also has its JSON text.
-    """
-
-    columns: tuple[str, ...]
-    is_replay: bool = False
-    from_path: tuple[tuple[str, str], ...] = ()
-    is_json: bool = False
-
-    def gives(self, column: str) -> bool:
-        """Whether the file gives a column at all."""
-        return column in self.columns or any(name == column for name, _ in self.from_path)
-
-
-@dataclass(frozen=True)
-class Refusal:
-    """A file that is not loaded: where it goes, and why, as a message."""
-
-    folder: ErrorFolder
-    message: str
-
-
-@dataclass(frozen=True)
-class LandedCopy:
-    """Where any machine gets exactly the content that was checked, and the content's digest."""
-
-    store: Store
-    entry: Entry
-    sha256: str
-
-
-@dataclass(frozen=True)
-class Span:
-    """Some lines of a file: its bytes from `start` to `end`, after the first `before` lines."""
-
-    start: int
-    end: int
-    before: int
-    lines: int
-
-
-@dataclass(frozen=True)
-class CheckedFile:
-    """A file that can be loaded. `readable` holds exactly the records that are rows by shape.
-
-    `records` counts all records of the delivery, `malformed` the ones that `readable` lacks.
-    `cleaned` means that `readable` was rewritten because the delivery is irregular. `json` is how a
-    JSON file is read. The paths are those of the machine that checked the file; another machine
-    finds the content by `landed`. If each line is a record, the file may be divided at its `cuts`,
-    and `span` says which part this is. All its lines end alike, in CRLF if `crlf`. The first `skip`
-    lines of `readable` are not rows.
-    """
-
-    feed: Feed
-    delivered: Path
-    readable: Path
-    layout: Layout
-    quoted: bool
-    records: int
-    cleaned: bool = False
-    malformed: MalformedRecords = field(default_factory=MalformedRecords)
-    json: JsonShape | None = None
-    landed: LandedCopy | None = None
-    size: int = 0
-    lines: int = 0
-    cuts: tuple[tuple[int, int], ...] = ()
-    crlf: bool = False
-    span: Span | None = None
-    skip: int = 1
-
-    @property
-    def lines_before(self) -> int:
-        """The distance from a record's line in `delivered` to its line in the delivery."""
-        if self.span is None or not self.span.before:
-            return 0
-        return self.span.before - (self.skip if self.json is None else 0)
-
-    def part(self, span: Span) -> CheckedFile:
-        """Some lines of a file in which each line is a record."""
-        if self.json is not None:
-            return replace(self, records=span.lines, span=span)
-        if not span.before:
-            return replace(self, records=span.lines - self.skip, span=span)
-        # As many lines as the reader of records skips come before the part's own lines.
-        skip = self.feed.skip_lines + self.feed.header
-        return replace(self, records=span.lines, span=span, skip=skip)
-
+from retailmart.lake.layout import ORIGIN
+from retailmart.project.feed import ENDINGS, Feed
 
 _MAGIC = {
     b"PK\x03\x04": "an Excel or zip file; save it as CSV",
@@ -217,9 +107,6 @@ def check_content(content: Path, scan: Scan, feed: Feed, path: str) -> CheckedFi
     if not content.stat().st_size:
         return Refusal(ErrorFolder.BAD_SCHEMA, "is empty")
     if feed.format == "json":
-        # Imported here, as it depends on what this module defines.
-        from retailmart.files.check_json import check_json
-
         return check_json(content, scan, feed, from_path)
     return _check_csv(content, scan, feed, from_path)
 
@@ -313,12 +200,6 @@ def _headerless(first: Record, feed: Feed) -> Layout | Refusal:
     return frozen(feed, (), {}) or Layout(names)
 
 
-def with_cuts(checked: CheckedFile, scan: Scan) -> CheckedFile:
-    """A file in which each line is a record, with the places at which it may be divided."""
-    cuts = tuple(cut for cut in scan.cuts if cut[0] < scan.size)
-    return replace(checked, size=scan.size, lines=scan.lines, cuts=cuts, crlf=scan.pairs > 0)
-
-
 def _is_utf16(head: bytes) -> bool:
     """Whether a byte order mark says so, or every second byte is zero as in plain text."""
     zeros = sorted((any(head[::2]), any(head[1::2])))
@@ -363,86 +244,6 @@ def _has_blank_line(content: Path) -> bool:
         return text.find(b"\n\n") >= 0 or text.find(b"\n\r\n") >= 0
 
 
-def read_header(header: Record, feed: Feed) -> Layout | Refusal:
-    """Match a header with the feed's columns: in any order, letter case and padding, by aliases."""
-    parse_error = parse_error_of(header, len(header.cells))
-    if parse_error and parse_error == header.parse_error and "never closed" in parse_error.message:
-        words = "has a quote in its header that is never closed"
-        return Refusal(ErrorFolder.BAD_SCHEMA, words)
-    if parse_error:
-        return Refusal(ErrorFolder.BAD_SCHEMA, f"its header is broken: {parse_error.message}")
-    known = known_names(feed)
-    is_replay = any(folded(cell) == ORIGIN for cell in header.cells) and ORIGIN not in known
-    if is_replay:
-        known |= {name: name for name in NO_DATA if name not in known}
-    names: list[str] = []
-    for position, delivered in enumerate(header.cells, 1):
-        cell = armed(delivered) if is_replay else delivered
-        names.append(known.get(folded(cell)) or cell.strip() or f"unnamed_{position}")
-    # First, because a file without a header may have equal values in its first row.
-    asked = (column for column in feed.columns if column.folder is None)
-    missing = [column.name for column in asked if column.is_expected and column.name not in names]
-    if missing:
-        return Refusal(ErrorFolder.BAD_SCHEMA, _missing(missing, names, feed))
-    evolves = feed.schema.columns is Policy.EVOLVE
-    seen = [folded(name) for name in names] if evolves else names
-    twice = {name for name, word in zip(names, seen, strict=True) if seen.count(word) > 1}
-    if twice:
-        listed = ", ".join(sorted(twice))
-        return Refusal(ErrorFolder.BAD_SCHEMA, f"its header names {listed} more than once")
-    return frozen(feed, names, known) or Layout(tuple(names), is_replay)
-
-
-def frozen(feed: Feed, names: Iterable[str], known: Mapping[str, str]) -> Refusal | None:
-    """Why a file with columns of these names must not be loaded, if the feed's schema is frozen.
-
-    The values of `known` are names that are allowed besides those of the feed's columns.
-    """
-    place = f"feeds/{feed.name}.yml"
-    if feed.schema.table is Policy.FREEZE:
-        words = f"would make the raw table of feed {feed.name}, which is frozen"
-        return Refusal(
-            ErrorFolder.BAD_SCHEMA, f"{words}: {place} says `table: freeze` under `schema`"
-        )
-    own = {*known.values(), *(column.name for column in feed.columns)}
-    strange = [name for name in names if name not in own]
-    if strange and feed.schema.columns is Policy.FREEZE:
-        words = "the column" if len(strange) == 1 else "the columns"
-        return Refusal(
-            ErrorFolder.BAD_SCHEMA,
-            f"brings {words} {', '.join(strange)}, which {place} does not name; its columns are"
-            " frozen",
-        )
-    return None
-
-
-def known_names(feed: Feed) -> dict[str, str]:
-    """The feed's columns by all names that a header may use for them, folded.
-
-    The feed's own definition takes precedence over names under which files added columns.
-    """
-    asked = [column for column in feed.columns if column.folder is None]
-    brought = {
-        folded(name): column.name
-        for column in asked
-        for name in (*column.delivered, *([column.name] if column.evolved else ()))
-    }
-    return brought | {
-        folded(name): column.name
-        for column in asked
-        if not column.evolved
-        for name in (column.name, *column.aliases)
-    }
-
-
-def _missing(missing: Sequence[str], names: Sequence[str], feed: Feed) -> str:
-    others = [name for name in names if name not in {c.name for c in feed.columns}]
-    words = "lacks the column " if len(missing) == 1 else "lacks the columns "
-    hint = did_you_mean(missing[0], others)
-    is_one = len(names) == 1  # cells with another delimiter look like one name
-    return words + ", ".join(missing) + (hint if "mean" in hint and not is_one else "")
-
-
 def _cause(content: Path, first: Record, feed: Feed) -> str:
     """A message about what is likely wrong with a file whose header does not fit its feed."""
     if not feed.header:
@@ -466,16 +267,6 @@ def _cause(content: Path, first: Record, feed: Feed) -> str:
     if not found and len(first.cells) == len(asked) and 2 * figures >= len(asked):
         return f"; its first line seems to be a row (set `header: false` in {place})"
     return ""
-
-
-def folded(name: str) -> str:
-    """A header's name without what senders vary: letter case and padding."""
-    return " ".join(name.strip().casefold().split())
-
-
-def own_path(content: Path, suffix: str) -> Path:
-    """A new file next to a copy: another task may write the same at the same time."""
-    return content.with_name(f"{content.stem}.{uuid.uuid4().hex}{suffix}")
 
 
 def clean(content: Path, feed: Feed, layout: Layout) -> CheckedFile | Refusal:

@@ -14,19 +14,8 @@ from pathlib import Path
 from typing import Any
 
 from retailmart.engines import JsonForm, JsonShape, count_alike
-from retailmart.files.check import (
-    NO_DATA,
-    ORIGIN,
-    CheckedFile,
-    ErrorFolder,
-    Layout,
-    Refusal,
-    folded,
-    frozen,
-    known_names,
-    own_path,
-    with_cuts,
-)
+from retailmart.files.checked import CheckedFile, ErrorFolder, Layout, Refusal, own_path, with_cuts
+from retailmart.files.header import NO_DATA, folded, frozen, known_names
 from retailmart.files.json_records import (
     DEEPEST,
     BrokenJson,
@@ -41,8 +30,10 @@ from retailmart.files.json_records import (
 from retailmart.files.malformed import MalformedRecord, MalformedWriter
 from retailmart.files.records import ParseError, readable
 from retailmart.files.scan import LONGEST_RECORD, Scan
+from retailmart.lake.layout import ORIGIN
 from retailmart.project.documents import did_you_mean
 from retailmart.project.feed import Feed, Policy
+from retailmart.tables import FILE_ID, ROW
 
 # Below this size, the careful reader is done before the engine has begun.
 WORTH_A_LOOK = 1 << 18
@@ -50,7 +41,7 @@ _LOOKED_AT = 100
 _MOST_NAMES = 1_000
 _NOTHING = object()
 # Columns that the engine's relations get besides a file's keys.
-_TAKEN = frozenset({"_row", "_file_id", "file_index"})
+_TAKEN = frozenset({ROW, FILE_ID, "file_index"})
 
 
 @dataclass

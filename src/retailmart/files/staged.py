@@ -10,7 +10,8 @@ from pathlib import Path
 from retailmart.engines import Engine
 from retailmart.engines.dividing import divided
 from retailmart.errors import DeliveryReplaced
-from retailmart.files.check import CheckedFile, LandedCopy, Refusal, Span, check, check_content
+from retailmart.files.check import check, check_content
+from retailmart.files.checked import CheckedFile, LandedCopy, Refusal, Span
 from retailmart.files.discover import StagedCopy, is_whole, scan_again, stage_copies
 from retailmart.project.feed import Feed
 from retailmart.storage import Entry, Store

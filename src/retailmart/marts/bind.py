@@ -11,8 +11,9 @@ from typing import Final
 
 from retailmart.engines import Engine
 from retailmart.errors import RetailmartError, SettingsError
-from retailmart.feeds.load import raw_fields, raw_table
+from retailmart.feeds.rows import raw_fields
 from retailmart.lake import Lake
+from retailmart.lake.layout import VALID_FROM, VALID_TO, is_system_column, raw_table
 from retailmart.marts.build import build_order, mart_fields
 from retailmart.marts.row_order import unordered
 from retailmart.marts.splitting import CLOCKS, VOLATILE, nodes
@@ -24,7 +25,7 @@ from retailmart.project.lexer import variables_of
 from retailmart.project.mart import AS_OF
 from retailmart.project.table import HISTORY, Table, undeclared
 from retailmart.project.types import ColumnType
-from retailmart.sources.load import VALID_FROM, VALID_TO, Sources, own_fields
+from retailmart.sources.load import Sources, own_fields
 from retailmart.tables import Field, TableState
 
 _LINE: Final = re.compile(r"\s*\bLINE (\d+): .*", re.DOTALL)
@@ -322,7 +323,7 @@ class Binding:
         """
         state = self._state(table)
         named = {field.name.lower() for field in fields}
-        brought = (f for f in (state.fields if state else ()) if not f.name.startswith("_"))
+        brought = (f for f in (state.fields if state else ()) if not is_system_column(f.name))
         return (*fields, *(f for f in brought if f.name.lower() not in named))
 
     def _state(self, table: str) -> TableState | None:

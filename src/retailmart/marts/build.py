@@ -10,8 +10,9 @@ from functools import cached_property
 
 from retailmart.engines import Cut, Engine, Relation, Write
 from retailmart.errors import NotComputed, RetailmartError, SettingsError
-from retailmart.feeds.load import MONTH, LoadedFeed
+from retailmart.feeds.load import LoadedFeed
 from retailmart.lake import Lake
+from retailmart.lake.layout import MONTH, mart_table
 from retailmart.marts.held import HeldBack
 from retailmart.marts.splitting import Lookup, lookups, row_by_row, split_problem
 from retailmart.project.feed import Feed
@@ -58,11 +59,6 @@ class BuiltMart:
     rebuilt: bool
     rewritten: frozenset[str] = frozenset()
     is_first: bool = False
-
-
-def mart_table(name: str) -> str:
-    """Where a mart is in the lake."""
-    return f"marts/{name}"
 
 
 def build_order(marts: Mapping[str, Mart], reads: Mapping[str, frozenset[str]]) -> tuple[Mart, ...]:

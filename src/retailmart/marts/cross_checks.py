@@ -9,7 +9,8 @@ from retailmart.engines import Engine, Relation
 from retailmart.engines.together import Answer, Asking, answers_of
 from retailmart.errors import RetailmartError
 from retailmart.lake import Lake
-from retailmart.marts.build import BuiltMart, mart_table
+from retailmart.lake.layout import mart_table
+from retailmart.marts.build import BuiltMart
 from retailmart.marts.held import HeldBack
 from retailmart.project.mart import Mart
 from retailmart.report import Agreement

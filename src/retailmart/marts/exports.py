@@ -9,9 +9,9 @@ from datetime import datetime
 from io import BytesIO
 
 from retailmart.lake import Lake
+from retailmart.lake.layout import mart_table
 from retailmart.lake.places import Export
 from retailmart.ledger import Ledger
-from retailmart.marts.build import mart_table
 from retailmart.project.mart import Mart
 from retailmart.tables import TableState
 

@@ -13,9 +13,9 @@ from retailmart.database.target import drop_table as drop_from
 from retailmart.database.target import is_marked
 from retailmart.errors import RetailmartError, SettingsError
 from retailmart.lake import Lake
+from retailmart.lake.layout import mart_table
 from retailmart.ledger import READS, Ledger
 from retailmart.ledger.values import PublishedTable
-from retailmart.marts.build import mart_table
 from retailmart.marts.fit import NAME_CURE
 from retailmart.marts.publish import taken_columns
 from retailmart.project import Mart, Project

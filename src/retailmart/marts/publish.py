@@ -18,9 +18,10 @@ from retailmart.engines.dividing import over_files
 from retailmart.errors import OF_THE_RUN, GateFailed, KeyClash, RetailmartError, TableRefused
 from retailmart.feeds.sums import exact, exact_sum
 from retailmart.lake import Lake
+from retailmart.lake.layout import mart_table
 from retailmart.ledger import READS, Ledger
 from retailmart.ledger.values import Batch, MartRecord, PublishedTable
-from retailmart.marts.build import BuiltMart, mart_table
+from retailmart.marts.build import BuiltMart
 from retailmart.marts.held import HeldBack
 from retailmart.project.mart import Mart
 from retailmart.report import number_of

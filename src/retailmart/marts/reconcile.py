@@ -9,11 +9,12 @@ from retailmart.engines import Engine
 from retailmart.engines.dividing import relations_of_files
 from retailmart.engines.together import Answer, Asking, answers_of
 from retailmart.errors import GateFailed, RetailmartError
-from retailmart.feeds.load import LoadedFeed, raw_table
+from retailmart.feeds.load import LoadedFeed
 from retailmart.feeds.sums import exact, exact_sum
+from retailmart.lake.layout import mart_table, raw_table
 from retailmart.ledger import Ledger
 from retailmart.ledger.values import LedgerFile, Totals
-from retailmart.marts.build import BuiltMart, mart_table
+from retailmart.marts.build import BuiltMart
 from retailmart.marts.held import HeldBack
 from retailmart.project.feed import Feed
 from retailmart.project.mart import Refresh

@@ -28,7 +28,7 @@ from retailmart.errors import (
     Unavailable,
 )
 from retailmart.feeds.classify import classify
-from retailmart.files.check import CheckedFile, Refusal
+from retailmart.files.checked import CheckedFile, Refusal
 from retailmart.files.discover import StagedCopy, discover
 from retailmart.lake.orphans import sweep_others
 from retailmart.ledger import Ledger

@@ -25,8 +25,8 @@ from retailmart.database.source import (
 from retailmart.engines import Engine, Relation
 from retailmart.errors import RetailmartError, SettingsError, Unavailable
 from retailmart.feeds.evolve import joined
-from retailmart.feeds.load import raw_table
 from retailmart.lake import Lake
+from retailmart.lake.layout import LAYER, VALID_FROM, VALID_TO, raw_table
 from retailmart.ledger.values import ColumnChange, Schema, SchemaColumn, SourceRecord
 from retailmart.project.documents import did_you_mean
 from retailmart.project.table import HISTORY, Reading, ReadRules, Table
@@ -37,12 +37,11 @@ if TYPE_CHECKING:
     import pyarrow as pa
     from sqlalchemy import Engine as Database
 
-VALID_FROM, VALID_TO = "_valid_from", "_valid_to"
 # A version without a predecessor reaches back for ever, and the latest one has no end.
 _EVER: Final = "DATE '0001-01-01'"
 _OPEN: Final = "DATE '9999-12-31'"
 _SPAN: Final = (Field(VALID_FROM, ColumnType("DATE")), Field(VALID_TO, ColumnType("DATE")))
-_LAYER, _BASE, _CHANGES = "_layer", "base", "changes"
+_BASE, _CHANGES = "base", "changes"
 # Above this share of a table, rewriting it costs less than reading around its changes.
 _CHANGES_SHARE = 0.2
 _AT_ONCE = 50_000
@@ -515,7 +514,7 @@ def _rows_by_form(engine: Engine, state: TableState) -> int:
         latest = f"SELECT 1 FROM {versions} WHERE {VALID_TO} = {_OPEN}"
         return _count(engine, engine.query(latest))
     layers = (_in_layer(state, layer) for layer in (_BASE, _CHANGES))
-    if state.partition_by == (_LAYER,):
+    if state.partition_by == (LAYER,):
         return max(sum(file.rows for file in files) for files in layers)
     return sum(file.rows for file in state.files)
 
@@ -530,7 +529,7 @@ def _has_versions(state: TableState) -> bool:
 
 def _layers(table: Table) -> tuple[str, ...]:
     """How a table is partitioned: one that is read by cursor has its delta files apart."""
-    return (_LAYER,) if table.reading is Reading.INCREMENTAL and not table.history else ()
+    return (LAYER,) if table.reading is Reading.INCREMENTAL and not table.history else ()
 
 
 def _relations(engine: Engine, table: Table, state: TableState) -> dict[str, Relation]:
@@ -540,7 +539,7 @@ def _relations(engine: Engine, table: Table, state: TableState) -> dict[str, Rel
         versions = engine.define(state)
         latest = engine.query(f"SELECT {columns} FROM {versions} WHERE {VALID_TO} = {_OPEN}")
         return {table.name: latest, table.name + HISTORY: versions}
-    if state.partition_by != (_LAYER,) or not _in_layer(state, _CHANGES):
+    if state.partition_by != (LAYER,) or not _in_layer(state, _CHANGES):
         return {table.name: engine.define(state)}
     base = engine.define(state.only(_in_layer(state, _BASE)))
     changes = engine.define(state.only(_in_layer(state, _CHANGES)))
@@ -552,12 +551,12 @@ def _relations(engine: Engine, table: Table, state: TableState) -> dict[str, Rel
 
 
 def _in_layer(state: TableState, layer: str) -> list[DataFile]:
-    return [file for file in state.files if file.partition.get(_LAYER) == layer]
+    return [file for file in state.files if file.partition.get(LAYER) == layer]
 
 
 def own_fields(state: TableState) -> tuple[Field, ...]:
     """The columns that a table has in its source."""
-    return tuple(f for f in state.fields if f.name not in (VALID_FROM, VALID_TO, _LAYER))
+    return tuple(f for f in state.fields if f.name not in (VALID_FROM, VALID_TO, LAYER))
 
 
 def _columns(state: TableState) -> str:
@@ -674,7 +673,8 @@ class _Loader:
     def _unlike(self, words: str) -> RetailmartError:
         name = self.table.name
         return RetailmartError(
-            f"source table {self.table.table!r} {words}; raw/{name} holds what was there before",
+            f"source table {self.table.table!r} {words}; {raw_table(name)} holds what was there"
+            " before",
             f"Bring the column back as it was; or write its new name in tables/{name}.yml, as in"
             " aliases: {NAME: [NEW_NAME]}; or read the table under another name: a new file in"
             f" tables/ with `table: {self.table.table}`",
@@ -718,7 +718,7 @@ class _Loader:
     @property
     def _base(self) -> str:
         """What puts rows into the base, if there are base and delta files."""
-        return f", '{_BASE}' AS {_LAYER}" if self.layers else ""
+        return f", '{_BASE}' AS {LAYER}" if self.layers else ""
 
     def _replace(self, old: Relation) -> LoadedTable:
         """Write all rows again. The rows that are on one side only are the changed ones."""
@@ -748,7 +748,7 @@ class _Loader:
         small = size <= _CHANGES_SHARE * sum(file.rows for file in base)
         kept = self.engine.define(before.only(layer)) if small else old
         written = self._write(
-            f"SELECT *, '{_CHANGES if small else _BASE}' AS {_LAYER} FROM"
+            f"SELECT *, '{_CHANGES if small else _BASE}' AS {LAYER} FROM"
             f" (SELECT {self.own} FROM {delta} UNION ALL SELECT {self.own} FROM {kept} k"
             f" WHERE NOT EXISTS (SELECT 1 FROM {delta} d WHERE {_match(self.table, 'd', 'k')}))"
         )

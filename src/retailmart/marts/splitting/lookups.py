@@ -6,6 +6,7 @@ from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, Final
 
+from retailmart.lake.layout import VALID_FROM, VALID_TO
 from retailmart.marts.splitting.tree import Node, common_tables, conjuncts, nodes, parts, statement
 
 # Joins in which a row of this side counts only if the condition finds it.
@@ -17,7 +18,6 @@ _COMPARISONS: Final = {
     "COMPARE_LESSTHAN": "COMPARE_GREATERTHAN",
     "COMPARE_GREATERTHAN": "COMPARE_LESSTHAN",
 }
-_FROM, _TO = "_valid_from", "_valid_to"
 
 # A column of a relation, by the names of both.
 Origin = tuple[str, str]
@@ -136,7 +136,7 @@ def lookups(
 def _named_ends(query: Node, aliases: Collection[str]) -> int:
     """How often a query says when a version ends, of what may have one of these names."""
     return sum(
-        path[-1] == _TO and (len(path) == 1 or path[-2] in aliases)
+        path[-1] == VALID_TO and (len(path) == 1 or path[-2] in aliases)
         for node in nodes(query, into_queries=True)
         if node.get("class") == "COLUMN_REF"
         for path in [[name.lower() for name in node["column_names"]]]
@@ -330,9 +330,9 @@ class _Reader:
             condition, names_end = self._without_for_ever(node, leaf, scope)
             for kind, one, other in _comparison(condition):
                 name = _column_of(one, leaf, scope)
-                if kind == "COMPARE_LESSTHANOREQUALTO" and name == _FROM:
+                if kind == "COMPARE_LESSTHANOREQUALTO" and name == VALID_FROM:
                     begins.add(scope.origins(other))
-                if kind == "COMPARE_GREATERTHAN" and name == _TO:
+                if kind == "COMPARE_GREATERTHAN" and name == VALID_TO:
                     ends += [scope.origins(other)] * names_end
         wanted = {frozenset({(relation, self.days[relation])}) for relation in relations}
         if len(wanted) != 1 or not wanted <= begins:
@@ -351,7 +351,7 @@ class _Reader:
             if other.get("type") != "COMPARE_EQUAL":
                 continue
             sides = (other["left"], other["right"])
-            named = [side for side in sides if _column_of(side, leaf, scope) == _TO]
+            named = [side for side in sides if _column_of(side, leaf, scope) == VALID_TO]
             fixed = [s for s in sides if not any(n.get("class") != "CONSTANT" for n in _values(s))]
             if len(named) == len(fixed) == 1:
                 return one, 2

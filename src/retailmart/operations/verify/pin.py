@@ -8,9 +8,9 @@ from dataclasses import dataclass
 from datetime import datetime
 
 from retailmart.errors import MartNotBuilt, ProjectBusy
-from retailmart.feeds.load import MONTH, raw_fields, raw_table
-from retailmart.feeds.quarantine import quarantine_table
+from retailmart.feeds.rows import raw_fields, raw_partitions
 from retailmart.lake import Lake
+from retailmart.lake.layout import is_known, is_mart, mart_table, raw_table
 from retailmart.ledger import Ledger
 from retailmart.ledger.values import (
     Batch,
@@ -20,7 +20,6 @@ from retailmart.ledger.values import (
     SchemaColumn,
     SourceRecord,
 )
-from retailmart.marts.build import mart_table
 from retailmart.project import Feed, Project
 from retailmart.tables import TableState
 
@@ -28,8 +27,6 @@ from retailmart.tables import TableState
 _PAUSES = (0.2, 0.5, 1.0, 3.0, 8.0, 15.0)
 _BUILT = (BatchState.PUBLISHED, BatchState.DONE)
 _MANY = 1_000_000
-# Anything else in the lake's folder is ignored.
-_ROOMS = (raw_table(""), quarantine_table(""), mart_table(""))
 
 
 @dataclass(frozen=True)
@@ -54,8 +51,7 @@ class Pinned:
     def raw(self, feed: Feed, lake: Lake) -> TableState:
         """A feed's raw table, empty if nothing was loaded yet."""
         path = raw_table(feed.name)
-        partitions = (MONTH,) if feed.month else ()
-        empty = TableState(str(lake.folder(path)), raw_fields(feed), partitions, ())
+        empty = TableState(str(lake.folder(path)), raw_fields(feed), raw_partitions(feed), ())
         return self.tables.get(path, empty)
 
 
@@ -77,7 +73,7 @@ def pin(
         versions = _versions(lake)
         states = {path: lake.state(path) for path in versions}
         tables = {path: state for path, state in states.items() if state}
-        if not any(path.startswith(mart_table("")) for path in tables):
+        if not any(is_mart(path) for path in tables):
             raise MartNotBuilt("no mart is built yet", "Build them with: retailmart run")
         batch = ledger.batches.unfinished()
         if batch is None or batch.state in (BatchState.ACTIVE, BatchState.PUBLISHED):
@@ -93,8 +89,7 @@ def pin(
 
 
 def _versions(lake: Lake) -> dict[str, int]:
-    ours = (path for path in lake.place.tables() if path.startswith(_ROOMS))
-    found = {path: lake.version(path) for path in ours}
+    found = {path: lake.version(path) for path in lake.place.tables() if is_known(path)}
     return {path: version for path, version in found.items() if version is not None}
 
 

@@ -14,9 +14,9 @@ from retailmart.database.target import Target
 from retailmart.engines import Engine
 from retailmart.errors import MartNotBuilt, ProjectBusy, RetailmartError
 from retailmart.lake import Lake
+from retailmart.lake.layout import mart_table
 from retailmart.ledger import READS, Ledger
 from retailmart.ledger.values import BatchState, MartRecord
-from retailmart.marts.build import mart_table
 from retailmart.operations.verify.compare import Side, digest
 from retailmart.project import Mart, Project
 from retailmart.project.documents import did_you_mean

@@ -12,11 +12,11 @@ from pathlib import Path
 
 from retailmart.engines import Engine
 from retailmart.errors import ProjectBusy, RetailmartError
-from retailmart.feeds.load import raw_table
 from retailmart.lake import Lake
+from retailmart.lake.layout import mart_table, raw_table
 from retailmart.lake.places import Place
 from retailmart.ledger.values import SourceRecord
-from retailmart.marts.build import Inputs, build, build_order, mart_table, without_input
+from retailmart.marts.build import Inputs, build, build_order, without_input
 from retailmart.marts.held import HeldBack
 from retailmart.operations.verify.pin import Pinned
 from retailmart.project import Mart, Project
@@ -141,7 +141,8 @@ def _tables(project: Project, pinned: Pinned, names: frozenset[str]) -> dict[str
         record = pinned.sources.get(table.name, SourceRecord(table.name, ""))
         if record.definition not in (None, table.definition):
             raise RetailmartError(
-                f"tables/{table.name}.yml has changed since the lake's raw/{table.name} was read",
+                f"tables/{table.name}.yml has changed since the lake's {raw_table(table.name)} was"
+                " read",
                 "Run first: retailmart run",
             )
         found[name] = LoadedTable(table, record, state, state)

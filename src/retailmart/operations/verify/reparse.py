@@ -8,12 +8,15 @@ from pathlib import Path
 
 from retailmart.engines import Engine
 from retailmart.feeds.evolve import effective
-from retailmart.feeds.load import FILE_ID, FileToLoad, LoadedFeed, load, raw_fields, raw_table
-from retailmart.feeds.quarantine import REFUSED_FIELDS, quarantine_table, refused_columns
+from retailmart.feeds.load import LoadedFeed, load
+from retailmart.feeds.load_part import FileToLoad
+from retailmart.feeds.quarantine import REFUSED_FIELDS, refused_columns
+from retailmart.feeds.rows import raw_fields
 from retailmart.files.archive import archived_copies
-from retailmart.files.check import Refusal
+from retailmart.files.checked import Refusal
 from retailmart.files.staged import CheckCopy
 from retailmart.lake import Lake
+from retailmart.lake.layout import quarantine_table, raw_table
 from retailmart.lake.places import Place
 from retailmart.ledger import Ledger
 from retailmart.ledger.values import LedgerFile
@@ -22,7 +25,7 @@ from retailmart.operations.verify.pin import Pinned
 from retailmart.operations.verify.rebuild import NO_BATCH, ScratchLake
 from retailmart.project import Feed, Project
 from retailmart.storage import Store
-from retailmart.tables import TableState, quoted
+from retailmart.tables import FILE_ID, TableState, quoted
 
 # Refused rows are compared in full except for the batch, which does not exist here.
 _REFUSED = tuple(column for column in REFUSED_FIELDS if column.name != "batch_id")
@@ -83,7 +86,7 @@ def _feed_now(project: Project, pinned: Pinned, name: str) -> Feed | str:
     raw = pinned.tables.get(raw_table(name))
     feed = effective(project.feeds[name], raw.fields if raw else None, pinned.columns[name])
     if raw is not None and raw.fields != raw_fields(feed):
-        return f"feeds/{name}.yml has other columns than the lake's raw/{name}"
+        return f"feeds/{name}.yml has other columns than the lake's {raw_table(name)}"
     return feed
 
 
