@@ -23,7 +23,7 @@ from retailmart.project.feed import matched_twice
 from retailmart.project.mart import AS_OF
 from retailmart.project.uses import is_mentioned
 from retailmart.report import LeftTable, Watch
-from retailmart.sources.load import Sources
+from retailmart.sources.databases import Sources
 from retailmart.storage import Store, open_store
 from retailmart.storage.s3 import S3Access
 from retailmart.tables import Field

@@ -21,8 +21,12 @@ from retailmart.errors import RetailmartError, Unavailable
 from retailmart.lake import Lake, place_of
 from retailmart.ledger.values import SourceRecord
 from retailmart.project.table import Reading, Table
-from retailmart.sources import load as sources_step
-from retailmart.sources.load import LoadedTable, ReadPart, Sources, fetch_parts, load_table, probe
+from retailmart.sources import parts as parallel_read
+from retailmart.sources.databases import Sources
+from retailmart.sources.detect import probe
+from retailmart.sources.load import load_table
+from retailmart.sources.loaded import LoadedTable
+from retailmart.sources.parts import ReadPart, fetch_parts
 from retailmart.storage.local import LocalFolder
 from retailmart.tables import Extract, TableState
 from tests.database.test_source_on_mysql import TYPES, insert
@@ -107,7 +111,7 @@ def test_parts_of_a_table_meet_without_a_gap(
     parts: int,
 ) -> None:
     """Whatever the key, each row comes once: with gaps, below zero and twice the same."""
-    monkeypatch.setattr(sources_step, "_ROWS_A_FILE", 20_000)
+    monkeypatch.setattr(parallel_read, "_ROWS_A_FILE", 20_000)
     database.execute(f"CREATE TABLE t (id BIGINT, m DECIMAL(12,2), s VARCHAR(20), {key})")
     rows: list[tuple[Any, ...]] = [
         (n * 7 - 300_000, n / 100, f"s{n} 😀\\'") for n in range(110_000)
@@ -130,7 +134,7 @@ def test_a_part_is_written_in_files_of_about_a_size(
     tmp_path: Path,
 ) -> None:
     """Files grow no larger than a machine can hold."""
-    monkeypatch.setattr(sources_step, "_ROWS_A_FILE", 50_000)
+    monkeypatch.setattr(parallel_read, "_ROWS_A_FILE", 50_000)
     database.execute("CREATE TABLE t (id INT, KEY (id))")
     insert(database, "INSERT INTO t VALUES (%s)", [(n,) for n in range(120_000)])
     extract = extracted(source, "t")

@@ -25,7 +25,10 @@ from retailmart.lake import Lake, place_of
 from retailmart.lake.places import LocalPlace
 from retailmart.ledger.values import SourceRecord
 from retailmart.project.table import Reading, Table, ZeroDates
-from retailmart.sources.load import LoadedTable, Sources, expect_not_shrunk, load_table, probe
+from retailmart.sources.databases import Sources
+from retailmart.sources.detect import probe
+from retailmart.sources.load import load_table
+from retailmart.sources.loaded import LoadedTable, expect_not_shrunk
 from retailmart.storage.local import LocalFolder
 from tests.support.services.mariadb import Database
 

@@ -25,7 +25,8 @@ from retailmart.project.lexer import variables_of
 from retailmart.project.mart import AS_OF
 from retailmart.project.table import HISTORY, Table, undeclared
 from retailmart.project.types import ColumnType
-from retailmart.sources.load import Sources, own_fields
+from retailmart.sources.databases import Sources
+from retailmart.sources.form import own_fields
 from retailmart.tables import Field, TableState
 
 _LINE: Final = re.compile(r"\s*\bLINE (\d+): .*", re.DOTALL)

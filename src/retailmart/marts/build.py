@@ -17,7 +17,7 @@ from retailmart.marts.held import HeldBack
 from retailmart.marts.splitting import Lookup, lookups, row_by_row, split_problem
 from retailmart.project.feed import Feed
 from retailmart.project.mart import Mart, Refresh
-from retailmart.sources.load import LoadedTable
+from retailmart.sources.loaded import SINCE, LoadedTable
 from retailmart.tables import DataFile, Field, TableChange, TableState, quoted
 
 # The columns of relations, in their order, and their types; by the names that queries use for them.
@@ -253,7 +253,7 @@ class Effects:
             own = table.compared(f"t.{quoted(lookup.key)}", lookup.key)
             match = f"{own} = r.{quoted(lookup.column)}"
             if lookup.day is not None:
-                match += f" AND r.{quoted(lookup.day)} >= t._since"
+                match += f" AND r.{quoted(lookup.day)} >= t.{SINCE}"
             try:
                 rows = self.engine.rows(
                     f"SELECT DISTINCT r.{MONTH} FROM {rows_of_feed} r WHERE EXISTS"

@@ -31,7 +31,7 @@ from retailmart.report import (
     TableLine,
     UnknownKeys,
 )
-from retailmart.sources.load import LoadedTable
+from retailmart.sources.loaded import LoadedTable
 from retailmart.tables import Field, TableChange, TableState, quoted
 
 

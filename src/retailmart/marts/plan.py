@@ -11,7 +11,7 @@ from retailmart.marts.bind import names_read
 from retailmart.marts.build import build_order, without_input
 from retailmart.project import Mart, Project
 from retailmart.project.table import Table, undeclared
-from retailmart.sources.load import Sources, gone, locate
+from retailmart.sources.databases import Sources, gone, locate
 
 
 @dataclass(frozen=True)

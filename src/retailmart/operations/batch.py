@@ -41,7 +41,7 @@ from retailmart.marts.publish import Wanted, publish, unpublishable
 from retailmart.marts.reconcile import reconcile
 from retailmart.report import BatchReport, Held, MartLine, Restored, number_of
 from retailmart.session import Session
-from retailmart.sources.load import LoadedTable
+from retailmart.sources.loaded import LoadedTable
 from retailmart.tables import TableChange
 
 if TYPE_CHECKING:

@@ -16,16 +16,11 @@ from retailmart.ledger.values import Batch, SourceRecord
 from retailmart.project import Project
 from retailmart.project.table import Table, undeclared
 from retailmart.project.uses import is_mentioned, referenced, uses_column
-from retailmart.sources.load import (
-    LoadedTable,
-    SourceChange,
-    Sources,
-    expect_not_shrunk,
-    gone,
-    load_table,
-    probe,
-    restored_table,
-)
+from retailmart.sources.databases import Sources, gone
+from retailmart.sources.detect import SourceChange, probe
+from retailmart.sources.load import load_table
+from retailmart.sources.loaded import LoadedTable, expect_not_shrunk
+from retailmart.sources.restore import restored_table
 
 # Errors that do not concern one table only: the run ends, or tries again.
 _STOPS = (Unavailable, ProjectBusy, GateFailed)

@@ -21,7 +21,7 @@ from retailmart.marts.held import HeldBack
 from retailmart.operations.verify.pin import Pinned
 from retailmart.project import Mart, Project
 from retailmart.project.table import Table, undeclared
-from retailmart.sources.load import LoadedTable
+from retailmart.sources.loaded import LoadedTable
 from retailmart.tables import TableState
 
 # Not the number of any batch: what is written here is never committed.
