@@ -9,20 +9,20 @@ import ssl
 import subprocess
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from ipaddress import ip_address
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NoReturn
-from urllib.parse import quote, unquote, urlsplit
+from typing import TYPE_CHECKING, Any, ClassVar, NoReturn
+from urllib.parse import unquote, urlsplit
 
+from tests.support.services.account import Account
 from tests.support.services.debian import install as install_package
 from tests.support.services.process import HOST, Served
 
 if TYPE_CHECKING:
     from pymysql.connections import Connection
 
-    from tests.support.services.proxy import TcpProxy
 
 GIVEN = "RETAILMART_TEST_MYSQL"
 # Where Debian keeps servers; not on everybody's path.
@@ -31,29 +31,12 @@ _ADMIN = "keeper"
 
 
 @dataclass(frozen=True)
-class Database:
+class Database(Account):
     """An empty database and the account that may use it, and nothing else."""
 
+    scheme: ClassVar[str] = "mysql"
+
     server: DatabaseServer = field(repr=False)
-    name: str
-    user: str
-    password: str
-    host: str
-    port: int
-
-    @property
-    def url(self) -> str:
-        """`mysql://user:password@host:port/name`."""
-        account = f"{quote(self.user, safe='')}:{quote(self.password, safe='')}"
-        return f"mysql://{account}@{self.host}:{self.port}/{self.name}"
-
-    def at(self, port: int | None = None, host: str | None = None) -> Database:
-        """The same database by another way, such as under the certificate's name."""
-        return replace(self, port=port or self.port, host=host or self.host)
-
-    def through(self, proxy: TcpProxy) -> Database:
-        """The same database by way of a proxy."""
-        return self.at(proxy.port, HOST)
 
     @property
     def environment(self) -> dict[str, str]:
@@ -124,7 +107,7 @@ class DatabaseServer:
         with self.admin() as connection, connection.cursor() as cursor:
             cursor.execute(f"CREATE DATABASE `{name}` CHARACTER SET {charset}")
             user, password = self._account(cursor, name, password, grants, require_tls)
-        return Database(self, name, user, password, self.host, self.port)
+        return Database(name, user, password, self.host, self.port, self)
 
     def drop(self, database: Database) -> None:
         """Remove a database and what belongs to it."""
@@ -228,29 +211,6 @@ class MariaDB(Served, DatabaseServer):
         """The authority that signed the server's certificate."""
         assert self.certificates is not None, "this server was made with tls=False"
         return self.certificates.ca
-
-    @property
-    def pid(self) -> int:
-        """The server's process."""
-        assert self._process is not None, "the server is not running"
-        return self._process.pid
-
-    def start(self) -> None:
-        self._launch()
-
-    def stop(self) -> None:
-        self._end(clean=True)
-
-    def kill(self) -> None:
-        self._end(clean=False)
-
-    def restart(self) -> None:
-        self.stop()
-        self.start()
-
-    def ensure(self) -> None:
-        if not self.running:
-            self.start()
 
     def close(self) -> None:
         self._end(clean=False)

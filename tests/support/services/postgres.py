@@ -9,11 +9,11 @@ import shutil
 import subprocess
 import tempfile
 from collections.abc import Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
-from urllib.parse import quote
+from typing import TYPE_CHECKING, Any, ClassVar
 
+from tests.support.services.account import Account
 from tests.support.services.debian import install as install_package
 from tests.support.services.mariadb import Certificates, make_certificates
 from tests.support.services.process import HOST, Served
@@ -21,7 +21,6 @@ from tests.support.services.process import HOST, Served
 if TYPE_CHECKING:
     from psycopg import Connection
 
-    from tests.support.services.proxy import TcpProxy
 
 _ADMIN = "keeper"
 # PostgreSQL refuses to run as root; Debian's package makes this account.
@@ -29,29 +28,12 @@ _ACCOUNT = "postgres"
 
 
 @dataclass(frozen=True)
-class PostgresDatabase:
+class PostgresDatabase(Account):
     """An empty database and the account that owns it."""
 
+    scheme: ClassVar[str] = "postgresql"
+
     server: Postgres = field(repr=False)
-    name: str
-    user: str
-    password: str
-    host: str
-    port: int
-
-    @property
-    def url(self) -> str:
-        """`postgresql://user:password@host:port/name`."""
-        account = f"{quote(self.user, safe='')}:{quote(self.password, safe='')}"
-        return f"postgresql://{account}@{self.host}:{self.port}/{self.name}"
-
-    def at(self, port: int | None = None, host: str | None = None) -> PostgresDatabase:
-        """The same database by another way, such as under the certificate's name."""
-        return replace(self, port=port or self.port, host=host or self.host)
-
-    def through(self, proxy: TcpProxy) -> PostgresDatabase:
-        """The same database by way of a proxy."""
-        return self.at(proxy.port, HOST)
 
     @property
     def environment(self) -> dict[str, str]:
@@ -123,29 +105,7 @@ class Postgres(Served):
                 f'CREATE DATABASE "{name}" OWNER "{name}" TEMPLATE template0'
                 f" ENCODING '{encoding}' LOCALE 'C'".encode()
             )
-        return PostgresDatabase(self, name, name, password, self.host, self.port)
-
-    def start(self) -> None:
-        """Start, on the same port and the same data where it ran before."""
-        self._launch()
-
-    def stop(self) -> None:
-        """Shut down cleanly."""
-        self._end(clean=True)
-
-    def kill(self) -> None:
-        """SIGKILL: what was not on disk is lost."""
-        self._end(clean=False)
-
-    def restart(self) -> None:
-        """Stop if running, then start on the same port."""
-        self.stop()
-        self.start()
-
-    def ensure(self) -> None:
-        """Bring the server back if a test left it down."""
-        if not self.running:
-            self.start()
+        return PostgresDatabase(name, name, password, self.host, self.port, self)
 
     def close(self) -> None:
         """End of the session."""

@@ -112,6 +112,34 @@ class Served:
         """Whether the process lives."""
         return self._process is not None and self._process.poll() is None
 
+    @property
+    def pid(self) -> int:
+        """The server's process."""
+        assert self._process is not None, "the server is not running"
+        return self._process.pid
+
+    def start(self) -> None:
+        """Start, on the same port and the same data where it ran before."""
+        self._launch()
+
+    def stop(self) -> None:
+        """Shut down cleanly."""
+        self._end(clean=True)
+
+    def kill(self) -> None:
+        """SIGKILL: what was not on disk is lost."""
+        self._end(clean=False)
+
+    def restart(self) -> None:
+        """Stop if running, then start on the same port."""
+        self.stop()
+        self.start()
+
+    def ensure(self) -> None:
+        """Bring the server back if a test left it down."""
+        if not self.running:
+            self.start()
+
     def _command(self) -> list[str]:
         raise NotImplementedError
 

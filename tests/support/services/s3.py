@@ -50,19 +50,9 @@ class S3Server(Served):
             "AWS_EC2_METADATA_DISABLED": "true",
         }
 
-    @property
-    def pid(self) -> int:
-        """The server's process."""
-        assert self._process is not None, "the server is not running"
-        return self._process.pid
-
     def start(self) -> None:
         """Start, on the same port if it ran before."""
         self._launch(_ROOT)
-
-    def kill(self) -> None:
-        """SIGKILL: connections break, objects are gone."""
-        self._end(clean=False)
 
     def close(self) -> None:
         """End of the session."""
