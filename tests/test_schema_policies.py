@@ -152,7 +152,7 @@ def test_any_name_can_be_added(shop: Shop) -> None:
         first.recreate(connection)
         connection.exec_driver_sql("INSERT INTO odd VALUES (1)")
         target.add_columns(connection, names)
-        assert target.columns(connection) == ["id", *names]
+        assert list(target.columns(connection)) == ["id", *names]
         assert target.exists_as_defined(connection)
         assert target.totals(connection, None)[0] == 1
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import pytest
 from sqlalchemy import Column, Integer, MetaData, Table
@@ -33,7 +33,7 @@ def _holds(engine: Engine, *columns: str) -> bool:
         with engine.begin() as connection:
             table.drop(connection, checkfirst=True)
             table.create(connection)
-            found: list[Any] = dialect_of(connection).columns_of(connection, name)
+            found = list(dialect_of(connection).columns_of(connection, name))
             table.drop(connection)
     except SQLAlchemyError:
         return False

@@ -492,7 +492,7 @@ def test_a_schema_of_the_url_holds_the_tables(
     engine = open_database(f"{postgres_database.url}?schema=my%20marts", tmp_path)
     with engine.begin() as connection:
         TABLE.recreate(connection)
-        assert TABLE.columns(connection) == [field.name for field in FIELDS]
+        assert list(TABLE.columns(connection)) == [field.name for field in FIELDS]
     assert postgres_database.query("SELECT schemaname FROM pg_tables WHERE tablename = 'mart'") == [
         ("my marts",)
     ]

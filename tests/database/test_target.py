@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Generator, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterator, Sequence
 from contextlib import ExitStack
 from datetime import date, datetime
 from decimal import Decimal
@@ -12,11 +12,11 @@ from typing import Any
 import duckdb
 import pyarrow as pa
 import pytest
-from sqlalchemy import Connection
+from sqlalchemy import Connection, event
 from sqlalchemy import Engine as SqlEngine
 
 from retailmart.database import open_database
-from retailmart.database.dialect import Read
+from retailmart.database.dialect import Read, dialect_of
 from retailmart.database.target import Target
 from retailmart.errors import KeyClash
 from retailmart.project.types import parse_type
@@ -340,3 +340,43 @@ def test_thousands_of_keys_leave_at_once(connection: Connection) -> None:
     TARGET.insert(connection, given(FIELDS, rows))
     assert TARGET.delete_keys(connection, keys(*(("2024-01", n) for n in range(1, 2_500)))) == 2_499
     assert selected(connection, "SELECT id FROM monthly") == [(0,)]
+
+
+def test_columns_that_are_not_filled_are_told_with_the_others(engine: SqlEngine) -> None:
+    """By the statements that read the columns anyway: each run asks for each published table.
+
+    Where a column is added in the transaction that fills it, there is never such a column.
+    """
+    added = Field("note", parse_type("STRING"))
+    target = Target(TARGET.name, (*FIELDS, added), TARGET.key, TARGET.month)
+    with engine.begin() as connection:
+        TARGET.recreate(connection)
+        before = statements_of(connection, lambda: target.columns(connection))
+        target.add_columns(connection, ["note"])
+    with engine.begin() as connection:
+        found = target.columns(connection)
+        assert statements_of(connection, lambda: target.columns(connection)) == before
+        assert list(found) == [field.name for field in target.fields]
+        alone = not dialect_of(connection).ddl_in_transaction
+        assert {name for name, is_filled in found.items() if not is_filled} == (
+            {"note"} if alone else set()
+        )
+        assert before == 1 or not alone
+        assert target.taken(connection, ()) == [f.name for f in FIELDS] + ["note"] * (not alone)
+        target.settle(connection)
+        assert all(target.columns(connection).values())
+
+
+def statements_of(connection: Connection, work: Callable[[], object]) -> int:
+    """How many statements some work takes."""
+    seen: list[str] = []
+
+    def hear(_connection: object, _cursor: object, statement: str, *_more: object) -> None:
+        seen.append(statement)
+
+    event.listen(connection, "before_cursor_execute", hear)
+    try:
+        work()
+    finally:
+        event.remove(connection, "before_cursor_execute", hear)
+    return len(seen)

@@ -3,9 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import closing
+from typing import TYPE_CHECKING
 
-from retailmart.database.dialect import Limit
+from retailmart.database.dialect import Limit, Read
+from retailmart.database.values import rows_of
 from retailmart.tables import Field, quoted
+
+if TYPE_CHECKING:
+    from sqlalchemy import Connection, Table
 
 _YEARS = {
     "DATE": ("DATE '0001-01-01'", "DATE '9999-12-31'"),
@@ -47,6 +53,25 @@ def bound(field: Field) -> str:
     if field.type.name in ("DECIMAL", "DATE"):
         return f"CAST({name} AS VARCHAR) AS {name}"
     return name
+
+
+def insert_rows(
+    connection: Connection, table: Table, fields: Sequence[Field], read: Read, clash: str = ""
+) -> int:
+    """Add rows as values that are bound; return how many.
+
+    `clash` is the clause that says what happens to a row whose key is there.
+    """
+    quote = connection.dialect.identifier_preparer.quote_identifier
+    columns = ", ".join(quote(field.name) for field in fields)
+    marks = ", ".join(["%s"] * len(fields))
+    statement = f"INSERT INTO {quote(table.name)} ({columns}) VALUES ({marks}){clash}"
+    count = 0
+    with closing(read(", ".join(map(bound, fields)))) as batches:
+        for batch in batches:
+            connection.exec_driver_sql(statement, rows_of(batch))
+            count += batch.num_rows
+    return count
 
 
 def limit_of_years(field: Field, which: str) -> Limit | None:

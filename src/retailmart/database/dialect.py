@@ -144,17 +144,15 @@ class Dialect(Protocol):
     def exact(self, value: Any, kind: ColumnType) -> Decimal:
         """The result of `exact_sum` as a decimal."""
 
-    def columns_of(self, connection: Connection, table: str) -> list[str]:
-        """The names of a table's columns in their order; empty if the table does not exist."""
+    def columns_of(self, connection: Connection, table: str) -> dict[str, bool]:
+        """A table's columns in their order; empty if the table does not exist.
 
-    def unfilled(self, connection: Connection, table: str) -> list[str]:
-        """Columns that a run added outside of its transaction, and perhaps did not fill.
-
-        Always empty where `ddl_in_transaction`.
+        False for a column that a run added outside of its transaction, and perhaps did not fill:
+        never where `ddl_in_transaction`.
         """
 
     def settle(self, connection: Connection, table: str) -> None:
-        """Count the table's `unfilled` columns as filled from now on."""
+        """Count all columns of a table as filled from now on."""
 
     def mark_of(self, connection: Connection, table: str) -> str | None:
         """The comment of a table, which holds its version tag; None if there is none."""

@@ -4,7 +4,11 @@ from __future__ import annotations
 
 import getpass
 import uuid
+from collections.abc import Callable
 from contextlib import suppress
+from datetime import UTC, datetime
+
+from retailmart.check_results import CheckResult, clock
 
 PREFIX = "retailmart_doctor_"
 EMOJI = "🧾 ₦ é"
@@ -28,6 +32,20 @@ def lasting(statement: str) -> str:
 def setting_of(name: str) -> str:
     """Where retailmart.yml names this database; `name` begins its check results."""
     return "`database`" if name == "database" else f"`sources: {name.removeprefix('source ')}`"
+
+
+def clock_of(name: str, now: Callable[[], datetime]) -> CheckResult:
+    """How much a server's clock, as `now` asks for it, differs from this machine's."""
+    before = datetime.now(UTC)
+    there = now()
+    here = before + (datetime.now(UTC) - before) / 2
+    return clock(
+        f"{name}: clock",
+        (there - here).total_seconds(),
+        problem_from=30,
+        why="two machines could take each other's work over",
+        cure="Synchronise both machines' clocks: timedatectl set-ntp true",
+    )
 
 
 def me() -> str:

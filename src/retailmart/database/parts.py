@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 from bisect import bisect_left
-from collections.abc import Callable
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Protocol
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any, Generic, Protocol, Self, TypeVar
 
-from retailmart.database.values import WRONG, row_words, wrong_value
+from retailmart.database.values import WRONG, row_words, schema_of, wrong_value
 from retailmart.errors import RetailmartError
 from retailmart.project.table import ReadRules
 from retailmart.project.types import ColumnType
+from retailmart.tables import DatabaseAddress, Extract, Field
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -32,7 +33,12 @@ class Column(Protocol):
     def kind(self) -> ColumnType:
         """The type that its values are read as."""
 
+    @property
+    def is_whole(self) -> bool:
+        """Whether the server keeps whole numbers in it, of which ranges can be read."""
 
+
+AColumn = TypeVar("AColumn", bound=Column)
 # Makes of values what a column holds; raises one of `WRONG` for a value of another type.
 Cast = Callable[["pa.Array", Any], "pa.Array"]
 
@@ -76,6 +82,57 @@ class Texts:
         words = row_words(batch.schema.names, row, self.key)
         value = values[number].as_py()
         return wrong_value(self.table, column.name, words, column.kind, value, self.rules)
+
+
+@dataclass(frozen=True)
+class Described(Generic[AColumn]):
+    """A table or view: its columns, its key, and its approximate rows and bytes."""
+
+    name: str
+    columns: tuple[AColumn, ...]
+    key: tuple[str, ...]
+    rows: int
+    size: int
+    rules: ReadRules
+
+    @property
+    def fields(self) -> tuple[Field, ...]:
+        """The columns with the types that they are read as."""
+        return tuple(Field(column.name, column.kind) for column in self.columns)
+
+    @property
+    def schema(self) -> pa.Schema:
+        """The same as Arrow's schema."""
+        return schema_of([c.name for c in self.columns], [c.kind for c in self.columns])
+
+    @property
+    def whole_key(self) -> str | None:
+        """The key's first column, if it is an integer; partitions are ranges of it."""
+        whole = {column.name for column in self.columns if column.is_whole}
+        return self.key[0] if self.key and self.key[0] in whole else None
+
+    def column(self, name: str) -> AColumn:
+        """A column by its name. RetailmartError if there is no such column."""
+        found = next((column for column in self.columns if column.name == name), None)
+        if found is None:
+            raise RetailmartError(
+                f"source table {self.name!r} has no column {name!r}",
+                f"Correct `cursor` in {self.rules.file}",
+            )
+        return found
+
+    def with_columns(self, columns: tuple[AColumn, ...]) -> Self:
+        """The same with its columns described in another way."""
+        return replace(self, columns=columns)
+
+    def texts(self, cast: Cast) -> Texts:
+        """What converts texts to its columns, each by `cast`."""
+        return Texts(self.name, self.columns, self.key, self.rules, cast)
+
+    def extract(self, address: DatabaseAddress, queries: Iterable[str], cast: Cast) -> Extract:
+        """How others read all of it: each of `queries` gives a part, as texts."""
+        decode = self.texts(cast)
+        return Extract(address, self.name, self.fields, tuple(queries), decode, self.size)
 
 
 def parts_of(rows: int) -> int:

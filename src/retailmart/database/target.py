@@ -88,25 +88,23 @@ class Target:
         """The text columns that are not in the key."""
         return [f.name for f in self.fields if f.type.name == "STRING" and f.name not in self.key]
 
-    def columns(self, connection: Connection) -> list[str]:
-        """The names of the columns of the database's table; empty if it does not exist.
+    def columns(self, connection: Connection) -> dict[str, bool]:
+        """The columns of the database's table; empty if it does not exist.
 
-        A column of the mart has the mart's spelling where letter case does not matter.
+        A column of the mart has the mart's spelling where letter case does not matter. False for a
+        column that an attempt has added, in the database, and perhaps has not filled.
         """
         fold = names_in(connection).fold
         ours = {fold(field.name): field.name for field in self.fields}
         has = dialect_of(connection).columns_of(connection, self.name)
-        return [ours.get(fold(name), name) for name in has]
-
-    def unfilled(self, connection: Connection) -> frozenset[str]:
-        """Columns that an attempt has added, in the database, and perhaps has not filled."""
-        return frozenset(dialect_of(connection).unfilled(connection, self.name))
+        return {ours.get(fold(name), name): is_filled for name, is_filled in has.items()}
 
     def taken(self, connection: Connection, own: Iterable[str]) -> list[str]:
         """The mart's columns that are users' in the table: it has them, and they are not `own`."""
         fold = names_in(connection).fold
-        known = {fold(name) for name in (*own, *self.unfilled(connection))}
-        has = {fold(n): n for n in dialect_of(connection).columns_of(connection, self.name)}
+        known = {fold(name) for name in own}
+        columns = dialect_of(connection).columns_of(connection, self.name)
+        has = {fold(name): name for name, is_filled in columns.items() if is_filled}
         names = [fold(field.name) for field in self.fields]
         return [has[name] for name in names if name in has and name not in known]
 
@@ -149,7 +147,7 @@ class Target:
     def needs_a_value(self, connection: Connection) -> list[str]:
         """Columns that others added and for which a new row would need a value."""
         own = {field.name for field in self.fields}
-        return needs_a_value(connection, self.name, set(self.columns(connection)) - own)
+        return needs_a_value(connection, self.name, self.columns(connection).keys() - own)
 
     def has_key(self, connection: Connection) -> bool:
         """Whether the database's table has exactly this key."""

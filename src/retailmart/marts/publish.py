@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Generator, Iterable, Iterator, Sequence
+from collections.abc import Callable, Collection, Generator, Iterable, Iterator, Mapping, Sequence
 from contextlib import closing, suppress
 from dataclasses import dataclass, field, replace
 from functools import partial
@@ -352,7 +352,7 @@ def _plan(
     old = before if shown.published_fingerprint == definition else None
     has, kept = target.columns(connection), partial(lake.has_files, mart_table(mart.name))
     is_shown = old is not None and shown.published_version == version
-    lacks, lost = _lacking(connection, target, before, has)
+    lacks, lost = _lacking(target, before, has)
     if is_shown and has and mart.name not in rebuilt and not lacks and not lost:
         return None
     is_loaded = target.mark(connection) == mark
@@ -371,7 +371,7 @@ def _plan(
 
 
 def _lacking(
-    connection: Connection, target: Target, before: TableState | None, has: Sequence[str]
+    target: Target, before: TableState | None, has: Mapping[str, bool]
 ) -> tuple[tuple[str, ...], tuple[str, ...]]:
     """The columns that a table must get, and those that it had and that have no values any more.
 
@@ -379,11 +379,8 @@ def _lacking(
     """
     names = [field.name for field in target.fields]
     had = set(_names(before)) if before else set(names)
-    empty = target.unfilled(connection)
     lacks = tuple(name for name in names if has and name not in has)
-    return lacks, tuple(
-        name for name in names if has and name in had and (name in lacks or name in empty)
-    )
+    return lacks, tuple(name for name in names if has and name in had and not has.get(name))
 
 
 _TOO_LONG_CURE = (
@@ -566,7 +563,7 @@ def _in_place_problem(
     )
 
 
-def _can_grow(target: Target, old: TableState, has: Sequence[str]) -> bool:
+def _can_grow(target: Target, old: TableState, has: Collection[str]) -> bool:
     """Whether new columns are all that a table showing `old` needs to get."""
     kinds = {field.name: field.type for field in old.fields}
     retyped = any(kinds.get(field.name, field.type) != field.type for field in target.fields)

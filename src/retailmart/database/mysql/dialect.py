@@ -8,24 +8,23 @@ from collections.abc import Generator, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from dataclasses import dataclass
-from decimal import Decimal
 from itertools import chain, islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from sqlalchemy import BigInteger, Date, Integer, Numeric, func, text
+from sqlalchemy import BigInteger, Date, Integer, Numeric, text
 from sqlalchemy.dialects import mysql
 from sqlalchemy.exc import DBAPIError
 
-from retailmart.database.bulk import bound, limit_of_years, line_of
-from retailmart.database.dialect import LEDGER_VIEWS, NO_TEXTS, UNFILLED, Limit, Read, Since, Texts
+from retailmart.database.bulk import insert_rows, limit_of_years, line_of
+from retailmart.database.common import Reading, ServerDialect
+from retailmart.database.dialect import LEDGER_VIEWS, NO_TEXTS, UNFILLED, Limit, Read, Texts
 from retailmart.database.mysql.errors import error_code
 from retailmart.database.mysql.texts import collation_of, in_the_way, lengths_for, settle, widen
-from retailmart.database.values import rows_of, text_of
+from retailmart.database.values import text_of
 from retailmart.errors import KeyClash, RetailmartError
-from retailmart.project.table import ReadRules
 from retailmart.project.types import ColumnType
-from retailmart.tables import DatabaseAddress, Extract, Field, quoted
+from retailmart.tables import DatabaseAddress, Field, quoted
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -62,12 +61,8 @@ _OTHER_TRIGGERS = text(
     " AND event_object_table <> :name"
 )
 _COLUMNS = text(
-    "SELECT column_name FROM information_schema.columns WHERE table_schema = DATABASE()"
-    " AND table_name = :name ORDER BY ordinal_position"
-)
-_UNFILLED = text(
-    "SELECT column_name FROM information_schema.columns WHERE table_schema = DATABASE()"
-    " AND table_name = :name AND column_comment = :comment"
+    "SELECT column_name, column_comment <> :comment FROM information_schema.columns"
+    " WHERE table_schema = DATABASE() AND table_name = :name ORDER BY ordinal_position"
 )
 _COMMENT = text(
     "SELECT table_comment FROM information_schema.tables WHERE table_schema = DATABASE()"
@@ -76,16 +71,13 @@ _COMMENT = text(
 
 
 @dataclass(frozen=True)
-class MySQL:
+class MySQL(ServerDialect):
     """Marts in MySQL or MariaDB. Creating or renaming a table ends a transaction here."""
 
     is_mariadb: bool
 
     ddl_in_transaction: ClassVar[bool] = False
-    loads_beside: ClassVar[bool] = True
     sizes_texts: ClassVar[bool] = True
-    # The server has one thread a connection; more than these only wait for the engine's rows.
-    loads_at_once: ClassVar[int] = 4
 
     @property
     def table_options(self) -> Mapping[str, Any]:
@@ -139,9 +131,6 @@ class MySQL:
             if years := limit_of_years(field, "MySQL holds"):
                 yield years
 
-    def bound(self, field: Field) -> str:
-        return bound(field)
-
     def as_read(self, field: Field) -> tuple[str, ColumnType]:
         """Booleans are small numbers here."""
         if field.type.name == "BOOLEAN":
@@ -190,19 +179,10 @@ class MySQL:
         read: Read,
         clash: str = "",
     ) -> int:
-        quote = connection.dialect.identifier_preparer.quote_identifier
-        columns = ", ".join(quote(field.name) for field in fields)
-        marks = ", ".join(["%s"] * len(fields))
-        statement = f"INSERT INTO {quote(table.name)} ({columns}) VALUES ({marks}){clash}"
         allowed = int(connection.exec_driver_sql("SELECT @@max_allowed_packet").scalar_one())
         # The driver writes many rows into one statement, up to this size.
         _driver(connection).statement_bytes = min(_STATEMENT_BYTES, allowed // 2)
-        count = 0
-        with closing(read(", ".join(self.bound(field) for field in fields))) as batches:
-            for batch in batches:
-                connection.exec_driver_sql(statement, rows_of(batch))
-                count += batch.num_rows
-        return count
+        return insert_rows(connection, table, fields, read, clash)
 
     def delete_keys(
         self,
@@ -223,22 +203,14 @@ class MySQL:
             statement = f"DELETE FROM {quote(table.name)} WHERE {condition}"
             connection.exec_driver_sql(statement, tuple(chain.from_iterable(part)))
 
-    def exact_sum(self, column: Any, kind: ColumnType) -> Any:
-        """The server adds decimals exactly."""
-        return func.sum(column)
-
-    def exact(self, value: Any, kind: ColumnType) -> Decimal:
-        return Decimal(value or 0)
-
-    def columns_of(self, connection: Connection, table: str) -> list[str]:
+    def columns_of(self, connection: Connection, table: str) -> dict[str, bool]:
         # SQLAlchemy's own inspection fails if a table's name holds a backtick.
-        return list(connection.scalars(_COLUMNS, {"name": table}))
-
-    def unfilled(self, connection: Connection, table: str) -> list[str]:
-        return list(connection.scalars(_UNFILLED, {"name": table, "comment": UNFILLED}))
+        found = connection.execute(_COLUMNS, {"name": table, "comment": UNFILLED})
+        return {name: bool(is_filled) for name, is_filled in found}
 
     def settle(self, connection: Connection, table: str) -> None:
-        settle(connection, table, self.unfilled(connection, table))
+        columns = self.columns_of(connection, table)
+        settle(connection, table, [name for name, is_filled in columns.items() if not is_filled])
 
     def mark_of(self, connection: Connection, table: str) -> str | None:
         comment: str | None = connection.scalar(_COMMENT, {"name": table})
@@ -266,29 +238,11 @@ class MySQL:
             steps.append(f"{quote(new)} TO {quote(shown)}")
         connection.exec_driver_sql(f"RENAME TABLE {', '.join(steps)}")
 
-    def fields(self, engine: Engine, name: str, rules: ReadRules) -> tuple[Field, ...]:
-        from retailmart.database.mysql.reading import fields
+    @property
+    def reading(self) -> Reading:
+        from retailmart.database.mysql import reading
 
-        return fields(engine, name, rules)
-
-    def read_table(
-        self, engine: Engine, name: str, rules: ReadRules, since: Since | None = None
-    ) -> pa.Table:
-        from retailmart.database.mysql.reading import read_since, read_table
-
-        if since is None:
-            return read_table(engine, name, rules)
-        return read_since(engine, name, rules, since)
-
-    def key_collation(self, engine: Engine, name: str, rules: ReadRules) -> tuple[str, str] | None:
-        from retailmart.database.mysql.reading import key_collation
-
-        return key_collation(engine, name, rules)
-
-    def newest(self, engine: Engine, name: str, column: str) -> Any:
-        from retailmart.database.mysql.reading import newest
-
-        return newest(engine, name, column)
+        return reading
 
     def address(self, engine: Engine) -> DatabaseAddress | None:
         """None for a local socket, and for a connection that needs a client certificate."""
@@ -310,17 +264,6 @@ class MySQL:
             authority=None if authority is None else Path(authority).read_text(),
             timeouts=here.timeouts,
         )
-
-    def extract(self, engine: Engine, name: str, rules: ReadRules, least: int) -> Extract | None:
-        from retailmart.database.mysql.reading import extract
-
-        address = self.address(engine)
-        return None if address is None else extract(engine, address, name, rules, least)
-
-    def fingerprint(self, engine: Engine, name: str) -> str | None:
-        from retailmart.database.mysql.reading import fingerprint
-
-        return fingerprint(engine, name)
 
     def version(self, engine: Engine) -> str | None:
         """None: the server's data about a table's changes is lost when it restarts."""

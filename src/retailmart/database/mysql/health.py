@@ -6,14 +6,14 @@ import re
 from collections.abc import Iterator
 from contextlib import suppress
 from dataclasses import dataclass
-from datetime import UTC, datetime
+from datetime import UTC
 from typing import Any
 
 from sqlalchemy import Connection, Engine
 from sqlalchemy.exc import DBAPIError
 
-from retailmart.check_results import CheckResult, clock, ok, problem, warning
-from retailmart.database.health import EMOJI, as_admin, lasting, probe_name
+from retailmart.check_results import CheckResult, ok, problem, warning
+from retailmart.database.health import EMOJI, as_admin, clock_of, lasting, probe_name
 from retailmart.database.mysql.errors import DENIED, error_code, words
 from retailmart.database.pool import is_here
 from retailmart.report import number_of
@@ -299,15 +299,8 @@ def _flush(server: _Server) -> CheckResult:
 
 
 def _clock(server: _Server) -> CheckResult:
-    before = datetime.now(UTC)
-    there = server.value("SELECT UTC_TIMESTAMP(6)").replace(tzinfo=UTC)
-    here = before + (datetime.now(UTC) - before) / 2
-    return clock(
-        f"{server.name}: clock",
-        (there - here).total_seconds(),
-        problem_from=30,
-        why="two machines could take each other's work over",
-        cure="Synchronise both machines' clocks: timedatectl set-ntp true",
+    return clock_of(
+        server.name, lambda: server.value("SELECT UTC_TIMESTAMP(6)").replace(tzinfo=UTC)
     )
 
 

@@ -10,8 +10,7 @@ from typing import Any, cast
 from sqlalchemy import Engine
 from sqlalchemy.engine import URL
 
-from retailmart.database.pool import ADDRESS, is_here, pool_of
-from retailmart.database.registry import shown_url
+from retailmart.database.pool import ADDRESS, is_here, parameters_of, pool_of
 from retailmart.errors import SettingsError
 from retailmart.tables import DatabaseAddress
 
@@ -105,19 +104,8 @@ def address_of(engine: Engine) -> Address:
 
 
 def _address(url: URL, folder: Path) -> Address:
-    given = {
-        name: value if isinstance(value, str) else value[-1] for name, value in url.query.items()
-    }
+    given, label, problems = parameters_of(url, _PARAMETERS, "mysql://user@host/db")
     host = url.host or "localhost"
-    shown = URL.create("mysql", url.username, None, host, url.port, url.database)
-    label = shown_url(shown)
-    problems = [
-        f"{label}: the URL's parameter {name!r} is not known; known are {', '.join(_PARAMETERS)}"
-        for name in given
-        if name not in _PARAMETERS
-    ]
-    if not url.database:
-        problems.append(f"{label}: names no database; write it as in mysql://user@host/db")
     if given.get("charset", "utf8mb4") != "utf8mb4":
         problems.append(f"{label}: charset is always utf8mb4")
     timeouts = dict(_NUMBERS)

@@ -22,14 +22,13 @@ from sqlalchemy import text
 from retailmart.database.conversions import to_text
 from retailmart.database.dialect import Since
 from retailmart.database.mysql.opening import Address, address_of, open_address
-from retailmart.database.parts import WORTH_PARTS, Texts, parts_of, ranges
+from retailmart.database.parts import WORTH_PARTS, Described, parts_of, ranges
 from retailmart.database.values import (
     WRONG,
     arrow_type,
     in_calendar,
     record_batch,
     scaled,
-    schema_of,
 )
 from retailmart.errors import RetailmartError
 from retailmart.project.decimals import as_decimals
@@ -92,13 +91,23 @@ class _Column:
     is_padded: bool = False
 
     @property
+    def is_whole(self) -> bool:
+        """Whether it holds whole numbers that fit an integer."""
+        return self.data_type in _WHOLE and not self.kind.is_decimal
+
+    @property
+    def sql(self) -> str:
+        """Its SQL name for conditions."""
+        return f"t.{_quoted(self.name)}"
+
+    @property
     def in_units(self) -> bool:
         """Whether it is a decimal that fits an integer, in units of its last digit."""
         return self.kind.is_decimal and self.kind.precision <= _LONGEST_WHOLE
 
     def expression(self, *, units: bool) -> str:
         """The SQL to request: a decimal as text, or in units of its last digit."""
-        name = f"t.{_quoted(self.name)}"
+        name = self.sql
         if self.data_type == "bit":
             number = f"CAST({name} AS UNSIGNED)"
             return f"CAST({number} AS CHAR)" if self.kind.is_decimal else number
@@ -119,7 +128,7 @@ class _Column:
     def as_text(self) -> str:
         """The SQL to request everything as text; bytes as hexadecimal digits."""
         if self.data_type in _BYTES:
-            return f"HEX(t.{_quoted(self.name)})"
+            return f"HEX({self.sql})"
         # Texts are cast too: a reader may pad a CHAR or SET with blanks.
         return f"CAST({self.expression(units=False)} AS CHAR)"
 
@@ -127,48 +136,12 @@ class _Column:
     def told_apart(self) -> tuple[str, ...]:
         """SQL texts that are equal only for equal values; NULL counts as a value."""
         if self.data_type in (*_LETTERS, *_BYTES):
-            name = f"t.{_quoted(self.name)}"
-            return (f"COALESCE(LENGTH({name}), 'N')", f"CAST({name} AS BINARY)")
+            return (f"COALESCE(LENGTH({self.sql}), 'N')", f"CAST({self.sql} AS BINARY)")
         return (f"COALESCE({self.as_text}, 'N')",)
 
 
-@dataclass(frozen=True)
-class _Described:
-    """A table or view: its columns, its key, and its approximate rows and bytes."""
-
-    name: str
-    columns: tuple[_Column, ...]
-    key: tuple[str, ...]
-    rows: int
-    size: int
-    rules: ReadRules
-
-    @property
-    def kinds(self) -> list[ColumnType]:
-        return [column.kind for column in self.columns]
-
-    @property
-    def schema(self) -> pa.Schema:
-        return schema_of([column.name for column in self.columns], self.kinds)
-
-    @property
-    def whole_key(self) -> str | None:
-        """The key's first column, if it is an integer; partitions are ranges of it."""
-        whole = {
-            column.name
-            for column in self.columns
-            if column.data_type in _WHOLE and not column.kind.is_decimal
-        }
-        return self.key[0] if self.key and self.key[0] in whole else None
-
-    def column(self, name: str) -> str:
-        """A column's SQL name for conditions. RetailmartError if there is no such column."""
-        if name not in {column.name for column in self.columns}:
-            raise RetailmartError(
-                f"source table {self.name!r} has no column {name!r}",
-                "Correct `cursor` in the table's file in tables/",
-            )
-        return f"t.{_quoted(name)}"
+class _Described(Described[_Column]):
+    """A table or view, and its query."""
 
     def query(self, condition: str = "", *, units: bool) -> str:
         """All columns of the rows that meet a condition, in key order if there is a key."""
@@ -186,12 +159,13 @@ class _Described:
 def fields(engine: Engine, name: str, rules: ReadRules) -> tuple[Field, ...]:
     """The columns of a table, with the types that they are read as."""
     with engine.connect() as connection:
-        described = _describe(connection, name, rules)
-    return tuple(Field(column.name, column.kind) for column in described.columns)
+        return _describe(connection, name, rules).fields
 
 
-def read_table(engine: Engine, name: str, rules: ReadRules) -> pa.Table:
-    """A whole table in key order; without a key, in the order of its values."""
+def read_table(engine: Engine, name: str, rules: ReadRules, since: Since | None = None) -> pa.Table:
+    """A table, whole or since a value, in key order; without a key, in the order of its values."""
+    if since is not None:
+        return _read_since(engine, name, rules, since)
     with engine.connect() as connection:
         described = _widened(connection, _describe(connection, name, rules))
         conditions = _ranges(connection, described)
@@ -203,11 +177,11 @@ def read_table(engine: Engine, name: str, rules: ReadRules) -> pa.Table:
     return rows.sort_by([(column.name, "ascending") for column in described.columns])
 
 
-def read_since(engine: Engine, name: str, rules: ReadRules, since: Since) -> pa.Table:
+def _read_since(engine: Engine, name: str, rules: ReadRules, since: Since) -> pa.Table:
     """The rows whose cursor is at or after a value, in key order."""
     with engine.connect() as connection:
         described = _describe(connection, name, rules)
-        cursor = described.column(since.column)
+        cursor = described.column(since.column).sql
 
         def behind(value: str) -> str:
             return f"({cursor} >= {value} OR {cursor} IS NULL)"
@@ -240,7 +214,7 @@ def _widened(
         replace(column, kind=_UNSIGNED) if column.name in beyond else column
         for column in described.columns
     )
-    return replace(described, columns=columns)
+    return described.with_columns(columns)
 
 
 def _literal(value: Any) -> str | None:
@@ -254,11 +228,11 @@ def newest(engine: Engine, name: str, column: str) -> Any:
     """The largest value of a column; timestamps as the server's text, which changes nothing."""
     with engine.connect() as connection:
         described = _describe(connection, name)
-        kinds = {found.name: found.data_type for found in described.columns}
-        largest = f"MAX({described.column(column)})"
-        if kinds[column] == "float":
+        found = described.column(column)
+        largest = f"MAX({found.sql})"
+        if found.data_type == "float":
             largest += " + 0e0"  # its text has fewer digits and would sort too early
-        if kinds[column] in _AS_TEXT:
+        if found.data_type in _AS_TEXT:
             largest = f"CAST({largest} AS CHAR)"
         query = f"SELECT {largest} FROM {_quoted(name)} AS t"
         return connection.exec_driver_sql(query.replace("%", "%%")).scalar()
@@ -276,14 +250,8 @@ def extract(
         conditions = _ranges(connection, described, parts_of(described.rows))
     columns = ", ".join(f"{c.as_text} AS c{n}" for n, c in enumerate(described.columns))
     query = f"SELECT {columns} FROM {_quoted(name)} AS t"
-    return Extract(
-        address=address,
-        name=name,
-        fields=tuple(Field(column.name, column.kind) for column in described.columns),
-        queries=tuple(f"{query} WHERE {part}" if part else query for part in conditions),
-        decode=Texts(name, described.columns, described.key, rules, _from_text),
-        size=described.size,
-    )
+    queries = (f"{query} WHERE {part}" if part else query for part in conditions)
+    return described.extract(address, queries, _from_text)
 
 
 def read_part(
@@ -362,7 +330,7 @@ def read_by_driver(
                 record_batch(
                     described.name,
                     rows,
-                    described.kinds,
+                    [column.kind for column in described.columns],
                     described.schema,
                     described.key,
                     described.rules,
@@ -515,7 +483,7 @@ def _as_described(rows: pa.Table, described: _Described) -> pa.Table:
     import pyarrow as pa
 
     batches = rows.to_batches()
-    decode = Texts(described.name, described.columns, described.key, described.rules, _cast)
+    decode = described.texts(_cast)
     if key := described.whole_key:
         # Parts arrive mixed, each in order; a batch's first key shows which part it belongs to.
         index = [column.name for column in described.columns].index(key)

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass
-from decimal import Decimal
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
@@ -18,20 +17,23 @@ from sqlalchemy import (
     Integer,
     Numeric,
     Text,
-    func,
     text,
 )
 
-from retailmart.database.bulk import bound, limit_of_years, line_of
-from retailmart.database.dialect import NO_TEXTS, Limit, Read, Since, Texts, on_conflict
-from retailmart.database.values import rows_of, text_of
+from retailmart.database.bulk import insert_rows, limit_of_years, line_of
+from retailmart.database.common import (
+    Reading,
+    ServerDialect,
+    TransactionalTables,
+    UnlimitedTexts,
+)
+from retailmart.database.dialect import NO_TEXTS, Limit, Read, Texts, on_conflict
+from retailmart.database.values import text_of
 from retailmart.errors import KeyClash, RetailmartError
-from retailmart.project.table import ReadRules
 from retailmart.project.types import ColumnType
-from retailmart.tables import DatabaseAddress, Extract, Field, quoted
+from retailmart.tables import DatabaseAddress, Field, quoted
 
 if TYPE_CHECKING:
-    import pyarrow as pa
     from sqlalchemy import Connection, Engine, Table
 
 # An entry of a btree index holds a third of an 8 kB page.
@@ -79,14 +81,9 @@ _ROWS_AT_ONCE = 50_000
 
 
 @dataclass(frozen=True)
-class Postgres:
+class Postgres(ServerDialect, TransactionalTables, UnlimitedTexts):
     """Marts in PostgreSQL. Texts are equal here if their bytes are."""
 
-    ddl_in_transaction: ClassVar[bool] = True
-    loads_beside: ClassVar[bool] = True
-    loads_at_once: ClassVar[int] = 4
-    # Its TEXT holds any text and can be indexed.
-    sizes_texts: ClassVar[bool] = False
     table_options: ClassVar[Mapping[str, Any]] = {}
 
     def column_types(
@@ -99,18 +96,6 @@ class Postgres:
             else _sql_type(field.type)
             for field in fields
         ]
-
-    def collation(self, connection: Connection) -> str | None:
-        """None: a column uses the database's own collation unless it names another."""
-        return None
-
-    def widen(self, connection: Connection, table: str, longest: Mapping[str, int]) -> None:
-        """Nothing to do: columns have no length limit."""
-
-    def in_the_way(
-        self, connection: Connection, table: str, longest: Mapping[str, int]
-    ) -> tuple[str, str] | None:
-        return None
 
     def limits(self, fields: Sequence[Field], key: Sequence[str]) -> Iterator[Limit]:
         """Texts in the key share the size of an index entry, in bytes of UTF-8."""
@@ -134,9 +119,6 @@ class Postgres:
                 )
             if years := limit_of_years(field, "can be published"):
                 yield years
-
-    def bound(self, field: Field) -> str:
-        return bound(field)
 
     def as_read(self, field: Field) -> tuple[str, ColumnType]:
         return quoted(field.name), field.type
@@ -188,19 +170,10 @@ class Postgres:
         read: Read,
     ) -> int:
         quote = connection.dialect.identifier_preparer.quote_identifier
-        columns = ", ".join(quote(field.name) for field in fields)
-        places = ", ".join(["%s"] * len(fields))
-        statement = (
-            f"INSERT INTO {quote(table.name)} ({columns}) VALUES ({places})"
-            f" {on_conflict(quote, fields, key)}"
-        )
-        count, columns = 0, ", ".join(self.bound(field) for field in fields)
+        clash = f" {on_conflict(quote, fields, key)}"
         # A savepoint: after an error, the transaction would accept nothing else.
-        with closing(read(columns)) as batches, connection.begin_nested():
-            for batch in batches:
-                connection.exec_driver_sql(statement, rows_of(batch))
-                count += batch.num_rows
-        return count
+        with connection.begin_nested():
+            return insert_rows(connection, table, fields, read, clash)
 
     def delete_keys(
         self,
@@ -215,25 +188,8 @@ class Postgres:
         if values := list(rows):
             connection.exec_driver_sql(statement, values)
 
-    def exact_sum(self, column: Any, kind: ColumnType) -> Any:
-        """The server adds decimals exactly."""
-        return func.sum(column)
-
-    def exact(self, value: Any, kind: ColumnType) -> Decimal:
-        return Decimal(value or 0)
-
-    def columns_of(self, connection: Connection, table: str) -> list[str]:
-        return list(connection.scalars(_COLUMNS, {"name": table}))
-
-    def unfilled(self, connection: Connection, table: str) -> list[str]:
-        return []
-
-    def settle(self, connection: Connection, table: str) -> None:
-        """Nothing to do: a column is added in the transaction that fills it."""
-
-    def mark_of(self, connection: Connection, table: str) -> str | None:
-        """None: the transaction that swaps a table in also records it in the ledger."""
-        return None
+    def columns_of(self, connection: Connection, table: str) -> dict[str, bool]:
+        return dict.fromkeys(connection.scalars(_COLUMNS, {"name": table}), True)
 
     def folds_names(self, connection: Connection) -> bool:
         return False
@@ -252,27 +208,11 @@ class Postgres:
                 connection.exec_driver_sql(f"ALTER TABLE {quote(shown)} RENAME TO {quote(old)}")
             connection.exec_driver_sql(f"ALTER TABLE {quote(new)} RENAME TO {quote(shown)}")
 
-    def fields(self, engine: Engine, name: str, rules: ReadRules) -> tuple[Field, ...]:
-        from retailmart.database.postgres.reading import fields
+    @property
+    def reading(self) -> Reading:
+        from retailmart.database.postgres import reading
 
-        return fields(engine, name, rules)
-
-    def read_table(
-        self, engine: Engine, name: str, rules: ReadRules, since: Since | None = None
-    ) -> pa.Table:
-        from retailmart.database.postgres.reading import read_table
-
-        return read_table(engine, name, rules, since)
-
-    def key_collation(self, engine: Engine, name: str, rules: ReadRules) -> tuple[str, str] | None:
-        from retailmart.database.postgres.reading import key_collation
-
-        return key_collation(engine, name, rules)
-
-    def newest(self, engine: Engine, name: str, column: str) -> Any:
-        from retailmart.database.postgres.reading import newest
-
-        return newest(engine, name, column)
+        return reading
 
     def address(self, engine: Engine) -> DatabaseAddress | None:
         """None for a local socket, and for a connection that needs a client certificate."""
@@ -294,17 +234,6 @@ class Postgres:
             authority=None if authority == "system" else Path(authority).read_text(),
             timeouts=here.timeouts,
         )
-
-    def extract(self, engine: Engine, name: str, rules: ReadRules, least: int) -> Extract | None:
-        from retailmart.database.postgres.reading import extract
-
-        address = self.address(engine)
-        return None if address is None else extract(engine, address, name, rules, least)
-
-    def fingerprint(self, engine: Engine, name: str) -> str | None:
-        from retailmart.database.postgres.reading import fingerprint
-
-        return fingerprint(engine, name)
 
     def version(self, engine: Engine) -> str | None:
         """None: the server's counters of a table's changes can be reset."""

@@ -5,14 +5,13 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import suppress
 from dataclasses import dataclass
-from datetime import UTC, datetime
 from typing import Any
 
 from sqlalchemy import Connection, Engine
 from sqlalchemy.exc import DBAPIError
 
-from retailmart.check_results import CheckResult, clock, ok, problem, warning
-from retailmart.database.health import EMOJI, as_admin, lasting, probe_name
+from retailmart.check_results import CheckResult, ok, problem, warning
+from retailmart.database.health import EMOJI, as_admin, clock_of, lasting, probe_name
 from retailmart.database.pool import is_here
 from retailmart.database.postgres.errors import state_of, words
 from retailmart.database.postgres.opening import address_of
@@ -175,16 +174,7 @@ def _durability(server: _Server) -> CheckResult:
 
 
 def _clock(server: _Server) -> CheckResult:
-    before = datetime.now(UTC)
-    there = server.value("SELECT clock_timestamp()")
-    here = before + (datetime.now(UTC) - before) / 2
-    return clock(
-        f"{server.name}: clock",
-        (there - here).total_seconds(),
-        problem_from=30,
-        why="two machines could take each other's work over",
-        cure="Synchronise both machines' clocks: timedatectl set-ntp true",
-    )
+    return clock_of(server.name, lambda: server.value("SELECT clock_timestamp()"))
 
 
 def _readable(server: _Server) -> CheckResult:

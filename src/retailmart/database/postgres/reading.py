@@ -18,9 +18,9 @@ from sqlalchemy import text
 
 from retailmart.database.conversions import to_text
 from retailmart.database.dialect import Since
-from retailmart.database.parts import Texts, parts_of, ranges
+from retailmart.database.parts import Described, parts_of, ranges
 from retailmart.database.postgres.opening import open_address
-from retailmart.database.values import arrow_type, schema_of
+from retailmart.database.values import arrow_type
 from retailmart.errors import RetailmartError
 from retailmart.project.decimals import as_decimals
 from retailmart.project.table import ReadRules
@@ -49,7 +49,6 @@ _WHOLE = ("smallint", "integer", "bigint")
 _DIGITS = 38
 # A numeric without a declared scale keeps ten digits after the point, or as many as needed.
 _USUAL_SCALE = 10
-_MOST_COLUMNS = 1600
 # Bytes of COPY's text that are parsed at a time; a row must fit into them.
 _BLOCK = 64 << 20
 _MOST_COLUMNS = 1600
@@ -68,6 +67,11 @@ class _Column:
     may_exceed: bool = False
 
     @property
+    def is_whole(self) -> bool:
+        """Whether it holds whole numbers."""
+        return self.declared in _WHOLE
+
+    @property
     def as_text(self) -> str:
         """The SQL to request the value as an exact text."""
         name = f"t.{quoted(self.name)}"
@@ -83,38 +87,8 @@ class _Column:
         return f"CAST({name} AS text)"
 
 
-@dataclass(frozen=True)
-class _Described:
-    """A table or view: its columns, its key, and its approximate rows and bytes."""
-
-    name: str
-    columns: tuple[_Column, ...]
-    key: tuple[str, ...]
-    rows: int
-    size: int
-    rules: ReadRules
-
-    @property
-    def schema(self) -> pa.Schema:
-        return schema_of(
-            [column.name for column in self.columns], [column.kind for column in self.columns]
-        )
-
-    @property
-    def whole_key(self) -> str | None:
-        """The key's first column, if it is an integer; partitions are ranges of it."""
-        whole = {column.name for column in self.columns if column.declared in _WHOLE}
-        return self.key[0] if self.key and self.key[0] in whole else None
-
-    def column(self, name: str) -> _Column:
-        """A column by its name. RetailmartError if there is no such column."""
-        found = next((column for column in self.columns if column.name == name), None)
-        if found is None:
-            raise RetailmartError(
-                f"source table {self.name!r} has no column {name!r}",
-                f"Correct `cursor` in {self.rules.file}",
-            )
-        return found
+class _Described(Described[_Column]):
+    """A table or view, and its query."""
 
     def query(self, condition: str = "", *, ordered: bool = True) -> str:
         """All columns of the rows that meet a condition, in key order if there is a key."""
@@ -130,8 +104,7 @@ class _Described:
 def fields(engine: Engine, name: str, rules: ReadRules) -> tuple[Field, ...]:
     """The columns of a table, with the types that they are read as."""
     with engine.connect() as connection:
-        described = _describe(connection, name, rules)
-    return tuple(Field(column.name, column.kind) for column in described.columns)
+        return _describe(connection, name, rules).fields
 
 
 def read_table(engine: Engine, name: str, rules: ReadRules, since: Since | None = None) -> pa.Table:
@@ -149,7 +122,7 @@ def read_table(engine: Engine, name: str, rules: ReadRules, since: Since | None 
         query = described.query("\0" if condition else "")
         if condition:  # only then does the driver treat a % as a placeholder
             query = query.replace("%", "%%").replace("\0", condition)
-        decode = Texts(name, described.columns, described.key, rules, _cast)
+        decode = described.texts(_cast)
         with closing(_copied(connection, query, values)) as copied:
             batches = [decode(batch) for batch in copied]
     rows = pa.Table.from_batches(batches, described.schema)
@@ -202,14 +175,8 @@ def extract(
         if key is not None and parts > 1:
             table = f"{quoted(name)} AS t"
             conditions = ranges(connection, table, f"t.{quoted(key)}", parts)
-    return Extract(
-        address=address,
-        name=name,
-        fields=tuple(Field(column.name, column.kind) for column in described.columns),
-        queries=tuple(described.query(part, ordered=False) for part in conditions),
-        decode=Texts(name, described.columns, described.key, rules, _cast),
-        size=described.size,
-    )
+    queries = (described.query(part, ordered=False) for part in conditions)
+    return described.extract(address, queries, _cast)
 
 
 def read_part(
@@ -357,7 +324,7 @@ def _widened(connection: Connection, described: _Described) -> _Described:
     columns = tuple(
         replace(column, kind=larger.get(column.name, column.kind)) for column in described.columns
     )
-    return replace(described, columns=columns)
+    return described.with_columns(columns)
 
 
 _COLUMNS = text("""

@@ -38,6 +38,7 @@ from sqlalchemy import (
 from sqlalchemy import types as sql
 from sqlalchemy.exc import NoSuchTableError
 
+from retailmart.database.common import TransactionalTables, UnlimitedTexts
 from retailmart.database.conversions import MOST_UNITS, PROVEN_DIGITS
 from retailmart.database.dialect import (
     LEDGER_VIEWS,
@@ -83,14 +84,11 @@ _PART = "1000000000"
 _ROWS_A_STATEMENT = 100
 
 
-class SQLite:
+class SQLite(TransactionalTables, UnlimitedTexts):
     """Marts and sources in a file. Creating a table is part of a transaction here."""
 
-    ddl_in_transaction: ClassVar[bool] = True
     loads_beside: ClassVar[bool] = False
     loads_at_once: ClassVar[int] = 1
-    # Its TEXT holds any text and can be indexed; the database has no collation of its own.
-    sizes_texts: ClassVar[bool] = False
     # Rows are in key order: with the month first, a month is replaced and summed as one range.
     table_options: ClassVar[Mapping[str, Any]] = {"sqlite_with_rowid": False}
 
@@ -98,17 +96,6 @@ class SQLite:
         self, fields: Sequence[Field], key: Sequence[str], texts: Texts = NO_TEXTS
     ) -> list[Any]:
         return [_sql_type(field.type) for field in fields]
-
-    def collation(self, connection: Connection) -> str | None:
-        return None
-
-    def widen(self, connection: Connection, table: str, longest: Mapping[str, int]) -> None:
-        """Nothing to do: columns have no length limit."""
-
-    def in_the_way(
-        self, connection: Connection, table: str, longest: Mapping[str, int]
-    ) -> tuple[str, str] | None:
-        return None
 
     def limits(self, fields: Sequence[Field], key: Sequence[str]) -> Iterator[Limit]:
         for field in fields:
@@ -223,20 +210,11 @@ class SQLite:
         high, low = (int(part) for part in str(value or "0 0").split())
         return Decimal(high * int(_PART) + low).scaleb(-kind.scale)
 
-    def columns_of(self, connection: Connection, table: str) -> list[str]:
+    def columns_of(self, connection: Connection, table: str) -> dict[str, bool]:
         inspector = inspect(connection)
         if not inspector.has_table(table):
-            return []
-        return [column["name"] for column in inspector.get_columns(table)]
-
-    def unfilled(self, connection: Connection, table: str) -> list[str]:
-        return []
-
-    def settle(self, connection: Connection, table: str) -> None:
-        """Nothing to do: a column is added in the transaction that fills it."""
-
-    def mark_of(self, connection: Connection, table: str) -> str | None:
-        return None
+            return {}
+        return dict.fromkeys((column["name"] for column in inspector.get_columns(table)), True)
 
     def folds_names(self, connection: Connection) -> bool:
         return True

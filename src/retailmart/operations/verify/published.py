@@ -104,7 +104,7 @@ class PublishedTables:
         with TemporaryDirectory(dir=self.folder) as folder:
             reads = self.ledger.engine.execution_options(**{READS: True})
             with reads.connect() as connection:
-                if problem := _unlike(table, names, target.columns(connection)):
+                if problem := _unlike(table, names, list(target.columns(connection))):
                     return TableComparison(mart.name, table, key, problem=problem, held=held)
                 shown, strange = _read_back(target, connection, Path(folder))
             columns, _ = target.as_read(dialect_of(self.ledger.engine))
