@@ -57,12 +57,12 @@ REGISTRIES = {"retailmart.database.registry"}
 VALUES = {"tables", "errors", "report", "check_results"}
 # What `cli/` calls. All else it gets as a value from the API, and may name its type.
 BELOW_COMMANDS = {"api", "console", "report", "errors", "check_results", "project"}
-# Where imports may form a circle: they find what belongs to a kind of thing by its name.
+# Where imports may form a cycle: they find what belongs to a kind of thing by its name.
 OPENING = {
     ("retailmart.project.addresses", "retailmart.database.registry"),
 }
-# To be removed: circles that are known.
-CIRCLES = (
+# To be removed: cycles that are known.
+CYCLES = (
     {
         "retailmart.engines",
         "retailmart.engines.duckdb",
@@ -134,7 +134,7 @@ def name_of(file: str) -> str:
     return f"retailmart.{name}"
 
 
-def circles(edges: Iterable[tuple[str, str]]) -> list[set[str]]:
+def cycles(edges: Iterable[tuple[str, str]]) -> list[set[str]]:
     """The groups of modules that import each other, directly or through others."""
     imported: dict[str, set[str]] = {}
     for one, other in edges:
@@ -234,7 +234,7 @@ def test_only_steps_speak_to_engines_by_protocol() -> None:
 
 
 def test_no_module_imports_itself_through_others() -> None:
-    """Modules form no circle, late imports included: each can be understood after its imports."""
+    """Modules form no cycle, late imports included: each can be understood after its imports."""
     known = {name_of(path.relative_to(ROOT).as_posix()) for path in modules()}
     edges = set()
     for found in ALL:
@@ -243,16 +243,16 @@ def test_no_module_imports_itself_through_others() -> None:
             edges.add((name_of(found.file), target))
     inside = {(one, other) for one, other in edges if other in known}
     assert inside >= OPENING
-    new = [sorted(one) for one in circles(inside - OPENING) if not any(one <= c for c in CIRCLES)]
+    new = [sorted(one) for one in cycles(inside - OPENING) if not any(one <= c for c in CYCLES)]
     assert new == []
 
 
-def test_circles_are_found() -> None:
-    """The search above sees long circles, and those of one module."""
+def test_cycles_are_found() -> None:
+    """The search above sees long cycles, and those of one module."""
     straight = {("a", "b"), ("b", "c"), ("a", "c")}
-    assert circles(straight) == []
-    assert circles({*straight, ("c", "a"), ("d", "a")}) == [{"a", "b", "c"}]
-    assert circles({*straight, ("c", "c")}) == [{"c"}]
+    assert cycles(straight) == []
+    assert cycles({*straight, ("c", "a"), ("d", "a")}) == [{"a", "b", "c"}]
+    assert cycles({*straight, ("c", "c")}) == [{"c"}]
 
 
 def test_commands_call_the_api_alone() -> None:
