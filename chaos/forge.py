@@ -47,7 +47,8 @@ _IMPORTED = (
     "sqlalchemy.dialects.sqlite",
     "sqlalchemy.dialects.mysql",
     "retailmart.api",
-    "retailmart.cli.quarantine",
+    "retailmart.operations.quarantine",
+    "retailmart.operations.undo",
     "retailmart.database.source",
     "retailmart.database.sqlite.dialect",
     "retailmart.database.mysql.dialect",
@@ -104,13 +105,9 @@ def _step(folder: Path, name: str, *arguments: Any) -> Any:
     if name == "undo":
         return retailmart.open_project(folder).undo(int(arguments[0]), AS_OF).run_id
     if name == "export":
-        from retailmart.cli.quarantine import quarantine_export
-
-        return quarantine_export(to=Path(arguments[0]), project=folder)
+        return retailmart.open_project(folder).quarantine_export(arguments[0])
     if name == "replay":
-        from retailmart.cli.quarantine import quarantine_replay
-
-        return quarantine_replay(Path(arguments[0]), project=folder)
+        return retailmart.open_project(folder).quarantine_replay(arguments[0]).path
     assert name == "judge", f"no such step: {name}"
     return _judged(folder, Path(arguments[0]), Path(arguments[1]))
 

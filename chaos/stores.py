@@ -403,6 +403,7 @@ _IMPORTED = (
     "retailmart.database.source",
     "retailmart.database.sqlite.dialect",
     "retailmart.api",
+    "retailmart.operations.run",
     "retailmart.engines.duckdb",
     "retailmart.engines.partitions",
     "retailmart.storage.s3",

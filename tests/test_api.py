@@ -6,6 +6,7 @@ import subprocess
 import sys
 from datetime import UTC, date, datetime
 from decimal import Decimal
+from pathlib import Path
 
 import pyarrow as pa
 import pytest
@@ -102,6 +103,27 @@ def test_mistakes_raise_all_at_once(shop: Shop) -> None:
     assert caught.value.exit_code == 2
     with pytest.raises(retailmart.NotAProject):
         retailmart.open_project(shop.folder / "landing")
+
+
+def test_a_new_project_and_its_secrets(tmp_path: Path) -> None:
+    """A project begins in Python, too; its secrets are there before its settings are right."""
+    folder = tmp_path / "new"
+    written = retailmart.create_project(folder, parts=["tills"])
+    assert folder / "retailmart.yml" in written
+    with pytest.raises(retailmart.SettingsError, match="is there already"):
+        retailmart.create_project(str(folder), parts=["tills"])
+    with pytest.raises(retailmart.SettingsError, match="no part of a shop is named"):
+        retailmart.create_project(tmp_path / "other", parts=[])
+    (folder / "retailmart.yml").write_text("lak: x\n")
+    assert retailmart.open_secrets(str(folder)).names() == []
+
+
+def test_unknown_engines_are_named(shop: Shop) -> None:
+    """A misspelt engine is an error with the nearest name before anything is opened."""
+    with pytest.raises(retailmart.SettingsError, match="'sprak'; did you mean 'spark'"):
+        shop.open().verify(["duckdb", "sprak"])
+    with pytest.raises(retailmart.SettingsError, match="names no engine"):
+        shop.open().verify([])
 
 
 def test_the_package_offers_what_it_names() -> None:

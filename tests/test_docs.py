@@ -129,11 +129,15 @@ def test_readme_shows_the_summary_as_it_is_printed(tmp_path: Path) -> None:
 
 
 def test_commands_about_running_work(tmp_path: Path) -> None:
-    """Every command of docs/running.md does what the page says, on the sample shop."""
+    """Every command of docs/running.md does what it says on the sample shop, and so does Python."""
     assert call("retailmart init shop --sample", tmp_path).returncode == 0
     for line in commands("docs/running.md"):
         done = call(line, tmp_path / "shop")
         assert done.returncode == 0, f"{line}: {done.stderr}"
+    (code,) = blocks("docs/running.md", "python")
+    done = call_alone(code, tmp_path / "shop")
+    assert done.returncode == 0, done.stderr
+    assert "rows loaded" in done.stdout
 
 
 def test_the_page_on_mysql_and_s3_followed_word_for_word(

@@ -17,11 +17,9 @@ from pathlib import Path
 import pytest
 
 import retailmart
-from retailmart.cli.verify import verified
 from retailmart.errors import GateFailed, MartNotBuilt, RetailmartError
+from retailmart.operations.check import check_definitions
 from retailmart.project import load_project
-from retailmart.report import Silent
-from retailmart.session import Session, check_definitions
 from tests.support.amount import SEED, tries
 from tests.support.random_marts import MONTHS, VARIABLES, Writer, rows
 
@@ -245,9 +243,7 @@ class Shop:
 
     def unlike_a_rebuild(self) -> list[str]:
         """The marts that are not what a rebuild of the lake's rows gives."""
-        project = load_project(self.folder)
-        with Session.open(project, Silent()) as session:
-            report = verified(session, ["duckdb"], None, 0)
+        report = retailmart.open_project(self.folder).verify(["duckdb"])
         return [one.table for one in report.different]
 
     def unlike_a_new_project(self, folder: Path) -> list[str]:

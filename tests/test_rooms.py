@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import ast
 import re
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
-from graphlib import TopologicalSorter
 from pathlib import Path
 
 import pytest
@@ -21,10 +20,10 @@ ROOT = Path(retailmart.__file__).parent
 FLOORS = (
     {"__main__"},
     {"cli"},
-    {"console", "template"},
+    {"console"},
     {"api"},
     {"operations"},
-    {"session"},
+    {"session", "template"},
     {"marts"},
     {"sources"},
     {"feeds"},
@@ -65,6 +64,23 @@ SYSTEM_COLUMNS = {
     ROW,
 }
 VALUES = {"tables", "errors", "report", "check_results"}
+# What `cli/` calls. All else it gets as a value from the API, and may name its type.
+BELOW_COMMANDS = {"api", "console", "report", "errors", "check_results", "project"}
+# Where imports may form a cycle: they find what belongs to a kind of thing by its name.
+OPENING = {
+    ("retailmart.project.addresses", "retailmart.database.registry"),
+}
+# To be removed: cycles that are known.
+CYCLES = (
+    {
+        "retailmart.engines",
+        "retailmart.engines.duckdb",
+        "retailmart.engines.round_trip",
+        "retailmart.engines.spark",
+        "retailmart.engines.spark.engine",
+        "retailmart.engines.spark.tasks",
+    },
+)
 
 
 @dataclass(frozen=True)
@@ -94,10 +110,10 @@ def modules() -> list[Path]:
     return [path for path in sorted(ROOT.rglob("*.py")) if path != ROOT / "__init__.py"]
 
 
-def imports(path: Path) -> Iterator[Import]:
+def imports(path: Path, root: Path = ROOT) -> Iterator[Import]:
     """Every import of a module, those inside functions too."""
     tree = ast.parse(path.read_text())
-    relative = path.relative_to(ROOT)
+    relative = path.relative_to(root)
     room = relative.parts[0].removesuffix(".py")
     for_types = {
         id(inner)
@@ -118,6 +134,32 @@ def imports(path: Path) -> Iterator[Import]:
 
 
 ALL = [found for path in modules() for found in imports(path)]
+
+
+def name_of(file: str) -> str:
+    """The name under which a module of ours is imported."""
+    name = file.removesuffix(".py").replace("/", ".").removesuffix("__init__").rstrip(".")
+    return f"retailmart.{name}"
+
+
+def cycles(edges: Iterable[tuple[str, str]]) -> list[set[str]]:
+    """The groups of modules that import each other, directly or through others."""
+    imported: dict[str, set[str]] = {}
+    for one, other in edges:
+        imported.setdefault(one, set()).add(other)
+    reached: dict[str, set[str]] = {}
+    for start in imported:
+        found, waiting = set[str](), [start]
+        while waiting:
+            new = imported.get(waiting.pop(), set()) - found
+            found |= new
+            waiting += new
+        reached[start] = found
+    groups: list[set[str]] = []
+    for one, found in reached.items():
+        if one in found and not any(one in group for group in groups):
+            groups.append({other for other in found if one in reached.get(other, ())})
+    return groups
 
 
 def test_every_module_has_a_room() -> None:
@@ -166,32 +208,6 @@ def test_siblings_do_not_know_each_other() -> None:
     assert sideways == []
 
 
-def test_no_circle_of_imports() -> None:
-    """Each module can be read before those that use it.
-
-    A package that opens what is in it, and a registry, import that when they are asked.
-    """
-    names = {
-        ".".join(("retailmart", *path.relative_to(ROOT).with_suffix("").parts)).removesuffix(
-            ".__init__"
-        ): path.relative_to(ROOT).as_posix()
-        for path in modules()
-    }
-    needs = {
-        name: {
-            module
-            for found in ALL
-            if found.file == file and not found.for_types
-            for module in (found.name, found.name.rpartition(".")[0])
-            if module in names and module not in REGISTRIES
-            if not (file.endswith("__init__.py") and module.startswith(f"{name}."))
-        }
-        - {name}
-        for name, file in names.items()
-    }
-    list(TopologicalSorter(needs).static_order())
-
-
 def test_paths_and_columns_in_the_lake_have_one_home() -> None:
     """Nobody puts a table's path together, or takes it apart, by hand."""
     written = [
@@ -238,6 +254,61 @@ def test_only_steps_speak_to_engines_by_protocol() -> None:
         str(found)
         for found in ALL
         if found.name.startswith("retailmart.engines.duckdb")
-        and found.room not in ("engines", "api")
+        and found.room != "engines"
+        # A mart in Python is a relation of DuckDB, whichever engine runs.
+        and found.file != "operations/read.py"
     ]
     assert named == []
+
+
+def test_no_module_imports_itself_through_others() -> None:
+    """Modules form no cycle, late imports included: each can be understood after its imports."""
+    known = {name_of(path.relative_to(ROOT).as_posix()) for path in modules()}
+    edges = set()
+    for found in ALL:
+        if not found.for_types:
+            target = found.name if found.name in known else found.name.rpartition(".")[0]
+            edges.add((name_of(found.file), target))
+    inside = {(one, other) for one, other in edges if other in known}
+    assert inside >= OPENING
+    new = [sorted(one) for one in cycles(inside - OPENING) if not any(one <= c for c in CYCLES)]
+    assert new == []
+
+
+def test_cycles_are_found() -> None:
+    """The search above sees long cycles, and those of one module."""
+    straight = {("a", "b"), ("b", "c"), ("a", "c")}
+    assert cycles(straight) == []
+    assert cycles({*straight, ("c", "a"), ("d", "a")}) == [{"a", "b", "c"}]
+    assert cycles({*straight, ("c", "c")}) == [{"c"}]
+
+
+def test_commands_call_the_api_alone() -> None:
+    """A command parses, calls the API and prints; types of operations' values may be named."""
+    more = [
+        str(found)
+        for found in ALL
+        if found.room == "cli"
+        and found.to_room not in (None, "cli", *BELOW_COMMANDS)
+        and not found.for_types
+    ]
+    assert more == []
+
+
+def test_the_fault_campaign_shares_only_what_is_meant_for_it() -> None:
+    """Tests know nothing of chaos/, which has from tests what is in tests/support/ only."""
+    top = Path(__file__).parents[1]
+    found = [
+        one
+        for folder in ("tests", "chaos")
+        for path in sorted((top / folder).rglob("*.py"))
+        for one in imports(path, top)
+    ]
+    assert {one.room for one in found} == {"tests", "chaos"}
+    wrong = [
+        str(one)
+        for one in found
+        if one.name.split(".")[0] in {"tests", "chaos"} - {one.room}
+        and not (one.room == "chaos" and f"{one.name}.".startswith("tests.support."))
+    ]
+    assert wrong == []

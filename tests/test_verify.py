@@ -19,6 +19,7 @@ import retailmart.engines
 from retailmart.engines import CsvShape, Cut, Engine, Files, Relation
 from retailmart.engines.duckdb import DuckDBEngine
 from retailmart.lake import Lake
+from retailmart.operations.verify import marts as verify
 from retailmart.operations.verify import pin
 from retailmart.operations.verify.rebuild import scratch_lake
 from retailmart.project.settings import Settings
@@ -168,7 +169,7 @@ def off_by_a_cent(monkeypatch: pytest.MonkeyPatch) -> None:
             return OffByACent(places, scratch)
         return right(settings, places, scratch)
 
-    monkeypatch.setattr(retailmart.engines, "open_engine", opened)
+    monkeypatch.setattr(verify, "open_engine", opened)
 
 
 @pytest.mark.every_backend

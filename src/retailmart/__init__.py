@@ -20,7 +20,7 @@ from retailmart.errors import (
 )
 
 if TYPE_CHECKING:
-    from retailmart.api import OpenProject, open_project
+    from retailmart.api import OpenProject, create_project, open_project, open_secrets
     from retailmart.report import RunReport
 
     __version__: str
@@ -36,12 +36,16 @@ __all__ = [
     "RunReport",
     "SettingsError",
     "__version__",
+    "create_project",
     "open_project",
+    "open_secrets",
 ]
 
 _LATE = {
     "OpenProject": "retailmart.api",
+    "create_project": "retailmart.api",
     "open_project": "retailmart.api",
+    "open_secrets": "retailmart.api",
     "RunReport": "retailmart.report",
 }
 

@@ -1,32 +1,46 @@
-"""The Python API: a project to run, and its tables to read."""
+"""The Python API: everything that a user can ask, as methods; `retailmart COMMAND` calls them."""
 
+# Operations are imported where they are called: a command waits for the libraries it needs only.
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import ExitStack, closing, contextmanager
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from retailmart.database import open_database, translate_errors
-from retailmart.engines import open_engine
-from retailmart.errors import MartNotBuilt, RetailmartError
-from retailmart.lake import Lake, place_of
-from retailmart.lake.layout import mart_table, quarantine_table
-from retailmart.ledger import Ledger
-from retailmart.marts.definitions import held_marts
-from retailmart.marts.ownership import drop_table
-from retailmart.operations import abandon as abandoning
-from retailmart.operations import run as running
-from retailmart.operations import undo as undoing
 from retailmart.project import Project, load_project
-from retailmart.project.documents import did_you_mean
-from retailmart.report import DatabaseReport, RunReport, Silent, Watch
-from retailmart.session import PRIVATE, Session, open_lake, store_at
+from retailmart.project import open_secrets as secrets_of
 
 if TYPE_CHECKING:
     import duckdb
+
+    from retailmart.check_results import CheckResult, DoctorReport
+    from retailmart.feeds.replay import Dropped
+    from retailmart.lake import Lake
+    from retailmart.ledger import Ledger
+    from retailmart.operations.check import CheckReport
+    from retailmart.operations.quarantine import QuarantinedFile, QuarantineList
+    from retailmart.operations.schema import SchemaDiff, SchemaHistory
+    from retailmart.operations.status import Status
+    from retailmart.project.secrets import SecretStore
+    from retailmart.report import DatabaseReport, RunReport, VerifyReport, Watch
+
+
+def create_project(
+    folder: str | Path, *, sample: bool = False, parts: Iterable[str] | None = None
+) -> list[Path]:
+    """Write a new project: settings, feeds, tables and marts. Returns the files.
+
+    `parts` are what the shop has, of `tills`, `webshop` and `markets`; default all. With `sample`,
+    an invented shop's first three months land, too. Raises SettingsError for an unknown part, and
+    instead of changing a file that exists.
+    """
+    from retailmart.template import STORIES, write_project
+
+    stories = STORIES if parts is None else parts
+    return write_project(Path(folder), sample=sample, stories=stories)
 
 
 def open_project(path: str | Path, settings: Mapping[str, object] | None = None) -> OpenProject:
@@ -37,25 +51,92 @@ def open_project(path: str | Path, settings: Mapping[str, object] | None = None)
     return OpenProject(load_project(Path(path), settings))
 
 
+def open_secrets(path: str | Path) -> SecretStore:
+    """The encrypted secrets of a project folder, even if its files have mistakes.
+
+    Raises NotAProject if there is no retailmart.yml.
+    """
+    return secrets_of(Path(path))
+
+
 @dataclass(frozen=True)
 class OpenProject:
-    """A project folder whose files were read and found good."""
+    """A project folder whose files were read and found good.
+
+    Each command has a method of its name, as `quarantine_list` for `retailmart quarantine list`.
+    What the command prints with `--output json` is `to_dict()` of what the method returns. `as_of`
+    is a moment in UTC; `watch` receives the progress.
+    """
 
     project: Project
 
     def run(self, as_of: datetime | None = None, watch: Watch | None = None) -> RunReport:
         """Bring everything that has landed into the marts, exactly once. See operations.run."""
-        return running.run(self.project, as_of, watch)
+        from retailmart.operations.run import run
+
+        return run(self.project, as_of, watch)
 
     def undo(
         self, run_id: int, as_of: datetime | None = None, watch: Watch | None = None
     ) -> RunReport:
         """Undo a run in raw, marts, database and archive. See operations.undo."""
-        return undoing.undo(self.project, run_id, as_of, watch)
+        from retailmart.operations.undo import undo
+
+        return undo(self.project, run_id, as_of, watch)
 
     def abandon(self, watch: Watch | None = None) -> str:
         """Abandon an open batch that is not prepared yet. See operations.abandon."""
-        return abandoning.abandon(self.project, watch)
+        from retailmart.operations.abandon import abandon
+
+        return abandon(self.project, watch)
+
+    def check(self) -> CheckReport:
+        """Raise SettingsError with every mistake in the project's files; nothing is changed.
+
+        Marts and rules are bound to the columns of what they read, as far as sources and lake can
+        be asked. Only functions.py is executed.
+        """
+        from retailmart.operations.check import check
+
+        return check(self.project)
+
+    def doctor(
+        self,
+        *,
+        spark: bool = False,
+        seconds: float = 25.0,
+        each: Callable[[CheckResult], None] | None = None,
+    ) -> DoctorReport:
+        """Check database, sources, stores and this machine; `spark` also Java and Spark.
+
+        What does not answer in `seconds` is a problem. `each` gets a result once it is known.
+        """
+        from retailmart.operations.doctor import doctor
+
+        return doctor(self.project, spark=spark, seconds=seconds, each=each)
+
+    def status(self) -> Status:
+        """The last runs, the open batch, files by state, and what is held back or expected."""
+        from retailmart.operations.status import status
+
+        return status(self.project)
+
+    def verify(
+        self,
+        engines: Sequence[str] = ("duckdb", "spark"),
+        runs: int | None = 0,
+        as_of: datetime | None = None,
+        watch: Watch | None = None,
+    ) -> VerifyReport:
+        """Rebuild the marts on each engine, and compare them with each other and the lake's.
+
+        The files of the last `runs` runs are parsed again and compared, too; None means all runs.
+        Nothing is changed, and runs continue meanwhile. Raises SettingsError for an unknown engine,
+        MartNotBuilt before the first run, ProjectBusy while one commits.
+        """
+        from retailmart.operations.verify.marts import verify
+
+        return verify(self.project, engines, runs, as_of, watch)
 
     def verify_database(
         self, marts: Sequence[str] = (), watch: Watch | None = None
@@ -66,36 +147,57 @@ class OpenProject:
         continue meanwhile. Raises MartNotBuilt before the first run, ProjectBusy while one
         publishes.
         """
-        # Imported here: each run would wait for what only this needs.
-        from retailmart.operations.verify.published import (
-            PublishedTables,
-            expect_ledger,
-            published_marts,
-        )
-        from retailmart.operations.verify.rebuild import scratch_lake
+        from retailmart.operations.verify.published import verify_database
 
-        wanted = published_marts(self.project, marts)
-        with Session.open(self.project, watch or Silent()) as session, ExitStack() as stack:
-            expect_ledger(session.ledger, session.lake)
-            folder = stack.enter_context(scratch_lake(session.private))
-            store = store_at(self.project, self.project.settings.lake)
-            lake = Lake(place_of(store, folder / "lake"))
-            stack.enter_context(translate_errors())
-            session.ledger.migrate()
-            with session.step("open"):
-                lake.place.workspace.mkdir(parents=True, exist_ok=True)
-                settings = self.project.settings.model_copy(update={"engine": "duckdb"})
-                engine = stack.enter_context(closing(open_engine(settings, [lake.place], folder)))
-                tables = PublishedTables(
-                    session.ledger, lake, engine, folder, held_marts(session.ledger.marts.all())
-                )
-            compared = []
-            with session.step("database") as tell:
-                for mart in wanted:
-                    tell(mart.name)
-                    compared.append(tables.compare(mart))
-            seconds = {name: round(took, 3) for name, took in session.seconds.items()}
-        return DatabaseReport(tuple(compared), seconds)
+        return verify_database(self.project, marts, watch)
+
+    def quarantine_list(self, *, include_closed: bool = False) -> QuarantineList:
+        """How many refused rows are open, by file and rule; and files that were refused."""
+        from retailmart.operations.quarantine import list_refused
+
+        return list_refused(self.project, include_closed=include_closed)
+
+    def quarantine_show(self, file: str, *, include_closed: bool = False) -> QuarantinedFile:
+        """The open refused rows of a file, given by its path below landing or its name.
+
+        Raises RetailmartError if no such file was ever delivered.
+        """
+        from retailmart.operations.quarantine import show_refused
+
+        return show_refused(self.project, file, include_closed=include_closed)
+
+    def quarantine_export(
+        self, to: str | Path, file: str | None = None, feed: str | None = None
+    ) -> int:
+        """Write the open refused rows of a file or a feed as a new .xlsx or .csv to repair.
+
+        Returns how many there are; without any, nothing is written. Raises RetailmartError if `to`
+        exists, or if several feeds have refused rows and none is named.
+        """
+        from retailmart.operations.quarantine import export_refused
+
+        return export_refused(self.project, Path(to), file, feed)
+
+    def quarantine_replay(self, sheet: str | Path) -> Dropped:
+        """Put the repaired rows of an exported sheet into landing, all or none.
+
+        Raises RetailmartError, which names every row that can't come back.
+        """
+        from retailmart.operations.quarantine import replay_repaired
+
+        return replay_repaired(self.project, Path(sheet))
+
+    def schema_history(self, feed: str | None = None) -> SchemaHistory:
+        """What changed in the columns of raw tables, of one feed or of all, and the causes."""
+        from retailmart.operations.schema import schema_history
+
+        return schema_history(self.project, feed)
+
+    def schema_diff(self, feed: str | None = None) -> SchemaDiff:
+        """Where definition and raw differ, and what files in landing would change."""
+        from retailmart.operations.schema import schema_diff
+
+        return schema_diff(self.project, feed)
 
     def drop_table(self, name: str, watch: Watch | None = None) -> bool:
         """Drop a published table of a mart that is gone. Returns whether it still existed.
@@ -104,52 +206,34 @@ class OpenProject:
         lake is not changed: a mart that comes back is published again. Raises RetailmartError,
         which says why a table is not dropped, or ProjectBusy while a run is at work.
         """
-        with Session.open(self.project, watch or Silent()) as session, translate_errors():
-            session.ledger.migrate()
-            session.acquire_lease()
-            return drop_table(self.project, session.ledger, session.lake, name)
+        from retailmart.operations.drop import drop
+
+        return drop(self.project, name, watch)
 
     def mart(self, name: str) -> duckdb.DuckDBPyRelation:
         """A mart as a DuckDB relation; `.to_arrow_table()` and `.df()` give Arrow and pandas.
 
         Raises MartNotBuilt before the first run, RetailmartError for an unknown name.
         """
-        if name not in self.project.marts:
-            hint = did_you_mean(name, self.project.marts)
-            raise RetailmartError(f"there is no mart {name!r}{hint}")
-        return self._relation(name, mart_table(name))
+        from retailmart.operations.read import mart_rows
+
+        return mart_rows(self.project, name)
 
     def quarantine(self, feed: str) -> duckdb.DuckDBPyRelation | None:
-        """A feed's refused rows, or None while there are none."""
-        table = quarantine_table(feed)
-        if self.lake.state(table) is None:
-            return None
-        return self._relation(feed, table)
+        """A feed's refused rows, open and closed, or None while there are none."""
+        from retailmart.operations.read import refused_rows
+
+        return refused_rows(self.project, feed)
 
     @property
     def lake(self) -> Lake:
         """The project's lake."""
+        from retailmart.session import open_lake
+
         return open_lake(self.project)
 
-    @contextmanager
-    def ledger(self) -> Iterator[Ledger]:
-        """The project's ledger, for reading."""
-        database = open_database(self.project.database_url(), self.project.folder)
-        try:
-            ledger = Ledger(database)
-            with translate_errors():
-                ledger.migrate()
-            yield ledger
-        finally:
-            database.dispose()
+    def ledger(self) -> AbstractContextManager[Ledger]:
+        """The project's ledger, for reading; closed at the end of a `with`."""
+        from retailmart.session import open_ledger
 
-    def _relation(self, name: str, table: str) -> duckdb.DuckDBPyRelation:
-        state = self.lake.state(table)
-        if state is None:
-            raise MartNotBuilt(f"{name} is not built yet", "Build it with: retailmart run")
-        from retailmart.engines.duckdb import DuckDBEngine
-
-        settings = self.project.settings
-        private = self.project.folder / PRIVATE
-        engine = DuckDBEngine([self.lake.place], private, settings.memory_limit, settings.threads)
-        return engine.relation(engine.define(state)).set_alias(name)
+        return open_ledger(self.project)

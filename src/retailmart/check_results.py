@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from enum import StrEnum
+from typing import Any
 
 
 class Level(StrEnum):
@@ -22,6 +23,28 @@ class CheckResult:
     level: Level
     found: str
     cure: str | None = None
+
+
+@dataclass(frozen=True)
+class DoctorReport:
+    """All check results of one examination, in a fixed order."""
+
+    findings: tuple[CheckResult, ...]
+
+    @property
+    def problems(self) -> int:
+        """How many results are problems."""
+        return sum(finding.level is Level.PROBLEM for finding in self.findings)
+
+    @property
+    def warnings(self) -> int:
+        """How many results are warnings."""
+        return sum(finding.level is Level.WARNING for finding in self.findings)
+
+    def to_dict(self) -> dict[str, Any]:
+        """The report as plain values."""
+        findings = [asdict(finding) for finding in self.findings]
+        return {"findings": findings, "problems": self.problems, "warnings": self.warnings}
 
 
 def ok(check: str, found: str) -> CheckResult:

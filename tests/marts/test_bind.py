@@ -9,8 +9,8 @@ import pytest
 
 from retailmart import SettingsError
 from retailmart.marts.splitting.tree import CLOCKS, VOLATILE
+from retailmart.operations.check import check_definitions
 from retailmart.project import load_project
-from retailmart.session import check_definitions
 from tests.support.shop import Called, Shop, keep_only, sale
 
 _FULL = "-- refresh: full\n"

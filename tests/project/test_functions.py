@@ -15,11 +15,11 @@ import pytest
 from retailmart.engines import Engine, open_engine
 from retailmart.engines.duckdb import sql_type
 from retailmart.errors import RetailmartError, SettingsError
+from retailmart.operations.check import check_definitions
 from retailmart.project import load_project
 from retailmart.project.functions import Functions, read_functions
 from retailmart.project.settings import Settings
 from retailmart.project.types import parse_type
-from retailmart.session import check_definitions
 from tests.support.shop import AS_OF, Shop, sale
 from tests.test_docs import blocks
 

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 import retailmart
+from retailmart.operations.read import rows_of
 from retailmart.report import RunReport
 from tests.support.backends import Backend, LocalBackend
 
@@ -52,7 +53,10 @@ class Shop:
 
     def rows_of(self, table: str) -> list[tuple[Any, ...]]:
         """The rows of any table of the lake, sorted."""
-        return self.open()._relation(table, table).order("ALL").fetchall()
+        relation = rows_of(self.open().project, table, table)
+        if relation is None:
+            raise LookupError(f"the lake has no table {table}")
+        return relation.order("ALL").fetchall()
 
     def refused(self, feed: str = "sales") -> list[tuple[Any, ...]]:
         """The quarantined rows as (file, line, column, rule, message, raw)."""

@@ -8,8 +8,7 @@ from __future__ import annotations
 import os
 import sys
 import threading
-from collections.abc import Iterator, Sequence
-from datetime import UTC, datetime
+from collections.abc import Iterator
 from io import TextIOWrapper
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -25,15 +24,17 @@ from retailmart.cli.common import (
     QuietOption,
     SetOption,
     exits,
+    moment_of,
+    names_in,
     open_at,
     print_json,
     say,
 )
 from retailmart.cli.doctor import doctor
-from retailmart.errors import GateFailed, NotAllDone, RetailmartError, SettingsError
+from retailmart.cli.verify import verify
+from retailmart.errors import NotAllDone, RetailmartError
 
 if TYPE_CHECKING:
-    from retailmart.api import OpenProject
     from retailmart.report import RunReport
 
 app = typer.Typer(
@@ -84,10 +85,9 @@ def init(
     quiet: QuietOption = False,
 ) -> None:
     """Write a new project: settings, the retail feeds and marts, all yours to edit."""
-    from retailmart.template import STORIES, write_project
+    from retailmart.api import create_project
 
-    named = [name.strip() for name in parts.split(",")] if parts is not None else list(STORIES)
-    write_project(folder, sample=sample, stories=[name for name in named if name])
+    create_project(folder, sample=sample, parts=None if parts is None else names_in(parts))
     then = "run" if sample else "status    # it lists what to put where"
     say(f"Wrote {folder}. Next: cd {folder} && retailmart {then}", unless=quiet)
 
@@ -106,7 +106,7 @@ def run(
     """Bring everything that has landed into the marts, each file exactly once."""
     from retailmart import console
 
-    moment = _moment(as_of)
+    moment = moment_of(as_of)
     opened = open_at(project, settings)
     with console.watch(quiet) as watch:
         report = opened.run(moment, watch)
@@ -132,7 +132,7 @@ def undo(
     """Take a run back out of raw, marts, database and archive, or say why that can't be."""
     from retailmart import console
 
-    moment = _moment(as_of)
+    moment = moment_of(as_of)
     opened = open_at(project, settings)
     with console.watch(quiet) as watch:
         report = opened.undo(run_id, moment, watch)
@@ -153,102 +153,17 @@ def check(
 ) -> None:
     """Read all files of the project and tell every mistake. Only functions.py is executed."""
     from retailmart.report import number_of
-    from retailmart.session import check_definitions, check_published_names, expect_one_feed
 
-    opened = open_at(project, settings).project
-    opened.check_secrets()
-    expect_one_feed(opened)
-    columns = check_definitions(opened)
-    for words in opened.settings.spark.retired:
+    report = open_at(project, settings).check()
+    for words in report.retired:
         say(f"settings: {words}")
-    for table in check_published_names(opened, columns):
+    for table in report.left_tables:
         say(f"{table.words}\n  {table.cure}")
-    feeds, marts = number_of(len(opened.feeds), "feed"), number_of(len(opened.marts), "mart")
+    feeds, marts = number_of(report.feeds, "feed"), number_of(report.marts, "mart")
     say(f"{feeds} and {marts}, no mistake found", unless=quiet)
 
 
-@app.command(epilog=exits(4, instead={3: "something differs"}))
-def verify(
-    marts: Annotated[
-        list[str] | None,
-        typer.Argument(metavar="[MART]...", help="With --database: these marts, default all."),
-    ] = None,
-    project: ProjectOption = Path(),
-    database: Annotated[
-        bool, typer.Option("--database", help="Compare the published tables with their marts.")
-    ] = False,
-    engines: Annotated[
-        str | None,
-        typer.Option(
-            "--engines",
-            metavar="NAMES",
-            help="One or more, with commas in between; default duckdb,spark.",
-        ),
-    ] = None,
-    files: Annotated[
-        str | None,
-        typer.Option(
-            "--files", metavar="RUNS", help="Parse the files of so many last runs too, or of all."
-        ),
-    ] = None,
-    as_of: Annotated[
-        str | None,
-        typer.Option(
-            "--as-of", metavar="TIME", help="Compute for this moment (UTC), default the lake's."
-        ),
-    ] = None,
-    output: OutputOption = Output.TEXT,
-    settings: SetOption = None,
-    quiet: QuietOption = False,
-) -> None:
-    """Prove that engines make the same marts of the lake's data as lie there; exit 3 if not.
-
-    With --database: that published tables show the rows of their marts.
-    """
-    from retailmart import console
-    from retailmart.cli.verify import engine_names, runs_wanted, verified
-    from retailmart.session import Session
-
-    if database:
-        given = {"--engines": engines, "--files": files, "--as-of": as_of}
-        if others := [name for name, value in given.items() if value is not None]:
-            raise SettingsError(
-                [f"--database compares tables with the lake: {', '.join(others)} can't be used"]
-            )
-        _verify_database(open_at(project, settings), marts or [], output, quiet)
-        return
-    if marts:
-        raise SettingsError(["name marts with --database only: without it all are verified"])
-    names, runs = engine_names(engines or "duckdb,spark"), runs_wanted(files)
-    moment = _moment(as_of)
-    opened = open_at(project, settings).project
-    with console.watch(quiet) as watch, Session.open(opened, watch) as session:
-        report = verified(session, names, moment, runs)
-    if output is Output.JSON:
-        print_json(report.to_dict())
-    else:
-        console.verification(report)
-    if tables := dict.fromkeys(one.table for one in report.different):
-        are = "table is" if len(tables) == 1 else "tables are"
-        raise GateFailed(f"{len(tables)} {are} not the same: {', '.join(tables)}")
-
-
-def _verify_database(
-    opened: OpenProject, marts: Sequence[str], output: Output, quiet: bool
-) -> None:
-    from retailmart import console
-
-    with console.watch(quiet) as watch:
-        report = opened.verify_database(marts, watch)
-    if output is Output.JSON:
-        print_json(report.to_dict())
-    else:
-        console.database_verification(report)
-    if names := [one.table or one.mart for one in report.different]:
-        tables = "1 table does" if len(names) == 1 else f"{len(names)} tables do"
-        raise GateFailed(
-            f"{tables} not show what the mart holds: {', '.join(names)}",
-        )
+app.command(epilog=exits(4, instead={3: "something differs"}))(verify)
 
 
 @app.command(epilog=exits())
@@ -257,37 +172,24 @@ def status(
 ) -> None:
     """The last runs, the open batch, and files by state."""
     from retailmart.console import visible
-    from retailmart.marts.definitions import held_marts
-    from retailmart.session import expected_inputs
 
-    opened = open_at(project, settings)
-    with opened.ledger() as ledger:
-        runs, batch, files = ledger.runs.last(10), ledger.batches.unfinished(), ledger.files.count()
-        held, expected = held_marts(ledger.marts.all()), expected_inputs(opened.project, ledger)
+    found = open_at(project, settings).status()
     if output is Output.JSON:
-        print_json(
-            {
-                "runs": [vars(line) for line in runs],
-                "open_batch": vars(batch) if batch else None,
-                "files": files,
-                "held": held,
-                "expected": expected,
-            }
-        )
+        print_json(found.to_dict())
         return
-    for line in runs:
+    for line in found.runs:
         step = f" in {line.failed_step}" if line.failed_step else ""
         words = visible(f"  {line.message.splitlines()[0]}") if line.message else ""
         print(f"run {line.run_id}  {line.started_at[:19]}  {line.state}{step}{words}")
-    if batch:
+    if batch := found.open_batch:
         print(f"open batch {batch.batch_id} ({batch.state.value}): the next run finishes it")
-    for name in held:
+    for name in found.held:
         print(f"held back  {name}: the last run tells why; the next one tries again")
-    for state, count in sorted(files.items()):
+    for state, count in sorted(found.files.items()):
         print(f"{count:>8,} {'file' if count == 1 else 'files'} {state}")
-    if not runs:
+    if not found.runs:
         print("no run yet")
-    for words in expected:
+    for words in found.expected:
         print(visible(f"expected   {words}"))
 
 
@@ -361,15 +263,3 @@ def _all_refused(report: RunReport) -> Iterator[str]:
     for path in report.all_refused:
         yield f"{path}: all of its rows are refused"
         yield f"  See: retailmart quarantine show {path}; then deliver it again, corrected"
-
-
-def _moment(text: str | None) -> datetime | None:
-    if text is None:
-        return None
-    try:
-        moment = datetime.fromisoformat(text)
-        return moment.astimezone(UTC) if moment.tzinfo else moment.replace(tzinfo=UTC)
-    except (ValueError, OverflowError) as error:
-        raise SettingsError(
-            [f"--as-of {text}: write it as 2024-01-31 or 2024-01-31T18:30:00Z"]
-        ) from error

@@ -6,12 +6,14 @@ import json
 import re
 import sys
 from collections.abc import Mapping
-from datetime import datetime
+from datetime import UTC, datetime
 from enum import Enum, StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
+
+from retailmart.errors import SettingsError
 
 if TYPE_CHECKING:
     from retailmart.api import OpenProject
@@ -69,6 +71,24 @@ def open_at(project: Path, settings: list[str] | None) -> OpenProject:
     from retailmart.project.settings import read_pairs
 
     return open_project(project, read_pairs(settings or []))
+
+
+def moment_of(text: str | None) -> datetime | None:
+    """The moment of `--as-of`, in UTC unless it names its zone; SettingsError for anything else."""
+    if text is None:
+        return None
+    try:
+        moment = datetime.fromisoformat(text)
+        return moment.astimezone(UTC) if moment.tzinfo else moment.replace(tzinfo=UTC)
+    except (ValueError, OverflowError) as error:
+        raise SettingsError(
+            [f"--as-of {text}: write it as 2024-01-31 or 2024-01-31T18:30:00Z"]
+        ) from error
+
+
+def names_in(text: str) -> list[str]:
+    """The names of an option that takes several, with commas in between."""
+    return [name for word in text.split(",") if (name := word.strip())]
 
 
 def print_json(value: Any) -> None:

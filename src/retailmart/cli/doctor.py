@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -34,20 +33,12 @@ def doctor(
     quiet: QuietOption = False,
 ) -> None:
     """Check database, sources, stores and this machine; each finding with its cure."""
-    from retailmart.check_results import Level
-    from retailmart.operations.doctor import examine
-
-    opened, found = open_at(project, settings).project, []
-    for finding in examine(opened, spark=spark, seconds=timeout):
-        found.append(finding)
-        if output is Output.TEXT:
-            _print(finding)
-    problems = sum(finding.level is Level.PROBLEM for finding in found)
-    warnings = sum(finding.level is Level.WARNING for finding in found)
+    each = _print if output is Output.TEXT else None
+    report = open_at(project, settings).doctor(spark=spark, seconds=timeout, each=each)
     if output is Output.JSON:
-        findings = [asdict(finding) for finding in found]
-        print_json({"findings": findings, "problems": problems, "warnings": warnings})
-    say(f"{len(found)} checks: {problems} problems, {warnings} warnings", unless=quiet)
+        print_json(report.to_dict())
+    count, problems = len(report.findings), report.problems
+    say(f"{count} checks: {problems} problems, {report.warnings} warnings", unless=quiet)
     if problems:
         raise typer.Exit(1)
 

@@ -74,7 +74,7 @@ def secrets_rm(name: Name, project: ProjectOption = Path(), quiet: QuietOption =
 
 
 def _store(project: Path) -> SecretStore:
-    from retailmart.project import open_secrets
+    from retailmart.api import open_secrets
 
     return open_secrets(project)
 

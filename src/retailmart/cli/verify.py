@@ -1,293 +1,120 @@
-"""`retailmart verify`: do engines make the same of the lake's data, and is it what lies there?"""
+"""`retailmart verify`: do engines and the database make the same of the lake's data?"""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass, replace
-from datetime import datetime
-from hashlib import sha256
+from collections.abc import Sequence
 from pathlib import Path
-from socket import gethostname
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Annotated
 
-from retailmart.errors import RetailmartError, SettingsError
+import typer
+
+from retailmart.cli.common import (
+    Output,
+    OutputOption,
+    ProjectOption,
+    QuietOption,
+    SetOption,
+    moment_of,
+    names_in,
+    open_at,
+    print_json,
+)
+from retailmart.errors import GateFailed, SettingsError
 
 if TYPE_CHECKING:
-    from retailmart.engines import Engine
-    from retailmart.feeds.load import LoadedFeed
-    from retailmart.lake.places import Place
-    from retailmart.operations.verify.pin import Pinned
-    from retailmart.operations.verify.rebuild import Plan
-    from retailmart.operations.verify.reparse import Delivery
-    from retailmart.report import Comparison, VerifyReport
-    from retailmart.session import Session
-    from retailmart.tables import TableState
-
-# All sides are digested by one engine, whoever wrote them.
-_JUDGE = "duckdb"
-_ALL = 1_000_000
-
-Tell = Callable[[str], None]
+    from retailmart.api import OpenProject
 
 
-def engine_names(text: str) -> list[str]:
-    """The engines of `--engines duckdb,spark`; SettingsError for what is none."""
-    from typing import get_args
+def verify(
+    marts: Annotated[
+        list[str] | None,
+        typer.Argument(metavar="[MART]...", help="With --database: these marts, default all."),
+    ] = None,
+    project: ProjectOption = Path(),
+    database: Annotated[
+        bool, typer.Option("--database", help="Compare the published tables with their marts.")
+    ] = False,
+    engines: Annotated[
+        str | None,
+        typer.Option(
+            "--engines",
+            metavar="NAMES",
+            help="One or more, with commas in between; default duckdb,spark.",
+        ),
+    ] = None,
+    files: Annotated[
+        str | None,
+        typer.Option(
+            "--files", metavar="RUNS", help="Parse the files of so many last runs too, or of all."
+        ),
+    ] = None,
+    as_of: Annotated[
+        str | None,
+        typer.Option(
+            "--as-of", metavar="TIME", help="Compute for this moment (UTC), default the lake's."
+        ),
+    ] = None,
+    output: OutputOption = Output.TEXT,
+    settings: SetOption = None,
+    quiet: QuietOption = False,
+) -> None:
+    """Prove that engines make the same marts of the lake's data as lie there; exit 3 if not.
 
-    from retailmart.project.documents import did_you_mean
-    from retailmart.project.settings import Settings
+    With --database: that published tables show the rows of their marts.
+    """
+    if database:
+        given = {"--engines": engines, "--files": files, "--as-of": as_of}
+        if others := [name for name, value in given.items() if value is not None]:
+            raise SettingsError(
+                [f"--database compares tables with the lake: {', '.join(others)} can't be used"]
+            )
+        _verify_database(open_at(project, settings), marts or [], output, quiet)
+        return
+    if marts:
+        raise SettingsError(["name marts with --database only: without it all are verified"])
+    from retailmart import console
+    from retailmart.project.settings import engines_named
 
-    known = get_args(Settings.model_fields["engine"].annotation)
-    names = list(dict.fromkeys(filter(None, (word.strip() for word in text.split(",")))))
-    problems = [
-        f"--engines {text}: there is no engine {name!r}{did_you_mean(name, known)}"
-        for name in names
-        if name not in known
-    ]
-    if problems or not names:
-        raise SettingsError(
-            problems or [f"--engines {text}: names no engine"], f"Known: {', '.join(known)}"
+    text = engines or "duckdb,spark"
+    # Asked here, too, so that the option is named: the project's files could name engines as well.
+    names, runs = engines_named(names_in(text), f"--engines {text}"), _runs_of(files)
+    moment = moment_of(as_of)
+    opened = open_at(project, settings)
+    with console.watch(quiet) as watch:
+        report = opened.verify(names, runs, moment, watch)
+    if output is Output.JSON:
+        print_json(report.to_dict())
+    else:
+        console.verification(report)
+    if tables := dict.fromkeys(one.table for one in report.different):
+        are = "table is" if len(tables) == 1 else "tables are"
+        raise GateFailed(f"{len(tables)} {are} not the same: {', '.join(tables)}")
+
+
+def _verify_database(
+    opened: OpenProject, marts: Sequence[str], output: Output, quiet: bool
+) -> None:
+    from retailmart import console
+
+    with console.watch(quiet) as watch:
+        report = opened.verify_database(marts, watch)
+    if output is Output.JSON:
+        print_json(report.to_dict())
+    else:
+        console.database_verification(report)
+    if names := [one.table or one.mart for one in report.different]:
+        tables = "1 table does" if len(names) == 1 else f"{len(names)} tables do"
+        raise GateFailed(
+            f"{tables} not show what the mart holds: {', '.join(names)}",
         )
-    return names
 
 
-def runs_wanted(text: str | None) -> int:
-    """How many runs' files `--files 5` or `--files all` means; SettingsError for anything else."""
+def _runs_of(text: str | None) -> int | None:
+    """How many runs' files `--files 5` or `--files all` means, None for all."""
     if text is None:
         return 0
     if text == "all":
-        return _ALL
+        return None
     if text.isdecimal() and int(text):
         return int(text)
     raise SettingsError([f"--files {text}: write a number of runs, or all"])
-
-
-def verified(
-    session: Session, engines: Sequence[str], as_of: datetime | None, runs: int
-) -> VerifyReport:
-    """Build the marts anew on each engine, parse the last `runs` runs' files, compare all of it."""
-    from retailmart.operations.verify.rebuild import scratch_lake
-
-    with scratch_lake(session.private) as folder, ExitStack() as stack:
-        return _Verification(session, folder, stack, engines).report(as_of, runs)
-
-
-@dataclass(frozen=True)
-class _Made:
-    """What one engine made: marts by name, and of each delivery what `load` says.
-
-    `failed` are the marts that it can't build, with reasons.
-    """
-
-    marts: Mapping[str, TableState]
-    failed: Mapping[str, str]
-    parsed: Sequence[LoadedFeed]
-
-
-class _Verification:
-    """One verification, in a folder of its own."""
-
-    def __init__(
-        self, session: Session, folder: Path, stack: ExitStack, engines: Sequence[str]
-    ) -> None:
-        from retailmart.engines import has_workers
-        from retailmart.lake import Lake, place_of
-        from retailmart.session import store_at
-
-        self.session = session
-        self.folder = folder
-        self.copies = folder / "deliveries"
-        self.stack = stack
-        # Of a lake in a bucket, files are fetched into this folder: a run that fetches the same
-        # ones into its own is not met.
-        store = store_at(session.project, session.project.settings.lake)
-        self.lake = Lake(place_of(store, folder / "lake"))
-        self.places = {name: self._place(name) for name in engines}
-        with session.step("open") as tell:
-            self.judge, _ = self._open(_JUDGE)
-            # All of them first: what can't be opened is told before any work is done.
-            self.engines = {name: self._open(name) for name in engines}
-            for name in engines:
-                if has_workers(session.project.settings.model_copy(update={"engine": name})):
-                    tell(f"{name} computes in its tasks, as with driver_reads: 0MB")
-        self.skipped: dict[str, str] = {}
-
-    def report(self, as_of: datetime | None, runs: int) -> VerifyReport:
-        """Pin, build, parse, compare."""
-        from retailmart.report import VerifyReport
-
-        session = self.session
-        with session.step("pin"):
-            pinned = self._pinned(runs)
-            work = self._planned(pinned, as_of)
-            deliveries = self._deliveries(pinned)
-        made = {name: self._made(name, pinned, work, deliveries) for name in self.engines}
-        with session.step("compare") as tell:
-            marts = tuple(self._compare_marts(pinned, work, made, tell))
-            files = tuple(self._compare_deliveries(pinned, deliveries, made, tell))
-        return VerifyReport(
-            tuple(self.engines),
-            marts,
-            files,
-            self.skipped,
-            {**work.unavailable, **_failed(made)},
-            {name: round(took, 3) for name, took in session.seconds.items()},
-        )
-
-    def _open(self, name: str) -> tuple[Engine, ExitStack]:
-        """An engine, and what closes it before the end."""
-        from retailmart.engines import open_engine
-
-        project = self.session.project
-        self.lake.place.workspace.mkdir(parents=True, exist_ok=True)
-        # A small project's marts would else be built in this process on either engine, and the
-        # comparison would say nothing of Spark.
-        spark = project.settings.spark.model_copy(update={"driver_reads": "0MB"})
-        settings = project.settings.model_copy(update={"engine": name, "spark": spark})
-        with _on(name):
-            places = [self.lake.place, *self.places.values()]
-            engine = open_engine(settings, places, self.folder)
-            closing = self.stack.enter_context(ExitStack())
-            closing.callback(engine.close)
-            engine.add_functions(project.functions)
-            engine.set_variables(self.session.project.variables)
-        return engine, closing
-
-    def _place(self, name: str) -> Place:
-        """Where an engine writes: all of its machines see it, and in the end it is gone.
-
-        Its name is of this machine and folder, so that what a killed command left there can go.
-        """
-        lake, whose = self.lake.place, f"{gethostname()} {self.folder}"
-        beside = f".verify/{sha256(whose.encode()).hexdigest()[:12]}/{name}"
-        lake.forget(lake.workspace / beside)
-        self.stack.callback(lake.forget, lake.workspace / beside)
-        return lake.beside(beside, self.folder / name)
-
-    def _pinned(self, runs: int) -> Pinned:
-        from retailmart.database import translate_errors
-        from retailmart.errors import MartNotBuilt
-        from retailmart.marts.definitions import definition_of
-        from retailmart.operations.verify.pin import pin
-
-        if not self.lake.place.tables():  # nor may there be a ledger, and looking would make one
-            raise MartNotBuilt("no mart is built yet", "Build them with: retailmart run")
-        session = self.session
-        with translate_errors():
-            session.ledger.migrate()
-            return pin(self.lake, session.ledger, session.project, definition_of, runs)
-
-    def _planned(self, pinned: Pinned, as_of: datetime | None) -> Plan:
-        from retailmart.marts.definitions import definition_of, fingerprints
-        from retailmart.operations.verify.rebuild import plan
-
-        session = self.session
-        today = fingerprints(session.project, as_of or pinned.last_moment)
-        definitions = {name: definition_of(said) for name, said in today.items()}
-        return plan(self.judge, self.lake, session.project, pinned, definitions, as_of)
-
-    def _deliveries(self, pinned: Pinned) -> list[Delivery]:
-        from retailmart.database import translate_errors
-        from retailmart.operations.verify.reparse import deliveries
-
-        session = self.session
-        self.copies.mkdir()
-        with translate_errors():
-            found = deliveries(
-                self.judge,
-                session.ledger,
-                session.archive,
-                session.project,
-                pinned,
-                self.copies,
-                self.skipped,
-            )
-            return list(found)
-
-    def _made(self, name: str, pinned: Pinned, work: Plan, deliveries: Sequence[Delivery]) -> _Made:
-        """Let one engine do all its work, and close it: the next needs the memory."""
-        from retailmart.operations.verify.rebuild import rebuild
-        from retailmart.operations.verify.reparse import parse_again
-
-        engine, closing = self.engines[name]
-        place = self.places[name]
-        with self.session.step(name) as tell, _on(name), closing:
-            marts, failed = rebuild(engine, place, work, tell)
-            parsed = []
-            for number, delivery in enumerate(deliveries):
-                tell(f"files of run {delivery.run_id}, {delivery.feed.name}")
-                below = f"deliveries/{number}"
-                beside = place.beside(below, place.workspace / below)
-                parsed.append(parse_again(engine, beside, pinned, delivery, self.copies))
-        return _Made(marts, failed, parsed)
-
-    def _compare_marts(
-        self, pinned: Pinned, work: Plan, made: Mapping[str, _Made], tell: Tell
-    ) -> Iterator[Comparison]:
-        from retailmart.lake.layout import mart_table
-        from retailmart.operations.verify.compare import LAKE, compare, side_of
-
-        failed = _failed(made)
-        for mart in work.order:
-            if mart.name in failed:
-                continue
-            tell(mart.name)
-            sides = (
-                {} if mart.name in work.left_out else {LAKE: pinned.tables[mart_table(mart.name)]}
-            )
-            sides |= {name: one.marts[mart.name] for name, one in made.items()}
-            found = compare(
-                self.judge,
-                mart.name,
-                [side_of(self.judge, name, state) for name, state in sides.items()],
-                mart.key,
-                mart.month,
-            )
-            left_out = work.left_out.get(mart.name)
-            yield replace(found, as_of=work.moments[mart.name], left_out=left_out)
-
-    def _compare_deliveries(
-        self,
-        pinned: Pinned,
-        deliveries: Sequence[Delivery],
-        made: Mapping[str, _Made],
-        tell: Tell,
-    ) -> Iterator[tuple[int, Comparison]]:
-        from retailmart.lake.layout import MONTH, quarantine_table, raw_table
-        from retailmart.operations.verify.compare import compare
-        from retailmart.operations.verify.reparse import sides_of_raw, sides_of_refused
-
-        for number, delivery in enumerate(deliveries):
-            feed = delivery.feed
-            tell(f"files of run {delivery.run_id}, {feed.name}")
-            parsed = {name: one.parsed[number] for name, one in made.items()}
-            month = MONTH if feed.month else None
-            raw = sides_of_raw(self.judge, self.lake, pinned, delivery, parsed)
-            yield delivery.run_id, compare(self.judge, raw_table(feed.name), raw, (), month)
-            refused = sides_of_refused(self.judge, self.lake, pinned, delivery, parsed)
-            key = ("file_id", "line")
-            table = quarantine_table(feed.name)
-            yield delivery.run_id, compare(self.judge, table, refused, key, None)
-
-
-def _failed(made: Mapping[str, _Made]) -> dict[str, str]:
-    """The marts that no engine can build. Raises RetailmartError if some engines can."""
-    failed: dict[str, str] = {}
-    for engine, one in made.items():
-        for name, why in one.failed.items():
-            if others := [other for other, by in made.items() if name in by.marts]:
-                raise RetailmartError(f"{engine}: {name}: {why}; {others[0]} builds it")
-            failed.setdefault(name, why)
-    return failed
-
-
-@contextmanager
-def _on(engine: str) -> Iterator[None]:
-    """Tell whose error it is."""
-    try:
-        yield
-    except SettingsError:
-        raise
-    except RetailmartError as error:
-        raise type(error)(f"{engine}: {error.message}", error.hint) from error

@@ -9,8 +9,9 @@ import json
 import os.path
 import re
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path, PurePosixPath
+from typing import Any
 
 from retailmart.engines import Engine
 from retailmart.errors import RetailmartError
@@ -308,6 +309,10 @@ class Dropped:
     path: str
     rows: int
     left_out: int
+
+    def to_dict(self) -> dict[str, Any]:
+        """The same as plain values."""
+        return asdict(self)
 
 
 def origins_in(sheet: Sheet) -> set[int]:

@@ -37,10 +37,12 @@ from retailmart.marts.bind import Binding, expect_none
 from retailmart.marts.definitions import changed_definitions
 from retailmart.marts.ownership import expect_own_tables
 from retailmart.operations.batch import abandon_in, finish
+from retailmart.operations.check import expect_one_feed
+from retailmart.operations.status import expected_inputs
 from retailmart.operations.work import Run, begin, is_needed
 from retailmart.project import Project
 from retailmart.report import BatchReport, RunReport, Silent, Watch
-from retailmart.session import Session, expect_one_feed, expected_inputs
+from retailmart.session import Session
 
 # Seconds to wait before each new try; what does not work after that needs a person.
 _PAUSES = (0.2, 1.0, 3.0, 8.0, 20.0)

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from decimal import Decimal
 from itertools import combinations
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, get_args
 
 from pydantic import BeforeValidator, Field, field_validator, model_validator
 
@@ -24,7 +24,14 @@ from retailmart.project.addresses import (
     veiled,
     without_password,
 )
-from retailmart.project.documents import Document, Location, Source, parse_value, parse_yaml
+from retailmart.project.documents import (
+    Document,
+    Location,
+    Source,
+    did_you_mean,
+    parse_value,
+    parse_yaml,
+)
 from retailmart.project.environment import Environment
 
 SETTINGS_FILE = "retailmart.yml"
@@ -241,6 +248,23 @@ class Settings(Document):
     @classmethod
     def _is_memory(cls, value: str | None) -> str | None:
         return None if value is None else _amount(value)
+
+
+def engines_named(names: Iterable[str], place: str) -> list[str]:
+    """The engines of these names, each once. SettingsError for unknown names, and for none.
+
+    `place` says where they are named.
+    """
+    wanted = list(dict.fromkeys(names))
+    known = get_args(Settings.model_fields["engine"].annotation)
+    problems = [
+        f"{place}: there is no engine {name!r}{did_you_mean(name, known)}"
+        for name in wanted
+        if name not in known
+    ]
+    if problems or not wanted:
+        raise SettingsError(problems or [f"{place}: names no engine"], f"Known: {', '.join(known)}")
+    return wanted
 
 
 @dataclass(frozen=True)

@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from retailmart.check_results import CheckResult, Level, ok, problem, warning
+from retailmart.check_results import CheckResult, DoctorReport, Level, ok, problem, warning
 from retailmart.errors import RetailmartError, SettingsError
 from retailmart.operations.doctor.machine import examine_machine, examine_scratch
 from retailmart.project import Project
@@ -21,6 +21,22 @@ THREADS = "retailmart-doctor"
 # Tables with this many rows or more are not read for a check.
 _LARGE = 1_000_000
 Check = Callable[[], Iterator[CheckResult]]
+
+
+def doctor(
+    project: Project,
+    *,
+    spark: bool = False,
+    seconds: float = 25.0,
+    each: Callable[[CheckResult], None] | None = None,
+) -> DoctorReport:
+    """Check everything that runs rely on, as `examine`. `each` gets a result once it is known."""
+    found = []
+    for finding in examine(project, spark=spark, seconds=seconds):
+        found.append(finding)
+        if each is not None:
+            each(finding)
+    return DoctorReport(tuple(found))
 
 
 def examine(
@@ -127,7 +143,7 @@ def _disks(project: Project) -> Iterator[CheckResult]:
 
 def _database(project: Project) -> Iterator[CheckResult]:
     from retailmart.database import database_file, examine_database
-    from retailmart.session import check_published_names
+    from retailmart.operations.check import check_published_names
 
     url = project.database_url()
     file = database_file(url, project.folder)

@@ -4,23 +4,28 @@ from __future__ import annotations
 
 import time
 from collections.abc import Collection, Mapping, Sequence
+from contextlib import ExitStack, closing
 from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any
 
+from retailmart.database import translate_errors
 from retailmart.database.dialect import dialect_of
 from retailmart.database.target import Target
-from retailmart.engines import Engine
+from retailmart.engines import Engine, open_engine
 from retailmart.errors import MartNotBuilt, ProjectBusy, RetailmartError
-from retailmart.lake import Lake
+from retailmart.lake import Lake, place_of
 from retailmart.lake.layout import mart_table
 from retailmart.ledger import READS, Ledger
 from retailmart.ledger.values import BatchState, MartRecord
+from retailmart.marts.definitions import held_marts
 from retailmart.operations.verify.compare import Side, digest
+from retailmart.operations.verify.rebuild import scratch_lake
 from retailmart.project import Mart, Project
 from retailmart.project.documents import did_you_mean
-from retailmart.report import TableComparison
+from retailmart.report import DatabaseReport, Silent, TableComparison, Watch
+from retailmart.session import Session, store_at
 from retailmart.tables import DataFile, TableState, quoted
 
 if TYPE_CHECKING:
@@ -30,6 +35,38 @@ if TYPE_CHECKING:
 _PAUSES = (0.2, 0.5, 1.0, 3.0, 8.0, 15.0)
 # How many of the rows that only one side has are shown.
 _SHOWN = 5
+
+
+def verify_database(
+    project: Project, marts: Sequence[str] = (), watch: Watch | None = None
+) -> DatabaseReport:
+    """Compare published tables with their marts, row by row and value by value.
+
+    `marts` are all that are published, unless some are named. Nothing is changed, and runs
+    continue meanwhile. Raises MartNotBuilt before the first run, ProjectBusy while one publishes.
+    """
+    wanted = published_marts(project, marts)
+    with Session.open(project, watch or Silent()) as session, ExitStack() as stack:
+        expect_ledger(session.ledger, session.lake)
+        folder = stack.enter_context(scratch_lake(session.private))
+        store = store_at(project, project.settings.lake)
+        lake = Lake(place_of(store, folder / "lake"))
+        stack.enter_context(translate_errors())
+        session.ledger.migrate()
+        with session.step("open"):
+            lake.place.workspace.mkdir(parents=True, exist_ok=True)
+            settings = project.settings.model_copy(update={"engine": "duckdb"})
+            engine = stack.enter_context(closing(open_engine(settings, [lake.place], folder)))
+            tables = PublishedTables(
+                session.ledger, lake, engine, folder, held_marts(session.ledger.marts.all())
+            )
+        compared = []
+        with session.step("database") as tell:
+            for mart in wanted:
+                tell(mart.name)
+                compared.append(tables.compare(mart))
+        seconds = {name: round(took, 3) for name, took in session.seconds.items()}
+    return DatabaseReport(tuple(compared), seconds)
 
 
 def published_marts(project: Project, names: Sequence[str]) -> list[Mart]:

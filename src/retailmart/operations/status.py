@@ -1,0 +1,69 @@
+"""What is known of a project: its last runs, the open batch, the files by state."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from retailmart.ledger import Ledger
+from retailmart.ledger.values import Batch, RunRecord
+from retailmart.marts.definitions import held_marts
+from retailmart.project import Project
+from retailmart.project.uses import is_mentioned
+from retailmart.session import open_ledger
+
+_RUNS = 10
+
+
+@dataclass(frozen=True)
+class Status:
+    """The last runs, newest first, and what the ledger says now.
+
+    `files` counts them by state. `held` are the marts that are held back; `expected` says what a
+    project that has had no input yet can start with, a line each.
+    """
+
+    runs: tuple[RunRecord, ...]
+    open_batch: Batch | None
+    files: Mapping[str, int]
+    held: tuple[str, ...]
+    expected: tuple[str, ...]
+
+    def to_dict(self) -> dict[str, Any]:
+        """The status as plain values."""
+        return asdict(self)
+
+
+def status(project: Project) -> Status:
+    """Read the ledger; sources and stores are not asked."""
+    with open_ledger(project) as ledger:
+        return Status(
+            tuple(ledger.runs.last(_RUNS)),
+            ledger.batches.unfinished(),
+            ledger.files.count(),
+            tuple(held_marts(ledger.marts.all())),
+            expected_inputs(project, ledger),
+        )
+
+
+def expected_inputs(project: Project, ledger: Ledger) -> tuple[str, ...]:
+    """What a project without any input yet can start with, a line each; nothing once it has some.
+
+    Only the definitions are asked: a source that does not answer must not make people wait.
+    """
+    if ledger.files.count() or ledger.sources.all():
+        return ()
+    lines = []
+    if patterns := [feed.files[0] for feed in project.feeds.values()]:
+        lines.append(f"files in {project.settings.landing}: {', '.join(patterns)}")
+    tables: dict[str | None, list[str]] = {}
+    sources = project.settings.sources
+    for table in project.tables.values():
+        if is_mentioned(project, table.name):
+            source = table.source or next(iter(sources), None) if len(sources) < 2 else table.source
+            tables.setdefault(source, []).append(table.table)
+    for source, names in tables.items():
+        where = f"{source} ({sources[source]})" if source else "a database that `sources` names"
+        lines.append(f"tables in {where}: {', '.join(names)}")
+    return tuple(lines)
