@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from retailmart.database import open_database, translate_errors
-from retailmart.engines import open_engine
+from retailmart.engines.registry import open_engine
 from retailmart.errors import MartNotBuilt, RetailmartError
 from retailmart.feeds.quarantine import quarantine_table
 from retailmart.lake import Lake, place_of

@@ -91,7 +91,7 @@ class _Verification:
     def __init__(
         self, session: Session, folder: Path, stack: ExitStack, engines: Sequence[str]
     ) -> None:
-        from retailmart.engines import has_workers
+        from retailmart.engines.registry import has_workers
         from retailmart.lake import Lake, place_of
         from retailmart.session import store_at
 
@@ -137,7 +137,7 @@ class _Verification:
 
     def _open(self, name: str) -> tuple[Engine, ExitStack]:
         """An engine, and what closes it before the end."""
-        from retailmart.engines import open_engine
+        from retailmart.engines.registry import open_engine
 
         project = self.session.project
         self.lake.place.workspace.mkdir(parents=True, exist_ok=True)

@@ -13,7 +13,8 @@ from itertools import islice
 from pathlib import Path
 from typing import Any
 
-from retailmart.engines import JsonForm, JsonShape, count_alike
+from retailmart.engines import JsonShape
+from retailmart.engines.round_trip import JsonForm, count_alike
 from retailmart.files.check import (
     NO_DATA,
     ORIGIN,
