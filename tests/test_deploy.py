@@ -18,7 +18,7 @@ from retailmart.template import write_project
 from tests.support.backends import RemoteBackend, shop_tables
 from tests.support.services.mariadb import DatabaseServer
 from tests.support.services.s3 import S3Server
-from tests.support.services.spark import SETTINGS, environment, spark_home
+from tests.support.services.spark import SETTINGS, conf_options, environment, spark_home
 from tests.support.shop import Called, Shop, sale
 from tests.test_docs import blocks, call, commands
 
@@ -44,7 +44,7 @@ def getResolvedOptions(args, options):
 
 def spark_submit(*words: str, conf: dict[str, str]) -> subprocess.CompletedProcess[str]:
     """What `spark-submit … spark_submit.py …` ends with; it hands talk on as stdout, too."""
-    settings = [f"--conf={key}={value}" for key, value in (SETTINGS | conf).items()]
+    settings = conf_options(SETTINGS | conf)
     program = str(spark_home() / "bin" / "spark-submit")
     return subprocess.run(
         [program, "--master", "local[2]", *settings, str(DEPLOY / "spark_submit.py"), *words],

@@ -495,6 +495,7 @@ def test_the_commands_of_the_page_work(tmp_path: Path) -> None:
 
 
 @pytest.mark.spark
+@pytest.mark.long
 @pytest.mark.usefixtures("spark_session")
 def test_both_engines_make_the_same_of_the_sample(tmp_path: Path, called: Called) -> None:
     """Every mart of the three stories, and every row that was taken or refused."""
