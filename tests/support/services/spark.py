@@ -108,7 +108,7 @@ def conf_options(settings: Mapping[str, str]) -> list[str]:
 def _class_archive() -> Path:
     """The classes of Spark as Java keeps them in memory: they halve the time of a start.
 
-    They are archived once a machine, which takes a start. Where they can't be, Java does without.
+    They are archived once a machine, which takes a start. A Java before 13 can't, and does without.
     """
     java = Path(shutil.which("java") or "java").resolve()
     known = f"{spark_home()} {version('pyspark')} {java} {_SMALL_JVM}"
@@ -125,7 +125,10 @@ def _class_archive() -> Path:
             command = [sys.executable, "-W", "ignore", "-m", __name__, options]
             around = {k: v for k, v in os.environ.items() if not k.startswith(_FOREIGN)}
             subprocess.run(command, env=around | _own(), check=True, capture_output=True)
-            unfinished.rename(archive)
+            if unfinished.exists():
+                unfinished.rename(archive)
+            else:
+                archive.touch()
     return archive
 
 
@@ -150,6 +153,8 @@ def environment() -> dict[str, str]:
 
 
 def _with_java() -> dict[str, str]:
+    if shutil.which("java") is None:  # as where tests of Spark are left out
+        return _own()
     options = shlex.join([*conf_options({}), "pyspark-shell"])
     return {**_own(), "PYSPARK_SUBMIT_ARGS": options, "SPARK_LAUNCHER_OPTS": _SMALL_JVM}
 
