@@ -698,16 +698,15 @@ def test_spark_is_looked_at_where_it_is_wanted(
     """By the project or by an option; a Java that is too old is told with what installs another."""
     assert not any(name.startswith("spark") for name in visit(shop))
     monkeypatch.setenv("JAVA_HOME", str(fake_java(tmp_path / "java", "1.7.0_80")))
-    done = doctor(shop.folder, "--output", "json", "--spark")
-    assert done.returncode == 1
-    asked = {each["check"]: each["found"] for each in json.loads(done.stdout)["findings"]}
-    assert "1.7.0_80" in asked["spark: Java"]
-    found = visit(shop, engine="spark")
-    assert found["spark: pyspark"].level is Level.OK
-    assert found["spark: Java"].level is Level.PROBLEM
-    assert found["spark: Java"].found == asked["spark: Java"]
-    assert "apt install openjdk" in (found["spark: Java"].cure or "")
-    assert "spark: rows" not in asked.keys() | found.keys()
+    for words in (["--spark"], ["--set", "engine=spark"]):
+        done = doctor(shop.folder, "--output", "json", *words)
+        found = {each["check"]: each for each in json.loads(done.stdout)["findings"]}
+        assert done.returncode == 1
+        assert found["spark: pyspark"]["level"] == "ok"
+        assert found["spark: Java"]["level"] == "problem"
+        assert "1.7.0_80" in found["spark: Java"]["found"]
+        assert "apt install openjdk" in found["spark: Java"]["cure"]
+        assert "spark: rows" not in found
 
 
 @pytest.mark.spark
