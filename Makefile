@@ -1,8 +1,8 @@
 # make run    a sample shop in ./demo, run once: the shortest way to see it work
 # make test   everything that must hold, lint and types included
 # make test-all  the same with all that is generated: days, files, kills by the thousand (hours)
-# make test-spark  the tests of the Spark engine alone (not of the clusters that tests start), SPARK=3.5
-#                  for what older clusters run
+# make test-spark  the tests of the Spark engine alone (not of the clusters that tests start, nor those
+#                  of all engines: `make test-all` runs them), SPARK=3.5 for what older clusters run
 # make chaos  the fault campaign: kills, power cuts, broken stores and databases (CHAOS=--small)
 # make bench  the speed figures, as ratios (BENCH=--small for some minutes' version)
 # make wheel  the wheel in dist/, installed alone and tried
@@ -43,8 +43,8 @@ test-all: SELECTED =
 test-all: test
 
 test-spark: $(SPARK_VENV)/.installed
-	$(SPARK_VENV)/bin/pytest -n 2 --dist loadfile --no-loadscope-reorder -m spark \
-		--ignore tests/services
+	$(SPARK_VENV)/bin/pytest -n 2 --dist loadfile --no-loadscope-reorder \
+		-m "spark and not (long and every_engine)" --ignore tests/services
 
 lint: .venv-dev/.installed
 	.venv-dev/bin/ruff check src tests bench chaos deploy website conftest.py

@@ -18,7 +18,7 @@ from retailmart.template import write_project
 from tests.support.backends import RemoteBackend, shop_tables
 from tests.support.services.mariadb import DatabaseServer
 from tests.support.services.s3 import S3Server
-from tests.support.services.spark import SETTINGS, environment, spark_home
+from tests.support.services.spark import SETTINGS, conf_options, environment, spark_home
 from tests.support.shop import Called, Shop, sale
 from tests.test_docs import blocks, call, commands
 
@@ -44,7 +44,7 @@ def getResolvedOptions(args, options):
 
 def spark_submit(*words: str, conf: dict[str, str]) -> subprocess.CompletedProcess[str]:
     """What `spark-submit … spark_submit.py …` ends with; it hands talk on as stdout, too."""
-    settings = [f"--conf={key}={value}" for key, value in (SETTINGS | conf).items()]
+    settings = conf_options(SETTINGS | conf)
     program = str(spark_home() / "bin" / "spark-submit")
     return subprocess.run(
         [program, "--master", "local[2]", *settings, str(DEPLOY / "spark_submit.py"), *words],
@@ -259,6 +259,7 @@ def test_the_commands_of_the_page_work(shop: Shop, spark_environment: None) -> N
     shop.sales("sales_1.csv", [sale(), sale(customer=2, store=2, person=3, price="30.00")])
     typed = [line for line in commands(PAGE) if line.startswith("retailmart ")]
     assert [line.split()[1] for line in typed] == ["doctor", "run", "verify"]
+    typed[0] += " --timeout 120"  # a busy machine takes long to start Spark, as the page says
     for line in typed:
         done = call(line, shop.folder)
         assert done.returncode == 0, f"{line}: {done.stdout}{done.stderr}"

@@ -6,19 +6,21 @@ like is told by DuckDB, which ran the same story in a bucket and a database of i
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import signal
 import subprocess
 import sys
-import time
-from contextlib import suppress
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import pytest
 import yaml
 
 from retailmart.template import write_project
+from tests.services.test_spark_services import until
 from tests.support.amount import tries
 from tests.support.backends import RemoteBackend, shop_tables
 from tests.support.project_state import compare, picture
@@ -27,13 +29,35 @@ from tests.support.services.mariadb import DatabaseServer
 from tests.support.services.proxy import Fault, S3Faults
 from tests.support.services.s3 import S3Server
 from tests.support.services.spark import SparkCluster, environment
-from tests.support.shop import HEADER, Shop, keep_only, sale
+from tests.support.shop import HEADER, Called, Shop, keep_only, sale
 
 pytestmark = [pytest.mark.spark, pytest.mark.long]
 
 KEPT = ("customer_mart", "customer_monthly_purchase", "sales_mart", "sales_team_incentive")
 TABLES = ("customer", "store", "sales_team", "product")
 AS_OF = ("--as-of", "2024-07-01")
+# A driver that does one command after the other: Spark's start is the dearest part of each.
+DRIVER = """
+import io, json, os, sys
+from contextlib import redirect_stderr, redirect_stdout
+from pathlib import Path
+
+from retailmart.cli import main
+from retailmart.engines.spark.session import open_session
+from retailmart.project import load_project
+
+answers = os.fdopen(int(sys.argv[1]), "w")
+with open_session(load_project(Path.cwd()).settings.spark):
+    for line in sys.stdin:
+        said, code = io.StringIO(), 0
+        sys.argv = ["retailmart", *json.loads(line)]
+        with redirect_stdout(said), redirect_stderr(said):
+            try:
+                main()
+            except SystemExit as done:
+                code = done.code or 0
+        print(json.dumps([code, said.getvalue()[-4_000:]]), file=answers, flush=True)
+"""
 SPECULATION = {
     "spark.speculation": "true",
     "spark.speculation.interval": "20ms",
@@ -85,11 +109,52 @@ def call(shop: Shop, *words: str) -> subprocess.CompletedProcess[str]:
     )
 
 
-def both(shops: tuple[Shop, Shop], *words: str) -> None:
-    """The same command on both, which must end well."""
-    for shop in shops:
-        done = call(shop, *words)
-        assert done.returncode == 0, done.stdout[-2_000:] + done.stderr[-2_000:]
+Command = Callable[..., None]
+
+
+@contextmanager
+def driver(shop: Shop) -> Iterator[Command]:
+    """Commands of one Spark application, each of which must end well."""
+    ours, theirs = os.pipe()
+    log = shop.folder.with_suffix(".log")
+    with (
+        log.open("w") as told,
+        subprocess.Popen(
+            [sys.executable, "-c", DRIVER, str(theirs)],
+            cwd=shop.folder,
+            env=environment(),
+            stdin=subprocess.PIPE,
+            stdout=told,
+            stderr=told,
+            text=True,
+            pass_fds=[theirs],
+        ) as process,
+        os.fdopen(ours) as answers,
+    ):
+        os.close(theirs)
+        assert process.stdin is not None
+        commands = process.stdin
+
+        def command(*words: str) -> None:
+            with suppress(BrokenPipeError):  # its log tells why it ended
+                print(json.dumps(words), file=commands, flush=True)
+            answer = answers.readline()
+            assert answer, log.read_text()[-3_000:]
+            code, said = json.loads(answer)
+            assert code == 0, said
+
+        try:
+            yield command
+            commands.close()
+            assert process.wait(120) == 0, log.read_text()[-3_000:]
+        finally:
+            process.kill()
+
+
+def plain(called: Called, shop: Shop, *words: str) -> None:
+    """A command without Spark, in this process."""
+    done = called(shop.folder, *words)
+    assert done.returncode == 0, done.stdout[-2_000:] + done.stderr[-2_000:]
 
 
 def drop(shops: tuple[Shop, Shop], name: str, content: bytes) -> None:
@@ -127,31 +192,40 @@ def csv(rows: list[str]) -> bytes:
     return ("\n".join([HEADER, *rows]) + "\n").encode()
 
 
-def test_a_shops_life_is_the_same(shops: tuple[Shop, Shop], isolated_cluster: SparkCluster) -> None:
+def test_a_shops_life_is_the_same(
+    shops: tuple[Shop, Shop], isolated_cluster: SparkCluster, called: Called
+) -> None:
     """A full load with an odd file, a day with a correction, its undo, repaired rows, row for row.
 
-    Spark tries slow tasks twice at the same time; only one of both counts. The other one lives on
-    for two seconds, and what it writes after a run's end goes with a later sweep.
+    Spark tries slow tasks twice at the same time; only one of both counts. What the other one
+    writes after a run's end goes with a later sweep.
     """
     on(isolated_cluster, shops[1], **SPECULATION)
-    drop(shops, "sales_1.csv", csv(lines(900)))
-    drop(shops, "sales_2.csv", csv(lines(300, 5_000)))
-    drop(shops, "sales_odd.csv", csv([*lines(5), '1,1,"tea\nwith milk",2024-01-02,1,1.00,1,1.00']))
-    both(shops, "run", *AS_OF)
-    assert_same(shops, swept=False)
-    drop(shops, "sales_3.csv", csv(lines(40, 9_000)))
-    drop(shops, "sales_2.csv", csv(lines(200, 5_000)))
-    both(shops, "run", *AS_OF)
-    assert_same(shops, swept=False)
-    both(shops, "undo", "2")
-    assert_same(shops, swept=False)
-    both(shops, "quarantine", "export", "--to", "repaired.csv")
-    for shop in shops:
-        sheet = shop.folder / "repaired.csv"
-        sheet.write_text(sheet.read_text().replace("much", "1.50"))
-    both(shops, "quarantine", "replay", "repaired.csv")
-    both(shops, "run", *AS_OF)
-    _sweep(shops[1])
+    with driver(shops[1]) as command:
+
+        def both(*words: str) -> None:
+            plain(called, shops[0], *words)
+            command(*words)
+
+        drop(shops, "sales_1.csv", csv(lines(900)))
+        drop(shops, "sales_2.csv", csv(lines(300, 5_000)))
+        odd = csv([*lines(5), '1,1,"tea\nwith milk",2024-01-02,1,1.00,1,1.00'])
+        drop(shops, "sales_odd.csv", odd)
+        both("run", *AS_OF)
+        assert_same(shops, swept=False)
+        drop(shops, "sales_3.csv", csv(lines(40, 9_000)))
+        drop(shops, "sales_2.csv", csv(lines(200, 5_000)))
+        both("run", *AS_OF)
+        assert_same(shops, swept=False)
+        both("undo", "2")
+        assert_same(shops, swept=False)
+        both("quarantine", "export", "--to", "repaired.csv")
+        for shop in shops:
+            sheet = shop.folder / "repaired.csv"
+            sheet.write_text(sheet.read_text().replace("much", "1.50"))
+        both("quarantine", "replay", "repaired.csv")
+        both("run", *AS_OF)
+    sweep(shops[1], called, isolated_cluster)
     assert_same(shops)
     assert shops[1].backend.query("SELECT count(*) FROM retailmart_replays") != [(0,)]
 
@@ -188,7 +262,7 @@ def _run_counted(driver: CountedDriver, shop: Shop) -> subprocess.CompletedProce
 
 
 def test_a_failing_store_is_tried_again(
-    shops: tuple[Shop, Shop], isolated_cluster: SparkCluster, s3_faults: S3Faults
+    shops: tuple[Shop, Shop], isolated_cluster: SparkCluster, s3_faults: S3Faults, called: Called
 ) -> None:
     """A bucket that answers driver and workers with 503 now and then: nothing is lost."""
     shop = shops[1]
@@ -196,25 +270,25 @@ def test_a_failing_store_is_tried_again(
     path = shop.folder / "retailmart.yml"
     path.write_text(re.sub(r"http://127.0.0.1:\d+", s3_faults.endpoint, path.read_text()))
     drop(shops, "sales_1.csv", csv(lines(400)))
+    plain(called, shops[0], "run", *AS_OF)
     s3_faults.on(0.1, seed=7, kinds=[Fault.SLOW_DOWN])
-    both(shops, "run", *AS_OF)
+    done = call(shop, "run", *AS_OF)
     s3_faults.off()
+    assert done.returncode == 0, done.stdout[-2_000:] + done.stderr[-2_000:]
     assert s3_faults.faults
     assert_same(shops)
 
 
-@pytest.mark.parametrize("seconds", [8.0, 13.0])
+@pytest.mark.parametrize("part", ["raw", "marts"])
 def test_a_worker_may_die(
-    shops: tuple[Shop, Shop], isolated_cluster: SparkCluster, seconds: float
+    shops: tuple[Shop, Shop], isolated_cluster: SparkCluster, called: Called, part: str
 ) -> None:
-    """Wherever a run is by then: what the dead one did is done again, and counts once."""
+    """While others' files of that part come to the bucket: what is lost is done again, once."""
     on(isolated_cluster, shops[1])
     drop(shops, "sales_1.csv", csv(lines(4_000)))
     drop(shops, "sales_2.csv", csv(lines(4_000, 5_000)))
-    assert call(shops[0], "run", *AS_OF).returncode == 0
-    run = _started(shops[1])
-    with suppress(subprocess.TimeoutExpired):
-        run.wait(seconds)
+    plain(called, shops[0], "run", *AS_OF)
+    run = started(shops[1], part)
     isolated_cluster.alive[0].kill()
     _, words = run.communicate(timeout=280)
     assert run.returncode == 0, words[-2_000:]
@@ -222,26 +296,23 @@ def test_a_worker_may_die(
 
 
 def test_another_engine_finishes_what_a_killed_driver_began(
-    shops: tuple[Shop, Shop], isolated_cluster: SparkCluster
+    shops: tuple[Shop, Shop], isolated_cluster: SparkCluster, called: Called
 ) -> None:
     """The next run, on either engine: nothing is lost, doubled or left."""
     on(isolated_cluster, shops[1])
     drop(shops, "sales_1.csv", csv(lines(4_000)))
-    assert call(shops[0], "run", *AS_OF).returncode == 0
-    run = _started(shops[1])
-    with suppress(subprocess.TimeoutExpired):
-        run.wait(9.0)
+    plain(called, shops[0], "run", *AS_OF)
+    run = started(shops[1], "raw")
     os.killpg(run.pid, signal.SIGKILL)
     run.communicate()
-    done = call(shops[1], "run", *AS_OF, "--set", "engine=duckdb")
-    assert done.returncode == 0, done.stderr[-2_000:]
-    # What its executors were at when it died may come a moment later, and goes with a sweep.
-    _sweep(shops[1])
+    plain(called, shops[1], "run", *AS_OF, "--set", "engine=duckdb")
+    sweep(shops[1], called, isolated_cluster)
     assert_same(shops)
 
 
-def _started(shop: Shop) -> subprocess.Popen[str]:
-    return subprocess.Popen(
+def started(shop: Shop, part: str) -> subprocess.Popen[str]:
+    """A run that has begun to write a part of the lake."""
+    run = subprocess.Popen(
         [sys.executable, "-m", "retailmart", "run", *AS_OF],
         cwd=shop.folder,
         env=environment(),
@@ -250,9 +321,15 @@ def _started(shop: Shop) -> subprocess.Popen[str]:
         text=True,
         start_new_session=True,
     )
+    assert isinstance(shop.backend, RemoteBackend)
+    bucket = shop.backend.bucket
+    until(lambda: run.poll() is not None or any(bucket.keys(f"lake/{part}/")), 240)
+    assert run.poll() is None, run.communicate()[1][-2_000:]
+    return run
 
 
-def _sweep(shop: Shop) -> None:
-    time.sleep(3)
+def sweep(shop: Shop, called: Called, cluster: SparkCluster) -> None:
+    """Sweep when the executors have ended: until then they may write what counts nowhere."""
+    until(lambda: all(len(worker.processes()) == 1 for worker in cluster.alive))
     shop.backend.execute("DELETE FROM retailmart_lease WHERE name = 'sweep'")
-    assert call(shop, "run", *AS_OF, "--set", "engine=duckdb").returncode == 0
+    plain(called, shop, "run", *AS_OF, "--set", "engine=duckdb")

@@ -37,9 +37,6 @@ pytestmark = pytest.mark.spark
 MARTS = ("customer_mart", "customer_monthly_purchase", "sales_mart", "sales_team_incentive")
 ROWS, FILES = 4_000, 3
 AS_OF = "2024-07-01"
-# What a short life of Java is spent on is compiling, which pays in a long one.
-QUICK_START = "-XX:TieredStopAtLevel=1 -XX:+UseSerialGC"
-JAVA_OPTIONS = ("spark.driver.extraJavaOptions", "spark.executor.extraJavaOptions")
 # In one of its tasks the last partition of several.
 LAST = "lake/marts/sales_mart/sales_month=2024-06/store_id=2"
 
@@ -353,19 +350,6 @@ def ground(tmp_path_factory: pytest.TempPathFactory) -> Ground:
     return replace(ground, right=right)
 
 
-@pytest.fixture(scope="module")
-def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[SparkConnect]:
-    """A Connect server that is quick to start."""
-    server = SparkConnect(
-        tmp_path_factory.mktemp("server"), dict.fromkeys(JAVA_OPTIONS, QUICK_START)
-    )
-    try:
-        server.start()
-        yield server
-    finally:
-        server.close()
-
-
 def project(ground: Ground, at: Path, settings: Mapping[str, object]) -> Project:
     """A copy of the project that is run by Spark."""
     folder = shutil.copytree(ground.folder, at / "shop")
@@ -382,7 +366,6 @@ def on_cluster(
     cluster.ensure()
     conf = {
         **cluster.settings,
-        **dict.fromkeys(JAVA_OPTIONS, QUICK_START),
         "spark.executorEnv.PYTHONPATH": with_path(ground.hook),
         **(more or {}),
     }
@@ -409,8 +392,8 @@ def test_a_cluster_gives_what_duckdb_gives(
 ) -> None:
     """All tables, row for row, whatever zones its machines are in."""
     zones = {
-        "spark.driver.extraJavaOptions": f"{QUICK_START} -Duser.timezone=Asia/Tokyo",
-        "spark.executor.extraJavaOptions": f"{QUICK_START} -Duser.timezone=America/Sao_Paulo",
+        "spark.driver.extraJavaOptions": "-Duser.timezone=Asia/Tokyo",
+        "spark.executor.extraJavaOptions": "-Duser.timezone=America/Sao_Paulo",
         "spark.executorEnv.TZ": "America/New_York",
     }
     shop = on_cluster(ground, tmp_path, spark_cluster, zones)
@@ -509,20 +492,20 @@ def test_a_driver_may_die_again_and_again(
 
 @pytest.mark.long
 def test_connect_gives_what_duckdb_gives(
-    ground: Ground, server: SparkConnect, tmp_path: Path
+    ground: Ground, spark_connect: SparkConnect, tmp_path: Path
 ) -> None:
     """All tables, row for row."""
-    shop = project(ground, tmp_path, {"remote": server.remote})
+    shop = project(ground, tmp_path, {"remote": spark_connect.remote})
     shop.run()
     shop.is_right()
 
 
 @pytest.mark.long
 def test_what_a_server_does_for_a_dead_client_is_swept(
-    ground: Ground, server: SparkConnect, tmp_path: Path
+    ground: Ground, spark_connect: SparkConnect, tmp_path: Path
 ) -> None:
     """A server goes on for a client that was killed: whatever it still writes is in no table."""
-    shop = project(ground, tmp_path, {"remote": server.remote})
+    shop = project(ground, tmp_path, {"remote": spark_connect.remote})
     with asked(ground, "wait"):
         run = shop.start()
         shop.until_held(run, "wait")

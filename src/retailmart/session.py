@@ -12,7 +12,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from retailmart.database import open_database, translate_errors
-from retailmart.engines import Engine, open_engine, parallel_from
+from retailmart.engines import Engine
+from retailmart.engines.registry import open_engine, parallel_from
 from retailmart.lake import Lake, place_of
 from retailmart.ledger import Ledger, acquire_lease
 from retailmart.project import Project

@@ -13,7 +13,9 @@ from pathlib import Path
 import pyarrow as pa
 import pytest
 
-from retailmart.engines import CsvShape, Cut, Engine, VariableValue, open_engine
+from retailmart.engines import CsvShape, Cut, Engine, VariableValue
+from retailmart.engines.parsing import tables_in
+from retailmart.engines.registry import open_engine
 from retailmart.errors import CsvBroken, GateFailed, RetailmartError
 from retailmart.lake.places import LocalPlace
 from retailmart.project.settings import Settings, SparkSettings
@@ -115,9 +117,9 @@ def test_it_is_fenced_in(engine: Engine, tmp_path: Path, lake: Path, sql: str) -
         ("SELECT * FROM (WITH b AS (FROM a) FROM b) CROSS JOIN b", {"a", "b"}),
     ],
 )
-def test_it_knows_what_a_query_reads(engine: Engine, query: str, names: set[str]) -> None:
+def test_it_is_known_what_a_query_reads(query: str, names: set[str]) -> None:
     """All tables, wherever they stand in the query, and none of its own names."""
-    assert engine.tables_in(query) == names
+    assert tables_in(query) == names
 
 
 @pytest.mark.parametrize(
@@ -140,10 +142,10 @@ def test_it_knows_what_a_query_reads(engine: Engine, query: str, names: set[str]
         "",
     ],
 )
-def test_a_mart_is_one_select_of_tables(engine: Engine, query: str) -> None:
+def test_a_mart_is_one_select_of_tables(query: str) -> None:
     """Table functions, several statements and all that is no SELECT are refused with words."""
     with pytest.raises(ValueError, match=r"\w"):
-        engine.tables_in(query)
+        tables_in(query)
 
 
 def test_variables_are_exact(engine: Engine) -> None:
@@ -276,7 +278,7 @@ def test_a_large_month_is_divided_between_tasks(
     lake: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, cut: Cut
 ) -> None:
     """Where a cut is allowed, a month that is larger than others is several tasks' work."""
-    monkeypatch.setattr("retailmart.engines.spark.engine._LEAST_OF_TABLES", 1000)
+    monkeypatch.setattr("retailmart.engines.spark.sharing.LEAST_OF_TABLES", 1000)
     settings = Settings(engine="spark", spark=SparkSettings(driver_reads="0MB"))
     with closing(open_engine(settings, [LocalPlace(lake)], tmp_path / "scratch")) as engine:
         parts: list[DataFile] = []
@@ -429,7 +431,7 @@ def test_any_folder_can_hold_the_lake(opened: Opened, tmp_path: Path, name: str)
     private.mkdir(parents=True)
     engine = opened(lake, private)
     (private / "f.csv").write_text("h\n1\n2\n")
-    rows = engine.csv({5: private / "f.csv"}, CsvShape(1, ",", quoted=False))
+    rows = engine.records({5: private / "f.csv"}, CsvShape(1, ",", quoted=False))
     assert sorted(engine.rows(f"FROM {rows}")) == [("1", 5), ("2", 5)]
     written = engine.write("SELECT 1 AS v, 'a' AS k", lake / "t", "b1-", ("k",))
     table = engine.define(state(lake / "t", written, ("k",)))
@@ -444,12 +446,12 @@ def test_a_csv_is_taken_as_it_stands(engine: Engine, tmp_path: Path) -> None:
     (private / "b.csv").write_text("x,y\n007,1e400\n")
     shape = CsvShape(2, ",", quoted=True)
     files = {3: private / "a.csv", 9: private / "b.csv"}
-    assert sorted(engine.rows(f"SELECT _file_id, c0, c1 FROM {engine.csv(files, shape)}")) == [
+    assert sorted(engine.rows(f"SELECT _file_id, c0, c1 FROM {engine.records(files, shape)}")) == [
         (3, " 1 ", "NULL"),
         (3, 'a,"b', ""),
         (9, "007", "1e400"),
     ]
-    numbered = engine.csv({3: private / "a.csv"}, shape, numbered=True)
+    numbered = engine.records({3: private / "a.csv"}, shape, numbered=True)
     assert engine.rows(f"SELECT _row, c0 FROM {numbered} ORDER BY 1") == [(1, " 1 "), (2, 'a,"b')]
 
 
@@ -458,6 +460,6 @@ def test_a_ragged_csv_is_told(engine: Engine, tmp_path: Path) -> None:
     private = tmp_path / "private"
     private.mkdir(exist_ok=True)
     (private / "a.csv").write_text("x,y\n1,2\n3\n")
-    rows = engine.csv({1: private / "a.csv"}, CsvShape(2, ",", quoted=False))
+    rows = engine.records({1: private / "a.csv"}, CsvShape(2, ",", quoted=False))
     with pytest.raises(CsvBroken):
         engine.rows(f"SELECT count(c1) FROM {rows}")

@@ -8,8 +8,9 @@ from pathlib import Path
 
 import pytest
 
-from retailmart.engines import Engine, Relation, open_engine
+from retailmart.engines import Engine, Relation
 from retailmart.engines.duckdb import DuckDBEngine
+from retailmart.engines.registry import open_engine
 from retailmart.lake.places import LocalPlace
 from retailmart.project.settings import Settings, SparkSettings
 from retailmart.tables import TableState

@@ -13,7 +13,8 @@ from typing import Any
 import pyarrow as pa
 import pytest
 
-from retailmart.engines import Engine, open_engine
+from retailmart.engines import Engine
+from retailmart.engines.registry import open_engine
 from retailmart.errors import NotComputed, RetailmartError
 from retailmart.lake.places import LocalPlace
 from retailmart.project.settings import Settings, SparkSettings
@@ -26,24 +27,23 @@ pytestmark = [pytest.mark.spark, pytest.mark.usefixtures("spark_session")]
 
 # Files are copied and loaded, marts are written; whether they fit is asked, then whether all is
 # proven. The database shows rows that this machine reads anyway.
-RUN = {"StageFiles": 1, "LoadPart": 1, "_write_part": 1, "_answers": 2}
+RUN = {"StageFiles": 1, "LoadPart": 1, "write_part": 1, "answers": 2}
 TILL_MARTS = ("customer_mart", "customer_monthly_purchase", "sales_mart", "sales_team_incentive")
 
 
 @pytest.fixture
 def jobs(monkeypatch: pytest.MonkeyPatch) -> Counter[str]:
     """The jobs that are started from now on, by the work that they do."""
-    from retailmart.engines.spark.engine import SparkEngine
+    from retailmart.engines.spark.jobs import Jobs
 
     counted: Counter[str] = Counter()
-    run = SparkEngine._run
+    run = Jobs.run
 
-    def counting(self: SparkEngine, work: Any, items: Sequence[Any]) -> list[Any]:
-        if items:
-            counted[getattr(work, "__name__", type(work).__name__)] += 1
+    def counting(self: Jobs, work: Any, items: Sequence[Any]) -> list[Any]:
+        counted[getattr(work, "__name__", type(work).__name__)] += 1
         return run(self, work, items)
 
-    monkeypatch.setattr(SparkEngine, "_run", counting)
+    monkeypatch.setattr(Jobs, "run", counting)
     return counted
 
 
@@ -88,7 +88,7 @@ def test_a_run_takes_few_jobs(tmp_path: Path, jobs: Counter[str]) -> None:
     assert jobs == RUN
     jobs.clear()
     shop.open().undo(2)
-    assert jobs == {"_write_part": 2, "SumFiles": 1, "_answers": 2}
+    assert jobs == {"write_part": 2, "SumFiles": 1, "answers": 2}
 
 
 def test_several_questions_are_one_job(engine: Engine, tmp_path: Path, jobs: Counter[str]) -> None:
@@ -102,7 +102,7 @@ def test_several_questions_are_one_job(engine: Engine, tmp_path: Path, jobs: Cou
         f"SELECT max(n) FROM {table}",
     ]
     assert engine.rows_of(queries) == [[(45,)], [(7,)], [(9,)]]
-    assert jobs == {"_answers": 1}
+    assert jobs == {"answers": 1}
 
 
 def test_many_rows_come_by_a_file_in_their_order(
@@ -111,8 +111,8 @@ def test_many_rows_come_by_a_file_in_their_order(
     """A large result is sorted in a task; a small one is read where its rows are needed."""
     table = engine.define(written(engine, tmp_path / "lake" / "numbers", 5_000))
     query = f"SELECT n FROM {table} ORDER BY n DESC"
-    for limit, expected in ((0, {"_Ordered": 1}), (2 << 20, {})):
-        monkeypatch.setattr("retailmart.engines.spark.engine._LEAST_OF_TABLES", limit)
+    for limit, expected in ((0, {"WriteOrdered": 1}), (2 << 20, {})):
+        monkeypatch.setattr("retailmart.engines.spark.sharing.LEAST_OF_TABLES", limit)
         jobs.clear()
         rows = [n for batch in engine.batches(query, 1_000) for n in batch.column(0).to_pylist()]
         assert rows == list(range(4_999, -1, -1))

@@ -119,7 +119,7 @@ def test_the_parts_of_a_file_hold_its_rows(
     for span in found:
         assert span is not None
         part = here(checked.part(span), tmp_path / "elsewhere", engine)
-        read = engine.csv({1: part.readable}, csv_shape(part))
+        read = engine.records({1: part.readable}, csv_shape(part))
         ((count,),) = engine.rows(f"SELECT count(*) FROM {read}")
         assert count == part.records
         rows += count
@@ -131,7 +131,7 @@ def test_mixed_line_ends_make_a_file_irregular(tmp_path: Path) -> None:
     path = tmp_path / "a.csv"
     path.write_bytes(b"c0,c1\n" + b"1,2\r\n" * 200_000)
     engine = DuckDBEngine([], tmp_path / "scratch", readable=[tmp_path])
-    lines = engine.csv({1: path}, CsvShape(columns=2, delimiter=",", quoted=False))
+    lines = engine.records({1: path}, CsvShape(columns=2, delimiter=",", quoted=False))
     with pytest.raises(CsvBroken) as told:
         engine.rows(f"SELECT count(c0), max(c1) FROM {lines}")
     assert str(path) not in str(told.value)

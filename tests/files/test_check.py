@@ -211,7 +211,7 @@ def as_loaded(
 
 def cells(engine: DuckDBEngine, file: CheckedFile) -> list[tuple[str, ...]]:
     shape = csv_shape(file)
-    delivered = engine.csv({1: file.readable}, shape, numbered=True)
+    delivered = engine.records({1: file.readable}, shape, numbered=True)
     texts = ", ".join(f"c{n}" for n in range(shape.columns))
     return engine.rows(f"SELECT {texts} FROM {delivered} ORDER BY _row")
 

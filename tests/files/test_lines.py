@@ -115,7 +115,7 @@ class ScratchLake:
         return cleaned, self._rows(cleaned)
 
     def _rows(self, file: CheckedFile) -> list[tuple[str, ...]]:
-        delivered = self.engine.csv({1: file.readable}, csv_shape(file), numbered=True)
+        delivered = self.engine.records({1: file.readable}, csv_shape(file), numbered=True)
         texts = ", ".join(f"c{n}" for n in range(len(file.layout.columns)))
         return self.engine.rows(f"SELECT {texts} FROM {delivered} ORDER BY _row")
 

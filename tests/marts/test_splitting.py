@@ -15,7 +15,7 @@ import pytest
 
 import retailmart.template
 from retailmart.engines import Cut
-from retailmart.engines.duckdb import _share
+from retailmart.engines.duckdb.sql import share
 from retailmart.marts.splitting import row_by_row, split_problem
 from retailmart.marts.splitting.tree import AGGREGATES, ROW_FUNCTIONS
 
@@ -328,7 +328,7 @@ def by_rows(connection: duckdb.DuckDBPyConnection, query: str, relation: str) ->
 def by_column(connection: duckdb.DuckDBPyConnection, query: str) -> Counter[str]:
     """What the parts give that are cut by a hash of s, put together."""
     cuts = [Cut(by_columns=("s",), tables=frozenset("t"), share=(n, PARTS)) for n in range(PARTS)]
-    conditions = [_share("t", "FROM all", cut).rpartition(" WHERE ")[2] for cut in cuts]
+    conditions = [share("t", "FROM all", cut).rpartition(" WHERE ")[2] for cut in cuts]
     parts = [result(connection, query, dict.fromkeys(FIELDS, each)) for each in conditions]
     return sum(parts, Counter())
 

@@ -711,10 +711,9 @@ def test_spark_is_looked_at_where_it_is_wanted(
 
 @pytest.mark.spark
 def test_rows_must_reach_sparks_workers_and_come_back(
-    shop: Shop, spark_cluster: SparkCluster, monkeypatch: pytest.MonkeyPatch
+    shop: Shop, spark_cluster: SparkCluster, spark_environment: None
 ) -> None:
     """Asked of the project's real Spark; nothing is left of the question."""
-    monkeypatch.setenv("PYSPARK_PYTHON", sys.executable)
     project = ["--set", "engine=spark", "--set", f"spark.master={spark_cluster.url}"]
     before = names_below(shop.folder)
     done = doctor(shop.folder, "--timeout", "100", "--output", "json", *project)

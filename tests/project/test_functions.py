@@ -12,8 +12,9 @@ from typing import Any
 
 import pytest
 
-from retailmart.engines import Engine, open_engine
-from retailmart.engines.duckdb import sql_type
+from retailmart.engines import Engine
+from retailmart.engines.duckdb.sql import sql_type
+from retailmart.engines.registry import open_engine
 from retailmart.errors import RetailmartError, SettingsError
 from retailmart.operations.check import check_definitions
 from retailmart.project import load_project

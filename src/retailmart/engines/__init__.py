@@ -7,7 +7,7 @@ DuckDB's SQL. DuckDB computes on every engine: in this process, or in the tasks 
 from __future__ import annotations
 
 from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from datetime import datetime
 from decimal import Decimal
 from pathlib import Path
@@ -21,7 +21,6 @@ if TYPE_CHECKING:
     import pyarrow as pa
 
     from retailmart.project.functions import Functions
-    from retailmart.project.settings import Settings
 
 __all__ = [
     "EXCHANGE",
@@ -29,14 +28,11 @@ __all__ = [
     "Cut",
     "Engine",
     "Files",
-    "JsonForm",
     "JsonShape",
     "Relation",
     "VariableValue",
     "Work",
     "Write",
-    "count_alike",
-    "open_engine",
 ]
 
 # A folder below a lake's root that holds no table: files on their way between machines.
@@ -47,26 +43,6 @@ Result = TypeVar("Result")
 # The work on each item of a `spread`, done by the engine of the machine that runs it. It is
 # pickled, so it is a function of a module or a frozen dataclass of values.
 Work = Callable[["Engine", Item], Result]
-
-
-@dataclass(frozen=True)
-class JsonForm:
-    """The form that all records of a file share, except for values and absent keys.
-
-    `before` is the text in front of each key's value, `after` the text after the last. Values of
-    `exact` keys may not be null, because their null is kept. Values of `scales` (key → DECIMAL's
-    precision and scale) may be written with all decimals. `longest` is in bytes. `brackets` are
-    those that may be opened in a record.
-    """
-
-    keys: tuple[str, ...]
-    before: tuple[str, ...]
-    after: str
-    array: bool
-    longest: int
-    brackets: int
-    exact: frozenset[str] = frozenset()
-    scales: Mapping[str, tuple[int, int]] = field(default_factory=dict)
 
 
 class Files(Protocol):
@@ -134,27 +110,15 @@ class Engine(Protocol):
         and may be called from several threads. Their results are checked and cast.
         """
 
-    def tables_in(self, query: str) -> frozenset[str]:
-        """The table names that a single SELECT reads; else ValueError with the parser's text."""
-
-    def tree(self, query: str) -> Mapping[str, Any]:
-        """The parse tree of a single SELECT, as DuckDB's `json_serialize_sql` returns it."""
-
-    def csv(
-        self, files: Mapping[int, Path], shape: CsvShape, *, numbered: bool = False
+    def records(
+        self, files: Mapping[int, Path], shape: CsvShape | JsonShape, *, numbered: bool = False
     ) -> Relation:
-        """`c0`, `c1`, … as text and `_file_id`, the key of each file in `files`.
+        """The rows of files of one shape, and `_file_id`, the key of each file in `files`.
 
-        With `numbered` also `_row`: the record's number, from 1, in the order of the single file.
-        """
-
-    def json(
-        self, files: Mapping[int, Path], shape: JsonShape, *, numbered: bool = False
-    ) -> Relation:
-        """The keys' values: `c0`, … as text, `j0`, … as JSON text, and `_file_id`.
-
-        A value that is absent or null is '' as text. As JSON text it is NULL, unless the files are
-        of texts. With `numbered` also `_row`, as in `csv`.
+        Of CSV: `c0`, `c1`, … as text. Of JSON: each key's value, `c0`, … as text and `j0`, … as
+        JSON text. A value that is absent or null is '' as text. As JSON text it is NULL, unless the
+        files are of texts. With `numbered` also `_row`: the record's number, from 1, in the order
+        of the single file.
         """
 
     def define(self, table: TableState) -> Relation:
@@ -272,35 +236,3 @@ class Write:
     names: Mapping[str, Relation]
     months: Mapping[str, Mapping[str, TableState]] | None = None
     cut: Cut | None = None
-
-
-def open_engine(settings: Settings, places: Sequence[Files], scratch: Path) -> Engine:
-    """The engine that the settings name. It reads and writes below `places` and `scratch`."""
-    if settings.engine == "spark":
-        from retailmart.engines.spark import open_spark
-
-        return open_spark(settings.spark, places, scratch)
-    from retailmart.engines.duckdb import DuckDBEngine
-
-    return DuckDBEngine(places, scratch, settings.memory_limit, settings.threads)
-
-
-def has_workers(settings: Settings) -> bool:
-    """Whether other machines also do the engine's work."""
-    return settings.engine == "spark"
-
-
-def parallel_from(settings: Settings) -> int | None:
-    """The row count from which tasks read source tables; None if the engine has no tasks."""
-    return settings.spark.rows_in_parallel if has_workers(settings) else None
-
-
-def count_alike(file: Path, form: JsonForm) -> int | None:
-    """The number of records in a JSON file whose values `Engine.json` reads unchanged.
-
-    None if any record is written differently, or if the file is not JSON: a float, a repeated or
-    unknown key, or an escape or blank elsewhere would be lost.
-    """
-    from retailmart.engines.round_trip import count
-
-    return count(file, form)

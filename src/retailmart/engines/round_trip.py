@@ -8,20 +8,44 @@ the delivered text to the byte, every value is the delivered one.
 from __future__ import annotations
 
 import os
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 
-import duckdb
-
-from retailmart.engines import JsonForm
-from retailmart.engines.duckdb import path_literal
 from retailmart.tables import text_literal
 
 # The reader accepts these, but they are not JSON, or not text that a database can hold.
 _STRANGE = ("NaN", "Infinity", "\\u0000")
 
 
-def count(file: Path, form: JsonForm) -> int | None:
-    """The number of records, if all have the same form; otherwise None."""
+@dataclass(frozen=True)
+class JsonForm:
+    """The form that all records of a file share, except for values and absent keys.
+
+    `before` is the text in front of each key's value, `after` the text after the last. Values of
+    `exact` keys may not be null, because their null is kept. Values of `scales` (key → DECIMAL's
+    precision and scale) may be written with all decimals. `longest` is in bytes. `brackets` are
+    those that may be opened in a record.
+    """
+
+    keys: tuple[str, ...]
+    before: tuple[str, ...]
+    after: str
+    array: bool
+    longest: int
+    brackets: int
+    exact: frozenset[str] = frozenset()
+    scales: Mapping[str, tuple[int, int]] = field(default_factory=dict)
+
+
+def count_alike(file: Path, form: JsonForm) -> int | None:
+    """The number of records in a JSON file whose values `Engine.records` reads unchanged.
+
+    None if any record is written differently, or if the file is not JSON: a float, a repeated or
+    unknown key, or an escape or blank elsewhere would be lost.
+    """
+    import duckdb
+
     connection = duckdb.connect()
     try:
         connection.execute("SET autoinstall_known_extensions = false")
@@ -37,6 +61,8 @@ def count(file: Path, form: JsonForm) -> int | None:
 
 
 def _query(file: Path, form: JsonForm) -> str:
+    from retailmart.engines.duckdb.sql import path_literal
+
     paths = ", ".join(text_literal(_json_path(key)) for key in form.keys)
     kind = "array" if form.array else "newline_delimited"
     options = f"format = '{kind}', compression = 'uncompressed'"

@@ -228,9 +228,7 @@ def _causes(engine: Engine, column: Column, text: str) -> list[str]:
 
 def _numbered(engine: Engine, checked: CheckedFile) -> Relation:
     files = {0: checked.readable}
-    if checked.json is not None:
-        return engine.json(files, checked.json, numbered=True)
-    return engine.csv(files, csv_shape(checked), numbered=True)
+    return engine.records(files, checked.json or csv_shape(checked), numbered=True)
 
 
 class _Loader:
@@ -322,9 +320,7 @@ class _Loader:
     def _relation(self, group: Sequence[FileToLoad]) -> Relation:
         files = {item.file.file_id: item.checked.readable for item in group}
         checked = group[0].checked
-        if checked.json is not None:
-            return self.engine.json(files, checked.json)
-        return self.engine.csv(files, csv_shape(checked))
+        return self.engine.records(files, checked.json or csv_shape(checked))
 
     def _to(
         self, root: Path, fields: Sequence[Field], query: str, partition_by: Sequence[str]

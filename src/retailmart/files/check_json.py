@@ -13,7 +13,8 @@ from itertools import islice
 from pathlib import Path
 from typing import Any
 
-from retailmart.engines import JsonForm, JsonShape, count_alike
+from retailmart.engines import JsonShape
+from retailmart.engines.round_trip import JsonForm, count_alike
 from retailmart.files.checked import CheckedFile, ErrorFolder, Layout, Refusal, own_path, with_cuts
 from retailmart.files.header import NO_DATA, folded, frozen, known_names
 from retailmart.files.json_records import (

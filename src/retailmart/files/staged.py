@@ -111,9 +111,11 @@ def here(checked: CheckedFile, scratch: Path, engine: Engine) -> CheckedFile:
         return checked if checked.span is None else _cut(checked, engine.scratch / "staged")
     folder = folder_for(scratch, engine)
     folder.mkdir(parents=True, exist_ok=True)
-    if checked.span is not None:
-        return _fetched_span(checked, landed, folder, checked.span)
     content = folder / f"{landed.sha256}.csv"
+    if checked.span is not None:
+        if content.exists():
+            return _cut(replace(checked, delivered=content), folder)
+        return _fetched_span(checked, landed, folder, checked.span)
     if not content.exists() and not _is_fetched(landed, folder):
         raise DeliveryReplaced(f"{landed.entry.path} was delivered again while it was read")
     return again(checked, content)

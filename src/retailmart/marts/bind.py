@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Final
 
 from retailmart.engines import Engine
+from retailmart.engines.parsing import tables_in, tree_of
 from retailmart.errors import RetailmartError, SettingsError
 from retailmart.feeds.rows import raw_fields
 from retailmart.lake import Lake
@@ -92,14 +93,14 @@ class Binding:
         parsed: dict[str, Mart] = {}
         for mart in self.project.marts.values():
             text = _of_mart(mart)
-            tree = self.engine.tree(mart.query)
+            tree = tree_of(mart.query)
             if tree.get("error"):
                 if mart.name in wanted:
                     place = text.at(tree.get("position"))
                     yield f"{place}: {tree.get('error_message', 'is no SELECT')}"
                 continue
             try:
-                reads[mart.name] = names_read(self.engine, self.project, mart)
+                reads[mart.name] = names_read(self.project, mart)
                 parsed[mart.name] = mart
             except ValueError as error:
                 if mart.name in wanted:
@@ -125,7 +126,7 @@ class Binding:
         text = _of_mart(mart)
         tables = {
             str(node["table_name"]): node.get("query_location")
-            for node in nodes(self.engine.tree(mart.query), into_queries=True)
+            for node in nodes(tree_of(mart.query), into_queries=True)
             if node.get("type") == "BASE_TABLE"
         }
         for name in sorted(reads & unknown.keys()):
@@ -158,7 +159,7 @@ class Binding:
         any mart declares), `read` the variables that it is seen to read.
         """
         defined = {name.lower() for name in self.project.functions.defined}
-        for node in nodes(self.engine.tree(text.query), into_queries=True):
+        for node in nodes(tree_of(text.query), into_queries=True):
             place = text.at(node.get("query_location"))
             if node.get("class") == "FUNCTION":
                 name = function_name(node)
@@ -172,7 +173,7 @@ class Binding:
                     yield f"{place}: {name}: {_CLOCK}"
             elif node.get("sample"):
                 yield f"{place}: a sample of rows: {_CHANCE}"
-        for found in unordered(self.engine.tree(text.query), defined):
+        for found in unordered(tree_of(text.query), defined):
             yield f"{text.at(found.at)}: {found.words}"
 
     def _of_variable(
@@ -220,7 +221,7 @@ class Binding:
             query = f"SELECT NOT ({rule.condition}\n) AS broken FROM {relations[kind]}"
             text = _Text("", 0, query)
             words: str | None = None
-            tree = self.engine.tree(query)
+            tree = tree_of(query)
             if tree.get("error"):
                 words = str(tree.get("error_message", "is no condition"))
             else:
@@ -339,11 +340,11 @@ def expect_none(problems: Iterable[str]) -> None:
         raise SettingsError(found, "Nothing was done; correct it and run again")
 
 
-def names_read(engine: Engine, project: Project, mart: Mart) -> frozenset[str]:
+def names_read(project: Project, mart: Mart) -> frozenset[str]:
     """What a mart reads, by the project's names. Raises ValueError if it is not a SELECT."""
     tables = (name for table in project.tables.values() for name in table.names)
     own = {name.lower(): name for name in (*project.feeds, *project.marts, *tables)}
-    return frozenset(own.get(name.lower(), name) for name in engine.tables_in(mart.query))
+    return frozenset(own.get(name.lower(), name) for name in tables_in(mart.query))
 
 
 def _of_mart(mart: Mart) -> _Text:

@@ -9,6 +9,7 @@ from datetime import datetime
 from functools import cached_property
 
 from retailmart.engines import Cut, Engine, Relation, Write
+from retailmart.engines.parsing import tree_of
 from retailmart.errors import NotComputed, RetailmartError, SettingsError
 from retailmart.feeds.load import LoadedFeed
 from retailmart.lake import Lake
@@ -242,7 +243,7 @@ class Effects:
             if feed in self.inputs.feeds or feed in self.inputs.unchanged
         }
         monthly = {feed: day for feed, day in days.items() if day is not None}
-        return lookups(self.engine.tree(query), table, fields, monthly)
+        return lookups(tree_of(query), table, fields, monthly)
 
     def _of(self, lookup: Lookup, table: LoadedTable) -> frozenset[str] | None:
         key = (lookup, table.table.name)
@@ -400,7 +401,7 @@ class _Builder:
         came = sorted(self.by_month & self.inputs.feeds.keys())
         if self.mart.refresh is not Refresh.APPEND or not came:
             return None
-        return row_by_row(self.engine.tree(self.mart.query), came, self.inputs.functions)
+        return row_by_row(tree_of(self.mart.query), came, self.inputs.functions)
 
     def _cut(self, parts: Iterable[Mapping[str, TableState]]) -> Cut | None:
         """How a month may be divided between tasks. RetailmartError if `split_by` is wrong."""
@@ -409,7 +410,7 @@ class _Builder:
             return None  # nothing would divide it: the query need not be examined
         tables = {name: self._table(name) for name in self.by_month}
         columns = {name: [f.name for f in table.fields] for name, table in tables.items()}
-        tree, by = self.engine.tree(self.mart.query), self.mart.split_by
+        tree, by = tree_of(self.mart.query), self.mart.split_by
         if not by:
             by_files = row_by_row(tree, tables, self.inputs.functions)
             return None if by_files is None else Cut(by_files=by_files)

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass, replace
 
-from retailmart.engines import Engine
 from retailmart.errors import RetailmartError
 from retailmart.marts.bind import names_read
 from retailmart.marts.build import build_order, without_input
@@ -36,7 +35,7 @@ class Plan:
         return replace(self, order=order, unavailable={**self.unavailable, **held})
 
 
-def reads_of(engine: Engine, project: Project) -> dict[str, frozenset[str]]:
+def reads_of(project: Project) -> dict[str, frozenset[str]]:
     """What each mart reads, by the names that the project has for it.
 
     RetailmartError names the mart that cannot be parsed.
@@ -44,7 +43,7 @@ def reads_of(engine: Engine, project: Project) -> dict[str, frozenset[str]]:
     reads = {}
     for mart in project.marts.values():
         try:
-            reads[mart.name] = names_read(engine, project, mart)
+            reads[mart.name] = names_read(project, mart)
         except ValueError as error:
             place = f"marts/{mart.name}.sql:{mart.first_line}"
             raise RetailmartError(f"{place}: {error}", "Correct the mart's SELECT") from error
@@ -52,7 +51,6 @@ def reads_of(engine: Engine, project: Project) -> dict[str, frozenset[str]]:
 
 
 def plan_marts(
-    engine: Engine,
     project: Project,
     sources: Sources,
     known: Collection[str],
@@ -64,7 +62,7 @@ def plan_marts(
     have come. RetailmartError names the mart that cannot be parsed, SettingsError names what no
     source has and no file declares.
     """
-    reads = reads_of(engine, project)
+    reads = reads_of(project)
     taken = {*project.feeds, *project.marts}
     tables, nowhere = locate(_wanted_tables(project, reads), sources, known, taken)
     lost = {table.name: gone(table) for table in nowhere if table.name in known}

@@ -201,7 +201,7 @@ def _plan(run: Run, engine: Engine, arriving: Iterable[str]) -> Plan:
     """Plan the marts; `arriving` are the feeds of which this batch brings files."""
     known = run.ledger.sources.all()
     delivered = run.ledger.files.feeds_delivered() | set(arriving)
-    plan = plan_marts(engine, run.project, run.session.sources, known, delivered)
+    plan = plan_marts(run.project, run.session.sources, known, delivered)
     for name, error in plan.gone.items():
         run.tables.hold_back(name, error)
     return plan

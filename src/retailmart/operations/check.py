@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 
 from retailmart.database import database_file, open_database, translate_errors
-from retailmart.engines import open_engine
+from retailmart.engines.registry import open_engine
 from retailmart.errors import NewerLedger, RetailmartError, SettingsError
 from retailmart.lake import Lake
 from retailmart.ledger import Ledger

@@ -79,7 +79,7 @@ def begin(session: Session, moment: datetime) -> Run:
             session.sources,
             ledger,
             lake,
-            lambda: reads_of(session.engine(), session.project),
+            lambda: reads_of(session.project),
         ),
     )
 

@@ -8,18 +8,22 @@ share nothing but the network.
 
 from __future__ import annotations
 
+import fcntl
+import hashlib
 import json
 import os
+import shlex
 import shutil
 import signal
 import socket
 import subprocess
 import sys
-from collections.abc import Callable, Iterable, Iterator
+import tempfile
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass, replace
-from functools import partial
+from functools import cache, partial
 from http.client import HTTPConnection, HTTPException
 from importlib.metadata import version
 from importlib.util import find_spec
@@ -39,14 +43,13 @@ if TYPE_CHECKING:
 
 ROOT = Path(__file__).parents[3]
 WORKERS = 2
-ISOLATED_WORKERS = 3
+ISOLATED_WORKERS = 2
 # For what does little: one thread to collect garbage, no time spent on compiling.
 _SMALL_JVM = "-XX:+UseSerialGC -XX:TieredStopAtLevel=1"
 # Enough for tests, and little enough to stand beside other services.
 SETTINGS = {
     "spark.ui.enabled": "false",
     "spark.driver.memory": "1g",
-    "spark.driver.extraJavaOptions": _SMALL_JVM,
     "spark.driver.host": HOST,
     "spark.sql.shuffle.partitions": "2",
     "spark.sql.ansi.enabled": "true",
@@ -57,10 +60,11 @@ _MASTER = "org.apache.spark.deploy.master.Master"
 _WORKER = "org.apache.spark.deploy.worker.Worker"
 _CONNECT = "org.apache.spark.sql.connect.service.SparkConnectServer"
 _DAEMON = (
-    f"{_SMALL_JVM}"
-    " -Dspark.port.maxRetries=0"  # on another port than the one asked for nobody would find it
+    "-Dspark.port.maxRetries=0"  # on another port than the one asked for nobody would find it
     " -Dspark.master.rest.enabled=false"  # it would want a port that all clusters share
 )
+_OF_JAVA = ("spark.driver.defaultJavaOptions", "spark.executor.defaultJavaOptions")
+_FOREIGN = ("SPARK_", "PYSPARK_")
 _TRIES = 5
 
 
@@ -89,14 +93,70 @@ def _java_home() -> Path:
     return Path(java).resolve().parents[1]
 
 
+def java_options() -> str:
+    """What every Java of Spark's is started with: it does little, and its start is most of that."""
+    return f"{_SMALL_JVM} -Xlog:disable -XX:SharedArchiveFile={_class_archive()}"
+
+
+def conf_options(settings: Mapping[str, str]) -> list[str]:
+    """Settings as options of spark-submit, with those for Java."""
+    of_java = dict.fromkeys(_OF_JAVA, java_options())
+    return [f"--conf={key}={value}" for key, value in {**of_java, **settings}.items()]
+
+
+@cache
+def _class_archive() -> Path:
+    """The classes of Spark as Java keeps them in memory: they halve the time of a start.
+
+    They are archived once a machine, which takes a start. A Java before 13 can't, and does without.
+    """
+    java = Path(shutil.which("java") or "java").resolve()
+    known = f"{spark_home()} {version('pyspark')} {java} {_SMALL_JVM}"
+    key = hashlib.sha256(known.encode()).hexdigest()[:12]
+    folder = Path(tempfile.gettempdir()) / f"retailmart-tests-{os.getuid()}-{key}"
+    folder.mkdir(mode=0o700, exist_ok=True)
+    archive = folder / "spark.jsa"
+    with (folder / "lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)  # other processes of the tests want it, too
+        if not archive.exists():
+            unfinished = folder / "unfinished.jsa"
+            unfinished.unlink(missing_ok=True)
+            options = f"{_SMALL_JVM} -Xlog:disable -XX:ArchiveClassesAtExit={unfinished}"
+            command = [sys.executable, "-W", "ignore", "-m", __name__, options]
+            around = {k: v for k, v in os.environ.items() if not k.startswith(_FOREIGN)}
+            subprocess.run(command, env=around | _own(), check=True, capture_output=True)
+            if unfinished.exists():
+                unfinished.rename(archive)
+            else:
+                archive.touch()
+    return archive
+
+
+def _archive_classes(options: str) -> None:
+    """A session that runs a task and ends; by these options Java archives what it has loaded."""
+    from pyspark.sql import SparkSession
+
+    builder = SparkSession.builder.master("local[1]")
+    for key, value in {**SETTINGS, "spark.driver.defaultJavaOptions": options}.items():
+        builder = builder.config(key, value)
+    builder.getOrCreate().sparkContext.parallelize([1]).map(abs).collect()
+    _end_java(seconds=600)  # it writes the archive when it ends
+
+
 def environment() -> dict[str, str]:
     """The environment of a process that starts Spark, or runs a part of it.
 
     What a machine's own Spark is told does not reach the tests; Python workers are this very
     interpreter, and can import what tests define.
     """
-    kept = {k: v for k, v in os.environ.items() if not k.startswith(("SPARK_", "PYSPARK_"))}
-    return kept | _own()
+    return {k: v for k, v in os.environ.items() if not k.startswith(_FOREIGN)} | _with_java()
+
+
+def _with_java() -> dict[str, str]:
+    if shutil.which("java") is None:  # as where tests of Spark are left out
+        return _own()
+    options = shlex.join([*conf_options({}), "pyspark-shell"])
+    return {**_own(), "PYSPARK_SUBMIT_ARGS": options, "SPARK_LAUNCHER_OPTS": _SMALL_JVM}
 
 
 def _own() -> dict[str, str]:
@@ -176,16 +236,13 @@ class SparkCluster:
     @property
     def settings(self) -> dict[str, str]:
         """What an application of the cluster sets; it then has an executor on each worker."""
-        settings = SETTINGS | {
+        return SETTINGS | {
             "spark.master": self.url,
             "spark.executor.memory": "512m",
             # Work begins when all executors are there, so that it is shared however small it is.
             "spark.cores.max": str(len(self.alive)),
             "spark.scheduler.minRegisteredResourcesRatio": "1.0",
         }
-        if self.hidden is not None:  # three of them start on this machine
-            settings["spark.executor.extraJavaOptions"] = _SMALL_JVM
-        return settings
 
     @property
     def alive(self) -> list[Daemon]:
@@ -255,13 +312,13 @@ class SparkCluster:
         kind = name.rpartition(".")[2].lower()
         around = environment() | {
             "SPARK_DAEMON_MEMORY": "256m",
-            "SPARK_DAEMON_JAVA_OPTS": _DAEMON,
+            "SPARK_DAEMON_JAVA_OPTS": f"{java_options()} {_DAEMON}",
             "SPARK_LOCAL_DIRS": str(self._local(port)),
         }
         command = [str(spark_home() / "bin" / "spark-class"), name, *options]
         if private:
             assert self.hidden is not None
-            kept = (spark_home(), _java_home())
+            kept = (spark_home(), _java_home(), _class_archive().parent)
             command = isolated(command, hidden=self.hidden, private=private, kept=kept)
         log = self.folder / f"{kind}-{port}.log"
         return _daemon(command, around, port, log, ready)
@@ -322,8 +379,7 @@ class SparkConnect:
             "spark.local.dir": str(self.folder / "local"),
         }
         command = [str(spark_home() / "bin" / "spark-submit"), "--class", _CONNECT]
-        for key, value in settings.items():
-            command += ["--conf", f"{key}={value}"]
+        command += conf_options(settings)
         log = self.folder / f"connect-{port}.log"
         return _daemon(command, environment(), port, log, lambda: _listens(port))
 
@@ -371,15 +427,15 @@ def spark_environment() -> Iterator[None]:
     """This process as `environment()` says, so that a session in it has the same workers."""
     need_java()
     with pytest.MonkeyPatch.context() as patch:
-        for name in [name for name in os.environ if name.startswith(("SPARK_", "PYSPARK_"))]:
+        for name in [name for name in os.environ if name.startswith(_FOREIGN)]:
             patch.delenv(name)
-        for name, value in _own().items():
+        for name, value in _with_java().items():
             patch.setenv(name, value)
         yield
         _end_java()
 
 
-def _end_java() -> None:
+def _end_java(seconds: float = 60) -> None:
     """End what sessions of this process have started; pyspark leaves it to the process's end."""
     from pyspark import SparkContext
 
@@ -389,7 +445,7 @@ def _end_java() -> None:
     if gateway:
         gateway.shutdown()
         gateway.proc.stdin.close()  # by this it knows that it is not needed any more
-        gateway.proc.wait(60)
+        gateway.proc.wait(seconds)
 
 
 @pytest.fixture(scope="session")
@@ -417,7 +473,7 @@ def spark_cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[SparkClu
 
 @pytest.fixture(scope="session")
 def isolated_cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[SparkCluster]:
-    """A cluster with three workers that see none of the tests' files. Who kills one calls `ensure`.
+    """A cluster with two workers that see none of the tests' files. Who kills one calls `ensure`.
 
     Tests that run on it need root.
     """
@@ -450,3 +506,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     if marked and version("pyspark").startswith("3."):
         for item in marked:
             item.add_marker(careless)
+
+
+if __name__ == "__main__":
+    _archive_classes(sys.argv[1])

@@ -131,9 +131,9 @@ class Tasks:
             engine.set_variables(context.variables)
             try:
                 value = work(engine, item)
-                engine.send()
+                engine.writer.send()
             except BaseException:
-                engine.discard_all()
+                engine.writer.discard_all()
                 raise
         keep_within(folder, _CACHE_BYTES)
         return value

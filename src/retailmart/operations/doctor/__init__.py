@@ -237,7 +237,7 @@ def _s3(project: Project) -> Iterator[CheckResult]:
 
 
 def _spark(project: Project, asked: bool) -> Iterator[CheckResult]:
-    from retailmart.engines import has_workers
+    from retailmart.engines.registry import has_workers
 
     uses = has_workers(project.settings)
     if not (uses or asked):

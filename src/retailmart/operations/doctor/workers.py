@@ -13,7 +13,8 @@ from pathlib import Path
 
 from retailmart.check_results import CheckResult, ok, problem, warning
 from retailmart.database import database_file, open_database
-from retailmart.engines import Engine, open_engine
+from retailmart.engines import Engine
+from retailmart.engines.registry import open_engine
 from retailmart.errors import RetailmartError
 from retailmart.lake.places import Place
 from retailmart.project import Project

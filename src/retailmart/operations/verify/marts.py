@@ -11,7 +11,8 @@ from pathlib import Path
 from socket import gethostname
 
 from retailmart.database import translate_errors
-from retailmart.engines import Engine, has_workers, open_engine
+from retailmart.engines import Engine
+from retailmart.engines.registry import has_workers, open_engine
 from retailmart.errors import MartNotBuilt, RetailmartError, SettingsError
 from retailmart.feeds.load import LoadedFeed
 from retailmart.lake import Lake, place_of

@@ -13,7 +13,8 @@ from typing import TYPE_CHECKING, Any
 from retailmart.database import translate_errors
 from retailmart.database.dialect import dialect_of
 from retailmart.database.target import Target
-from retailmart.engines import Engine, open_engine
+from retailmart.engines import Engine
+from retailmart.engines.registry import open_engine
 from retailmart.errors import MartNotBuilt, ProjectBusy, RetailmartError
 from retailmart.lake import Lake, place_of
 from retailmart.lake.layout import mart_table

@@ -18,6 +18,7 @@ from retailmart.lake.places import Place
 from retailmart.ledger.values import SourceRecord
 from retailmart.marts.build import Inputs, build, build_order, without_input
 from retailmart.marts.held import HeldBack
+from retailmart.marts.plan import reads_of
 from retailmart.operations.verify.pin import Pinned
 from retailmart.project import Mart, Project
 from retailmart.project.table import Table, undeclared
@@ -83,7 +84,7 @@ def plan(
     as_of: datetime | None,
 ) -> Plan:
     """Find what marts are built from. `definitions` are today's, by mart."""
-    reads = _reads(engine, project)
+    reads = reads_of(project)
     tables = _tables(project, pinned, frozenset().union(*reads.values()))
     named = {*project.feeds, *project.marts, *tables}
     absent = {
@@ -112,21 +113,6 @@ def plan(
     }
     left_out = _left_out(order, reads, pinned, definitions, as_of)
     return Plan(order, reads, inputs, moments, left_out, unavailable)
-
-
-def _reads(engine: Engine, project: Project) -> dict[str, frozenset[str]]:
-    """What each mart reads, by the names that the project has for it."""
-    tables = (name for table in project.tables.values() for name in table.names)
-    own = {name.lower(): name for name in (*project.feeds, *project.marts, *tables)}
-    reads = {}
-    for mart in project.marts.values():
-        try:
-            names = engine.tables_in(mart.query)
-        except ValueError as error:
-            place = f"marts/{mart.name}.sql:{mart.first_line}"
-            raise RetailmartError(f"{place}: {error}", "Correct the mart's SELECT") from error
-        reads[mart.name] = frozenset(own.get(name.lower(), name) for name in names)
-    return reads
 
 
 def _tables(project: Project, pinned: Pinned, names: frozenset[str]) -> dict[str, LoadedTable]:
