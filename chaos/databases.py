@@ -26,14 +26,14 @@ from tests.support.judge import COLUMNS, PUBLISHED, expected_marts, in_cents
 from tests.support.services.mariadb import Database, MariaDB
 from tests.support.services.proxy import TcpProxy
 
-from chaos.crowd import mysql_setting
+from chaos.concurrency import mysql_setting
 from chaos.result import Result, Tell
 from chaos.stores import (
     AS_OF,
     HEADER,
     Child,
     Deliveries,
-    Forge,
+    ForkServer,
     Patches,
     Tally,
     TookTooLong,
@@ -65,8 +65,8 @@ _IMPATIENT: Patches = {
     "retailmart.database.mysql.infile._PACKET": 64,
     "retailmart.operations.run._PAUSES": (0.1, 0.3, 1.0, 2.0),
 }
-_READ_ONLY_CURE = "takes no writes"
-_FULL_CURE = "Make room"
+_READ_ONLY_FIX = "takes no writes"
+_FULL_FIX = "Make room"
 
 
 @dataclass
@@ -79,7 +79,7 @@ class _Shop:
     proxy: TcpProxy
     database: Database
     source: Database
-    forge: Forge
+    fork_server: ForkServer
     tally: Tally
     chance: random.Random
     deliveries: Deliveries
@@ -93,7 +93,7 @@ class _Shop:
 
     def start(self, **more: Any) -> Child:
         """A run."""
-        return self.forge.start("run", self.folder, patches=_IMPATIENT, **more)
+        return self.fork_server.start("run", self.folder, patches=_IMPATIENT, **more)
 
     def restart(self) -> None:
         """Bring the server back, however it went."""
@@ -182,9 +182,9 @@ def _read_only(shop: _Shop, child: Child) -> None:
     with shop.server.setting(read_only=1):
         child.signal(signal.SIGCONT)
         code = child.wait(_BOUND)
-    if code and _READ_ONLY_CURE not in child.said():
+    if code and _READ_ONLY_FIX not in child.said():
         said = child.said()[-600:]
-        shop.tally.found(shop.seed, f"unreadable: no cure for a read-only server: {said}")
+        shop.tally.found(shop.seed, f"unreadable: no fix for a read-only server: {said}")
 
 
 @dataclass(frozen=True)
@@ -218,10 +218,10 @@ _CASES = (
     _Case("connection reset in publish", _cut, "before publish", 1),
     _Case("connection reset in commit", _cut, "before lake commit", 3),
     _Case("connection reset in archive", _cut, "before move", 1),
-    _Case("lost COMMIT reply, anew", _lose_reply, "send COMMIT", 12),
+    _Case("lost COMMIT reply, full rebuild", _lose_reply, "send COMMIT", 12),
 )
 # These rewrite a table whole, as a new definition does.
-_ANEW = ("rename", "anew", "LOAD DATA")
+_REBUILT = ("rename", "full rebuild", "LOAD DATA")
 
 
 def run(seed: int, size: int, work: Path, tell: Tell) -> list[Result]:
@@ -230,19 +230,19 @@ def run(seed: int, size: int, work: Path, tell: Tell) -> list[Result]:
     began = time.monotonic()
     tally = Tally()
     lanes = min(_LANES, -(-size // _CASES_A_SHOP))
-    with Forge(work / "forge") as forge, ThreadPoolExecutor(lanes) as pool:
+    with ForkServer(work / "fork_server") as fork_server, ThreadPoolExecutor(lanes) as pool:
 
         def lane(number: int) -> None:
             with _server(work / f"server{number}") as server:
                 for first in range(number * _CASES_A_SHOP, size, lanes * _CASES_A_SHOP):
                     few = min(_CASES_A_SHOP, size - first)
-                    _one_shop(seed, first, few, work / f"shop{first}", server, forge, tally)
+                    _one_shop(seed, first, few, work / f"shop{first}", server, fork_server, tally)
                     done = tally.tries["faults injected"]
                     tell(f"database faults: {done} of {size}, {dict(tally.faults)}")
 
         list(pool.map(lane, range(lanes)))
         result = tally.result("a database that fails", f"{seed}", began)
-        return [result, full_disk(seed, work / "full", forge)]
+        return [result, full_disk(seed, work / "full", fork_server)]
 
 
 @contextmanager
@@ -256,7 +256,9 @@ def _server(folder: Path, options: Sequence[str] = ()) -> Iterator[MariaDB]:
 
 
 @contextmanager
-def _shop(seed: int, folder: Path, server: MariaDB, forge: Forge, tally: Tally) -> Iterator[_Shop]:
+def _shop(
+    seed: int, folder: Path, server: MariaDB, fork_server: ForkServer, tally: Tally
+) -> Iterator[_Shop]:
     with TcpProxy(server.port) as proxy:
         database, source = server.database(), server.database()
         source.execute(*shop_tables())
@@ -269,18 +271,26 @@ def _shop(seed: int, folder: Path, server: MariaDB, forge: Forge, tally: Tally) 
         new_project(folder, settings, secrets, _MARTS)
         deliveries = Deliveries(folder.with_name(f"{folder.name}_sent"), seed)
         chance = random.Random(seed)
-        yield _Shop(seed, folder, server, proxy, database, source, forge, tally, chance, deliveries)
+        yield _Shop(
+            seed, folder, server, proxy, database, source, fork_server, tally, chance, deliveries
+        )
         server.ensure()
         database.drop()
         source.drop()
 
 
 def _one_shop(
-    seed: int, first: int, few: int, folder: Path, server: MariaDB, forge: Forge, tally: Tally
+    seed: int,
+    first: int,
+    few: int,
+    folder: Path,
+    server: MariaDB,
+    fork_server: ForkServer,
+    tally: Tally,
 ) -> None:
     own = seed + first
     try:
-        with _shop(own, folder, server, forge, tally) as shop, _Reader(shop) as reader:
+        with _shop(own, folder, server, fork_server, tally) as shop, _Reader(shop) as reader:
             for number in range(first, first + few):
                 _one_case(shop, reader, _CASES[number % len(_CASES)], number)
             _check_all(shop)
@@ -292,7 +302,7 @@ def _one_shop(
 def _one_case(shop: _Shop, reader: _Reader, case: _Case, number: int) -> None:
     """Deliver, run into the fault, run once more, and compare."""
     drop_local(shop.folder, shop.deliveries.next(shop.chance.choice([2, 3, 4])))
-    if any(word in case.name for word in _ANEW):
+    if any(word in case.name for word in _REBUILT):
         path = shop.folder / "marts" / "customer_monthly_purchase.sql"
         path.write_text(path.read_text().rstrip() + f"\n-- seen {number}\n")
     reader.expects(shop.expected)
@@ -324,7 +334,7 @@ def _one_case(shop: _Shop, reader: _Reader, case: _Case, number: int) -> None:
         *wrong_when_published(
             shop.database.query, shop.deliveries.standing(), shop.folder / "shop.db"
         ),
-        *shop.forge.judge(shop.folder, shop.deliveries.standing()),
+        *shop.fork_server.judge(shop.folder, shop.deliveries.standing()),
         *_left_over(shop),
     ]
     shop.tally.found(shop.seed, *(f"{problem} ({what})" for problem in found))
@@ -413,7 +423,7 @@ class _Reader:
         )
 
 
-def full_disk(seed: int, work: Path, forge: Forge) -> Result:
+def full_disk(seed: int, work: Path, fork_server: ForkServer) -> Result:
     """The server's files may not grow on; the run says so, and once they may, all goes in."""
     began = time.monotonic()
     tally = Tally()
@@ -421,7 +431,7 @@ def full_disk(seed: int, work: Path, forge: Forge) -> Result:
     large = ("--innodb-file-per-table=0", "--innodb-data-file-path=ibdata1:12M:autoextend:max:200M")
     with (
         _server(work, small) as server,
-        _shop(seed, work / "shop", server, forge, tally) as shop,
+        _shop(seed, work / "shop", server, fork_server, tally) as shop,
     ):
         drop_local(shop.folder, shop.deliveries.next(3))
         if shop.start().wait(_BOUND):
@@ -433,8 +443,8 @@ def full_disk(seed: int, work: Path, forge: Forge) -> Result:
         tally.tried("runs on a full disk")
         if code == 0:
             tally.found(seed, "unreadable: the disk was not full")
-        elif _FULL_CURE not in said:
-            tally.found(seed, f"unreadable: no cure for a full disk: {said[-800:]}")
+        elif _FULL_FIX not in said:
+            tally.found(seed, f"unreadable: no fix for a full disk: {said[-800:]}")
         if problem := dishonest(said, code, "database"):
             tally.found(seed, problem)
         server._options = large
@@ -446,7 +456,7 @@ def full_disk(seed: int, work: Path, forge: Forge) -> Result:
         query = shop.database.query
         tally.found(seed, *wrong_in_ledger(query, shop.deliveries.sent))
         tally.found(seed, *wrong_when_published(query, standing, shop.folder / "shop.db"))
-        tally.found(seed, *forge.judge(shop.folder, standing))
+        tally.found(seed, *fork_server.judge(shop.folder, standing))
     return tally.result("a database whose disk is full", str(seed), began)
 
 

@@ -201,14 +201,14 @@ class Effects:
 
     def _before_statement(self, _connection: Any, _cursor: Any, statement: str, *_: Any) -> None:
         if not statement.lstrip(" (\n").upper().startswith(_SQL_READS):
-            self._happens(f"before sql {_translate_errors(statement)}")
+            self._happens(f"before sql {_summary(statement)}")
 
     def _after_statement(self, _connection: Any, _cursor: Any, statement: str, *_: Any) -> None:
         if not statement.lstrip(" (\n").upper().startswith(_SQL_READS):
-            self._happens(f"after sql {_translate_errors(statement)}")
+            self._happens(f"after sql {_summary(statement)}")
 
 
-def _translate_errors(statement: str) -> str:
+def _summary(statement: str) -> str:
     """A statement's verb and table."""
     words = statement.replace("(", " ").replace("`", "").split()[:7]
     names = [word for word in words if word.isupper() or "_" in word or word.islower()]

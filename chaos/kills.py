@@ -17,18 +17,18 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from tests.support.project_state import FAULTS as DIFFERENCES
-from tests.support.project_state import Picture, compare
+from tests.support.project_state import ProjectState, compare
 
-from chaos.deliveries import Drops, Files, counting
+from chaos.deliveries import DailyDeliveries, Files, counting
+from chaos.deployments import Deployment, LocalDeployment, RemoteDeployment
 from chaos.effects import kind_of
-from chaos.forge import RUN, ChildFailed, Forge, Step, undo
+from chaos.forks import RUN, ChildFailed, ForkServer, Step, undo
 from chaos.result import Result, Tell
-from chaos.sites import LocalSite, RemoteSite, Site
 
 FAULTS = (*DIFFERENCES, "blind")
 KILLS_A_DAY = 20
 _DAYS = 5
-_FORGES = 2
+_FORK_SERVERS = 2
 _REMOTE_SHARE = 10  # a run on S3 and MySQL takes that much longer
 _NOTES = 20
 _MORE = (0, 2, 1, 3, 0)
@@ -82,13 +82,13 @@ class Day:
 
     name: str
     seed: int
-    site: Site
+    deployment: Deployment
     steps: tuple[Step, ...] = (RUN,)
     recoveries: tuple[tuple[Step, ...], ...] = ((RUN,),)
     meanwhile: Files = field(default_factory=dict)
     only: tuple[str, ...] | None = None
     effects: tuple[str, ...] = ()
-    end: Picture = field(default_factory=dict)
+    end: ProjectState = field(default_factory=dict)
     wrong: tuple[str, ...] = ()
 
     def __str__(self) -> str:
@@ -122,11 +122,11 @@ def run(seed: int, size: int, work: Path, tell: Tell) -> list[Result]:
 def sweep_local(seed: int, size: int, work: Path, tell: Tell) -> Result:
     """The sweep over projects in folders of this machine."""
 
-    def new(number: int, folder: Path) -> Site:
-        return LocalSite.new(folder)
+    def new(number: int, folder: Path) -> Deployment:
+        return LocalDeployment.new(folder)
 
     kinds = (*_EVERYWHERE, *_HERE)
-    return _sweep("kill sweep, files and SQLite", seed, size, work, tell, new, kinds, _FORGES)
+    return _sweep("kill sweep, files and SQLite", seed, size, work, tell, new, kinds, _FORK_SERVERS)
 
 
 def sweep_remote(
@@ -135,7 +135,7 @@ def sweep_remote(
     work: Path,
     tell: Tell,
     *,
-    forges: int = _FORGES,
+    servers: int = _FORK_SERVERS,
     only: str | None = None,
 ) -> Result:
     """The sweep over projects in S3 and MySQL, with servers of its own; `only` one day of each."""
@@ -147,18 +147,18 @@ def sweep_remote(
         server = open_server(work / "mariadb")
         stack.callback(server.close)
         stores = []
-        for number in range(forges):
+        for number in range(servers):
             folder = work / f"s3_{number}"
             folder.mkdir()
             stores.append(S3Server(folder))
             stores[-1].start()
             stack.callback(stores[-1].close)
 
-        def new(number: int, folder: Path) -> Site:
-            return RemoteSite.new(folder, server, stores[number])
+        def new(number: int, folder: Path) -> Deployment:
+            return RemoteDeployment.new(folder, server, stores[number])
 
         kinds = (*_EVERYWHERE, *_FAR_AWAY)
-        return _sweep("kill sweep, S3 and MySQL", seed, size, work, tell, new, kinds, forges, only)
+        return _sweep("kill sweep, S3 and MySQL", seed, size, work, tell, new, kinds, servers, only)
 
 
 def _sweep(
@@ -167,20 +167,22 @@ def _sweep(
     size: int,
     work: Path,
     tell: Tell,
-    new: Callable[[int, Path], Site],
+    new: Callable[[int, Path], Deployment],
     kinds: Sequence[str],
     count: int,
     only: str | None = None,
 ) -> Result:
-    """Two forges work side by side, each through days of its own, until there were `size` kills."""
+    """Fork servers work side by side, each through days of its own, until `size` kills."""
     started = time.monotonic()
     tally = Tally()
-    with _forges(work, count) as forges, ThreadPoolExecutor(count) as pool:
-        shop_db = LocalSite.new(work / "judge").folder / "shop.db"
+    with _fork_servers(work, count) as servers, ThreadPoolExecutor(count) as pool:
+        shop_db = LocalDeployment.new(work / "judge").folder / "shop.db"
         workers = []
-        for number, forge in enumerate(forges):
+        for number, fork_server in enumerate(servers):
             share = size // count + (number < size % count)
-            worker = Worker(number, forge, work / f"forge{number}", new, shop_db, tally, tell, only)
+            worker = Worker(
+                number, fork_server, work / f"fork_server{number}", new, shop_db, tally, tell, only
+            )
             workers.append(
                 pool.submit(worker.work, range(seed + number, seed + 10**6, count), share)
             )
@@ -202,23 +204,23 @@ def _sweep(
 
 
 @contextmanager
-def _forges(work: Path, count: int) -> Iterator[list[Forge]]:
-    forges = [Forge(work / f"answers{number}") for number in range(count)]
+def _fork_servers(work: Path, count: int) -> Iterator[list[ForkServer]]:
+    servers = [ForkServer(work / f"answers{number}") for number in range(count)]
     try:
-        yield forges
+        yield servers
     finally:
-        for forge in forges:
-            forge.close()
+        for fork_server in servers:
+            fork_server.close()
 
 
 @dataclass(frozen=True)
 class Worker:
-    """One forge and the shops it disturbs."""
+    """One fork_server and the shops it disturbs."""
 
     number: int
-    forge: Forge
+    fork_server: ForkServer
     folder: Path
-    new: Callable[[int, Path], Site]
+    new: Callable[[int, Path], Deployment]
     shop_db: Path
     tally: Tally
     tell: Tell
@@ -238,7 +240,7 @@ class Worker:
                     if wanted > 0:
                         died = self.disturb(day, f"kill{number}", plan)
                         wanted, killed = wanted - died, killed + died
-                self.tell(f"forge {self.number}: {day}: {killed} of {kills} kills")
+                self.tell(f"fork_server {self.number}: {day}: {killed} of {kills} kills")
                 if killed >= kills:
                     return seed
         return seed
@@ -247,85 +249,85 @@ class Worker:
         """The days of one seed's shop, each told how it ends undisturbed."""
         root = self.folder / str(seed)
         root.mkdir(parents=True)
-        drops = Drops(seed)
-        site = self.new(self.number, root / "shop")
-        site.drop(drops.first_day())
-        yield from self._ended(Day("first load", seed, site), drops)
+        deliveries = DailyDeliveries(seed)
+        deployment = self.new(self.number, root / "shop")
+        deployment.drop(deliveries.first_day())
+        yield from self._ended(Day("first load", seed, deployment), deliveries)
 
-        meant = sorted(drops.standing)[0]
-        later = Drops(seed, dict(drops.standing))
-        again = Day("delivered again after the kill", seed, site, only=_TABLES)
+        meant = sorted(deliveries.standing)[0]
+        later = DailyDeliveries(seed, dict(deliveries.standing))
+        again = Day("delivered again after the kill", seed, deployment, only=_TABLES)
         yield from self._ended(replace(again, meanwhile=later.correction(meant)), later)
 
-        first = site.copy("loaded")
-        self.forge.order(first.folder, RUN)
-        replayed = Drops(seed, dict(drops.standing))
+        first = deployment.copy("loaded")
+        self.fork_server.order(first.folder, RUN)
+        replayed = DailyDeliveries(seed, dict(deliveries.standing))
         back = first.copy("repaired")
         sheet = root / "sheet.csv"
-        self.forge.order(back.folder, ("export", str(sheet)))
+        self.fork_server.order(back.folder, ("export", str(sheet)))
         back.drop(replayed.repaired(sheet.read_bytes()))
         yield from self._ended(Day("replayed rows", seed, back), replayed)
 
-        before = Drops(seed, dict(drops.standing))
+        before = DailyDeliveries(seed, dict(deliveries.standing))
         second = first.copy("later")
-        second.drop(drops.later_day())
-        yield from self._ended(Day("later day", seed, second), drops)
+        second.drop(deliveries.later_day())
+        yield from self._ended(Day("later day", seed, second), deliveries)
 
         both = second.copy("both")
-        self.forge.order(both.folder, RUN)
+        self.fork_server.order(both.folder, RUN)
         taken = undo(2)
         ways = ((taken,), (RUN, taken))
         yield from self._ended(Day("undo", seed, both, (taken,), ways), before)
-        for used in (site, first, back, second, both):
+        for used in (deployment, first, back, second, both):
             used.remove()
 
-    def _ended(self, day: Day, drops: Drops) -> Iterator[Day]:
+    def _ended(self, day: Day, deliveries: DailyDeliveries) -> Iterator[Day]:
         """The day, with its effects, its undisturbed end, and what the judge says of that."""
         if self.only not in (None, day.name):
             return
         try:
-            yield self._told_end(day, drops)
+            yield self._told_end(day, deliveries)
         except ChildFailed as error:
             words = f"{day}, undisturbed: {str(error).strip()[-400:]}"
             self.tally.wrong(Counter(unreadable=1), words)
 
-    def _told_end(self, day: Day, drops: Drops) -> Day:
-        counted = day.site.copy("counted")
-        effects = self.forge.order(counted.folder, *day.steps, watched=True).effects
+    def _told_end(self, day: Day, deliveries: DailyDeliveries) -> Day:
+        counted = day.deployment.copy("counted")
+        effects = self.fork_server.order(counted.folder, *day.steps, watched=True).effects
         counted.remove()
-        undisturbed = day.site.copy("undisturbed")
-        self.forge.order(undisturbed.folder, *day.steps)
+        undisturbed = day.deployment.copy("undisturbed")
+        self.fork_server.order(undisturbed.folder, *day.steps)
         if day.meanwhile:
             undisturbed.drop(day.meanwhile)
-            self.forge.order(undisturbed.folder, RUN)
-        files = counting(drops.standing, self.folder / f"judged_{day.seed}_{day.name}")
+            self.fork_server.order(undisturbed.folder, RUN)
+        files = counting(deliveries.standing, self.folder / f"judged_{day.seed}_{day.name}")
         judged = ("judge", str(files), str(self.shop_db))
-        ended = self.forge.order(undisturbed.folder, judged, picture=True)
+        ended = self.fork_server.order(undisturbed.folder, judged, state=True)
         undisturbed.remove()
         self.tally.found |= {kind_of(effect) for effect in effects}
         self.tally.tries["effects found"] += len(effects)
-        assert ended.picture is not None
+        assert ended.state is not None
         wrong = [*ended.told[0]]
         wrong += [
-            f"differs {k}: {ended.picture[k]}"
-            for k in ("orphans", "left lying")
-            if ended.picture[k]
+            f"differs {k}: {ended.state[k]}" for k in ("orphans", "left lying") if ended.state[k]
         ]
-        return replace(day, effects=effects, end=ended.picture, wrong=tuple(wrong))
+        return replace(day, effects=effects, end=ended.state, wrong=tuple(wrong))
 
     def disturb(self, day: Day, name: str, plan: Sequence[Kill]) -> int:
         """Kill and kill again, go on, and compare with the undisturbed end; how often it died."""
-        site = day.site.copy(name)
+        deployment = day.deployment.copy(name)
         died = []
         way = day.recoveries[plan[0].effect % len(day.recoveries)]
         try:
             for steps, kill in zip((day.steps, *[way] * len(plan)), plan, strict=False):
-                ended = self.forge.order(site.folder, *steps, kill_at=kill.effect, delay=kill.delay)
+                ended = self.fork_server.order(
+                    deployment.folder, *steps, kill_at=kill.effect, delay=kill.delay
+                )
                 if ended.killed:
                     died.append(f"{ended.last_effect} +{kill.delay * 1000:.0f} ms")
                     self.tally.hit.add(kind_of(ended.last_effect))
-            site.drop(day.meanwhile)
-            found = self.forge.order(site.folder, *way, picture=True).picture
+            deployment.drop(day.meanwhile)
+            found = self.fork_server.order(deployment.folder, *way, state=True).state
             assert found is not None
             differs = compare(day.end, found, only=day.only)
             if differs:
@@ -337,7 +339,7 @@ class Worker:
                 Counter(unreadable=1), f"{day}, killed at {' then '.join(died)}: {last}"
             )
         finally:
-            site.remove()
+            deployment.remove()
         self.tally.tries["kills"] += len(died)
         return len(died)
 

@@ -1,7 +1,8 @@
 """Many small batches while one in ten requests to the store fails; also the shops of all campaigns.
 
-A shop is a project folder with what it was sent. A forge is a process that has imported everything
-and opened nothing; each run is a fork of it that goes through the command line, as a person's does.
+A shop is a project folder with what it was sent. A fork server is a process that has imported
+everything and opened nothing; each run is a fork of it that goes through the command line, as a
+person's does.
 """
 
 from __future__ import annotations
@@ -495,7 +496,7 @@ class TookTooLong(Exception):
 
 
 class Child:
-    """A process the forge has forked."""
+    """A process that the server has forked."""
 
     def __init__(self, log: Path) -> None:
         self.log = log
@@ -512,7 +513,7 @@ class Child:
         return ""
 
     def heard(self, news: dict[str, Any]) -> None:
-        """The forge tells something of it."""
+        """The server tells something of it."""
         with self._change:
             self.pid = news.get("pid", self.pid)
             self.ended = news.get("ended", self.ended)
@@ -546,7 +547,7 @@ class Child:
             return self._change.wait_for(holds, seconds)
 
 
-class Forge:
+class ForkServer:
     """A process of its own that forks children."""
 
     def __init__(self, work: Path) -> None:
@@ -562,7 +563,7 @@ class Forge:
         self._children: dict[int, Child] = {}
         self._count = 0
         self._lock = threading.Lock()
-        self._reader = threading.Thread(target=self._read, name="forge", daemon=True)
+        self._reader = threading.Thread(target=self._read, name="fork server", daemon=True)
         self._reader.start()
 
     def start(self, do: str, folder: Path, **more: Any) -> Child:
@@ -576,7 +577,7 @@ class Forge:
             self._process.stdin.write(json.dumps(order | more).encode() + b"\n")
             self._process.stdin.flush()
         if not child._until(lambda: child.pid != 0, 120):
-            raise TookTooLong("the forge gave no child")
+            raise TookTooLong("the fork server gave no child")
         return child
 
     def judge(self, folder: Path, standing: Iterable[Path]) -> list[str]:
@@ -595,7 +596,7 @@ class Forge:
         self._reader.join()
         self._process.stdout.close()
 
-    def __enter__(self) -> Forge:
+    def __enter__(self) -> ForkServer:
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -690,12 +691,12 @@ def run(seed: int, size: int, work: Path, tell: Tell) -> Result:
     server = S3Server(work)
     with _small_parts():
         server.start()
-    with Forge(work / "forge") as forge, ThreadPoolExecutor(_LANES) as pool:
+    with ForkServer(work / "fork_server") as fork_server, ThreadPoolExecutor(_LANES) as pool:
 
         def one(number: int) -> None:
             try:
                 _one_shop(
-                    seed + number, sizes[number], work / f"shop{number}", forge, server, tally
+                    seed + number, sizes[number], work / f"shop{number}", fork_server, server, tally
                 )
             except TookTooLong as error:
                 tally.found(seed + number, f"late: {error}")
@@ -709,7 +710,7 @@ def run(seed: int, size: int, work: Path, tell: Tell) -> Result:
 
 
 def _one_shop(
-    seed: int, batches: int, folder: Path, forge: Forge, server: S3Server, tally: Tally
+    seed: int, batches: int, folder: Path, fork_server: ForkServer, server: S3Server, tally: Tally
 ) -> None:
     from tests.support.services.proxy import S3Faults
 
@@ -723,7 +724,7 @@ def _one_shop(
         for _ in range(batches):
             for name, content in deliveries.next(deliveries.chance.choice([1, 1, 2, 3])):
                 bucket.put(f"to_process/{name}", content)
-            _one_batch(seed, folder, forge, faults, bucket.name, tally)
+            _one_batch(seed, folder, fork_server, faults, bucket.name, tally)
         faults.off()
         tally.tried("requests", faults.counts["requests"])
         tally.tried("requests that failed", faults.faults)
@@ -731,7 +732,7 @@ def _one_shop(
             tally.tried(kind, times if kind != "requests" else 0)
         with closing(sqlite3.connect(folder / "retail.db")) as connection, connection:
             connection.execute("DELETE FROM retailmart_lease WHERE name = 'sweep'")
-        child = forge.start("run", folder, patches=_patches(seed))
+        child = fork_server.start("run", folder, patches=_patches(seed))
         if child.wait(_RUN_BOUND):
             tally.found(seed, f"unreadable: the clean run failed: {child.said()[-1_500:]}")
     query = sqlite_query(folder / "retail.db")
@@ -739,13 +740,13 @@ def _one_shop(
     tally.found(seed, *wrong_when_published(query, deliveries.standing(), folder / "shop.db"))
     tally.found(seed, *wrong_in_bucket(bucket, deliveries.sent))
     point_at(folder, server.endpoint)
-    tally.found(seed, *forge.judge(folder, deliveries.standing()))
+    tally.found(seed, *fork_server.judge(folder, deliveries.standing()))
     bucket.drop()
     shutil.rmtree(folder)
 
 
 def _one_batch(
-    seed: int, folder: Path, forge: Forge, faults: Any, bucket: str, tally: Tally
+    seed: int, folder: Path, fork_server: ForkServer, faults: Any, bucket: str, tally: Tally
 ) -> None:
     """Run until what landed is in; under faults at first, at last without."""
     began = time.monotonic()
@@ -753,7 +754,7 @@ def _one_batch(
         if calm := attempt == _RUNS_A_BATCH:
             faults.off()
             tally.tried("batches that needed a calm store")
-        child = forge.start("run", folder, patches=_patches(seed))
+        child = fork_server.start("run", folder, patches=_patches(seed))
         code = child.wait(_RUN_BOUND)
         tally.tried("runs")
         if code == 0:

@@ -8,11 +8,11 @@ from pathlib import Path
 import pytest
 from tests.support.amount import tries
 
+from chaos.deployments import Deployment, LocalDeployment
 from chaos.effects import kind_of
-from chaos.forge import Forge
+from chaos.forks import ForkServer
 from chaos.kills import Kill, Tally, Worker, sweep_local, sweep_remote
 from chaos.result import Result
-from chaos.sites import LocalSite, Site
 
 _KILLS = tries(70, 1_000)
 _REMOTE = max(12, _KILLS // 10)
@@ -26,27 +26,27 @@ def test_files_and_sqlite_survive_kills(tmp_path: Path) -> None:
 
 def test_s3_and_mysql_survive_kills(tmp_path: Path) -> None:
     """The same where landing, lake and archive are a bucket and the ledger is on a server."""
-    _holds(sweep_remote(_SEED, _REMOTE, tmp_path, print, forges=1, only="later day"), _REMOTE)
+    _holds(sweep_remote(_SEED, _REMOTE, tmp_path, print, servers=1, only="later day"), _REMOTE)
 
 
 def test_the_sweep_sees_what_a_run_leaves_lying(tmp_path: Path) -> None:
     """With a run that does not clean up behind a killed one, the harness finds what is left."""
-    forge = Forge(tmp_path / "answers", sabotage=True)
-    shop_db = LocalSite.new(tmp_path / "judge").folder / "shop.db"
+    fork_server = ForkServer(tmp_path / "answers", sabotage=True)
+    shop_db = LocalDeployment.new(tmp_path / "judge").folder / "shop.db"
     tally = Tally()
-    worker = Worker(0, forge, tmp_path / "work", _local, shop_db, tally, print, "first load")
+    worker = Worker(0, fork_server, tmp_path / "work", _local, shop_db, tally, print, "first load")
     try:
         day = next(worker.days(_SEED))
         written = [kind_of(effect) for effect in day.effects].index("after COPY")
         assert worker.disturb(day, "killed", [Kill(written)]) == 1
     finally:
-        forge.close()
+        fork_server.close()
     assert tally.faults == Counter(differs=1), tally.notes
     assert "orphans" in tally.notes[0]
 
 
-def _local(_number: int, folder: Path) -> Site:
-    return LocalSite.new(folder)
+def _local(_number: int, folder: Path) -> Deployment:
+    return LocalDeployment.new(folder)
 
 
 def _holds(result: Result, kills: int) -> None:

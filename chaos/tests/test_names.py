@@ -51,7 +51,7 @@ def test_sql_that_reads_and_writes_is_found(tmp_path: Path) -> None:
     "said", ["a \x1b[31mPWNED", "title \x1b]0;x\x07", "\x9b31m", "back\x08", "x\n  FORGED line"]
 )
 def test_what_steers_a_terminal_is_found(said: str) -> None:
-    """Control characters of others, and lines that a name forges, are faults."""
+    """Control characters of others, and lines that a name servers, are faults."""
     found = Findings()
     names._judge_talk(said, "a command", found)
     assert found.faults["told to the terminal"]

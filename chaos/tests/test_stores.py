@@ -8,7 +8,7 @@ from tests.support.amount import tries
 
 from chaos.stores import (
     Deliveries,
-    Forge,
+    ForkServer,
     dishonest,
     drop_local,
     new_project,
@@ -69,9 +69,9 @@ def test_marts_other_than_judged_are_found(tmp_path: Path) -> None:
     deliveries = Deliveries(tmp_path, 1)
     new_project(tmp_path / "shop", {}, {}, ["customer_mart"])
     drop_local(tmp_path / "shop", deliveries.next(4))
-    with Forge(tmp_path / "forge") as forge:
-        assert forge.start("run", tmp_path / "shop").wait(60) == 0
-        assert forge.judge(tmp_path / "shop", deliveries.standing()) == []
-        told = forge.judge(tmp_path / "shop", deliveries.standing()[1:])
+    with ForkServer(tmp_path / "fork_server") as fork_server:
+        assert fork_server.start("run", tmp_path / "shop").wait(60) == 0
+        assert fork_server.judge(tmp_path / "shop", deliveries.standing()) == []
+        told = fork_server.judge(tmp_path / "shop", deliveries.standing()[1:])
     assert told
     assert told[0].startswith("differs: customer_mart")

@@ -8,23 +8,25 @@ from pathlib import Path
 import pytest
 from tests.support.amount import tries
 
-from chaos.crowd import four_machines, late_wakers, one_folder
-from chaos.stores import Forge
+from chaos.concurrency import four_machines, late_wakers, one_folder
+from chaos.stores import ForkServer
 
 _FILES = tries(12, 200)
 _LATE = 2
 
 
 @pytest.fixture
-def forge(tmp_path: Path) -> Iterator[Forge]:
+def fork_server(tmp_path: Path) -> Iterator[ForkServer]:
     """A process that forks runs."""
-    with Forge(tmp_path / "forge") as forge:
-        yield forge
+    with ForkServer(tmp_path / "fork_server") as fork_server:
+        yield fork_server
 
 
-def test_four_runs_in_one_folder_count_each_file_once(tmp_path: Path, forge: Forge) -> None:
+def test_four_runs_in_one_folder_count_each_file_once(
+    tmp_path: Path, fork_server: ForkServer
+) -> None:
     """The lock on a file keeps them apart, whoever is stopped or killed."""
-    result = one_folder(5, _FILES, tmp_path / "work", forge, lambda _: None)
+    result = one_folder(5, _FILES, tmp_path / "work", fork_server, lambda _: None)
     assert not result.notes
     assert not any(result.faults.values())
     assert result.tries["files"] == _FILES
@@ -32,9 +34,9 @@ def test_four_runs_in_one_folder_count_each_file_once(tmp_path: Path, forge: For
     assert result.tries["runs told to wait"]
 
 
-def test_four_machines_count_each_file_once(tmp_path: Path, forge: Forge) -> None:
+def test_four_machines_count_each_file_once(tmp_path: Path, fork_server: ForkServer) -> None:
     """They share a bucket and a ledger; only the lease keeps them apart."""
-    result = four_machines(5, _FILES, tmp_path / "work", forge, lambda _: None)
+    result = four_machines(5, _FILES, tmp_path / "work", fork_server, lambda _: None)
     assert not result.notes
     assert not any(result.faults.values())
     assert result.tries["files"] == _FILES
@@ -43,9 +45,11 @@ def test_four_machines_count_each_file_once(tmp_path: Path, forge: Forge) -> Non
     assert result.tries["ledger writes"]
 
 
-def test_a_holder_that_wakes_late_writes_nothing_more(tmp_path: Path, forge: Forge) -> None:
+def test_a_holder_that_wakes_late_writes_nothing_more(
+    tmp_path: Path, fork_server: ForkServer
+) -> None:
     """Stopped while it writes, or once all is decided, it ends with exit code 4."""
-    result = late_wakers(5, _LATE, tmp_path / "work", forge, lambda _: None)
+    result = late_wakers(5, _LATE, tmp_path / "work", fork_server, lambda _: None)
     assert not result.notes
     assert not any(result.faults.values())
     assert result.tries["holders woken late, one by one"] == _LATE

@@ -19,24 +19,24 @@ from retailmart.template import write_project
 _LONG_AGO = 1_700_000_000
 
 
-class Site(Protocol):
+class Deployment(Protocol):
     """A project folder and all it stands on."""
 
     @property
     def folder(self) -> Path: ...
     def drop(self, files: Files) -> None: ...
-    def copy(self, name: str) -> Site: ...
+    def copy(self, name: str) -> Deployment: ...
     def remove(self) -> None: ...
 
 
 @dataclass(frozen=True)
-class LocalSite:
+class LocalDeployment:
     """Folders and SQLite files."""
 
     folder: Path
 
     @classmethod
-    def new(cls, folder: Path) -> LocalSite:
+    def new(cls, folder: Path) -> LocalDeployment:
         """A new project of the small shop."""
         write_project(folder, sample=False)
         LocalBackend(folder).execute_in_shop(*shop_tables())
@@ -50,9 +50,9 @@ class LocalSite:
             path.write_bytes(content)
             os.utime(path, (_LONG_AGO, _LONG_AGO))
 
-    def copy(self, name: str) -> LocalSite:
+    def copy(self, name: str) -> LocalDeployment:
         """The same once more, beside it."""
-        return LocalSite(Path(shutil.copytree(self.folder, self.folder.with_name(name))))
+        return LocalDeployment(Path(shutil.copytree(self.folder, self.folder.with_name(name))))
 
     def remove(self) -> None:
         """Nothing of it is needed any more."""
@@ -60,14 +60,14 @@ class LocalSite:
 
 
 @dataclass(frozen=True)
-class RemoteSite:
+class RemoteDeployment:
     """A bucket and two databases; the shop's own is shared by all copies."""
 
     folder: Path
     backend: RemoteBackend
 
     @classmethod
-    def new(cls, folder: Path, server: DatabaseServer, s3: S3Server) -> RemoteSite:
+    def new(cls, folder: Path, server: DatabaseServer, s3: S3Server) -> RemoteDeployment:
         """A new project of the small shop."""
         write_project(folder, sample=False)
         bucket = s3.look(s3.bucket())
@@ -81,7 +81,7 @@ class RemoteSite:
         for name, content in files.items():
             self.backend.drop(name, content)
 
-    def copy(self, name: str) -> RemoteSite:
+    def copy(self, name: str) -> RemoteDeployment:
         """The same once more: every object, every row."""
         old = self.backend
         bucket = old.bucket.server.look(old.bucket.server.bucket())
@@ -101,7 +101,7 @@ class RemoteSite:
             for before, now in told.items():
                 text = text.replace(before, now)
             file.write_text(text)
-        return RemoteSite(folder, RemoteBackend(bucket, database, old.shop))
+        return RemoteDeployment(folder, RemoteBackend(bucket, database, old.shop))
 
     def remove(self) -> None:
         """Nothing of it is needed any more."""
