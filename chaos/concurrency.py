@@ -19,12 +19,14 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from itertools import cycle
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from tests.support.services.mariadb import Database, MariaDB
+from tests.support.services.mariadb import Database, DatabaseServer, MariaDB
 from tests.support.services.s3 import S3Bucket, S3Server
 
+from chaos.deployments import FEW_MARTS
 from chaos.result import Result, Tell
 from chaos.stores import (
     CRASHED,
@@ -51,7 +53,6 @@ _RUNS_AT_ONCE = 4
 _FILES_A_DROP, _WAITING = 6, 18
 _BUSY = 4
 _BOUND = 120.0
-_MARTS = ("customer_mart", "customer_monthly_purchase", "declining_customers")
 _LASTS, _BEAT = 1.5, 0.3
 _SHORT_LEASE: Patches = {
     "retailmart.ledger.lease._LASTS": {"seconds": _LASTS},
@@ -85,12 +86,29 @@ _STOPS = (
 def run(seed: int, size: int, work: Path, tell: Tell) -> list[Result]:
     """Both, each on an inbox of `size` files, and holders that wake late, one by one."""
     work.mkdir(parents=True, exist_ok=True)
-    with ForkServer(work / "fork_server") as fork_server:
-        return [
-            one_folder(seed, size, work / "folder", fork_server, tell),
-            four_machines(seed, size, work / "machines", fork_server, tell),
-            late_wakers(seed, min(2 * len(_STOPS), size // 10), work / "late", fork_server, tell),
-        ]
+    late = min(2 * len(_STOPS), size // 10)
+    s3, mysql = S3Server(work), MariaDB(work / "mysql", tls=False)
+    try:
+        s3.start()
+        mysql.start()
+        servers = Servers(s3, mysql)
+        with ForkServer(work / "forks") as fork_server:
+            return [
+                one_folder(seed, size, work / "folder", fork_server, tell),
+                four_machines(seed, size, work / "machines", fork_server, tell, servers),
+                late_wakers(seed, late, work / "late", fork_server, tell, servers),
+            ]
+    finally:
+        s3.close()
+        mysql.close()
+
+
+@dataclass(frozen=True)
+class Servers:
+    """What four machines share."""
+
+    s3: S3Server
+    mysql: DatabaseServer
 
 
 def one_folder(seed: int, size: int, work: Path, fork_server: ForkServer, tell: Tell) -> Result:
@@ -98,7 +116,7 @@ def one_folder(seed: int, size: int, work: Path, fork_server: ForkServer, tell: 
     began = time.monotonic()
     work.mkdir(parents=True)
     folder = work / "shop"
-    new_project(folder, {}, {}, _MARTS)
+    new_project(folder, {}, {}, FEW_MARTS)
     runs = _ConcurrentRuns(seed, size, work, fork_server, tell, [folder] * _RUNS_AT_ONCE)
     runs.drop = lambda files: drop_local(folder, files)
     runs.waiting = lambda: len(files_below(folder / "landing"))
@@ -114,15 +132,19 @@ def one_folder(seed: int, size: int, work: Path, fork_server: ForkServer, tell: 
     return runs.tally.result("four runs at once, one folder", str(seed), began)
 
 
-def four_machines(seed: int, size: int, work: Path, fork_server: ForkServer, tell: Tell) -> Result:
+def four_machines(
+    seed: int, size: int, work: Path, fork_server: ForkServer, tell: Tell, servers: Servers
+) -> Result:
     """Four copies of a project on one bucket and one MySQL ledger; stopped holders wake late."""
     began = time.monotonic()
-    with _machines(seed, size, work, fork_server, tell) as runs:
+    with _machines(seed, size, work, fork_server, tell, servers) as runs:
         runs.work_off()
     return runs.tally.result("four runs at once, four machines", str(seed), began)
 
 
-def late_wakers(seed: int, times: int, work: Path, fork_server: ForkServer, tell: Tell) -> Result:
+def late_wakers(
+    seed: int, times: int, work: Path, fork_server: ForkServer, tell: Tell, servers: Servers
+) -> Result:
     """The same machines: each time a holder is stopped at a known place and wakes late."""
     began = time.monotonic()
     # A log grows with each batch, and with it what a run asks for: shops stay young.
@@ -130,7 +152,7 @@ def late_wakers(seed: int, times: int, work: Path, fork_server: ForkServer, tell
     total = Tally()
     for part in parts:
         folder = work / f"from{part.start}"
-        with _machines(seed + part.start, 0, folder, fork_server, tell) as runs:
+        with _machines(seed + part.start, 0, folder, fork_server, tell, servers) as runs:
             runs.tally = total
             runs.wake_late(part)
         tell(f"late wakers: {dict(total.tries)}, {dict(total.faults)}")
@@ -139,36 +161,32 @@ def late_wakers(seed: int, times: int, work: Path, fork_server: ForkServer, tell
 
 @contextmanager
 def _machines(
-    seed: int, size: int, work: Path, fork_server: ForkServer, tell: Tell
+    seed: int, size: int, work: Path, fork_server: ForkServer, tell: Tell, servers: Servers
 ) -> Iterator[_ConcurrentRuns]:
     """Four copies of a project; in the end all of it is looked at."""
     work.mkdir(parents=True)
-    s3, mysql = S3Server(work), MariaDB(work / "mysql", tls=False)
-    try:
-        s3.start()
-        mysql.start()
-        database, bucket = mysql.database(), s3.look(s3.bucket())
-        folders = [work / f"machine{n}" / "shop" for n in range(_RUNS_AT_ONCE)]
-        settings = s3_settings(bucket.name, s3.endpoint) | {"database": mysql_setting(database)}
-        new_project(folders[0], settings, {**s3.environment, "RETAIL": database.password}, _MARTS)
-        for folder in folders[1:]:
-            shutil.copytree(folders[0], folder)
-        runs = _ConcurrentRuns(seed, size, work, fork_server, tell, folders, patches=_SHORT_LEASE)
-        runs.drop = lambda files: _put(bucket, files)
-        runs.waiting = lambda: len(bucket.keys("to_process/"))
-        runs.fence = lambda: _fence(database)
-        yield runs
-        runs.finish(database.query, lambda: _sweep_there(database))
-        runs.found(*wrong_in_bucket(bucket, runs.sent))
-        keys = [key.removeprefix("lake/") for key in bucket.keys("lake/")]
-        named = _named(keys, lambda key: bucket.get(f"lake/{key}"))
-        runs.found(*_wrong_fences(database.query, named))
-    finally:
-        s3.close()
-        mysql.close()
+    s3 = servers.s3
+    database, bucket = servers.mysql.database(), s3.look(s3.bucket())
+    folders = [work / f"machine{n}" / "shop" for n in range(_RUNS_AT_ONCE)]
+    settings = s3_settings(bucket.name, s3.endpoint) | {"database": _mysql_setting(database)}
+    new_project(folders[0], settings, {**s3.environment, "RETAIL": database.password}, FEW_MARTS)
+    for folder in folders[1:]:
+        shutil.copytree(folders[0], folder)
+    runs = _ConcurrentRuns(seed, size, work, fork_server, tell, folders, patches=_SHORT_LEASE)
+    runs.drop = lambda files: _put(bucket, files)
+    runs.waiting = lambda: len(bucket.keys("to_process/"))
+    runs.fence = lambda: _fence(database)
+    yield runs
+    runs.finish(database.query, lambda: _sweep_there(database))
+    runs.found(*wrong_in_bucket(bucket, runs.sent))
+    keys = [key.removeprefix("lake/") for key in bucket.keys("lake/")]
+    named = _named(keys, lambda key: bucket.get(f"lake/{key}"))
+    runs.found(*_wrong_fences(database.query, named))
+    bucket.drop()
+    database.drop()
 
 
-def mysql_setting(database: Database, variable: str = "RETAIL") -> str:
+def _mysql_setting(database: Database, variable: str = "RETAIL") -> str:
     """A database as retailmart.yml names it; the password stands in `.env`."""
     place = f"{database.host}:{database.port}/{database.name}"
     return f"mysql://{database.user}:${{{variable}}}@{place}"
@@ -267,9 +285,11 @@ class _ConcurrentRuns:
 
     def _lane(self, number: int) -> None:
         chance = random.Random(f"{self.seed}/{number}")
+        kinds = ["alone", "stopped", "killed", *(("late", "late") if self.fence else ())]
+        turns = cycle([*kinds[number:], *kinds[:number]])  # at once, each lane another kind
         try:
             while self._more():
-                self._one(self.folders[number], chance)
+                self._one(self.folders[number], next(turns), chance)
                 time.sleep(chance.random() * 0.4)
         except TookTooLong as error:
             self.found(f"late: {error}")
@@ -289,10 +309,8 @@ class _ConcurrentRuns:
                     self.tell(f"concurrent runs: {len(self.sent)} files, {tries}, {faults}")
             return bool(left or waiting)
 
-    def _one(self, folder: Path, chance: random.Random) -> None:
+    def _one(self, folder: Path, kind: str, chance: random.Random) -> None:
         """A run that is left alone, stopped now and then, killed, or stopped until it is late."""
-        kinds = ("alone", "stopped", "killed", *(("late", "late") if self.fence else ()))
-        kind = chance.choice(kinds)
         more: dict[str, Any] = {"patches": self.patches, "fences": str(self.fences)}
         if kind == "late":
             more["stop"] = self._next_stop()

@@ -28,7 +28,7 @@ from tempfile import TemporaryDirectory
 from tests.support.project_state import ProjectState, compare
 
 from chaos.deliveries import DailyDeliveries, Files, counting
-from chaos.deployments import LocalDeployment
+from chaos.deployments import LocalDeployment, Marts
 from chaos.forks import ALL, DATABASE_ONLY, NONE, RUN, ChildFailed, ForkServer
 from chaos.result import Result, Tell
 
@@ -104,7 +104,7 @@ def why_not(work: Path) -> str | None:
     return None
 
 
-def run(seed: int, size: int, work: Path, tell: Tell) -> Result:
+def run(seed: int, size: int, work: Path, tell: Tell, *, marts: Marts = None) -> Result:
     """`size` cuts of runs that sync, and a fifth of that of runs that don't."""
     started = time.monotonic()
     work.mkdir(parents=True, exist_ok=True)
@@ -122,7 +122,7 @@ def run(seed: int, size: int, work: Path, tell: Tell) -> Result:
     last = seed
     try:
         for last in range(seed, seed + 10**6):
-            shop = new_shop(last, disks / str(last), fork_server)
+            shop = new_shop(last, disks / str(last), fork_server, marts)
             for cut in cuts(shop, CUTS_A_SHOP):
                 if tries["cuts"] < size:
                     found = lose_power(shop, cut, fork_server, ALL)
@@ -153,7 +153,7 @@ def run(seed: int, size: int, work: Path, tell: Tell) -> Result:
     )
 
 
-def new_shop(seed: int, work: Path, fork_server: ForkServer) -> Shop:
+def new_shop(seed: int, work: Path, fork_server: ForkServer, marts: Marts = None) -> Shop:
     """Make the image of one seed, and see how its days end when the power stays."""
     work.mkdir(parents=True)
     deliveries = DailyDeliveries(seed)
@@ -161,14 +161,11 @@ def new_shop(seed: int, work: Path, fork_server: ForkServer) -> Shop:
     corrected = sorted(set(deliveries.standing) - {"sales_refused.csv"})[0]
     days.append(deliveries.correction(corrected))
 
-    deployment = LocalDeployment.new(work / "undisturbed")
+    deployment = LocalDeployment.new(work / "undisturbed", marts)
     effects, ends = [], []
     for files in days:
         deployment.drop(files)
-        counted = deployment.copy("counted")
-        effects.append(len(fork_server.order(counted.folder, RUN, watched=True).effects))
-        counted.remove()
-        fork_server.order(deployment.folder, RUN)
+        effects.append(len(fork_server.order(deployment.folder, RUN, watched=True).effects))
         end = fork_server.order(deployment.folder, state=True).state
         assert end is not None
         ends.append(end)
@@ -180,7 +177,7 @@ def new_shop(seed: int, work: Path, fork_server: ForkServer) -> Shop:
 
     image = _new_image(work / "new.img")
     with _mounted(image, work / "disk") as disk:
-        LocalDeployment.new(disk / "shop")
+        LocalDeployment.new(disk / "shop", marts)
         (disk / "shop" / "landing").mkdir(exist_ok=True)
         for number, files in enumerate(days):
             outbox = LocalDeployment(disk / "outbox" / str(number))
