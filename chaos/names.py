@@ -185,15 +185,19 @@ def _on_terminal(shop: Path, *command: str) -> str:
 
 
 def _run_or_refusal(shop: Path, found: Findings, label: str) -> RetailmartError | None:
-    """A run in this process: None if it went well, else its error, which must be one of ours."""
+    """A run in this process: None if it went well, else its error, which must be one of ours.
+
+    A mart that is held back has an error of its own; the run goes on without it.
+    """
     try:
-        retailmart.open_project(shop).run(AS_OF)
+        report = retailmart.open_project(shop).run(AS_OF)
     except RetailmartError as error:
         return error
     except Exception as error:
         found.add("crashes", f"{label}: {type(error).__name__}: {error}")
         return RetailmartError("crashed")
-    return None
+    held = [mart for batch in report.batches for mart in batch.held]
+    return RetailmartError(held[0].message, held[0].hint) if held else None
 
 
 def _settle_file(shop: Path, name: str, content: bytes) -> None:
