@@ -73,7 +73,7 @@ SCENARIOS = (
     Scenario("power", 200, 12),
     Scenario("stores", 1_000, 40),
     Scenario("databases", 100, 10),
-    Scenario("crowd", 500, 100),
+    Scenario("concurrency", 500, 100),
     Scenario("files", 100_000, 2_000),
     Scenario("leaks", 1_000, 20),
     Scenario("names", 1, 1),

@@ -16,25 +16,23 @@ import traceback
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
+from itertools import cycle, islice
 from pathlib import Path
 from typing import Any
 
-from tests.support.backends import shop_tables
 from tests.support.judge import COLUMNS, PUBLISHED, expected_marts, in_cents
 from tests.support.services.mariadb import Database, MariaDB
 from tests.support.services.proxy import TcpProxy
 
-from chaos.crowd import mysql_setting
 from chaos.result import Result, Tell
 from chaos.stores import (
     AS_OF,
     HEADER,
     Child,
     Deliveries,
-    Forge,
-    Patches,
+    ForkServer,
     Tally,
     TookTooLong,
     dishonest,
@@ -46,27 +44,14 @@ from chaos.stores import (
     wrong_in_ledger,
     wrong_when_published,
 )
+from chaos.systems import MARIADB, POSTGRES, System
 
 _MARTS = ("customer_mart", *PUBLISHED)
 _CASES_A_SHOP = 8
-_LANES = 2
+_SERVERS = 2
 _BOUND = 90.0
-_WAITS = (
-    "sql_mode = 'STRICT_ALL_TABLES', time_zone = '+00:00',"
-    " innodb_lock_wait_timeout = 1, lock_wait_timeout = 2"
-)
-_IMPATIENT: Patches = {
-    "retailmart.database.mysql.opening.SESSION": _WAITS,
-    "retailmart.database.mysql.opening._NUMBERS": {
-        "connect_timeout": 2,
-        "read_timeout": 3,
-        "write_timeout": 3,
-    },
-    "retailmart.database.mysql.infile._PACKET": 64,
-    "retailmart.operations.run._PAUSES": (0.1, 0.3, 1.0, 2.0),
-}
-_READ_ONLY_CURE = "takes no writes"
-_FULL_CURE = "Make room"
+_READ_ONLY_FIX = "takes no writes"
+_FULL_FIX = "Make room"
 
 
 @dataclass
@@ -75,11 +60,12 @@ class _Shop:
 
     seed: int
     folder: Path
-    server: MariaDB
+    system: System
+    server: Any
     proxy: TcpProxy
-    database: Database
-    source: Database
-    forge: Forge
+    database: Any
+    source: Any
+    fork_server: ForkServer
     tally: Tally
     chance: random.Random
     deliveries: Deliveries
@@ -93,7 +79,7 @@ class _Shop:
 
     def start(self, **more: Any) -> Child:
         """A run."""
-        return self.forge.start("run", self.folder, patches=_IMPATIENT, **more)
+        return self.fork_server.start("run", self.folder, patches=self.system.patches, **more)
 
     def restart(self) -> None:
         """Bring the server back, however it went."""
@@ -142,49 +128,42 @@ def _hang(shop: _Shop, child: Child) -> None:
 
 def _lock_for_long(shop: _Shop, child: Child) -> None:
     """Somebody holds what the run needs next for longer than it waits."""
-    with shop.database.connect() as other, other.cursor() as cursor:
-        cursor.execute("SELECT * FROM retailmart_batches FOR UPDATE")
+    with shop.system.locked(shop.database):
         child.signal(signal.SIGCONT)
-        time.sleep(2.2)
-        other.rollback()
+        time.sleep(2.4)
 
 
 def _deadlock(shop: _Shop, child: Child) -> None:
     """Somebody with more to lose holds what the run needs next, and wants what the run holds."""
-    with shop.database.connect() as other, other.cursor() as cursor:
-        cursor.execute("CREATE TABLE IF NOT EXISTS junk (n INT) ENGINE=InnoDB")
-        cursor.execute("INSERT INTO junk SELECT seq FROM seq_1_to_20000")
-        cursor.execute("SELECT * FROM retailmart_batches FOR UPDATE")
+    with shop.system.locked(shop.database, strong=True) as cursor:
         wanted = threading.Thread(
             target=cursor.execute,
             args=("SELECT * FROM retailmart_lease WHERE name = 'run' FOR UPDATE",),
         )
         wanted.start()
-        _until_waiting(shop.database)
+        _until_waiting(shop)
         child.signal(signal.SIGCONT)
         wanted.join()
-        other.rollback()
 
 
-def _until_waiting(database: Database) -> None:
+def _until_waiting(shop: _Shop) -> None:
     until = time.monotonic() + 5
-    while time.monotonic() < until:
-        found = database.server.ask(
-            "SELECT count(*) FROM information_schema.innodb_trx WHERE trx_state = 'LOCK WAIT'"
-        )
-        if found[0][0]:
-            return
-        time.sleep(0.01)
+    with shop.server.admin() as connection, connection.cursor() as cursor:
+        while time.monotonic() < until:
+            cursor.execute(shop.system.waiting())
+            if cursor.fetchone()[0]:
+                return
+            time.sleep(0.01)
     raise TookTooLong("nobody waits for a lock")
 
 
 def _read_only(shop: _Shop, child: Child) -> None:
-    with shop.server.setting(read_only=1):
+    with shop.system.read_only(shop.server):
         child.signal(signal.SIGCONT)
         code = child.wait(_BOUND)
-    if code and _READ_ONLY_CURE not in child.said():
+    if code and _READ_ONLY_FIX not in child.said():
         said = child.said()[-600:]
-        shop.tally.found(shop.seed, f"unreadable: no cure for a read-only server: {said}")
+        shop.tally.found(shop.seed, f"unreadable: no fix for a read-only server: {said}")
 
 
 @dataclass(frozen=True)
@@ -195,112 +174,177 @@ class _Case:
     fault: Callable[[_Shop, Child], None]
     stop: str = "send "
     most: int | None = None  # how many such places a run has; None: as many as packets
+    rebuilt: bool = False  # a table is rewritten whole, as a new definition does
 
 
-_CASES = (
-    _Case("server killed", _kill),
-    _Case("server killed before a commit", _kill, "send COMMIT", 12),
-    _Case("server killed after a commit was sent", _kill, "sent COMMIT", 12),
-    _Case("lost COMMIT reply", _lose_reply, "send COMMIT", 12),
-    _Case("LOAD DATA cut off", _cut, "send more of LOAD DATA", 4),
-    _Case("deadlock", _deadlock, "before mark_published", 1),
-    _Case("lock wait timeout", _lock_for_long, "before mark_published", 1),
-    _Case("connection reset", _cut),
-    _Case("read-only server", _read_only),
-    _Case("reply lost", _lose_reply),
-    _Case("server restarted", _restart),
-    _Case("server killed while the rename is on its way", _kill, "sent RENAME TABLE", 1),
-    _Case("server killed between rename and commit", _kill, "after mark_published", 1),
-    _Case("server away for a while", _kill_and_stay_away),
-    _Case("connection reset before the rename", _cut, "send RENAME TABLE", 1),
-    _Case("server killed in LOAD DATA", _kill, "send more of LOAD DATA", 4),
-    _Case("server hangs", _hang),
-    _Case("connection reset in publish", _cut, "before publish", 1),
-    _Case("connection reset in commit", _cut, "before lake commit", 3),
-    _Case("connection reset in archive", _cut, "before move", 1),
-    _Case("lost COMMIT reply, anew", _lose_reply, "send COMMIT", 12),
-)
-# These rewrite a table whole, as a new definition does.
-_ANEW = ("rename", "anew", "LOAD DATA")
+def cases_of(system: System) -> list[_Case]:
+    """All that can happen to a system's server, in an order that mixes the faults."""
+    bulk_write, rename = system.bulk_write, system.rename
+    cases = [
+        _Case("server killed", _kill),
+        _Case("server killed before a commit", _kill, "send COMMIT", 12),
+        _Case("server killed after a commit was sent", _kill, "sent COMMIT", 12),
+        _Case("lost COMMIT reply", _lose_reply, "send COMMIT", 12),
+        _Case(f"{bulk_write} cut off", _cut, f"send more of {bulk_write}", 4, rebuilt=True),
+        _Case("deadlock", _deadlock, "before mark_published", 1),
+        _Case("lock wait timeout", _lock_for_long, "before mark_published", 1),
+        _Case("connection reset", _cut),
+        _Case("read-only server", _read_only),
+        _Case("reply lost", _lose_reply),
+        _Case("server restarted", _restart),
+        _Case("server killed after the rename", _kill, f"sent {rename}", 1, rebuilt=True),
+        _Case("server killed between rename and commit", _kill, "after mark_published", 1,
+              rebuilt=True),
+        _Case("server away for a while", _kill_and_stay_away),
+        _Case("connection reset before the rename", _cut, f"send {rename}", 1, rebuilt=True),
+        _Case(f"server killed in {bulk_write}", _kill, f"send more of {bulk_write}", 4,
+              rebuilt=True),
+        _Case("server hangs", _hang),
+        _Case("connection reset in publish", _cut, "before publish", 1),
+        _Case("connection reset in commit", _cut, "before lake commit", 3),
+        _Case("connection reset in archive", _cut, "before move", 1),
+        _Case("lost COMMIT reply, full rebuild", _lose_reply, "send COMMIT", 12, rebuilt=True),
+    ]  # fmt: skip
+    # What libpq has sent can only be told after its reply: the commit is done, or is not.
+    return [case for case in cases if system is MARIADB or case.stop != "sent COMMIT"]
+
+
+def few_cases(seed: int) -> tuple[list[_Case], list[_Case]]:
+    """For MariaDB and PostgreSQL: a lost COMMIT reply and a broken connection on both, and each
+    other fault on one of the two.
+    """
+    chance = random.Random(seed)
+    chosen: tuple[list[_Case], list[_Case]] = ([], [])
+    faults = {case.fault for system in (MARIADB, POSTGRES) for case in cases_of(system)}
+    for fault in sorted(faults, key=lambda fault: fault.__name__):
+        both = fault in (_cut, _lose_reply)
+        for number in (0, 1) if both else (chance.randrange(2),):
+            system = (MARIADB, POSTGRES)[number]
+            cases = [case for case in cases_of(system) if case.fault is fault]
+            if fault is _lose_reply:
+                cases = [case for case in cases if "COMMIT" in case.stop]
+            chosen[number].append(chance.choice(cases))
+    return chosen
 
 
 def run(seed: int, size: int, work: Path, tell: Tell) -> list[Result]:
-    """`size` faults on shops of eight, and a full disk."""
+    """`size` faults on each system, on shops of eight, and a full disk."""
+    results = []
+    work.mkdir(parents=True, exist_ok=True)
+    with ForkServer(work / "forks") as fork_server:
+        for system in (MARIADB, POSTGRES):
+            cases = list(islice(cycle(cases_of(system)), size))
+            folder = work / system.name
+            with ExitStack() as stack:
+                servers = [
+                    stack.enter_context(system.server(folder / f"server{number}"))
+                    for number in range(min(_SERVERS, -(-size // _CASES_A_SHOP)))
+                ]
+                results.append(fail(system, seed, cases, folder, fork_server, tell, servers))
+        results.append(full_disk(seed, work / "full", fork_server))
+    return results
+
+
+def fail(
+    system: System,
+    seed: int,
+    cases: Sequence[_Case],
+    work: Path,
+    fork_server: ForkServer,
+    tell: Tell,
+    servers: Sequence[Any],
+) -> Result:
+    """These faults, one after the other on each of the running servers."""
     work.mkdir(parents=True, exist_ok=True)
     began = time.monotonic()
     tally = Tally()
-    lanes = min(_LANES, -(-size // _CASES_A_SHOP))
-    with Forge(work / "forge") as forge, ThreadPoolExecutor(lanes) as pool:
+    numbered = list(enumerate(cases))
+    parts = [numbered[n : n + _CASES_A_SHOP] for n in range(0, len(cases), _CASES_A_SHOP)]
 
-        def lane(number: int) -> None:
-            with _server(work / f"server{number}") as server:
-                for first in range(number * _CASES_A_SHOP, size, lanes * _CASES_A_SHOP):
-                    few = min(_CASES_A_SHOP, size - first)
-                    _one_shop(seed, first, few, work / f"shop{first}", server, forge, tally)
-                    done = tally.tries["faults injected"]
-                    tell(f"database faults: {done} of {size}, {dict(tally.faults)}")
+    def on_one(number: int) -> None:
+        for part in parts[number :: len(servers)]:
+            first = part[0][0]
+            folder = work / f"shop{first}"
+            _one_shop(system, seed + first, part, folder, servers[number], fork_server, tally)
+            done = tally.tries["faults injected"]
+            tell(f"{system.name}: {done} of {len(cases)} faults, {dict(tally.faults)}")
 
-        list(pool.map(lane, range(lanes)))
-        result = tally.result("a database that fails", f"{seed}", began)
-        return [result, full_disk(seed, work / "full", forge)]
-
-
-@contextmanager
-def _server(folder: Path, options: Sequence[str] = ()) -> Iterator[MariaDB]:
-    server = MariaDB(folder, tls=False, options=options)
-    try:
-        server.start()
-        yield server
-    finally:
-        server.close()
+    with ThreadPoolExecutor(len(servers)) as pool:
+        list(pool.map(on_one, range(len(servers))))
+    return tally.result(f"a database that fails, {system.name}", f"{seed}", began)
 
 
 @contextmanager
-def _shop(seed: int, folder: Path, server: MariaDB, forge: Forge, tally: Tally) -> Iterator[_Shop]:
+def _shop(
+    system: System, seed: int, folder: Path, server: Any, fork_server: ForkServer, tally: Tally
+) -> Iterator[_Shop]:
     with TcpProxy(server.port) as proxy:
         database, source = server.database(), server.database()
-        source.execute(*shop_tables())
+        system.fill_source(source)
         ours, theirs = database.at(proxy.port), source.at(proxy.port)
         settings = {
-            "database": mysql_setting(ours, "RETAIL"),
-            "sources": f"{{shop: '{mysql_setting(theirs, 'SHOP')}'}}",
+            "database": system.setting(ours, "RETAIL"),
+            "sources": f"{{shop: '{system.setting(theirs, 'SHOP')}'}}",
         }
         secrets = {"RETAIL": database.password, "SHOP": source.password}
         new_project(folder, settings, secrets, _MARTS)
         deliveries = Deliveries(folder.with_name(f"{folder.name}_sent"), seed)
-        chance = random.Random(seed)
-        yield _Shop(seed, folder, server, proxy, database, source, forge, tally, chance, deliveries)
+        yield _Shop(
+            seed,
+            folder,
+            system,
+            server,
+            proxy,
+            database,
+            source,
+            fork_server,
+            tally,
+            random.Random(seed),
+            deliveries,
+        )
         server.ensure()
         database.drop()
         source.drop()
 
 
 def _one_shop(
-    seed: int, first: int, few: int, folder: Path, server: MariaDB, forge: Forge, tally: Tally
+    system: System,
+    seed: int,
+    cases: Sequence[tuple[int, _Case]],
+    folder: Path,
+    server: Any,
+    fork_server: ForkServer,
+    tally: Tally,
 ) -> None:
-    own = seed + first
     try:
-        with _shop(own, folder, server, forge, tally) as shop, _Reader(shop) as reader:
-            for number in range(first, first + few):
-                _one_case(shop, reader, _CASES[number % len(_CASES)], number)
+        with (
+            _shop(system, seed, folder, server, fork_server, tally) as shop,
+            _Reader(shop) as reader,
+        ):
+            for number, case in cases:
+                nth = shop.chance.randint(1, case.most or shop.packets)
+                # A run may have fewer such places, but it has one.
+                if not _one_case(shop, reader, case, number, nth):
+                    _one_case(shop, reader, case, number, 1)
             _check_all(shop)
         shutil.rmtree(folder)
     except BaseException:
-        tally.found(own, f"unreadable: {traceback.format_exc()}")
+        tally.found(seed, f"unreadable: {traceback.format_exc()}")
 
 
-def _one_case(shop: _Shop, reader: _Reader, case: _Case, number: int) -> None:
-    """Deliver, run into the fault, run once more, and compare."""
+def _one_case(shop: _Shop, reader: _Reader, case: _Case, number: int, nth: int) -> bool:
+    """Deliver, run into the fault, run once more, and compare; whether there was a fault."""
+    injected = False
     drop_local(shop.folder, shop.deliveries.next(shop.chance.choice([2, 3, 4])))
-    if any(word in case.name for word in _ANEW):
+    if case.rebuilt:
         path = shop.folder / "marts" / "customer_monthly_purchase.sql"
-        path.write_text(path.read_text().rstrip() + f"\n-- seen {number}\n")
+        path.write_text(path.read_text().rstrip() + f"\n-- seen {number} {nth}\n")
     reader.expects(shop.expected)
-    nth = shop.chance.randint(1, case.most or shop.packets)
     child = shop.start(stop=(case.stop, nth))
     try:
         if child.stopped(_BOUND):
             case.fault(shop, child)
+            injected = True
             shop.tally.tried("faults injected")
             shop.tally.tried(case.name)
         code = child.wait(_BOUND)
@@ -322,16 +366,20 @@ def _one_case(shop: _Shop, reader: _Reader, case: _Case, number: int) -> None:
     found = [
         *wrong_in_ledger(shop.database.query, shop.deliveries.sent),
         *wrong_when_published(
-            shop.database.query, shop.deliveries.standing(), shop.folder / "shop.db"
+            shop.database.query,
+            shop.deliveries.standing(),
+            shop.folder / "shop.db",
+            shop.system.quote,
         ),
-        *shop.forge.judge(shop.folder, shop.deliveries.standing()),
+        *shop.fork_server.judge(shop.folder, shop.deliveries.standing()),
         *_left_over(shop),
     ]
     shop.tally.found(shop.seed, *(f"{problem} ({what})" for problem in found))
+    return injected
 
 
 def _left_over(shop: _Shop) -> Iterator[str]:
-    tables = [str(row[0]) for row in shop.database.query("SHOW TABLES")]
+    tables = [str(row[0]) for row in shop.database.query(shop.system.tables())]
     if left := [n for n in tables if n.startswith(("retailmart_new_", "retailmart_old_"))]:
         yield f"orphans: tables are left over: {left}"
 
@@ -375,26 +423,25 @@ class _Reader:
                 self._versions[name].append(rows)
 
     def _look(self) -> None:
-        import pymysql
-
         while not self._ends.is_set():
             try:
-                with self._shop.database.connect(autocommit=True, read_timeout=5) as connection:
+                with self._shop.system.connect(self._shop.database) as connection:
                     while not self._ends.wait(0.003):
                         for name in PUBLISHED:
                             self._see(connection, name)
-            except (pymysql.err.MySQLError, OSError):
+            except self._shop.system.errors:
                 self._ends.wait(0.05)  # the server is away
 
     def _see(self, connection: Any, name: str) -> None:
-        import pymysql
-
-        columns = ", ".join(f"`{column}`" for column in COLUMNS[name])
+        quote = self._shop.system.quote
+        columns = ", ".join(f"{quote}{column}{quote}" for column in COLUMNS[name])
         with connection.cursor() as cursor:
             try:
                 cursor.execute(f"SELECT {columns} FROM {name}")
-            except pymysql.err.ProgrammingError as error:
-                if error.args[0] == 1146 and self._seen[name] < 0:
+            except self._shop.system.errors as error:
+                if not self._shop.system.is_unknown_table(error):
+                    raise  # the server is away
+                if self._seen[name] < 0:
                     return  # it was never published
                 self._shop.tally.found(self._shop.seed, f"differs: a reader of {name}: {error}")
                 return
@@ -413,15 +460,25 @@ class _Reader:
         )
 
 
-def full_disk(seed: int, work: Path, forge: Forge) -> Result:
+@contextmanager
+def _small_server(folder: Path, options: Sequence[str]) -> Iterator[MariaDB]:
+    server = MariaDB(folder, tls=False, options=options)
+    try:
+        server.start()
+        yield server
+    finally:
+        server.close()
+
+
+def full_disk(seed: int, work: Path, fork_server: ForkServer) -> Result:
     """The server's files may not grow on; the run says so, and once they may, all goes in."""
     began = time.monotonic()
     tally = Tally()
     small = ("--innodb-file-per-table=0", "--innodb-data-file-path=ibdata1:12M:autoextend:max:16M")
     large = ("--innodb-file-per-table=0", "--innodb-data-file-path=ibdata1:12M:autoextend:max:200M")
     with (
-        _server(work, small) as server,
-        _shop(seed, work / "shop", server, forge, tally) as shop,
+        _small_server(work, small) as server,
+        _shop(MARIADB, seed, work / "shop", server, fork_server, tally) as shop,
     ):
         drop_local(shop.folder, shop.deliveries.next(3))
         if shop.start().wait(_BOUND):
@@ -433,8 +490,8 @@ def full_disk(seed: int, work: Path, forge: Forge) -> Result:
         tally.tried("runs on a full disk")
         if code == 0:
             tally.found(seed, "unreadable: the disk was not full")
-        elif _FULL_CURE not in said:
-            tally.found(seed, f"unreadable: no cure for a full disk: {said[-800:]}")
+        elif _FULL_FIX not in said:
+            tally.found(seed, f"unreadable: no fix for a full disk: {said[-800:]}")
         if problem := dishonest(said, code, "database"):
             tally.found(seed, problem)
         server._options = large
@@ -446,7 +503,7 @@ def full_disk(seed: int, work: Path, forge: Forge) -> Result:
         query = shop.database.query
         tally.found(seed, *wrong_in_ledger(query, shop.deliveries.sent))
         tally.found(seed, *wrong_when_published(query, standing, shop.folder / "shop.db"))
-        tally.found(seed, *forge.judge(shop.folder, standing))
+        tally.found(seed, *fork_server.judge(shop.folder, standing))
     return tally.result("a database whose disk is full", str(seed), began)
 
 

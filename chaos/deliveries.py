@@ -27,7 +27,7 @@ _FLAWS = ("x", "", "2024-02-31")
 
 
 @dataclass
-class Drops:
+class DailyDeliveries:
     """Files that one seed makes, day after day, and what each day leaves standing.
 
     A name stands for the newest content under it that could be read; `standing` is the judge's.

@@ -78,17 +78,34 @@ def kind_of(effect: str) -> str:
     return f"{what} {top}" + ("" if _NUMBERS.search(ending) else ending)
 
 
+def call_of(effect: str) -> str:
+    """Which call has the effect, whatever it changes: `os.rename`, `sql UPDATE`, `open`.
+
+    Of a kind, this is also the call.
+    """
+    words = effect.removeprefix("before ").removeprefix("after ").split()
+    return " ".join(words[: 2 if words[0] in ("sql", "audited") else 1])
+
+
 class Effects:
     """Counts outside effects of this process, and kills it at one of them.
 
     An effect reads like `before os.rename /archive/x.csv`, its place below the project's folder.
-    `witness` is where it is written down which one was the last.
+    `witness` is where it is written down which one was the last. With `call`, `kill_at` counts
+    only the effects of that call.
     """
 
     def __init__(
-        self, folder: str, kill_at: int | None = None, delay: float = 0, witness: str | None = None
+        self,
+        folder: str,
+        kill_at: int | None = None,
+        delay: float = 0,
+        witness: str | None = None,
+        call: str | None = None,
     ) -> None:
         self.seen: list[str] = []
+        self._counted = -1
+        self._call = call
         self._folder = folder
         self._kill_at = kill_at
         self._delay = delay
@@ -117,6 +134,7 @@ class Effects:
         name = "create_table_with_add_actions"
         self._wrap(deltalake.transaction, name, _always, f"delta.{name}")
         self._watch_stores()
+        self._watch_postgres()
         event.listen(Engine, "before_cursor_execute", self._before_statement)
         event.listen(Engine, "after_cursor_execute", self._after_statement)
         self._wrap(DefaultDialect, "do_commit", _always, "sql.do_commit")
@@ -131,11 +149,22 @@ class Effects:
             if not known and callable(getattr(obstore, name)):
                 self._wrap(obstore, name, _key, f"store.{name}")
 
+    def _watch_postgres(self) -> None:
+        """COPY from a client: no statement, but writes and an end."""
+        try:
+            import psycopg
+        except ModuleNotFoundError:
+            return
+        for name in ("write", "finish"):
+            self._wrap(psycopg.Copy, name, _always, f"psycopg.{name}")
+
     def _happens(self, what: str) -> None:
         with self._lock:
             self.seen.append(what)
-            if len(self.seen) - 1 != self._kill_at:
+            self._counted += self._call in (None, call_of(what))
+            if self._counted != self._kill_at:
                 return
+            self._kill_at = None  # with a delay, effects that do not count follow
         if self._witness:
             # Not by a call that is watched itself.
             descriptor = os.open(self._witness, os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
@@ -201,14 +230,14 @@ class Effects:
 
     def _before_statement(self, _connection: Any, _cursor: Any, statement: str, *_: Any) -> None:
         if not statement.lstrip(" (\n").upper().startswith(_SQL_READS):
-            self._happens(f"before sql {_translate_errors(statement)}")
+            self._happens(f"before sql {_summary(statement)}")
 
     def _after_statement(self, _connection: Any, _cursor: Any, statement: str, *_: Any) -> None:
         if not statement.lstrip(" (\n").upper().startswith(_SQL_READS):
-            self._happens(f"after sql {_translate_errors(statement)}")
+            self._happens(f"after sql {_summary(statement)}")
 
 
-def _translate_errors(statement: str) -> str:
+def _summary(statement: str) -> str:
     """A statement's verb and table."""
     words = statement.replace("(", " ").replace("`", "").split()[:7]
     names = [word for word in words if word.isupper() or "_" in word or word.islower()]

@@ -24,7 +24,7 @@ import zlib
 from base64 import b64encode
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -33,6 +33,7 @@ from urllib.parse import quote
 
 from tests.support.backends import shop_tables
 from tests.support.hostile_files import row, text
+from tests.support.services.mariadb import MariaDB
 
 from chaos.files import Findings
 from chaos.result import Result, Tell
@@ -412,20 +413,38 @@ def _odd_urls(canary: Canary) -> list[str]:
 
 # The scenario
 
+# Others need what these leave: the stored secrets, and tables with rows.
+_NEEDED = ("a secret is stored", "another is stored", "run")
 
-def run(seed: int, size: int, work: Path, tell: Tell) -> Result:
-    """Try `size` of the failures, seeded, and all that must go well; then search everything."""
+
+def run(
+    seed: int,
+    size: int,
+    work: Path,
+    tell: Tell,
+    server: MariaDB | None = None,
+    good: int | None = None,
+) -> Result:
+    """Try `size` of the failures and `good` of what must go well, None: all; search everything."""
     start, found, chance = time.monotonic(), Findings(), random.Random(seed)
     tries: Counter[str] = Counter()
-    with _world(work, chance) as world:
+    with ExitStack() as stack:
+        if server is None:
+            server = MariaDB(work / "mariadb")
+            stack.callback(server.close)
+            server.start()
+        world = stack.enter_context(_world(work, chance, server))
         finder = Finder(world.canaries.values())
         every = steps(world, chance)
         tries["known"] = len({step.name for step in every})
         failures = [step for step in every if step.fails is not False]
-        chosen = set(map(id, chance.sample(failures, min(size, len(failures)))))
+        free = [step for step in every if step.fails is False and step.name not in _NEEDED]
+        chosen = {id(step) for step in every if step.name in _NEEDED}
+        for steps_of, count in ((failures, size), (free, len(free) if good is None else good)):
+            chosen |= set(map(id, chance.sample(steps_of, min(count, len(steps_of)))))
         with ProcessWatch(finder) as watch:
             for step in every:
-                if id(step) in chosen or step.fails is False:
+                if id(step) in chosen:
                     _try(world, step, finder, watch, found)
                     tries["commands"] += 1
                     if tries["commands"] % 20 == 0:
@@ -545,20 +564,18 @@ with Session.open(project, Silent()) as session, opened.ledger() as ledger:
 
 
 @contextmanager
-def _world(work: Path, chance: random.Random) -> Iterator[World]:
-    from tests.support.services.mariadb import MariaDB, make_certificates
+def _world(work: Path, chance: random.Random, mariadb: MariaDB) -> Iterator[World]:
+    from tests.support.services.mariadb import make_certificates
     from tests.support.services.s3 import S3Server
 
     canaries = {role: _canary(role, chance) for role in _ROLES}
-    for name in ("mariadb", "s3", "home/tmp"):
+    for name in ("s3", "home/tmp"):
         (work / name).mkdir(parents=True)
-    mariadb = MariaDB(work / "mariadb")
     s3 = S3Server(work / "s3")
     s3.secret_key = canaries["S3"].value
     denying = ThreadingHTTPServer(("127.0.0.1", 0), _Denying)
     threading.Thread(target=denying.serve_forever, daemon=True).start()
     try:
-        mariadb.start()
         s3.start()
         database = mariadb.database(password=canaries["database"].value)
         shop = mariadb.database(password=canaries["shop"].value)
@@ -572,11 +589,12 @@ def _world(work: Path, chance: random.Random) -> Iterator[World]:
         world.write_settings({})
         world.bucket.put("in/sales_1.csv", text(row("first"), row("refused", "x")))
         yield world
+        database.drop()
+        shop.drop()
     finally:
         denying.shutdown()
         denying.server_close()
         s3.close()
-        mariadb.close()
 
 
 _ROLES = ("database", "shop", "S3", "stored", "key", "wrong")

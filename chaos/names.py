@@ -10,6 +10,7 @@ from __future__ import annotations
 import json
 import os
 import pty
+import random
 import re
 import select
 import shutil
@@ -20,6 +21,7 @@ import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import closing, suppress
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -27,8 +29,10 @@ import yaml
 from tests.support.hostile_files import row, text
 
 import retailmart
-from chaos.files import Findings, new_shop, run_cli
+from chaos import files
+from chaos.files import Findings
 from chaos.result import Result, Tell
+from chaos.stores import ForkServer
 from retailmart.errors import RetailmartError, SettingsError
 from retailmart.project import load_project
 
@@ -37,21 +41,43 @@ _OWN = {
     "feeds", "tables", "marts", "landing", "archive", "lake", ".retailmart", ".schema", ".env",
     ".gitignore", "retail.db", "retail.db-wal", "retail.db-shm", "shop.db", "retailmart.yml",
 }  # fmt: skip
+_SECONDS = 120.0
 AS_OF = datetime(2024, 4, 1, tzinfo=UTC)
 KINDS = (
     "executed", "read outside", "written outside", "changed", "told to the terminal",
     "unclear", "crashes",
 )  # fmt: skip
 
-# None of them holds a NUL, which neither file names nor YAML can hold.
-HOSTILE = (
-    "'", '"', "`", "';--", '"; DROP TABLE retailmart_files; --', "'); DROP TABLE customer; --",
-    "`; DROP TABLE customer; --", "x' OR '1'='1", 'x" OR "1"="1', "/* x */", "-- x", "a;b", "a\nb",
-    "a\r\nb", "\x1b[31mPWNED", "\x1b]0;PWNED\x07", "\x9b31mPWNED", "[red]PWNED[/red]", "[/]",
-    "../../up", "..\\..\\up", "/abs", "%2e%2e%2fup", "a%41", "${HOME}", "$(touch pwned)",
-    "`touch pwned`", "{0}%s%n", "%(x)s", ":name", "?", "a=b", "a\tb", "\u202eabc", "é", "a b",
-    "x" * 300, "select", "NULL", "\\", "\\'", "a.b", "#", "*", "--output", "=1+1", "&& id", "| id",
-)  # fmt: skip
+# By what they attack. None of them holds a NUL, which neither file names nor YAML can hold.
+HOSTILE_BY_KIND: Mapping[str, tuple[str, ...]] = {
+    "quotes": ("'", '"', "`", "\\", "\\'", "#"),
+    "SQL": (
+        "';--", '"; DROP TABLE retailmart_files; --', "'); DROP TABLE customer; --",
+        "`; DROP TABLE customer; --", "x' OR '1'='1", 'x" OR "1"="1', "/* x */", "-- x", "a;b",
+    ),
+    "words of SQL": ("select", "NULL", ":name", "?", "*", "a.b"),
+    "lines": ("a\nb", "a\r\nb", "a\tb"),
+    "terminals": ("\x1b[31mPWNED", "\x1b]0;PWNED\x07", "\x9b31mPWNED"),
+    "markup": ("[red]PWNED[/red]", "[/]"),
+    "paths": ("../../up", "..\\..\\up", "/abs", "%2e%2e%2fup"),
+    "formats": ("a%41", "${HOME}", "{0}%s%n", "%(x)s", "a=b"),
+    "shells": ("$(touch pwned)", "`touch pwned`", "--output", "=1+1", "&& id", "| id"),
+    "texts": ("\u202eabc", "é", "a b", "x" * 300),
+}  # fmt: skip
+HOSTILE = tuple(text for texts in HOSTILE_BY_KIND.values() for text in texts)
+
+
+@dataclass
+class Trial(Findings):
+    """What is found, and the process whose forks are the commands: to start one takes a second."""
+
+    fork_server: ForkServer | None = None
+
+
+def one_of_each_kind(seed: int) -> list[str]:
+    """A hostile text of each kind."""
+    chance = random.Random(seed)
+    return [chance.choice(texts) for texts in HOSTILE_BY_KIND.values()]
 
 
 def run(seed: int, size: int, work: Path, tell: Tell) -> list[Result]:
@@ -62,22 +88,24 @@ def run(seed: int, size: int, work: Path, tell: Tell) -> list[Result]:
 
 def run_names(work: Path, hostile: Sequence[str], tell: Tell) -> Result:
     """Hostile texts as names and values."""
-    start, found = time.monotonic(), Findings()
-    tries: Counter[str] = Counter()
-    for place in PLACES:
-        folder = work / place.__name__
-        folder.mkdir(parents=True)
-        (folder / "up").write_text("untouched")
-        before = _outside(folder)
-        try:
-            tries[place.__name__.replace("_", " ")] += place(folder, hostile, found)
-        except Exception as error:
-            found.add("crashes", f"{place.__name__}: {type(error).__name__}: {error}")
-        for path in _outside(folder) ^ before:
-            found.add("written outside", f"{place.__name__}: {path}")
-        if list(folder.rglob("pwned")) or Path("pwned").exists():
-            found.add("executed", f"{place.__name__}: a file named pwned was made")
-        tell(f"{place.__name__}: {tries.total()} tries, {found.faults.total()} faults")
+    start, tries = time.monotonic(), Counter[str]()
+    work.mkdir(parents=True)
+    with ForkServer(work.with_name(f"{work.name}_commands")) as fork_server:
+        found = Trial(fork_server=fork_server)
+        for place in PLACES:
+            folder = work / place.__name__
+            folder.mkdir(parents=True)
+            (folder / "up").write_text("untouched")
+            before = _outside(folder)
+            try:
+                tries[place.__name__.replace("_", " ")] += place(folder, hostile, found)
+            except Exception as error:
+                found.add("crashes", f"{place.__name__}: {type(error).__name__}: {error}")
+            for path in _outside(folder) ^ before:
+                found.add("written outside", f"{place.__name__}: {path}")
+            if list(folder.rglob("pwned")) or Path("pwned").exists():
+                found.add("executed", f"{place.__name__}: a file named pwned was made")
+            tell(f"{place.__name__}: {tries.total()} tries, {found.faults.total()} faults")
     return _result("injection through names", tries, found, start)
 
 
@@ -93,16 +121,27 @@ def _result(scenario: str, tries: Mapping[str, int], found: Findings, start: flo
     return Result(scenario, dict(tries), faults, "none", seconds, tuple(found.notes))
 
 
+def new_shop(folder: Path, patterns: str = '["*"]') -> Path:
+    """A small shop with one mart: names of files and columns reach the others in the same way."""
+    files.new_shop(folder, patterns)
+    for mart in (folder / "marts").glob("*.sql"):
+        if mart.stem != "sales_mart":
+            mart.unlink()
+    return folder
+
+
 # What is asked of every command
 
 
-def _talk(shop: Path, found: Findings, *command: str, terminal: bool = False) -> str:
-    """What a command says, into a pipe or to a terminal, too. Nothing may steer a terminal."""
-    ended = run_cli(shop, *command)
-    said = f"{ended.out}{ended.err}"
+def _talk(shop: Path, found: Trial, *command: str, terminal: bool = False) -> str:
+    """What a command says, into a file or to a terminal, too. Nothing may steer a terminal."""
+    assert found.fork_server is not None
+    child = found.fork_server.start("command", shop, arguments=command)
+    child.wait(_SECONDS)
+    said = child.said()
     label = " ".join(command)[:100]
     if "Traceback" in said:
-        found.add("crashes", f"{label!r}: {ended.err[-300:]}")
+        found.add("crashes", f"{label!r}: {said[-300:]}")
     _judge_talk(said, label, found)
     if terminal:
         _judge_talk(_on_terminal(shop, *command), f"{label} on a terminal", found)
@@ -146,15 +185,19 @@ def _on_terminal(shop: Path, *command: str) -> str:
 
 
 def _run_or_refusal(shop: Path, found: Findings, label: str) -> RetailmartError | None:
-    """A run in this process: None if it went well, else its error, which must be one of ours."""
+    """A run in this process: None if it went well, else its error, which must be one of ours.
+
+    A mart that is held back has an error of its own; the run goes on without it.
+    """
     try:
-        retailmart.open_project(shop).run(AS_OF)
+        report = retailmart.open_project(shop).run(AS_OF)
     except RetailmartError as error:
         return error
     except Exception as error:
         found.add("crashes", f"{label}: {type(error).__name__}: {error}")
         return RetailmartError("crashed")
-    return None
+    held = [mart for batch in report.batches for mart in batch.held]
+    return RetailmartError(held[0].message, held[0].hint) if held else None
 
 
 def _settle_file(shop: Path, name: str, content: bytes) -> None:
@@ -203,7 +246,7 @@ def _judge_ledger(shop: Path, found: Findings, label: str) -> None:
 # The places
 
 
-def files_in_landing(folder: Path, hostile: Sequence[str], found: Findings) -> int:
+def files_in_landing(folder: Path, hostile: Sequence[str], found: Trial) -> int:
     """Names of files, each with a refused row, and of files that are refused."""
     shop = new_shop(folder / "shop", '["*.csv"]')
     named = {}
@@ -234,7 +277,7 @@ def files_in_landing(folder: Path, hostile: Sequence[str], found: Findings) -> i
     return len(named)
 
 
-def files_of_a_failed_run(folder: Path, hostile: Sequence[str], found: Findings) -> int:
+def files_of_a_failed_run(folder: Path, hostile: Sequence[str], found: Trial) -> int:
     """Names of files in the errors of runs that fail: a `fail` rule tells the file."""
     shop = new_shop(folder / "shop", '["*.csv"]')
     feed = shop / "feeds" / "sales.yml"
@@ -271,7 +314,7 @@ def columns_in_headers(folder: Path, hostile: Sequence[str], found: Findings) ->
     return len(hostile)
 
 
-def cells_in_files(folder: Path, hostile: Sequence[str], found: Findings) -> int:
+def cells_in_files(folder: Path, hostile: Sequence[str], found: Trial) -> int:
     """Values, counted ones and refused ones, and what commands show of them."""
     shop = new_shop(folder / "shop")
     lines = ['"' + words.replace('"', '""') + '"' for words in hostile]
@@ -386,7 +429,7 @@ def names_of_source_tables(folder: Path, hostile: Sequence[str], found: Findings
     return len(hostile) + len(others)
 
 
-def texts_of_rules_and_variables(folder: Path, hostile: Sequence[str], found: Findings) -> int:
+def texts_of_rules_and_variables(folder: Path, hostile: Sequence[str], found: Trial) -> int:
     """Free texts of a feed and of settings: other names of columns, rules, values of variables."""
     shop = new_shop(folder / "shop")
     feed = shop / "feeds" / "sales.yml"
@@ -425,7 +468,7 @@ def texts_of_rules_and_variables(folder: Path, hostile: Sequence[str], found: Fi
     return 3 * len(odd)
 
 
-def names_in_definitions(folder: Path, hostile: Sequence[str], found: Findings) -> int:
+def names_in_definitions(folder: Path, hostile: Sequence[str], found: Trial) -> int:
     """Names that the project's files give: a text that is no plain name is refused in words."""
     shop = new_shop(folder / "shop")
     tries = 0
@@ -616,8 +659,10 @@ _CHECKS = (
 )
 
 
-def run_sql(work: Path, tell: Tell, *, every: int = 1, outside: str = "outside") -> Result:
-    """Marts and rules that try to read and write what is none of theirs; every nth of them.
+def run_sql(
+    work: Path, tell: Tell, *, every: int = 1, first: int = 0, outside: str = "outside"
+) -> Result:
+    """Marts and rules that try to read and write what is not theirs; every nth of them.
 
     `outside` is where that lies, below `work`; where SQL may go, all that is tried is found.
     """
@@ -639,13 +684,13 @@ def run_sql(work: Path, tell: Tell, *, every: int = 1, outside: str = "outside")
         queries += [q.format(**places) for q in _STATEMENTS]
         queries += [f"SELECT 1 AS n; {q.format(**places)}" for q in _STATEMENTS[:6]]
         queries += [f"WITH x AS ({q.format(**places)}) SELECT * FROM x" for q in _STATEMENTS[:6]]
-        for n, query in enumerate(queries[::every]):
+        for n, query in enumerate(queries[first::every]):
             _mart(shop, "evil", query, "refresh: full", f"about: number {n}")
             tries["marts"] += 1
             _judge_sql(shop, places, found, query)
         (shop / "marts" / "evil.sql").unlink()
         tell(f"{tries.total()} marts, {found.faults.total()} faults")
-        for query in queries[::every]:
+        for query in queries[first::every]:
             tries["queries of the engine"] += 1
             _judge_engine(shop, places, found, query)
         tell(f"{tries.total()} marts and queries, {found.faults.total()} faults")
@@ -655,7 +700,7 @@ def run_sql(work: Path, tell: Tell, *, every: int = 1, outside: str = "outside")
         _settle_file(shop, "control.csv", text(row("control", "7.00")))
         if (error := _run_or_refusal(shop, found, "a harmless rule")) is not None:
             found.add("crashes", f"a harmless rule does not run: {error}")
-        for n, check in enumerate(_CHECKS[::every]):
+        for n, check in enumerate(_CHECKS[first::every]):
             for action in ("fail", "quarantine"):
                 rule = _rule(check.format(**places), action)
                 feed.write_text(yaml.safe_dump({**good, "rules": [rule]}))

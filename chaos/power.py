@@ -25,12 +25,12 @@ from hashlib import sha256
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
-from tests.support.project_state import Picture, compare
+from tests.support.project_state import ProjectState, compare
 
-from chaos.deliveries import Drops, Files, counting
-from chaos.forge import ALL, DATABASE_ONLY, NONE, RUN, ChildFailed, Forge
+from chaos.deliveries import DailyDeliveries, Files, counting
+from chaos.deployments import LocalDeployment, Marts
+from chaos.forks import ALL, DATABASE_ONLY, NONE, RUN, ChildFailed, ForkServer
 from chaos.result import Result, Tell
-from chaos.sites import LocalSite
 
 CUTS_A_SHOP = 10
 _MEMORY = Path("/dev/shm")
@@ -72,11 +72,11 @@ class Shop:
     image: Path
     days: tuple[Files, ...]
     effects: tuple[int, ...]
-    ends: tuple[Picture, ...]
+    ends: tuple[ProjectState, ...]
 
 
 @dataclass
-class SourceChange:
+class Damage:
     """What was wrong after a cut."""
 
     faults: Counter[str] = field(default_factory=Counter)
@@ -104,7 +104,7 @@ def why_not(work: Path) -> str | None:
     return None
 
 
-def run(seed: int, size: int, work: Path, tell: Tell) -> Result:
+def run(seed: int, size: int, work: Path, tell: Tell, *, marts: Marts = None) -> Result:
     """`size` cuts of runs that sync, and a fifth of that of runs that don't."""
     started = time.monotonic()
     work.mkdir(parents=True, exist_ok=True)
@@ -118,20 +118,20 @@ def run(seed: int, size: int, work: Path, tell: Tell) -> Result:
     # Disks in memory: what counts is what the file system sends to its disk, not where that is.
     room = TemporaryDirectory(prefix="power", dir=_MEMORY if _MEMORY.is_dir() else work)
     disks = Path(room.name)
-    forge = Forge(work / "answers")
+    fork_server = ForkServer(work / "answers")
     last = seed
     try:
         for last in range(seed, seed + 10**6):
-            shop = new_shop(last, disks / str(last), forge)
+            shop = new_shop(last, disks / str(last), fork_server, marts)
             for cut in cuts(shop, CUTS_A_SHOP):
                 if tries["cuts"] < size:
-                    found = lose_power(shop, cut, forge, ALL)
+                    found = lose_power(shop, cut, fork_server, ALL)
                     tries["cuts"] += 1
                     faults += found.faults
                     notes += [f"seed {last}, {cut}: {words}" for words in found.words]
                 if cut.effect is None and tries["cuts without syncs"] < careless:
                     syncs = DATABASE_ONLY if tries["cuts without syncs"] % 2 else NONE
-                    found = lose_power(shop, cut, forge, syncs)
+                    found = lose_power(shop, cut, fork_server, syncs)
                     tries["cuts without syncs"] += 1
                     tries[f"of those seen, syncs: {syncs}"] += bool(found.faults)
             shutil.rmtree(disks / str(last))
@@ -139,7 +139,7 @@ def run(seed: int, size: int, work: Path, tell: Tell) -> Result:
             if tries["cuts"] >= size and tries["cuts without syncs"] >= careless:
                 break
     finally:
-        forge.close()
+        fork_server.close()
         room.cleanup()
     for syncs in (NONE, DATABASE_ONLY):
         faults["blind"] += not tries[f"of those seen, syncs: {syncs}"]
@@ -153,37 +153,34 @@ def run(seed: int, size: int, work: Path, tell: Tell) -> Result:
     )
 
 
-def new_shop(seed: int, work: Path, forge: Forge) -> Shop:
+def new_shop(seed: int, work: Path, fork_server: ForkServer, marts: Marts = None) -> Shop:
     """Make the image of one seed, and see how its days end when the power stays."""
     work.mkdir(parents=True)
-    drops = Drops(seed)
-    days = [drops.first_day(), drops.later_day()]
-    corrected = sorted(set(drops.standing) - {"sales_refused.csv"})[0]
-    days.append(drops.correction(corrected))
+    deliveries = DailyDeliveries(seed)
+    days = [deliveries.first_day(), deliveries.later_day()]
+    corrected = sorted(set(deliveries.standing) - {"sales_refused.csv"})[0]
+    days.append(deliveries.correction(corrected))
 
-    site = LocalSite.new(work / "undisturbed")
+    deployment = LocalDeployment.new(work / "undisturbed", marts)
     effects, ends = [], []
     for files in days:
-        site.drop(files)
-        counted = site.copy("counted")
-        effects.append(len(forge.order(counted.folder, RUN, watched=True).effects))
-        counted.remove()
-        forge.order(site.folder, RUN)
-        end = forge.order(site.folder, picture=True).picture
+        deployment.drop(files)
+        effects.append(len(fork_server.order(deployment.folder, RUN, watched=True).effects))
+        end = fork_server.order(deployment.folder, state=True).state
         assert end is not None
         ends.append(end)
-    files_that_count = counting(drops.standing, work / "judged")
-    judged = ("judge", str(files_that_count), str(site.folder / "shop.db"))
-    wrong = forge.order(site.folder, judged).told[0]
+    files_that_count = counting(deliveries.standing, work / "judged")
+    judged = ("judge", str(files_that_count), str(deployment.folder / "shop.db"))
+    wrong = fork_server.order(deployment.folder, judged).told[0]
     assert not wrong, f"seed {seed}, undisturbed: {wrong}"
-    site.remove()
+    deployment.remove()
 
     image = _new_image(work / "new.img")
     with _mounted(image, work / "disk") as disk:
-        LocalSite.new(disk / "shop")
+        LocalDeployment.new(disk / "shop", marts)
         (disk / "shop" / "landing").mkdir(exist_ok=True)
         for number, files in enumerate(days):
-            outbox = LocalSite(disk / "outbox" / str(number))
+            outbox = LocalDeployment(disk / "outbox" / str(number))
             outbox.drop(files)
     return Shop(seed, image, tuple(days), tuple(effects), tuple(ends))
 
@@ -199,9 +196,9 @@ def cuts(shop: Shop, count: int) -> Iterator[Cut]:
         yield Cut(day, effect, delay, chance.choice(["nothing", "names", "some"]), again)
 
 
-def lose_power(shop: Shop, cut: Cut, forge: Forge, syncs: str) -> SourceChange:
+def lose_power(shop: Shop, cut: Cut, fork_server: ForkServer, syncs: str) -> Damage:
     """Let a shop live up to the cut, then see what is left and what one more run makes of it."""
-    found = SourceChange()
+    found = Damage()
     said: dict[int, str] = {}
     work = shop.image.parent
     live, left = work / "live.img", work / "left.img"
@@ -210,18 +207,18 @@ def lose_power(shop: Shop, cut: Cut, forge: Forge, syncs: str) -> SourceChange:
         with _mounted(live, work / "disk") as disk:
             for day in range(cut.day):
                 _deliver(disk, day)
-                forge.order(disk / "shop", RUN, syncs=syncs)
-            _run_until(cut, cut.effect, disk, forge, syncs, said)
+                fork_server.order(disk / "shop", RUN, syncs=syncs)
+            _run_until(cut, cut.effect, disk, fork_server, syncs, said)
             _copy_at_once(live, left)
         if cut.again is not None:
             left.rename(live)
             with _mounted(live, work / "disk") as disk:
                 _look(shop, cut, disk, said, found)
-                _run_until(cut, cut.again, disk, forge, syncs, said)
+                _run_until(cut, cut.again, disk, fork_server, syncs, said)
                 _copy_at_once(live, left)
         with _mounted(left, work / "disk") as disk:
             _look(shop, cut, disk, said, found)
-            _go_on(shop, cut, disk, forge, found)
+            _go_on(shop, cut, disk, fork_server, found)
     except ChildFailed as error:
         found.add("unreadable", f"a run fails: {str(error).strip()[-500:]}")
     except sqlite3.Error as error:
@@ -234,17 +231,22 @@ def lose_power(shop: Shop, cut: Cut, forge: Forge, syncs: str) -> SourceChange:
 
 
 def _run_until(
-    cut: Cut, effect: int | None, disk: Path, forge: Forge, syncs: str, said: dict[int, str]
+    cut: Cut,
+    effect: int | None,
+    disk: Path,
+    fork_server: ForkServer,
+    syncs: str,
+    said: dict[int, str],
 ) -> None:
     """Deliver the day, run up to the effect, and keep what the ledger said last of each batch."""
     folder = disk / "shop"
     _deliver(disk, *range(cut.day + 1))
-    forge.order(folder, RUN, kill_at=effect, delay=cut.delay, syncs=syncs)
+    fork_server.order(folder, RUN, kill_at=effect, delay=cut.delay, syncs=syncs)
     said |= _ledger(folder, disk.with_name("said"))
     _write_back(folder, cut)
 
 
-def _look(shop: Shop, cut: Cut, disk: Path, said: dict[int, str], found: SourceChange) -> None:
+def _look(shop: Shop, cut: Cut, disk: Path, said: dict[int, str], found: Damage) -> None:
     """Before anything is repaired: what the ledger said must be there, and all that came too."""
     kept = _ledger(disk / "shop", disk.with_name("kept"))
     for batch, state in said.items():
@@ -255,8 +257,8 @@ def _look(shop: Shop, cut: Cut, disk: Path, said: dict[int, str], found: SourceC
     _look_for_contents(shop, cut, disk, found)
 
 
-def _go_on(shop: Shop, cut: Cut, disk: Path, forge: Forge, found: SourceChange) -> None:
-    after = forge.order(disk / "shop", RUN, picture=True).picture
+def _go_on(shop: Shop, cut: Cut, disk: Path, fork_server: ForkServer, found: Damage) -> None:
+    after = fork_server.order(disk / "shop", RUN, state=True).state
     assert after is not None
     if differs := compare(shop.ends[cut.day], after):
         for fault, count in differs.faults.items():
@@ -264,7 +266,7 @@ def _go_on(shop: Shop, cut: Cut, disk: Path, forge: Forge, found: SourceChange) 
         found.words.append(differs.words)
 
 
-def _look_for_contents(shop: Shop, cut: Cut, disk: Path, found: SourceChange) -> None:
+def _look_for_contents(shop: Shop, cut: Cut, disk: Path, found: Damage) -> None:
     """What was delivered lies in landing or in the archive, whole."""
     there = {
         sha256(path.read_bytes()).digest()

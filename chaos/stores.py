@@ -1,7 +1,8 @@
 """Many small batches while one in ten requests to the store fails; also the shops of all campaigns.
 
-A shop is a project folder with what it was sent. A forge is a process that has imported everything
-and opened nothing; each run is a fork of it that goes through the command line, as a person's does.
+A shop is a project folder with what it was sent. A fork server is a process that has imported
+everything and opened nothing; each run is a fork of it that goes through the command line, as a
+person's does.
 """
 
 from __future__ import annotations
@@ -21,7 +22,7 @@ import threading
 import time
 import traceback
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing, contextmanager, suppress
 from dataclasses import dataclass, field
@@ -118,14 +119,15 @@ def new_project(
     folder: Path,
     settings: Mapping[str, str],
     secrets: Mapping[str, str],
-    marts: Iterable[str] = tuple(COLUMNS),
+    marts: Collection[str] = tuple(COLUMNS),
 ) -> None:
     """A project as `init` writes it, with these lines in its settings, secrets and marts."""
     from retailmart.template import write_project
 
     write_project(folder, sample=False)
-    for mart in {*COLUMNS} - {*marts}:
-        (folder / "marts" / f"{mart}.sql").unlink()
+    for path in (folder / "marts").glob("*.sql"):
+        if path.stem not in marts:
+            path.unlink()
     path = folder / "retailmart.yml"
     kept = [
         line for line in path.read_text().splitlines() if line.partition(":")[0] not in settings
@@ -202,12 +204,14 @@ def wrong_in_archive(
         yield f"doubled: {more.total()} files more in the archive than were sent: {places[:6]}"
 
 
-def wrong_when_published(query: Query, standing: Sequence[Path], shop_db: Path) -> Iterator[str]:
-    """Whether the database shows what the judge says."""
+def wrong_when_published(
+    query: Query, standing: Sequence[Path], shop_db: Path, quote: str = "`"
+) -> Iterator[str]:
+    """Whether the database shows what the judge says; `quote` surrounds a column's name there."""
     expected = expected_marts(standing, shop_db, AS_OF)
     marts = shop_db.parent / "marts"
     for mart in (name for name in PUBLISHED if (marts / f"{name}.sql").exists()):
-        columns = ", ".join(f"`{column}`" for column in COLUMNS[mart])
+        columns = ", ".join(f"{quote}{column}{quote}" for column in COLUMNS[mart])
         shown = query(f"SELECT {columns} FROM {mart}")
         if in_cents(mart, shown) != in_cents(mart, expected[mart].elements()):
             yield f"differs: published {mart} is not as judged"
@@ -303,6 +307,7 @@ def _watch_run(happens: Callable[[str], None]) -> None:
         _around(folder, "remove", "remove", happens)
     _around(S3Folder, "_upload", "upload", happens)
     _watch_wire(pymysql.connections.Connection, happens)
+    _watch_psycopg(happens)
 
 
 def _watch_wire(connection: Any, happens: Callable[[str], None]) -> None:
@@ -324,6 +329,37 @@ def _watch_wire(connection: Any, happens: Callable[[str], None]) -> None:
         return result
 
     connection._execute_command, connection._write_bytes = execute_command, write_bytes
+
+
+def _watch_psycopg(happens: Callable[[str], None]) -> None:
+    """Every statement to PostgreSQL. What `sent SQL` tells has its reply: libpq does not return
+    in between.
+    """
+    import psycopg
+
+    execute = psycopg.Cursor.execute
+
+    def execute_and_tell(self: Any, query: Any, *arguments: Any, **named: Any) -> Any:
+        text = query.decode("utf-8", "replace") if isinstance(query, bytes) else str(query)
+        happens(f"send {text[:60]}")
+        result = execute(self, query, *arguments, **named)
+        happens(f"sent {text[:60]}")
+        return result
+
+    def around(owner: Any, name: str, label: str) -> None:
+        inner = getattr(owner, name)
+
+        def wrapper(*arguments: Any, **named: Any) -> Any:
+            happens(f"send {label}")
+            result = inner(*arguments, **named)
+            happens(f"sent {label}")
+            return result
+
+        setattr(owner, name, wrapper)
+
+    psycopg.Cursor.execute = execute_and_tell  # type: ignore[method-assign]
+    around(psycopg.Connection, "commit", "COMMIT")
+    around(psycopg.Copy, "write", "more of COPY")
 
 
 def _watch_fences(told: Path) -> None:
@@ -386,7 +422,15 @@ def _judge(order: dict[str, Any]) -> None:
             )
 
 
-_WORK = {"run": _run, "judge": _judge}
+def _command(order: dict[str, Any]) -> None:
+    """Any command as a person types it."""
+    from retailmart.cli import main
+
+    sys.argv = ["retailmart", *order["arguments"], "--project", order["folder"]]
+    main()
+
+
+_WORK = {"run": _run, "judge": _judge, "command": _command}
 
 # What a run imports when it gets there; imported before the forks, it is paid for once.
 _IMPORTED = (
@@ -394,12 +438,15 @@ _IMPORTED = (
     "connectorx",
     "deltalake.transaction",
     "obstore.store",
+    "psycopg",
     "pyarrow.parquet",
     "pymysql.cursors",
     "retailmart.cli",
     "retailmart.console",
     "retailmart.database.mysql.opening",
     "retailmart.database.mysql.dialect",
+    "retailmart.database.postgres.dialect",
+    "retailmart.database.postgres.opening",
     "retailmart.database.source",
     "retailmart.database.sqlite.dialect",
     "retailmart.api",
@@ -409,6 +456,7 @@ _IMPORTED = (
     "retailmart.storage.s3",
     "rich.table",
     "sqlalchemy.dialects.mysql.pymysql",
+    "sqlalchemy.dialects.postgresql",
     "sqlalchemy.dialects.sqlite",
     "sqlglot",
 )
@@ -495,7 +543,7 @@ class TookTooLong(Exception):
 
 
 class Child:
-    """A process the forge has forked."""
+    """A process that the server has forked."""
 
     def __init__(self, log: Path) -> None:
         self.log = log
@@ -512,7 +560,7 @@ class Child:
         return ""
 
     def heard(self, news: dict[str, Any]) -> None:
-        """The forge tells something of it."""
+        """The server tells something of it."""
         with self._change:
             self.pid = news.get("pid", self.pid)
             self.ended = news.get("ended", self.ended)
@@ -546,7 +594,7 @@ class Child:
             return self._change.wait_for(holds, seconds)
 
 
-class Forge:
+class ForkServer:
     """A process of its own that forks children."""
 
     def __init__(self, work: Path) -> None:
@@ -562,7 +610,7 @@ class Forge:
         self._children: dict[int, Child] = {}
         self._count = 0
         self._lock = threading.Lock()
-        self._reader = threading.Thread(target=self._read, name="forge", daemon=True)
+        self._reader = threading.Thread(target=self._read, name="fork server", daemon=True)
         self._reader.start()
 
     def start(self, do: str, folder: Path, **more: Any) -> Child:
@@ -576,7 +624,7 @@ class Forge:
             self._process.stdin.write(json.dumps(order | more).encode() + b"\n")
             self._process.stdin.flush()
         if not child._until(lambda: child.pid != 0, 120):
-            raise TookTooLong("the forge gave no child")
+            raise TookTooLong("the fork server gave no child")
         return child
 
     def judge(self, folder: Path, standing: Iterable[Path]) -> list[str]:
@@ -595,7 +643,7 @@ class Forge:
         self._reader.join()
         self._process.stdout.close()
 
-    def __enter__(self) -> Forge:
+    def __enter__(self) -> ForkServer:
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -690,12 +738,12 @@ def run(seed: int, size: int, work: Path, tell: Tell) -> Result:
     server = S3Server(work)
     with _small_parts():
         server.start()
-    with Forge(work / "forge") as forge, ThreadPoolExecutor(_LANES) as pool:
+    with ForkServer(work / "fork_server") as fork_server, ThreadPoolExecutor(_LANES) as pool:
 
         def one(number: int) -> None:
             try:
                 _one_shop(
-                    seed + number, sizes[number], work / f"shop{number}", forge, server, tally
+                    seed + number, sizes[number], work / f"shop{number}", fork_server, server, tally
                 )
             except TookTooLong as error:
                 tally.found(seed + number, f"late: {error}")
@@ -709,9 +757,9 @@ def run(seed: int, size: int, work: Path, tell: Tell) -> Result:
 
 
 def _one_shop(
-    seed: int, batches: int, folder: Path, forge: Forge, server: S3Server, tally: Tally
+    seed: int, batches: int, folder: Path, fork_server: ForkServer, server: S3Server, tally: Tally
 ) -> None:
-    from tests.support.services.proxy import S3Faults
+    from tests.support.services.proxy import Fault, S3Faults
 
     bucket = server.look(server.bucket())
     deliveries = Deliveries(folder.with_name(f"{folder.name}_sent"), seed)
@@ -720,18 +768,21 @@ def _one_shop(
         marts = [_FEW[seed % len(_FEW)]] if seed % _ALL_EVERY else COLUMNS
         new_project(folder, settings, server.environment, marts)
         faults.on(_RATE, seed=seed, kinds=_kinds())
+        for kind in Fault:  # each once, however few requests there are
+            method = "PUT" if kind is Fault.BROKEN_MULTIPART else "GET"
+            faults.inject(kind, method, nth=1 + deliveries.chance.randrange(5))
         for _ in range(batches):
             for name, content in deliveries.next(deliveries.chance.choice([1, 1, 2, 3])):
                 bucket.put(f"to_process/{name}", content)
-            _one_batch(seed, folder, forge, faults, bucket.name, tally)
+            _one_batch(seed, folder, fork_server, faults, bucket.name, tally)
         faults.off()
         tally.tried("requests", faults.counts["requests"])
         tally.tried("requests that failed", faults.faults)
-        for kind, times in faults.counts.items():
-            tally.tried(kind, times if kind != "requests" else 0)
+        for name, times in faults.counts.items():
+            tally.tried(name, times if name != "requests" else 0)
         with closing(sqlite3.connect(folder / "retail.db")) as connection, connection:
             connection.execute("DELETE FROM retailmart_lease WHERE name = 'sweep'")
-        child = forge.start("run", folder, patches=_patches(seed))
+        child = fork_server.start("run", folder, patches=_patches(seed))
         if child.wait(_RUN_BOUND):
             tally.found(seed, f"unreadable: the clean run failed: {child.said()[-1_500:]}")
     query = sqlite_query(folder / "retail.db")
@@ -739,13 +790,13 @@ def _one_shop(
     tally.found(seed, *wrong_when_published(query, deliveries.standing(), folder / "shop.db"))
     tally.found(seed, *wrong_in_bucket(bucket, deliveries.sent))
     point_at(folder, server.endpoint)
-    tally.found(seed, *forge.judge(folder, deliveries.standing()))
+    tally.found(seed, *fork_server.judge(folder, deliveries.standing()))
     bucket.drop()
     shutil.rmtree(folder)
 
 
 def _one_batch(
-    seed: int, folder: Path, forge: Forge, faults: Any, bucket: str, tally: Tally
+    seed: int, folder: Path, fork_server: ForkServer, faults: Any, bucket: str, tally: Tally
 ) -> None:
     """Run until what landed is in; under faults at first, at last without."""
     began = time.monotonic()
@@ -753,7 +804,7 @@ def _one_batch(
         if calm := attempt == _RUNS_A_BATCH:
             faults.off()
             tally.tried("batches that needed a calm store")
-        child = forge.start("run", folder, patches=_patches(seed))
+        child = fork_server.start("run", folder, patches=_patches(seed))
         code = child.wait(_RUN_BOUND)
         tally.tried("runs")
         if code == 0:

@@ -350,14 +350,12 @@ def test_hostile_files_are_taken_and_refused_alike(tmp_path: Path) -> None:
 
 
 def generated_csv(count: int) -> list[bytes]:
-    """Files as the tests of one engine draw them, always the same."""
+    """Files as the tests of one engine draw them, from the seed of this session."""
     found: list[bytes] = []
 
     @settings(
         max_examples=count,
         phases=[Phase.generate],
-        derandomize=True,
-        database=None,
         suppress_health_check=list(HealthCheck),
     )
     @given(st.data())

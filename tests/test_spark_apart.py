@@ -23,7 +23,7 @@ from retailmart.template import write_project
 from tests.services.test_spark_services import until
 from tests.support.amount import tries
 from tests.support.backends import RemoteBackend, shop_tables
-from tests.support.project_state import compare, picture
+from tests.support.project_state import compare, state_of
 from tests.support.services.driver import CountedDriver, counted_driver
 from tests.support.services.mariadb import DatabaseServer
 from tests.support.services.proxy import Fault, S3Faults
@@ -165,7 +165,7 @@ def drop(shops: tuple[Shop, Shop], name: str, content: bytes) -> None:
 
 def assert_same(shops: tuple[Shop, Shop], *, swept: bool = True) -> None:
     """Both projects hold the same; nothing lies about where all has been swept."""
-    right, apart = (picture(shop.folder) for shop in shops)
+    right, apart = (state_of(shop.folder) for shop in shops)
     others = {"snapshots", "left lying", *(() if swept else ("orphans",))}
     parts = [part for part in right if part not in others]
     differs = compare(right, apart, only=parts)

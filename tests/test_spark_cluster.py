@@ -27,7 +27,7 @@ import yaml
 from retailmart.template import write_project
 from tests.services.test_spark_services import members, until, until_gone
 from tests.support.backends import LocalBackend, on_mariadb, shop_tables
-from tests.support.project_state import Picture, compare, picture
+from tests.support.project_state import ProjectState, compare, state_of
 from tests.support.services.mariadb import DatabaseServer
 from tests.support.services.spark import Daemon, SparkCluster, SparkConnect, environment
 from tests.support.shop import HEADER, keep_only
@@ -175,7 +175,7 @@ class Ground:
     folder: Path
     place: Path
     hook: Path
-    right: Picture
+    right: ProjectState
 
 
 @dataclass(frozen=True)
@@ -218,7 +218,7 @@ class Project:
 
     def is_right(self) -> None:
         """Its tables, its ledger and its folders are as where nothing was disturbed."""
-        found = picture(self.folder)
+        found = state_of(self.folder)
         # The files of snapshots have other names: what is in them is in the marts.
         parts = [part for part in found if part != "snapshots"]
         differs = compare(self.ground.right, found, only=parts)
@@ -283,7 +283,7 @@ def with_path(folder: Path) -> str:
 def python_of_workers(folder: Path, packages: tuple[str, ...]) -> Path:
     """A Python that has these packages and no others."""
     venv.create(folder, with_pip=False, symlinks=True)
-    (site,) = folder.glob("lib/python*/site-packages")
+    (deployment,) = folder.glob("lib/python*/deployment-packages")
     for name in packages:
         spec = find_spec(name)
         assert spec is not None
@@ -291,7 +291,7 @@ def python_of_workers(folder: Path, packages: tuple[str, ...]) -> Path:
         module = Path(spec.origin)
         package = module.parent if module.name == "__init__.py" else module
         for path in package.parent.glob(f"{name}*"):
-            (site / path.name).symlink_to(path)
+            (deployment / path.name).symlink_to(path)
     return folder
 
 
@@ -342,7 +342,7 @@ def ground(tmp_path_factory: pytest.TempPathFactory) -> Ground:
     ground = Ground(folder, place, hook, {})
     undisturbed = Project(shutil.copytree(folder, root / "undisturbed"), ground)
     undisturbed.run()
-    right = picture(undisturbed.folder)
+    right = state_of(undisturbed.folder)
     assert len(right["marts"]["sales_mart"]) + len(right["quarantine"]["sales"]) == ROWS * FILES
     assert len(right["quarantine"]["sales"]) > 10
     assert not right["orphans"]
@@ -447,7 +447,7 @@ def test_a_worker_may_die_while_it_fills_a_table(
     code = HOOK.format(place=str(ground.place)) + WHERE_FILLED
     of_workers = at_start(tmp_path / "of_workers", code)
     of_driver = at_start(tmp_path / "of_driver", IN_PARTS)
-    right = picture(undisturbed.folder)
+    right = state_of(undisturbed.folder)
     shop = on_cluster(replace(ground, hook=of_workers, right=right), tmp_path, spark_cluster)
     on_mariadb(shop.folder, mariadb.database())
     with asked(ground, "stop", FILLED):

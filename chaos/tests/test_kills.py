@@ -6,51 +6,76 @@ from collections import Counter
 from pathlib import Path
 
 import pytest
-from tests.support.amount import tries
+from tests.support.amount import ALL, SEED, tries
+from tests.support.services.mariadb import DatabaseServer
+from tests.support.services.postgres import Postgres
+from tests.support.services.s3 import S3Server
 
-from chaos.effects import kind_of
-from chaos.forge import Forge
-from chaos.kills import Kill, Tally, Worker, sweep_local, sweep_remote
+from chaos.deployments import FEW_MARTS, Deployment, LocalDeployment
+from chaos.forks import ForkServer
+from chaos.kills import (
+    Choice,
+    Kill,
+    Tally,
+    Worker,
+    sweep_local,
+    sweep_postgres,
+    sweep_remote,
+)
 from chaos.result import Result
-from chaos.sites import LocalSite, Site
 
-_KILLS = tries(70, 1_000)
-_REMOTE = max(12, _KILLS // 10)
-_SEED = 20240401
+# These are least numbers: a sweep goes on until each call with effects was killed at.
+_KILLS = tries(20, 150)
+_REMOTE = tries(6, 30)
+_MARTS = None if ALL else FEW_MARTS
+_ALL_CALLS = Choice(fork_servers=1, marts=_MARTS)
+
+
+def _on_server(*calls: str) -> Choice:
+    """In the short run only the calls that differ from those on files and SQLite."""
+    return Choice(1, _MARTS, () if ALL else ("later day",), () if ALL else calls)
 
 
 def test_files_and_sqlite_survive_kills(tmp_path: Path) -> None:
     """A first load, a corrected day, replayed rows, an undo: killed anywhere, no trace is left."""
-    _holds(sweep_local(_SEED, _KILLS, tmp_path, print), _KILLS)
+    _holds(sweep_local(SEED, _KILLS, tmp_path, print, choice=_ALL_CALLS), _KILLS)
 
 
-def test_s3_and_mysql_survive_kills(tmp_path: Path) -> None:
+def test_s3_and_mysql_survive_kills(tmp_path: Path, mariadb: DatabaseServer, s3: S3Server) -> None:
     """The same where landing, lake and archive are a bucket and the ledger is on a server."""
-    _holds(sweep_remote(_SEED, _REMOTE, tmp_path, print, forges=1, only="later day"), _REMOTE)
+    choice = _on_server("store.", "sql", "delta.")
+    _holds(sweep_remote(SEED, _REMOTE, tmp_path, print, mariadb, [s3], choice=choice), _REMOTE)
 
 
-def test_the_sweep_sees_what_a_run_leaves_lying(tmp_path: Path) -> None:
-    """With a run that does not clean up behind a killed one, the harness finds what is left."""
-    forge = Forge(tmp_path / "answers", sabotage=True)
-    shop_db = LocalSite.new(tmp_path / "judge").folder / "shop.db"
+def test_files_and_postgres_survive_kills(tmp_path: Path, postgres: Postgres) -> None:
+    """The same where the ledger and the published tables are in PostgreSQL."""
+    choice = _on_server("sql", "psycopg.")
+    _holds(sweep_postgres(SEED, _REMOTE, tmp_path, print, postgres, choice=choice), _REMOTE)
+
+
+def test_the_sweep_sees_what_a_run_leaves_behind(tmp_path: Path) -> None:
+    """With a run that does not clean up after a killed one, the harness finds what is left."""
+    fork_server = ForkServer(tmp_path / "answers", sabotage=True)
+    shop_db = LocalDeployment.new(tmp_path / "judge").folder / "shop.db"
     tally = Tally()
-    worker = Worker(0, forge, tmp_path / "work", _local, shop_db, tally, print, "first load")
+    choice = Choice(1, FEW_MARTS, ("first load",))
+    worker = Worker(0, fork_server, tmp_path / "work", _local, shop_db, tally, print, choice)
+    after_the_first_copy = Kill("COPY", 1)
     try:
-        day = next(worker.days(_SEED))
-        written = [kind_of(effect) for effect in day.effects].index("after COPY")
-        assert worker.disturb(day, "killed", [Kill(written)]) == 1
+        with worker.days(SEED) as [day]:
+            assert worker.disturb(day, "killed", [after_the_first_copy]) == 1
     finally:
-        forge.close()
+        fork_server.close()
     assert tally.faults == Counter(differs=1), tally.notes
     assert "orphans" in tally.notes[0]
 
 
-def _local(_number: int, folder: Path) -> Site:
-    return LocalSite.new(folder)
+def _local(_number: int, folder: Path) -> Deployment:
+    return LocalDeployment.new(folder, FEW_MARTS)
 
 
 def _holds(result: Result, kills: int) -> None:
     if any(result.faults.values()):
         pytest.fail("\n".join([str(result.faults), *result.notes]), pytrace=False)
     assert result.tries["kills"] >= kills
-    assert result.tries["kinds killed at"] >= min(kills // 3, result.tries["kinds of effects"] // 2)
+    assert result.tries["calls killed at"] == result.tries["calls with effects"]

@@ -5,16 +5,11 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+from tests.support.amount import ALL, SEED, tries
 
 from chaos import names
 from chaos.files import Findings
 from chaos.names import HOSTILE
-
-QUICK = ("'", '"; DROP TABLE retailmart_files; --', "a\nb", "\x1b[31mPWNED", "../../up", "[/]")
-
-
-def heard(_words: str) -> None:
-    """Nobody listens."""
 
 
 def test_there_are_enough_tries() -> None:
@@ -26,7 +21,8 @@ def test_there_are_enough_tries() -> None:
 def test_names_are_only_names(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """In every place hostile texts work as the texts they are, or are refused in words."""
     monkeypatch.chdir(tmp_path)
-    result = names.run_names(tmp_path / "names", QUICK, heard)
+    hostile = HOSTILE if ALL else names.one_of_each_kind(SEED)
+    result = names.run_names(tmp_path / "names", hostile, print)
     assert not any(result.faults.values()), "\n".join(result.notes)
     assert sum(result.tries.values()) >= 100
     assert all(result.tries.values())
@@ -34,16 +30,17 @@ def test_names_are_only_names(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -
 
 def test_users_sql_reaches_nothing_outside(tmp_path: Path) -> None:
     """Marts, rules and queries read nothing and write nothing but what is theirs."""
-    result = names.run_sql(tmp_path / "sql", heard, every=3)
+    every = tries(5, 1)
+    result = names.run_sql(tmp_path / "sql", print, every=every, first=SEED % every)
     assert not any(result.faults.values()), "\n".join(result.notes)
-    assert sum(result.tries.values()) >= 70
+    assert sum(result.tries.values()) >= 220 // every
 
 
 def test_sql_that_reads_and_writes_is_found(tmp_path: Path) -> None:
     """Where the fence lets SQL go, all kinds of it are found at work."""
     inside = "shop/.retailmart/outside"
-    result = names.run_sql(tmp_path / "sql", heard, every=2, outside=inside)
-    assert result.faults["read outside"] > 5
+    result = names.run_sql(tmp_path / "sql", print, every=3, outside=inside)
+    assert result.faults["read outside"] > 3
     assert result.faults["written outside"] >= 1
 
 
@@ -51,7 +48,7 @@ def test_sql_that_reads_and_writes_is_found(tmp_path: Path) -> None:
     "said", ["a \x1b[31mPWNED", "title \x1b]0;x\x07", "\x9b31m", "back\x08", "x\n  FORGED line"]
 )
 def test_what_steers_a_terminal_is_found(said: str) -> None:
-    """Control characters of others, and lines that a name forges, are faults."""
+    """Control characters of others, and lines that a name servers, are faults."""
     found = Findings()
     names._judge_talk(said, "a command", found)
     assert found.faults["told to the terminal"]

@@ -158,7 +158,7 @@ def test_all_else_is_refused(engine: DuckDBEngine, kind: str) -> None:
     assert [(text, value) for text, value in taken if value is not None] == []
 
 
-@settings(max_examples=25, deadline=None, derandomize=True, database=None)
+@settings(max_examples=25)
 @given(amounts=st.lists(st.text("0123456789.+-e_ ,", min_size=1, max_size=14), min_size=50))
 def test_money_is_what_decimal_says(engine: DuckDBEngine, amounts: list[str]) -> None:
     """A text that becomes an amount is that very amount to Python's Decimal."""
@@ -166,7 +166,7 @@ def test_money_is_what_decimal_says(engine: DuckDBEngine, amounts: list[str]) ->
         assert value is None or value == Decimal(text.strip()), text
 
 
-@settings(max_examples=15, deadline=None, derandomize=True, database=None)
+@settings(max_examples=15)
 @given(
     amounts=st.lists(
         st.decimals(-(10**10) + 1, 10**10 - 1, places=2, allow_nan=False), min_size=50

@@ -488,8 +488,6 @@ def delivered_files(draw: st.DrawFn, header: Sequence[str]) -> bytes:
 @settings(
     max_examples=tries(25, 1_000),
     deadline=None,
-    derandomize=True,
-    database=None,
     suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large],
 )
 @given(data=st.data())

@@ -8,10 +8,11 @@ import sys
 from pathlib import Path
 
 import pytest
+from hypothesis import HealthCheck, settings
 
 from retailmart.cli import main
 from retailmart.template import write_project
-from tests.support.amount import SEED, SEED_NAME
+from tests.support.amount import ALL, SEED, SEED_NAME
 from tests.support.backends import (
     Backend,
     LocalBackend,
@@ -42,15 +43,34 @@ def called(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) 
     return call
 
 
+_REPEAT = f"The seed of generated data: {SEED_NAME}={SEED} generates the same again"
 _MEMORY = Path("/dev/shm")
 _MEMORY_NEEDED = 4 << 30
 
 
-def pytest_configure() -> None:
-    """Keep the tests' files in memory where there is room: syncing them to disk proves nothing.
+# No deadline: a fresh seed must not fail because the machine is busy. No database: what is tried
+# follows from the seed alone, not from what earlier sessions have found.
+settings.register_profile(
+    "ci",
+    deadline=None,
+    database=None,
+    derandomize=False,
+    print_blob=True,
+    suppress_health_check=[HealthCheck.too_slow],
+)
+settings.register_profile("all", settings.get_profile("ci"), max_examples=1_000)
+settings.load_profile("all" if ALL else "ci")
 
-    What survives a power cut is shown on disk images of their own (chaos/tests/test_power.py).
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_configure(config: pytest.Config) -> None:
+    """Let Hypothesis follow the seed, too. Keep the tests' files in memory where there is room.
+
+    Syncing files to disk proves nothing here: what survives a power cut is shown on disk images
+    (chaos/tests/test_power.py).
     """
+    if config.option.hypothesis_seed is None:
+        config.option.hypothesis_seed = str(SEED)
     if _MEMORY.is_dir():
         status = os.statvfs(_MEMORY)
         if status.f_bavail * status.f_frsize >= _MEMORY_NEEDED:
@@ -84,10 +104,15 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
     items.sort(key=lambda item: sign * ranks.get(item.nodeid.partition("::")[0], 0))
 
 
+def pytest_report_header() -> str:
+    """Say at the start what repeats this session: a session that is killed tells it, too."""
+    return _REPEAT
+
+
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, exitstatus: int) -> None:
-    """Tell of a failure what generates the same again."""
-    if exitstatus == pytest.ExitCode.TESTS_FAILED:
-        terminalreporter.write_line(f"What was generated comes again with {SEED_NAME}={SEED}")
+    """Say after a failure how to generate the same data again."""
+    if exitstatus not in (pytest.ExitCode.OK, pytest.ExitCode.NO_TESTS_COLLECTED):
+        terminalreporter.write_line(_REPEAT)
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from retailmart.lake.places import Place
     from retailmart.project import Project
 
-Picture = dict[str, Any]
+ProjectState = dict[str, Any]
 Content = Callable[[], bytes]
 TABLES = ("raw", "quarantine", "marts", "published")
 FAULTS = ("lost", "doubled", "unreadable", "differs")
@@ -39,7 +39,7 @@ class Differs:
     words: str
 
 
-def picture(folder: Path) -> Picture:
+def state_of(folder: Path) -> ProjectState:
     """Everything of a project, in values that JSON holds."""
     import retailmart
     from retailmart.engines.duckdb import DuckDBEngine
@@ -234,10 +234,12 @@ def _plain(value: Any) -> Any:
     return value if isinstance(value, int | float | str | bytes | None) else str(value)
 
 
-# how two pictures differ
+# how two states differ
 
 
-def compare(end: Picture, found: Picture, *, only: Sequence[str] | None = None) -> Differs | None:
+def compare(
+    end: ProjectState, found: ProjectState, *, only: Sequence[str] | None = None
+) -> Differs | None:
     """What is lost, doubled or otherwise not as in `end`; None where all is as it should be."""
     faults = Counter[str]()
     words = []

@@ -19,18 +19,20 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from itertools import cycle
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from tests.support.services.mariadb import Database, MariaDB
+from tests.support.services.mariadb import Database, DatabaseServer, MariaDB
 from tests.support.services.s3 import S3Bucket, S3Server
 
+from chaos.deployments import FEW_MARTS
 from chaos.result import Result, Tell
 from chaos.stores import (
     CRASHED,
     Child,
     Deliveries,
-    Forge,
+    ForkServer,
     Patches,
     Query,
     Tally,
@@ -51,7 +53,6 @@ _RUNS_AT_ONCE = 4
 _FILES_A_DROP, _WAITING = 6, 18
 _BUSY = 4
 _BOUND = 120.0
-_MARTS = ("customer_mart", "customer_monthly_purchase", "declining_customers")
 _LASTS, _BEAT = 1.5, 0.3
 _SHORT_LEASE: Patches = {
     "retailmart.ledger.lease._LASTS": {"seconds": _LASTS},
@@ -67,8 +68,8 @@ _STOPS = (
     ("after upload", 2),
     ("before move", 1),
     ("after stage", 1),
-    ("before keep", 1),
-    ("after keep", 2),
+    ("before persist", 1),
+    ("after persist", 2),
     ("before prepare", 1),
     ("before lake commit", 1),
     ("after log entry", 1),
@@ -83,46 +84,67 @@ _STOPS = (
 
 
 def run(seed: int, size: int, work: Path, tell: Tell) -> list[Result]:
-    """Both crowds, each on an inbox of `size` files, and holders that wake late, one by one."""
+    """Both, each on an inbox of `size` files, and holders that wake late, one by one."""
     work.mkdir(parents=True, exist_ok=True)
-    with Forge(work / "forge") as forge:
-        return [
-            one_folder(seed, size, work / "folder", forge, tell),
-            four_machines(seed, size, work / "machines", forge, tell),
-            late_wakers(seed, min(2 * len(_STOPS), size // 10), work / "late", forge, tell),
-        ]
+    late = min(2 * len(_STOPS), size // 10)
+    s3, mysql = S3Server(work), MariaDB(work / "mysql", tls=False)
+    try:
+        s3.start()
+        mysql.start()
+        servers = Servers(s3, mysql)
+        with ForkServer(work / "forks") as fork_server:
+            return [
+                one_folder(seed, size, work / "folder", fork_server, tell),
+                four_machines(seed, size, work / "machines", fork_server, tell, servers),
+                late_wakers(seed, late, work / "late", fork_server, tell, servers),
+            ]
+    finally:
+        s3.close()
+        mysql.close()
 
 
-def one_folder(seed: int, size: int, work: Path, forge: Forge, tell: Tell) -> Result:
+@dataclass(frozen=True)
+class Servers:
+    """What four machines share."""
+
+    s3: S3Server
+    mysql: DatabaseServer
+
+
+def one_folder(seed: int, size: int, work: Path, fork_server: ForkServer, tell: Tell) -> Result:
     """Four processes on one project folder: files here and SQLite."""
     began = time.monotonic()
     work.mkdir(parents=True)
     folder = work / "shop"
-    new_project(folder, {}, {}, _MARTS)
-    crowd = _Crowd(seed, size, work, forge, tell, [folder] * _RUNS_AT_ONCE)
-    crowd.drop = lambda files: drop_local(folder, files)
-    crowd.waiting = lambda: len(files_below(folder / "landing"))
-    crowd.work_off()
+    new_project(folder, {}, {}, FEW_MARTS)
+    runs = _ConcurrentRuns(seed, size, work, fork_server, tell, [folder] * _RUNS_AT_ONCE)
+    runs.drop = lambda files: drop_local(folder, files)
+    runs.waiting = lambda: len(files_below(folder / "landing"))
+    runs.work_off()
     query = sqlite_query(folder / "retail.db")
-    crowd.finish(query, lambda: _sweep_here(folder))
+    runs.finish(query, lambda: _sweep_here(folder))
     lake = folder / "lake"
     archived = files_below(folder / "archive")
-    crowd.found(*wrong_in_archive(list(files_below(folder / "landing")), archived, crowd.sent))
+    runs.found(*wrong_in_archive(list(files_below(folder / "landing")), archived, runs.sent))
     keys = files_below(lake)
-    crowd.found(*_orphans(unnamed_files(keys, lambda key: (lake / key).read_bytes())))
-    crowd.found(*_wrong_fences(query, _named(keys, keys.__getitem__)))
-    return crowd.tally.result("four runs at once, one folder", str(seed), began)
+    runs.found(*_orphans(unnamed_files(keys, lambda key: (lake / key).read_bytes())))
+    runs.found(*_wrong_fences(query, _named(keys, keys.__getitem__)))
+    return runs.tally.result("four runs at once, one folder", str(seed), began)
 
 
-def four_machines(seed: int, size: int, work: Path, forge: Forge, tell: Tell) -> Result:
+def four_machines(
+    seed: int, size: int, work: Path, fork_server: ForkServer, tell: Tell, servers: Servers
+) -> Result:
     """Four copies of a project on one bucket and one MySQL ledger; stopped holders wake late."""
     began = time.monotonic()
-    with _machines(seed, size, work, forge, tell) as crowd:
-        crowd.work_off()
-    return crowd.tally.result("four runs at once, four machines", str(seed), began)
+    with _machines(seed, size, work, fork_server, tell, servers) as runs:
+        runs.work_off()
+    return runs.tally.result("four runs at once, four machines", str(seed), began)
 
 
-def late_wakers(seed: int, times: int, work: Path, forge: Forge, tell: Tell) -> Result:
+def late_wakers(
+    seed: int, times: int, work: Path, fork_server: ForkServer, tell: Tell, servers: Servers
+) -> Result:
     """The same machines: each time a holder is stopped at a known place and wakes late."""
     began = time.monotonic()
     # A log grows with each batch, and with it what a run asks for: shops stay young.
@@ -130,56 +152,54 @@ def late_wakers(seed: int, times: int, work: Path, forge: Forge, tell: Tell) -> 
     total = Tally()
     for part in parts:
         folder = work / f"from{part.start}"
-        with _machines(seed + part.start, 0, folder, forge, tell) as crowd:
-            crowd.tally = total
-            crowd.wake_late(part)
+        with _machines(seed + part.start, 0, folder, fork_server, tell, servers) as runs:
+            runs.tally = total
+            runs.wake_late(part)
         tell(f"late wakers: {dict(total.tries)}, {dict(total.faults)}")
     return total.result("holders that wake late", f"{seed}..{seed + max(times - 1, 0)}", began)
 
 
 @contextmanager
-def _machines(seed: int, size: int, work: Path, forge: Forge, tell: Tell) -> Iterator[_Crowd]:
+def _machines(
+    seed: int, size: int, work: Path, fork_server: ForkServer, tell: Tell, servers: Servers
+) -> Iterator[_ConcurrentRuns]:
     """Four copies of a project; in the end all of it is looked at."""
     work.mkdir(parents=True)
-    s3, mysql = S3Server(work), MariaDB(work / "mysql", tls=False)
-    try:
-        s3.start()
-        mysql.start()
-        database, bucket = mysql.database(), s3.look(s3.bucket())
-        folders = [work / f"machine{n}" / "shop" for n in range(_RUNS_AT_ONCE)]
-        settings = s3_settings(bucket.name, s3.endpoint) | {"database": mysql_setting(database)}
-        new_project(folders[0], settings, {**s3.environment, "RETAIL": database.password}, _MARTS)
-        for folder in folders[1:]:
-            shutil.copytree(folders[0], folder)
-        crowd = _Crowd(seed, size, work, forge, tell, folders, patches=_SHORT_LEASE)
-        crowd.drop = lambda files: _put(bucket, files)
-        crowd.waiting = lambda: len(bucket.keys("to_process/"))
-        crowd.fence = lambda: _fence(database)
-        yield crowd
-        crowd.finish(database.query, lambda: _sweep_there(database))
-        crowd.found(*wrong_in_bucket(bucket, crowd.sent))
-        keys = [key.removeprefix("lake/") for key in bucket.keys("lake/")]
-        named = _named(keys, lambda key: bucket.get(f"lake/{key}"))
-        crowd.found(*_wrong_fences(database.query, named))
-    finally:
-        s3.close()
-        mysql.close()
+    s3 = servers.s3
+    database, bucket = servers.mysql.database(), s3.look(s3.bucket())
+    folders = [work / f"machine{n}" / "shop" for n in range(_RUNS_AT_ONCE)]
+    settings = s3_settings(bucket.name, s3.endpoint) | {"database": _mysql_setting(database)}
+    new_project(folders[0], settings, {**s3.environment, "RETAIL": database.password}, FEW_MARTS)
+    for folder in folders[1:]:
+        shutil.copytree(folders[0], folder)
+    runs = _ConcurrentRuns(seed, size, work, fork_server, tell, folders, patches=_SHORT_LEASE)
+    runs.drop = lambda files: _put(bucket, files)
+    runs.waiting = lambda: len(bucket.keys("to_process/"))
+    runs.fence = lambda: _fence(database)
+    yield runs
+    runs.finish(database.query, lambda: _sweep_there(database))
+    runs.found(*wrong_in_bucket(bucket, runs.sent))
+    keys = [key.removeprefix("lake/") for key in bucket.keys("lake/")]
+    named = _named(keys, lambda key: bucket.get(f"lake/{key}"))
+    runs.found(*_wrong_fences(database.query, named))
+    bucket.drop()
+    database.drop()
 
 
-def mysql_setting(database: Database, variable: str = "RETAIL") -> str:
+def _mysql_setting(database: Database, variable: str = "RETAIL") -> str:
     """A database as retailmart.yml names it; the password stands in `.env`."""
     place = f"{database.host}:{database.port}/{database.name}"
     return f"mysql://{database.user}:${{{variable}}}@{place}"
 
 
 @dataclass
-class _Crowd:
+class _ConcurrentRuns:
     """Runs beside each other until an inbox is empty, and what becomes of them."""
 
     seed: int
     size: int
     work: Path
-    forge: Forge
+    fork_server: ForkServer
     tell: Tell
     folders: Sequence[Path]
     patches: Patches = field(default_factory=dict)
@@ -194,7 +214,7 @@ class _Crowd:
         self._chance = random.Random(self.seed)
         self._turn = threading.Lock()
         self._stops = 0
-        self._translate_errors = 0
+        self._reported = 0
 
     @property
     def sent(self) -> list[tuple[str, bytes]]:
@@ -221,7 +241,7 @@ class _Crowd:
             self.drop(self.deliveries.next(4, corrections=False))
             time.sleep(_LASTS + 0.2)  # a lease that somebody left behind runs out
             more: dict[str, Any] = {"patches": self.patches, "fences": str(self.fences)}
-            first = self.forge.start("run", self.folders[0], stop=stop, **more)
+            first = self.fork_server.start("run", self.folders[0], stop=stop, **more)
             try:
                 if not first.stopped(_BOUND):
                     self.found(f"unreadable: {what}: not reached: {first.said()[-500:]}")
@@ -230,7 +250,7 @@ class _Crowd:
                 if number % 2:
                     what += f", the other {' '.join(map(str, other))}"
                     more["stop"] = other
-                second = self.forge.start("run", self.folders[1], **more)
+                second = self.fork_server.start("run", self.folders[1], **more)
                 if number % 2:
                     second.stopped(_BOUND)
                 else:
@@ -254,20 +274,22 @@ class _Crowd:
         make_sweep_due()
         if self.fence:
             time.sleep(_LASTS + 0.5)  # the lease of a holder who was killed last runs out
-        child = self.forge.start("run", self.folders[0], patches=self.patches)
+        child = self.fork_server.start("run", self.folders[0], patches=self.patches)
         if child.wait(_BOUND):
             self.found(f"unreadable: the clean run failed: {child.said()[-1_500:]}")
         standing = self.deliveries.standing()
         self.found(*wrong_in_ledger(query, self.sent))
         self.found(*wrong_when_published(query, standing, self.folders[0] / "shop.db"))
-        self.found(*self.forge.judge(self.folders[0], standing))
+        self.found(*self.fork_server.judge(self.folders[0], standing))
         self.tally.tried("files", len(self.sent))
 
     def _lane(self, number: int) -> None:
         chance = random.Random(f"{self.seed}/{number}")
+        kinds = ["alone", "stopped", "killed", *(("late", "late") if self.fence else ())]
+        turns = cycle([*kinds[number:], *kinds[:number]])  # at once, each lane another kind
         try:
             while self._more():
-                self._one(self.folders[number], chance)
+                self._one(self.folders[number], next(turns), chance)
                 time.sleep(chance.random() * 0.4)
         except TookTooLong as error:
             self.found(f"late: {error}")
@@ -281,20 +303,18 @@ class _Crowd:
             if waiting < _WAITING and left > 0:
                 few = min(left, self._chance.randint(1, _FILES_A_DROP))
                 self.drop(self.deliveries.next(few, corrections=False))
-                if len(self.sent) // 25 != self._translate_errors:
-                    self._translate_errors = len(self.sent) // 25
-                    faults = dict(self.tally.faults)
-                    self.tell(f"crowd: {len(self.sent)} files, {dict(self.tally.tries)}, {faults}")
+                if len(self.sent) // 25 != self._reported:
+                    self._reported = len(self.sent) // 25
+                    tries, faults = dict(self.tally.tries), dict(self.tally.faults)
+                    self.tell(f"concurrent runs: {len(self.sent)} files, {tries}, {faults}")
             return bool(left or waiting)
 
-    def _one(self, folder: Path, chance: random.Random) -> None:
+    def _one(self, folder: Path, kind: str, chance: random.Random) -> None:
         """A run that is left alone, stopped now and then, killed, or stopped until it is late."""
-        kinds = ("alone", "stopped", "killed", *(("late", "late") if self.fence else ()))
-        kind = chance.choice(kinds)
         more: dict[str, Any] = {"patches": self.patches, "fences": str(self.fences)}
         if kind == "late":
             more["stop"] = self._next_stop()
-        child = self.forge.start("run", folder, **more)
+        child = self.fork_server.start("run", folder, **more)
         late = kind == "late" and self._wake_late(child)
         if kind in ("stopped", "killed"):
             self._disturb(child, chance, kill=kind == "killed")
