@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sqlite3
+from collections.abc import Collection
 from contextlib import closing
 from datetime import UTC, datetime
 from typing import Any
@@ -15,6 +16,7 @@ from retailmart.ledger import Ledger, acquire_lease
 from retailmart.ledger.batches import Batches
 from retailmart.ledger.values import FileState, NewFile
 from retailmart.operations import batch
+from retailmart.template import STORIES
 from tests.support.digests import digests
 from tests.support.shop import AS_OF, HEADER, Shop, keep_only, sale
 
@@ -23,6 +25,12 @@ _ORDERS = (
     "Payment Method,Currency Symbol,Customer ID,Merchant ID,Distance (in km),Order Time,Pickup Time"
     ",Delivery Time"
 )
+
+
+@pytest.fixture
+def stories() -> Collection[str]:
+    """All that a project can begin with."""
+    return tuple(STORIES)
 
 
 def order(shop: Shop, name: str, *totals: str) -> None:

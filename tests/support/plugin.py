@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+from collections.abc import Collection
 from pathlib import Path
 
 import pytest
@@ -15,6 +16,7 @@ from tests.support.amount import SEED, SEED_NAME
 from tests.support.backends import (
     Backend,
     LocalBackend,
+    MySQLBackend,
     PostgresBackend,
     RemoteBackend,
     SparkBackend,
@@ -93,15 +95,20 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, exitstatu
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     """A test marked `every_backend` or `every_engine` runs once on each, in the long run.
 
-    One marked `every_database` is about what differs between databases: it always runs on each.
+    One marked `every_database` is about what differs between databases, one marked `every_store`
+    about what differs between a folder and a bucket: it always runs on each.
     """
     if "backend" in metafunc.fixturenames:
         marked = metafunc.definition.get_closest_marker
-        names = [pytest.param("local")]
-        if marked("every_database"):
-            names += [pytest.param("remote"), pytest.param("postgres")]
-        elif marked("every_backend"):
-            names += [pytest.param(name, marks=pytest.mark.long) for name in ("remote", "postgres")]
+        databases = marked("every_database")
+        always = {"local"} | ({"mysql", "postgres"} if databases else set())
+        always |= {"remote"} if marked("every_store") else set()
+        more = {"remote", "postgres"} if marked("every_backend") or databases else set()
+        names = [
+            pytest.param(name, marks=[] if name in always else [pytest.mark.long])
+            for name in ("local", "mysql", "postgres", "remote")
+            if name in always | more
+        ]
         if marked("every_engine"):
             names.append(pytest.param("spark", marks=[pytest.mark.spark, pytest.mark.long]))
         metafunc.parametrize("backend", names, indirect=True)
@@ -118,15 +125,24 @@ def backend(request: pytest.FixtureRequest, tmp_path: Path) -> Backend:
     if request.param == "postgres":
         postgres = request.getfixturevalue("postgres")
         return PostgresBackend(tmp_path / "shop", postgres.database(), postgres.database())
+    if request.param == "mysql":
+        mariadb = request.getfixturevalue("mariadb")
+        return MySQLBackend(tmp_path / "shop", mariadb.database(), mariadb.database())
     mariadb, s3 = request.getfixturevalue("mariadb"), request.getfixturevalue("s3")
     return RemoteBackend(s3.look(s3.bucket()), mariadb.database(), mariadb.database())
 
 
 @pytest.fixture
-def shop(tmp_path: Path, backend: Backend) -> Shop:
+def stories() -> Collection[str]:
+    """What the small shop has; a module that is about more says so, as each makes runs longer."""
+    return ("tills",)
+
+
+@pytest.fixture
+def shop(tmp_path: Path, backend: Backend, stories: Collection[str]) -> Shop:
     """A new project of a small shop, nothing landed."""
     folder = tmp_path / "shop"
-    write_project(folder, sample=False)
+    write_project(folder, sample=False, stories=stories)
     backend.settle(folder)
     backend.execute_in_shop(*shop_tables())
     return Shop(folder, backend)
