@@ -22,7 +22,7 @@ from tests.support.backends import (
     SparkBackend,
     shop_tables,
 )
-from tests.support.shop import Called, Shop
+from tests.support.shop import Called, Shop, keep_only
 
 
 @pytest.fixture
@@ -63,19 +63,26 @@ def pytest_configure() -> None:
 _LONG = (
     "tests/test_spark_apart.py",
     "tests/test_engines_agree.py",
-    "tests/test_pipeline.py",
-    "tests/feeds/test_replay.py",
+    "tests/marts/test_publish.py",
+    "tests/files/test_hostile_json.py",
     "chaos/tests/test_kills.py",
+    "tests/test_pipeline.py",
     "tests/test_spark_cluster.py",
-    "tests/test_schema_policies.py",
-    "tests/test_verify.py",
+    "tests/marts/test_left_tables.py",
+    "tests/test_cli.py",
     "tests/test_real_data.py",
-    "tests/test_quarantine_cli.py",
+    "tests/feeds/test_replay.py",
+    "tests/database/test_source_on_mysql.py",
+    "tests/files/test_hostile_files.py",
+    "tests/test_docs.py",
     "tests/test_random_marts.py",
     "chaos/tests/test_files.py",
     "chaos/tests/test_stores.py",
+    "tests/test_upgrades.py",
+    "tests/test_verify.py",
+    "tests/test_schema_policies.py",
+    "tests/test_quarantine_cli.py",
     "tests/test_tables.py",
-    "tests/files/test_hostile_json.py",
 )
 
 
@@ -139,10 +146,20 @@ def stories() -> Collection[str]:
 
 
 @pytest.fixture
-def shop(tmp_path: Path, backend: Backend, stories: Collection[str]) -> Shop:
+def marts() -> Collection[str] | None:
+    """The only marts of the small shop; None: all of its stories. Two cost half of what five do."""
+    return None
+
+
+@pytest.fixture
+def shop(
+    tmp_path: Path, backend: Backend, stories: Collection[str], marts: Collection[str] | None
+) -> Shop:
     """A new project of a small shop, nothing landed."""
     folder = tmp_path / "shop"
     write_project(folder, sample=False, stories=stories)
+    if marts is not None:
+        keep_only(folder, marts=marts)
     backend.settle(folder)
     backend.execute_in_shop(*shop_tables())
     return Shop(folder, backend)
