@@ -68,7 +68,7 @@ def sample(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def refused(sample: Path, tmp_path_factory: pytest.TempPathFactory) -> Shop:
     """A shop whose only run met a good file, one with a bad row and a file without columns."""
     shop = Shop(tmp_path_factory.mktemp("refused") / "shop")
-    write_project(shop.folder, sample=False)
+    write_project(shop.folder, sample=False, stories=["tills"])
     shutil.copy(sample / "shop.db", shop.folder)
     shop.sales("north/sales_1.csv", [sale(), sale(day="2024-02-31"), sale(day="2024-01-16")])
     shop.drop("south/sales_2.csv", "a,b\n1,2\n")

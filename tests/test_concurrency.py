@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Collection
 from contextlib import ExitStack
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -35,6 +36,12 @@ class Waits(Silent):
 
 retailmart.open_project(Path(sys.argv[1])).run(watch=Waits())
 """
+
+
+@pytest.fixture
+def marts() -> Collection[str]:
+    """One mart, so that runs are short."""
+    return ("customer_mart",)
 
 
 def command(shop: Shop, *words: str) -> subprocess.CompletedProcess[str]:

@@ -3,16 +3,24 @@
 from __future__ import annotations
 
 import random
+from collections.abc import Collection
 from pathlib import Path
 
 import pytest
 
+from retailmart.template import STORIES
 from tests.support.amount import SEED, tries
 from tests.support.backends import on_mariadb
 from tests.support.histories import Life, OneProject
 from tests.support.shop import Shop
 
 _STEPS = 6
+
+
+@pytest.fixture
+def stories() -> Collection[str]:
+    """All that a project can begin with."""
+    return tuple(STORIES)
 
 
 @pytest.fixture

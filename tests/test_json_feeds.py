@@ -39,18 +39,8 @@ USER = {"Customer ID": 1, "Is Blocked": "No", "Created At": "2024-01-05T10:00:00
 @pytest.fixture
 def users(shop: Shop) -> Shop:
     """A shop with a feed of users, and sales."""
-    without_markets(shop)
     (shop.folder / "feeds" / "users.yml").write_text(FEED)
     return shop
-
-
-def without_markets(shop: Shop) -> None:
-    """Take away the feeds and marts of markets that projects begin with."""
-    for path in (
-        *(shop.folder / "feeds").glob("*_export.yml"),
-        *(shop.folder / "marts").glob("market_*.sql"),
-    ):
-        path.unlink()
 
 
 def raw(shop: Shop, columns: str = "market, customer_id, amount, more") -> list[tuple[Any, ...]]:
@@ -211,7 +201,6 @@ def test_refused_files_say_why(
 
 def test_without_a_json_feed_json_is_no_known_type(shop: Shop) -> None:
     """As ever, and in the same words."""
-    without_markets(shop)
     shop.sales("sales.csv", [sale()])
     shop.drop("users.json", "[{}]")
     shop.run()
@@ -222,7 +211,6 @@ def test_without_a_json_feed_json_is_no_known_type(shop: Shop) -> None:
 @pytest.mark.every_engine
 def test_nulls_of_a_feed_refuse_no_row(shop: Shop) -> None:
     """A `-` in an optional number is nothing, in CSV as in JSON."""
-    without_markets(shop)
     (shop.folder / "feeds" / "users.yml").write_text(
         FEED.replace("json", "csv", 1).replace("folder: 1", "aliases: [m]")
     )

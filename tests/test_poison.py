@@ -5,12 +5,13 @@ from __future__ import annotations
 import csv
 import io
 import json
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 
 import pytest
 
 from retailmart.errors import GateFailed
 from retailmart.report import RunReport
+from retailmart.template import STORIES
 from tests.support.shop import HEADER, Shop, sale
 
 POISONS = (
@@ -69,6 +70,12 @@ USER = {
     "Number of employees": "3",
 }
 SALE = dict(zip(HEADER.split(","), sale().split(","), strict=True))
+
+
+@pytest.fixture
+def stories() -> Collection[str]:
+    """All that a project can begin with."""
+    return tuple(STORIES)
 
 
 def poisoned(good: Mapping[str, str], key: str) -> list[dict[str, str]]:

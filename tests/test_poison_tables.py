@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from contextlib import closing, suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,6 +15,7 @@ from retailmart.database import open_database
 from retailmart.database.source import read_table
 from retailmart.errors import GateFailed, MartNotBuilt, RetailmartError
 from retailmart.report import RunReport
+from retailmart.template import STORIES
 from retailmart.template.sample import till, webshop
 from tests.support.amount import tries
 from tests.support.backends import Backend, on_mariadb
@@ -65,6 +66,12 @@ _OF_MARIADB = {
 }
 # What columns of MariaDB may have been declared as instead.
 _WIDER = {"INTEGER": ("BIGINT",), "DECIMAL(12,2)": ("DECIMAL(38,10)", "DECIMAL(65,30)", "DOUBLE")}
+
+
+@pytest.fixture
+def stories() -> Collection[str]:
+    """All that a project can begin with."""
+    return tuple(STORIES)
 
 
 def good(name: str, kind: str, number: int) -> str:

@@ -54,7 +54,7 @@ def grocer(tmp_path_factory: pytest.TempPathFactory) -> Grocer:
     lines = _till_lines()
     daily, at_once = Shop(folder / "daily"), Shop(folder / "at_once")
     for shop in (daily, at_once):
-        write_project(shop.folder, sample=False)
+        write_project(shop.folder, sample=False, stories=["tills"])
     _write_shop_db(daily.folder / "shop.db", lines)
     shutil.copy(daily.folder / "shop.db", at_once.folder / "shop.db")
     delivered = _write_daily_files(lines, folder / "delivered")

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
@@ -21,6 +21,12 @@ from tests.support.shop import Called, Shop, keep_only, sale
 pytestmark = pytest.mark.every_backend
 
 _ROWS = "customer_id, first_name, sales_date, total_cost"
+
+
+@pytest.fixture
+def marts() -> Collection[str]:
+    """Those that show source tables' columns."""
+    return ("customer_mart", "sales_mart", "customer_monthly_purchase")
 
 
 def on(day: str) -> datetime:

@@ -25,7 +25,7 @@ from retailmart.operations.verify import pin
 from retailmart.operations.verify.rebuild import scratch_lake
 from retailmart.project.settings import Settings
 from retailmart.tables import DataFile, TableState
-from retailmart.template import write_project
+from retailmart.template import STORIES, write_project
 from tests.support.shop import AS_OF, Called, Shop, sale
 from tests.test_docs import call, commands
 
@@ -175,6 +175,7 @@ def off_by_a_cent(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(verify, "open_engine", opened)
 
 
+@pytest.mark.parametrize("stories", [tuple(STORIES)], ids=["whole"])
 @pytest.mark.every_backend
 def test_marts_that_are_as_they_should_be(shop: Shop, verified: Verify) -> None:
     """A line a mart, exit code 0; nothing of the project is written to, and no trace is left."""

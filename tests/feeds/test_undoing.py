@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sqlite3
+from collections.abc import Collection
 from contextlib import closing
 from datetime import UTC, datetime
 from typing import Any
@@ -25,6 +26,22 @@ _ORDERS = (
 )
 
 
+_MARKETS = ("market_orders", "market_order_totals", "market_metrics", "market_users")
+_WITH_MARKETS = [
+    pytest.param(
+        ("tills", "markets"),
+        ("customer_mart", "customer_monthly_purchase", *_MARKETS),
+        id="markets, too",
+    )
+]
+
+
+@pytest.fixture
+def marts() -> Collection[str]:
+    """One of rows and one that is published."""
+    return ("customer_mart", "customer_monthly_purchase")
+
+
 def order(shop: Shop, name: str, *totals: str) -> None:
     """A file of market 1 with one order, number 7, of so many lines."""
     lines = (
@@ -44,6 +61,7 @@ def undo(shop: Shop, run_id: int) -> None:
     shop.open().undo(run_id)
 
 
+@pytest.mark.parametrize(("stories", "marts"), _WITH_MARKETS)
 def test_undoing_the_newest_run_restores_every_table(shop: Shop) -> None:
     """Corrections, copies, refused rows and files of several feeds: all is as before, in place."""
     shop.sales("sales_a.csv", [sale(), sale(2, day="2024-02-01"), sale(3, day="x"), sale(3)])
@@ -92,6 +110,7 @@ def _rename(shop: Shop, name: str) -> None:
     shop.backend.execute_in_shop(f"UPDATE customer SET first_name = '{name}' WHERE customer_id = 1")
 
 
+@pytest.mark.parametrize(("stories", "marts"), _WITH_MARKETS)
 def test_a_delivery_after_an_undo_is_newer(shop: Shop) -> None:
     """A file that an undo brought back counts in its old place, and the next one after it."""
     order(shop, "orders_a.csv", "10.00")

@@ -55,7 +55,7 @@ from tests.support.hostile_files import (
     row,
     text,
 )
-from tests.support.shop import AS_OF, HEADER, Shop, sale
+from tests.support.shop import AS_OF, HEADER, Shop, keep_only, sale
 from tests.support.strict_csv import strict_records
 
 
@@ -101,7 +101,8 @@ class Aftermath:
 
 def new_shop(folder: Path) -> Shop:
     """A shop for several tests, whose sales files need not be named so."""
-    write_project(folder, sample=False)
+    write_project(folder, sample=False, stories=["tills"])
+    keep_only(folder, marts=["customer_mart"])
     LocalBackend(folder).execute_in_shop(*shop_tables())
     feed = folder / "feeds" / "sales.yml"
     patterns = '["sales*.csv", "*s_*.csv", "*s_*.csv.gz"]'

@@ -198,7 +198,7 @@ def test_a_run_that_dies_while_showing_shows_nothing_half(
     assert rows(here, "count(*), sum(monthly_total)") == [(6, 60)]
 
 
-@pytest.mark.every_database
+@pytest.mark.every_store
 def test_a_run_that_dies_while_replacing_never_mixes_two_versions(
     shop: Shop, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -333,7 +333,7 @@ def test_where_links_are_not_possible_files_are_copied(
     assert rows(here, "customer_id") == [(1,), (2,)]
 
 
-@pytest.mark.every_database
+@pytest.mark.every_store
 def test_a_run_that_lost_its_lease_shows_nothing(
     shop: Shop, monkeypatch: pytest.MonkeyPatch
 ) -> None:

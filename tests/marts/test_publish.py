@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from contextlib import closing
 from pathlib import Path
 from typing import Any
@@ -20,12 +20,18 @@ from retailmart.errors import RetailmartError
 from retailmart.project.types import parse_type
 from retailmart.tables import Field
 from tests.support.services.mariadb import Database, DatabaseServer
-from tests.support.shop import Called, Shop, keep_only, sale
+from tests.support.shop import Called, Shop, all_marts, keep_only, sale
 
 pytestmark = pytest.mark.every_database
 
 _PURCHASES = "customer_monthly_purchase"
 _COLUMNS = "customer_id, first_name, monthly_total, _month"
+
+
+@pytest.fixture
+def marts() -> Collection[str]:
+    """One that is published; tests about several say so."""
+    return (_PURCHASES,)
 
 
 def changed(shop: Shop) -> dict[str, int | None]:
@@ -58,6 +64,7 @@ def test_rows_of_untouched_months_stay_as_they_lie(shop: Shop) -> None:
     assert (1, "noted", 10, "2024-01") in shop.published(_PURCHASES, _COLUMNS)
 
 
+@all_marts
 def test_a_table_that_takes_no_row_is_held_back_with_those_it_must_balance_with(
     shop: Shop,
 ) -> None:
@@ -164,6 +171,7 @@ def test_a_shown_table_that_was_changed_since_is_loaded_again(
     assert shop.published(_PURCHASES, "customer_id, monthly_total") == [(1, 10), (2, 10)]
 
 
+@all_marts
 def test_a_table_without_months_that_somebody_changed_is_replaced_whole(shop: Shop) -> None:
     """What is not cut by months goes in again, and readers see all of it or none."""
     shop.sales(
@@ -219,6 +227,7 @@ def tables(database: Database) -> set[str]:
     return {name for (name,) in database.query("SHOW TABLES")}
 
 
+@all_marts
 @pytest.mark.every_engine
 def test_new_tables_are_loaded_side_by_side(shop: Shop, monkeypatch: pytest.MonkeyPatch) -> None:
     """Where a server takes several loads at once, two are under way at the same time."""

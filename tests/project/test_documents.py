@@ -6,8 +6,10 @@ from decimal import Decimal
 from pathlib import Path
 
 import pytest
+import yaml
 from pydantic import Field
 
+import retailmart
 from retailmart.project.documents import (
     Document,
     Source,
@@ -94,6 +96,7 @@ def test_a_key_twice_is_a_mistake() -> None:
         ("name: a\n? [b]\n: 1\n", "x.yml:2: found unhashable key"),
         ("---\nname: a\n---\nname: b\n", "x.yml:3: but found another document"),
         ("[" * 5000, "x.yml: is nested too deeply"),
+        ("- " * 200_000 + "a", "x.yml: is nested too deeply"),
     ],
 )
 def test_no_document_ends_in_a_traceback(text: str, words: str) -> None:
@@ -101,6 +104,24 @@ def test_no_document_ends_in_a_traceback(text: str, words: str) -> None:
     problems = mistakes(text)
     assert len(problems) == 1
     assert problems[0].startswith(words)
+
+
+def test_both_parsers_read_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Values and lines do not depend on whether libyaml is installed."""
+
+    def read(text: str) -> object:
+        problems: list[str] = []
+        source = parse_yaml(text, "x.yml", problems)
+        return source and (source.data, source.lines), problems
+
+    assert yaml.__with_libyaml__
+    project = Path(retailmart.__file__).parent / "template" / "project"
+    texts = [path.read_text() for path in sorted(project.rglob("*.yml"))]
+    texts += ["a: &a {x: 1.50}\nb: |\n  two\n  lines\nc: {<<: *a, y: [no, 0x1F]}\n"]
+    texts += ["a:\tb\n", "a: !\n", "? a\n: b\n", "a: {b: c?}\n", "\ufeffa: 1\n\ufeff", "a: [b\n"]
+    fast = list(map(read, texts))
+    monkeypatch.setattr(yaml, "__with_libyaml__", False)
+    assert fast == list(map(read, texts))
 
 
 def test_aliases_that_double_or_hold_themselves_end() -> None:

@@ -126,12 +126,11 @@ def on_mariadb(folder: Path, database: Database) -> MariaDBBackend:
 
 
 @dataclass(frozen=True)
-class PostgresBackend(LocalBackend):
-    """Files here; PostgreSQL for the shop, the ledger and what is shown."""
+class _ServerBackend(LocalBackend):
+    """Files here; a server's databases for the shop, the ledger and what is shown."""
 
-    database: PostgresDatabase
-    shop: PostgresDatabase
-    speaks: ClassVar[str] = "postgres"
+    database: Database | PostgresDatabase
+    shop: Database | PostgresDatabase
 
     def settle(self, folder: Path) -> None:
         path = folder / "retailmart.yml"
@@ -155,7 +154,22 @@ class PostgresBackend(LocalBackend):
         return [tuple(map(_plain, row)) for row in self.database.query(statement)]
 
     def execute_in_shop(self, *statements: str) -> None:
-        self.shop.execute(*(one.replace(" DATETIME", " TIMESTAMP") for one in statements))
+        self.shop.execute(*statements)
+
+
+class MySQLBackend(_ServerBackend):
+    """Files here, and MySQL."""
+
+    speaks: ClassVar[str] = "mysql"
+
+
+class PostgresBackend(_ServerBackend):
+    """Files here, and PostgreSQL."""
+
+    speaks: ClassVar[str] = "postgres"
+
+    def execute_in_shop(self, *statements: str) -> None:
+        super().execute_in_shop(*(one.replace(" DATETIME", " TIMESTAMP") for one in statements))
 
 
 @dataclass(frozen=True)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+from collections.abc import Collection
 from pathlib import Path
 
 import pytest
@@ -16,12 +17,13 @@ from tests.support.amount import ALL, SEED, SEED_NAME
 from tests.support.backends import (
     Backend,
     LocalBackend,
+    MySQLBackend,
     PostgresBackend,
     RemoteBackend,
     SparkBackend,
     shop_tables,
 )
-from tests.support.shop import Called, Shop
+from tests.support.shop import Called, Shop, keep_only
 
 
 @pytest.fixture
@@ -81,19 +83,26 @@ def pytest_configure(config: pytest.Config) -> None:
 _LONG = (
     "tests/test_spark_apart.py",
     "tests/test_engines_agree.py",
-    "tests/test_pipeline.py",
-    "tests/feeds/test_replay.py",
+    "tests/marts/test_publish.py",
+    "tests/files/test_hostile_json.py",
     "chaos/tests/test_kills.py",
+    "tests/test_pipeline.py",
     "tests/test_spark_cluster.py",
-    "tests/test_schema_policies.py",
-    "tests/test_verify.py",
+    "tests/marts/test_left_tables.py",
+    "tests/test_cli.py",
     "tests/test_real_data.py",
-    "tests/test_quarantine_cli.py",
+    "tests/feeds/test_replay.py",
+    "tests/database/test_source_on_mysql.py",
+    "tests/files/test_hostile_files.py",
+    "tests/test_docs.py",
     "tests/test_random_marts.py",
     "chaos/tests/test_files.py",
     "chaos/tests/test_stores.py",
+    "tests/test_upgrades.py",
+    "tests/test_verify.py",
+    "tests/test_schema_policies.py",
+    "tests/test_quarantine_cli.py",
     "tests/test_tables.py",
-    "tests/files/test_hostile_json.py",
 )
 
 
@@ -118,15 +127,20 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, exitstatu
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     """A test marked `every_backend` or `every_engine` runs once on each, in the long run.
 
-    One marked `every_database` is about what differs between databases: it always runs on each.
+    One marked `every_database` is about what differs between databases, one marked `every_store`
+    about what differs between a folder and a bucket: it always runs on each.
     """
     if "backend" in metafunc.fixturenames:
         marked = metafunc.definition.get_closest_marker
-        names = [pytest.param("local")]
-        if marked("every_database"):
-            names += [pytest.param("remote"), pytest.param("postgres")]
-        elif marked("every_backend"):
-            names += [pytest.param(name, marks=pytest.mark.long) for name in ("remote", "postgres")]
+        databases = marked("every_database")
+        always = {"local"} | ({"mysql", "postgres"} if databases else set())
+        always |= {"remote"} if marked("every_store") else set()
+        more = {"remote", "postgres"} if marked("every_backend") or databases else set()
+        names = [
+            pytest.param(name, marks=[] if name in always else [pytest.mark.long])
+            for name in ("local", "mysql", "postgres", "remote")
+            if name in always | more
+        ]
         if marked("every_engine"):
             names.append(pytest.param("spark", marks=[pytest.mark.spark, pytest.mark.long]))
         metafunc.parametrize("backend", names, indirect=True)
@@ -143,15 +157,34 @@ def backend(request: pytest.FixtureRequest, tmp_path: Path) -> Backend:
     if request.param == "postgres":
         postgres = request.getfixturevalue("postgres")
         return PostgresBackend(tmp_path / "shop", postgres.database(), postgres.database())
+    if request.param == "mysql":
+        mariadb = request.getfixturevalue("mariadb")
+        return MySQLBackend(tmp_path / "shop", mariadb.database(), mariadb.database())
     mariadb, s3 = request.getfixturevalue("mariadb"), request.getfixturevalue("s3")
     return RemoteBackend(s3.look(s3.bucket()), mariadb.database(), mariadb.database())
 
 
 @pytest.fixture
-def shop(tmp_path: Path, backend: Backend) -> Shop:
+def stories() -> Collection[str]:
+    """What the small shop has; a module that is about more says so, as each makes runs longer."""
+    return ("tills",)
+
+
+@pytest.fixture
+def marts() -> Collection[str] | None:
+    """The only marts of the small shop; None: all of its stories. Two cost half of what five do."""
+    return None
+
+
+@pytest.fixture
+def shop(
+    tmp_path: Path, backend: Backend, stories: Collection[str], marts: Collection[str] | None
+) -> Shop:
     """A new project of a small shop, nothing landed."""
     folder = tmp_path / "shop"
-    write_project(folder, sample=False)
+    write_project(folder, sample=False, stories=stories)
+    if marts is not None:
+        keep_only(folder, marts=marts)
     backend.settle(folder)
     backend.execute_in_shop(*shop_tables())
     return Shop(folder, backend)

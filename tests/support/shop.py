@@ -9,6 +9,8 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Protocol
 
+import pytest
+
 import retailmart
 from retailmart.operations.read import rows_of
 from retailmart.report import RunReport
@@ -16,6 +18,9 @@ from tests.support.backends import Backend, LocalBackend
 
 AS_OF = datetime(2024, 4, 1, tzinfo=UTC)
 HEADER = "customer_id,store_id,product_name,sales_date,sales_person_id,price,quantity,total_cost"
+
+# For a test whose module keeps only some of the marts (fixture `marts`).
+all_marts = pytest.mark.parametrize("marts", [None], ids=["all marts"])
 
 
 @dataclass(frozen=True)

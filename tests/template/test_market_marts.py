@@ -7,7 +7,7 @@ import io
 import json
 import random
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
 from typing import Any
@@ -64,6 +64,12 @@ USER: dict[str, Any] = {
     "Number of employees": None,
 }
 Said = Mapping[str, Any]
+
+
+@pytest.fixture
+def stories() -> Collection[str]:
+    """No other story's marts are looked at."""
+    return ("markets",)
 
 
 def as_csv(rows: Sequence[Said], header: Sequence[str] | None = None) -> str:

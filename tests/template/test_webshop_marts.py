@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import random
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
@@ -33,6 +33,12 @@ _TABLES = {
     " location_id INTEGER, quantity INTEGER, last_updated DATETIME",
 }
 _OPENED = "2023-01-01 00:00:00"
+
+
+@pytest.fixture
+def stories() -> Collection[str]:
+    """No other story's marts are looked at."""
+    return ("webshop",)
 
 
 @dataclass
