@@ -10,8 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from retailmart.operations import batch
 from retailmart.errors import GateFailed
+from retailmart.operations import batch
 from retailmart.report import Difference
 from tests.support.shop import AS_OF, HEADER, Shop, all_marts, sale
 

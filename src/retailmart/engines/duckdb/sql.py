@@ -12,7 +12,7 @@ from retailmart.engines import Cut, VariableValue
 from retailmart.engines.errors import WRONG_MONTH
 from retailmart.engines.relations import CsvShape, JsonShape, OfFiles
 from retailmart.project.types import ColumnType
-from retailmart.tables import Field, TableState, quoted, text_literal
+from retailmart.tables import FILE_ID, Field, TableState, quoted, text_literal
 
 # No cell holds a NUL byte, because records with one are set aside earlier. A NULL here would hide
 # what was delivered.
@@ -111,7 +111,7 @@ def _with_file_ids(files: Mapping[int, Path], reader: str) -> str:
     if ids == list(range(ids[0], ids[0] + len(ids))):
         key = f"{index} + {ids[0]}"  # an addition costs a tenth of a look-up, for every row
     return (
-        f"(SELECT * EXCLUDE (file_index), CAST({key} AS INTEGER) AS _file_id"
+        f"(SELECT * EXCLUDE (file_index), CAST({key} AS INTEGER) AS {FILE_ID}"
         f" FROM (SELECT *, file_index FROM {reader}))"
     )
 

@@ -158,7 +158,7 @@ class _Verification:
         session = self.session
         with translate_errors():
             session.ledger.migrate()
-            return pin(self.lake, session.ledger, session.project, definition_of, runs)
+            return pin(self.lake, session.ledger, session.project, runs)
 
     def _planned(self, pinned: Pinned, as_of: datetime | None) -> Plan:
         session = self.session

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 
@@ -20,6 +20,7 @@ from retailmart.ledger.values import (
     SchemaColumn,
     SourceRecord,
 )
+from retailmart.marts.definitions import definition_of
 from retailmart.project import Feed, Project
 from retailmart.tables import TableState
 
@@ -59,7 +60,6 @@ def pin(
     lake: Lake,
     ledger: Ledger,
     project: Project,
-    definition_of: Callable[[str], str | None],
     runs: int,
 ) -> Pinned:
     """Pin the lake between two commits; data files of a version that was read stay where they are.
@@ -67,7 +67,7 @@ def pin(
     Tables are committed one by one while a batch is prepared. So all tables are checked twice, with
     the ledger in between: if no version has changed and no batch was in progress, all that was seen
     existed at one time. Waits for a run that is committing; raises ProjectBusy if that takes long.
-    `definition_of` reads a mart's fingerprint. `runs` is how many runs' deliveries are wanted.
+    `runs` is how many runs' deliveries are wanted.
     """
     for pause in (*_PAUSES, None):
         versions = _versions(lake)
@@ -77,7 +77,7 @@ def pin(
             raise MartNotBuilt("no mart is built yet", "Build them with: retailmart run")
         batch = ledger.batches.unfinished()
         if batch is None or batch.state in (BatchState.ACTIVE, BatchState.PUBLISHED):
-            pinned = _translate_errors(ledger, project, tables, definition_of, runs)
+            pinned = _read(ledger, project, tables, runs)
             if _versions(lake) == versions:
                 return pinned
         if pause is not None:
@@ -93,11 +93,10 @@ def _versions(lake: Lake) -> dict[str, int]:
     return {path: version for path, version in found.items() if version is not None}
 
 
-def _translate_errors(
+def _read(
     ledger: Ledger,
     project: Project,
     tables: Mapping[str, TableState],
-    definition_of: Callable[[str], str | None],
     runs: int,
 ) -> Pinned:
     moments: dict[str, datetime] = {}
