@@ -6,13 +6,12 @@ import os
 import secrets
 import shutil
 from collections.abc import Collection, Mapping
-from contextlib import closing
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Protocol
 
 from tests.support.backends import LocalBackend, PostgresBackend, RemoteBackend, shop_tables
-from tests.support.services.mariadb import Database, DatabaseServer
+from tests.support.services.mariadb import DatabaseServer
 from tests.support.services.postgres import Postgres
 from tests.support.services.s3 import S3Server
 
@@ -94,7 +93,7 @@ class RemoteDeployment:
             place = {"Bucket": old.bucket.name, "Key": key}
             bucket.server.client.copy_object(Bucket=bucket.name, Key=key, CopySource=place)
         database = old.database.server.database()
-        _copy_tables(old.database, database)
+        old.database.copy_to(database)
         folder = Path(shutil.copytree(self.folder, self.folder.with_name(name)))
         told = {
             old.bucket.name: bucket.name,
@@ -177,19 +176,3 @@ def _replace_settings(folder: Path, now: Mapping[str, str]) -> None:
         for before, after in now.items():
             text = text.replace(before, after)
         file.write_text(text)
-
-
-def _copy_tables(source: Database, target: Database) -> None:
-    with closing(source.server.admin()) as connection, connection.cursor() as cursor:
-        cursor.execute("SET foreign_key_checks = 0")
-        cursor.execute(
-            "SELECT table_name FROM information_schema.tables"
-            " WHERE table_schema = %s AND table_type = 'BASE TABLE'",
-            (source.name,),
-        )
-        for (table,) in cursor.fetchall():
-            cursor.execute(f"SHOW CREATE TABLE `{source.name}`.`{table}`")
-            made = cursor.fetchone()[1]
-            cursor.execute(f"USE `{target.name}`")
-            cursor.execute(made)
-            cursor.execute(f"INSERT INTO `{table}` SELECT * FROM `{source.name}`.`{table}`")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Collection
+from collections.abc import Collection, Iterator
 from pathlib import Path
 
 import pytest
@@ -12,9 +12,21 @@ from retailmart.template import STORIES
 from tests.support.amount import SEED, tries
 from tests.support.backends import on_mariadb
 from tests.support.histories import Life, OneProject
-from tests.support.shop import Shop
+from tests.support.killed import Killer
+from tests.support.shop import Shop, sale
 
-_STEPS = 6
+# In how many ways each event happens: a shop's histories share the first three.
+_WAYS = (1, 1, 1, *(tries(2, 3),) * tries(1, 3))
+_OF_A_SHOP = tries(2, 27)
+_SHOPS = tries(4, 19)
+
+
+@pytest.fixture(scope="module")
+def killer() -> Iterator[Killer]:
+    """A process whose children are killed."""
+    killer = Killer()
+    yield killer
+    killer.close()
 
 
 @pytest.fixture
@@ -35,16 +47,23 @@ def lived(shop: Shop, request: pytest.FixtureRequest, on_server: bool) -> OnePro
 # On SQLite, there with kills, on MariaDB, there with kills, and so on.
 @pytest.mark.parametrize(
     ("number", "kills", "on_server"),
-    [(number, number % 2 == 1, number % 4 >= 2) for number in range(tries(2, 500))],
+    [(number, number % 2 == 1, number % 4 >= 2) for number in range(_SHOPS)],
 )
 def test_any_history_ends_as_judged(
-    lived: OneProject, tmp_path: Path, number: int, kills: bool
+    lived: OneProject, tmp_path: Path, killer: Killer, number: int, kills: bool
 ) -> None:
-    """After each step all marts are the judge's, after undoing the newest run all is as before."""
+    """After each event all marts are the judge's, after undoing the newest run all is as before."""
     seed = SEED * 20240401 + number
     folder = tmp_path / "model"
     folder.mkdir()
-    life = Life(lived, random.Random(seed), folder, kills=kills)
+    life = Life(lived, random.Random(seed), folder, killer if kills else None)
     life.begin(seed)
-    for _ in range(_STEPS):
-        life.goes_on()
+    assert life.goes_on(_WAYS) == _OF_A_SHOP
+
+
+def test_a_killed_command_ends_where_its_time_is_up(shop: Shop, killer: Killer) -> None:
+    """It leaves its lease behind, as what SIGKILL ends; with time enough, it is done."""
+    shop.sales("sales_1.csv", [sale()])
+    command = ["run", "--project", str(shop.folder)]
+    assert killer.runs(command, 0.3)
+    assert not killer.runs(command, 60)

@@ -4,21 +4,21 @@ from __future__ import annotations
 
 import re
 from collections.abc import Collection, Iterable, Iterator, Mapping
-from contextlib import closing, suppress
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import pytest
+from sqlalchemy import Engine
 
 from retailmart.database import open_database
 from retailmart.database.source import read_table
-from retailmart.errors import GateFailed, MartNotBuilt, RetailmartError
+from retailmart.errors import GateFailed, RetailmartError
 from retailmart.report import RunReport
 from retailmart.template import STORIES
 from retailmart.template.sample import till, webshop
 from tests.support.amount import tries
 from tests.support.backends import Backend, on_mariadb
+from tests.support.digests import lake_tables
 from tests.support.services.mariadb import Database
 from tests.support.shop import Shop, sale
 
@@ -91,7 +91,7 @@ class Source:
     """The shop's own database, and the types that its columns are declared with."""
 
     shop: Shop
-    url: str
+    engine: Engine
     kinds: Mapping[tuple[str, str], str]
     is_mariadb: bool
 
@@ -118,7 +118,7 @@ class Source:
         number = list(TABLES[table]).index(column)
         self.execute(f"UPDATE {table} SET {column} = {value} WHERE {key} = {number}")
 
-    def late_keys(self, table: str, column: str) -> None:
+    def restore(self, table: str, column: str) -> None:
         """Give it back its good value."""
         number = list(TABLES[table]).index(column)
         self.poison(table, column, good(column, TABLES[table][column], number))
@@ -142,11 +142,10 @@ class Source:
 
     def problem(self, table: str) -> RetailmartError | None:
         """Why a table can't be read; None where it can."""
-        with closing_engine(self.url, self.shop.folder) as engine:
-            try:
-                read_table(engine, table)
-            except RetailmartError as error:
-                return error
+        try:
+            read_table(self.engine, table)
+        except RetailmartError as error:
+            return error
         return None
 
 
@@ -164,19 +163,12 @@ class _OnMariaDB:
         return getattr(self.other, name)
 
 
-def closing_engine(url: str, folder: Path) -> Any:
-    """A source's engine, within a `with`."""
-    engine = open_database(url, folder, must_exist=True)
-    engine.close = engine.dispose  # type: ignore[attr-defined]
-    return closing(engine)
-
-
 # Wider columns hold all that others do, but where a type is what its values are read as.
 _SOURCES = ["sqlite", "mariadb, wider", "mariadb"][: tries(2, 3)]
 
 
 @pytest.fixture(params=_SOURCES)
-def source(request: pytest.FixtureRequest, shop: Shop) -> Source:
+def source(request: pytest.FixtureRequest, shop: Shop) -> Iterator[Source]:
     """A shop whose tables are those of the template, with good rows."""
     kinds: dict[tuple[str, str], str] = {}
     url, is_mariadb = "sqlite:///shop.db", request.param != "sqlite"
@@ -199,18 +191,20 @@ def source(request: pytest.FixtureRequest, shop: Shop) -> Source:
                 if choices := _WIDER.get(kind):
                     kinds[table, column] = choices[count % len(choices)]
                     count += 1
-    made = Source(shop, url, kinds, is_mariadb)
+    engine = open_database(url, shop.folder, must_exist=True)
+    made = Source(shop, engine, kinds, is_mariadb)
     for table in TABLES:
         made.fill(table)
-    return made
+    yield made
+    engine.dispose()
 
 
 def marts(shop: Shop) -> dict[str, list[tuple[Any, ...]]]:
     """All that people see."""
-    seen = {}
+    seen, tables = {}, lake_tables(shop)
     for mart in shop.open().project.marts.values():
-        with suppress(MartNotBuilt):
-            seen[mart.name] = shop.mart(mart.name)
+        if table := tables.get(f"marts/{mart.name}"):
+            seen[mart.name] = sorted(table.rows, key=repr)
             if mart.publish_as:
                 seen[f"published {mart.publish_as}"] = shop.published(mart.publish_as)
     return seen
@@ -266,9 +260,9 @@ def test_each_value_is_read_or_named(source: Source) -> None:
         else:
             assert named(problem.message, table, column), f"{value[:50]}: {problem}"
             assert problem.hint, value
-        source.late_keys(table, column)
-        assert source.problem(table) is None
+        source.restore(table, column)
     assert read > 0
+    assert [table for table in TABLES if source.problem(table)] == []
 
 
 def test_no_value_of_a_table_stops_the_shop(source: Source) -> None:
@@ -282,7 +276,7 @@ def test_no_value_of_a_table_stops_the_shop(source: Source) -> None:
             story[table, column] = value = values[(number + turn) % len(values)]
             source.poison(table, column, value)
             if source.problem(table) is not None:
-                source.late_keys(table, column)
+                source.restore(table, column)
         report = run(source.shop)
         if report is not None:
             assert report.unreadable == {}
@@ -312,7 +306,7 @@ def test_a_table_that_cannot_be_read_holds_its_marts_back_alone(source: Source) 
             if source.problem(table) is not None:
                 bad[table] = column
                 break
-            source.late_keys(table, column)
+            source.restore(table, column)
     assert {"customer", "orders"} <= bad.keys()
     source.shop.sales("sales_2.csv", [sale(1, 1, "2024-03-09")])
     report = source.shop.run()

@@ -2,6 +2,9 @@
 
 A life is deliveries, corrections, copies, changed tables and runs that are undone. The model keeps
 what each run that still stands brought, and the shop's own database as it was by then.
+
+Histories of one shop begin alike: the shop is copied at a moment, and goes on from there in
+several ways. So a history of six events costs the time of two.
 """
 
 from __future__ import annotations
@@ -11,25 +14,30 @@ import random
 import re
 import shutil
 import sqlite3
-import subprocess
-import sys
 from collections import Counter
-from collections.abc import Iterator, Sequence
-from contextlib import closing, suppress
-from dataclasses import dataclass, field
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import closing
+from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 from functools import lru_cache
+from itertools import count
 from pathlib import Path
+from typing import Any
 
-from retailmart import MartNotBuilt, OpenProject, RetailmartError, open_project
-from tests.support.digests import digests
+from retailmart import OpenProject, RetailmartError, open_project
+from tests.support.backends import MariaDBBackend
+from tests.support.digests import Seen, digests, lake_tables
 from tests.support.judge import COLUMNS, PUBLISHED, expected_marts, in_cents
 from tests.support.judge_shop import market_marts, webshop_marts
+from tests.support.killed import Killer
+from tests.support.services.mariadb import Database
 from tests.support.shop import AS_OF, HEADER, Shop, sale
-from tests.template.looking import differences
+from tests.template.looking import differences_in
 from tests.template.test_webshop_marts import random_webshop
 
 Files = tuple[tuple[str, str], ...]
+# Few take more seconds of processor time.
+_LONGEST_RUN = 2.5
 _ORDERS = (
     "Order ID,Order Status,Category Name,SKU,Quantity,Unit Price,Total Price,Order Total,Sub Total,"
     "Payment Method,Currency Symbol,Customer ID,Merchant ID,Distance (in km),Order Time,Pickup Time"
@@ -66,74 +74,139 @@ def _opened(folder: Path) -> OpenProject:
     return open_project(folder)
 
 
+@dataclass(frozen=True)
+class Model:
+    """What is known of a shop at some moment. `story` is what has happened, for messages.
+
+    `tables` are those of its lake as they were read last.
+    """
+
+    standing: tuple[Lived, ...] = ()
+    as_of: datetime = AS_OF
+    contents: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    story: tuple[str, ...] = ()
+    tables: Mapping[str, Seen] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Saved:
+    """A shop as it was: the model, and copies of the folder and of the tables on a server."""
+
+    model: Model
+    folder: Path
+    database: Database | None
+
+
 @dataclass
 class Life:
-    """One shop and its model; `story` is what has happened, for messages."""
+    """One shop and its model. With a `killer`, commands are killed and come again."""
 
     shop: Shop
     chance: random.Random
     folder: Path
-    standing: list[Lived] = field(default_factory=list)
-    as_of: datetime = AS_OF
-    kills: bool = False
-    contents: dict[str, list[str]] = field(default_factory=dict)
-    story: list[str] = field(default_factory=list)
+    killer: Killer | None = None
+    model: Model = field(default_factory=Model)
+    _copies: Iterator[int] = field(default_factory=count)
 
     def begin(self, seed: int) -> None:
         """Tables for every mart of the template."""
         random_webshop(seed).write(self.shop)
         (self.shop.folder / "landing" / "sales_1.csv").unlink()
 
-    def goes_on(self) -> None:
-        """Something happens; afterwards everything is as the judge says."""
-        act = self.chance.random()
-        if self.standing and act < 0.3:
-            self.undo(self.standing[-1])
-        elif self.standing and act < 0.45:
-            self.undo(self.chance.choice(self.standing))
-        else:
-            self.run()
-        self.assert_as_judged()
+    def goes_on(self, ways: Sequence[int]) -> int:
+        """Let something happen, in the first number of ways, and so on; how many histories end."""
+        if not ways:
+            return 1
+        ended = 0
+        saved = self._save() if ways[0] > 1 else None
+        for way in range(ways[0]):
+            if way and saved:
+                self._restore(saved)
+            self._something_happens()
+            ended += self.goes_on(ways[1:])
+        if saved:
+            self._forget_saved(saved)
+        return ended
 
-    def run(self) -> None:
+    def _save(self) -> Saved:
+        database = None
+        backend = self.shop.backend
+        if isinstance(backend, MariaDBBackend):
+            database = backend.database.server.database()
+            backend.database.copy_to(database)
+        number = len(list(self.folder.glob("saved_*")))
+        folder = shutil.copytree(self.shop.folder, self.folder / f"saved_{number}")
+        return Saved(self.model, folder, database)
+
+    def _restore(self, saved: Saved) -> None:
+        """The project stays where it is, so that it need not be read again."""
+        shutil.rmtree(self.shop.folder)
+        shutil.copytree(saved.folder, self.shop.folder)
+        if saved.database and isinstance(self.shop.backend, MariaDBBackend):
+            saved.database.copy_to(self.shop.backend.database)
+        self.model = saved.model
+
+    def _forget_saved(self, saved: Saved) -> None:
+        shutil.rmtree(saved.folder)
+        if saved.database:
+            saved.database.drop()
+
+    def _something_happens(self) -> None:
+        """Afterwards everything is as the judge says."""
+        act, standing = self.chance.random(), self.model.standing
+        undone = None
+        if standing and act < 0.3:
+            undone = standing[-1]
+        elif standing and act < 0.45:
+            undone = self.chance.choice(standing)
+        before = None
+        if undone:
+            before = self._undo(undone)
+        else:
+            self._run()
+        self._now(tables=lake_tables(self.shop, self.model.tables))
+        if before is not None:
+            after = digests(self.shop, self.model.tables)
+            names = {*after, *before}
+            unlike = sorted(name for name in names if after.get(name) != before.get(name))
+            assert not unlike, f"{self.model.story}: not as before the run: {unlike}"
+        self._assert_as_judged()
+
+    def _run(self) -> None:
         """Files and changed tables, and the run that takes them in."""
-        before = digests(self.shop) if self.standing else None
+        before = digests(self.shop, self.model.tables) if self.model.standing else None
         files = dict(self._delivery() for _ in range(self.chance.randint(1, 3)))
         for path, text in files.items():
             self.shop.drop(path, text)
         if self.chance.random() < 0.4:
             self._change_a_table()
-        self.as_of += timedelta(days=self.chance.choice((0, 0, 1, 9)))
-        self._is_killed("run", "--as-of", self.as_of.isoformat())
-        report = self.shop.run(self.as_of)
+        as_of = self.model.as_of + timedelta(days=self.chance.choice((0, 0, 1, 9)))
+        self._is_killed("run", "--as-of", as_of.isoformat())
+        report = self.shop.run(as_of)
         # Where there was nothing left to do, the run that was killed had done all of it.
         run_id = report.run_id if report.batches else report.run_id - 1
-        self.story.append(f"run {run_id}: {', '.join(files)}")
-        database = self.folder / f"shop_{run_id}.db"
+        self._tell(f"run {run_id} as of {as_of:%Y-%m-%d}: {files}")
+        database = self.folder / f"shop_{next(self._copies)}.db"
         shutil.copy(self.shop.folder / "shop.db", database)
-        lived = Lived(run_id, tuple(files.items()), database, self.as_of, before)
-        self.standing.append(lived)
+        lived = Lived(run_id, tuple(files.items()), database, as_of, before)
+        self._now(standing=(*self.model.standing, lived), as_of=as_of)
 
-    def undo(self, lived: Lived) -> None:
-        """Take a run back; where others must go first, those."""
-        newest = lived is self.standing[-1]
-        self.story.append(f"undo {lived.run_id}")
+    def _undo(self, lived: Lived) -> dict[str, str] | None:
+        """Take a run back; where others must go first, those. What must now be as it was."""
+        newest = lived is self.model.standing[-1]
+        self._tell(f"undo {lived.run_id}")
         self._is_killed("undo", str(lived.run_id))
         if first := self._refused(lived.run_id):
             for run_id in (*first, lived.run_id):
-                self.story.append(f"undo {run_id}")
+                self._tell(f"undo {run_id}")
                 try:
                     self.shop.open().undo(run_id)
                 except RetailmartError as error:
-                    raise AssertionError(f"{self.story}: {error}") from error
+                    raise AssertionError(f"{self.model.story}: {error}") from error
                 self._forget(run_id)
-            return
+            return None
         self._forget(lived.run_id)
-        if newest and lived.before is not None:
-            after = digests(self.shop)
-            names = {*after, *lived.before}
-            unlike = sorted(n for n in names if after.get(n) != lived.before.get(n))
-            assert not unlike, f"{self.story}: not as before the run: {unlike}"
+        return lived.before if newest else None
 
     def _refused(self, run_id: int) -> list[int]:
         """The runs that must be undone first; none where it was undone."""
@@ -141,62 +214,61 @@ class Life:
             self.shop.open().undo(run_id)
         except RetailmartError as error:
             first = [int(run) for run in re.findall(r"retailmart undo (\d+)", error.hint or "")]
-            if not first or run_id == self.standing[-1].run_id:
-                raise AssertionError(f"{self.story}: {error}") from error
+            if not first or run_id == self.model.standing[-1].run_id:
+                raise AssertionError(f"{self.model.story}: {error}") from error
             return first
         return []
 
     def _is_killed(self, *words: str) -> None:
         """The same command in a process of its own, killed at some moment; then it comes again."""
-        if not self.kills or self.chance.random() < 0.5:
+        if self.killer is None or self.chance.random() < 0.5:
             return
-        command = [sys.executable, "-m", "retailmart", *words, "--project", str(self.shop.folder)]
-        with subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as one:
-            with suppress(subprocess.TimeoutExpired):
-                one.wait(self.chance.uniform(0.4, 4.0))
-            one.kill()
-        self.story.append(f"killed: {words[0]}")
+        seconds = self.chance.uniform(0.05, _LONGEST_RUN)
+        killed = self.killer.runs([*words, "--project", str(self.shop.folder)], seconds)
+        self._tell(f"{words[0]} {'killed after' if killed else 'done within'} {seconds:.2f} s")
 
     def _forget(self, run_id: int) -> None:
         """What was before a later run is no longer what is there without it."""
-        self.standing = [
-            one
-            if one.run_id < run_id
-            else Lived(one.run_id, one.files, one.database, one.as_of, None)
-            for one in self.standing
+        standing = (
+            one if one.run_id < run_id else replace(one, before=None)
+            for one in self.model.standing
             if one.run_id != run_id
-        ]
+        )
+        self._now(standing=tuple(standing))
 
-    def assert_as_judged(self) -> None:
+    def _now(self, **known: Any) -> None:
+        self.model = replace(self.model, **known)
+
+    def _tell(self, words: str) -> None:
+        self._now(story=(*self.model.story, words))
+
+    def _assert_as_judged(self) -> None:
         """Every mart of the template, and the published ones in the database."""
-        if not self.standing:
+        if not self.model.standing:
             return
-        last = self.standing[-1]
-        counted = self._written(_counted(self.standing))
+        last = self.model.standing[-1]
+        counted = self._written(_counted(self.model.standing))
         sales = [path for path in counted if path.name.startswith("sales")]
         expected = expected_marts(sales, last.database, last.as_of)
         for mart, columns in COLUMNS.items():
-            listed = ", ".join(columns)
-            try:
-                found = Counter(self.shop.mart(mart, listed))
-            except MartNotBuilt:
-                found = Counter()
-            assert found == expected[mart], f"{self.story}: {mart}"
+            seen = self.model.tables.get(f"marts/{mart}")
+            found = Counter(seen.of(columns) if seen else ())
+            assert found == expected[mart], f"{self.model.story}: {mart}"
             if mart in PUBLISHED and found:
                 # `change` is a word of MySQL's.
                 mark = "`" if self.shop.backend.speaks == "mysql" else '"'
                 named = ", ".join(f"{mark}{column}{mark}" for column in columns)
                 shown = in_cents(mart, self.shop.published(mart, named))
-                assert shown == in_cents(mart, expected[mart].elements()), f"{self.story}: {mart}"
+                assert shown == in_cents(mart, expected[mart].elements()), (
+                    f"{self.model.story}: published {mart}"
+                )
         root = self.folder / "counted"
         others = [path.relative_to(root).as_posix() for path in counted if path not in sales]
         judged = webshop_marts(last.database, last.as_of) | market_marts(root, others)
         for mart, rows in judged.items():
-            with suppress(MartNotBuilt):
-                told = differences(self.shop, {mart: rows})
-                assert not told, f"{self.story}: {told[:3]}"
-                continue
-            assert not rows, f"{self.story}: {mart} is not built"
+            seen = self.model.tables.get(f"marts/{mart}")
+            told = differences_in(mart, seen.named() if seen else [], rows)
+            assert not told, f"{self.model.story}: {told[:3]}"
 
     def _written(self, counted: Sequence[tuple[str, str]]) -> list[Path]:
         """Files for the judge, in the order in which they count."""
@@ -218,9 +290,10 @@ class Life:
         """A name, and a content that is new or came before: under it or another one."""
         path = self.chance.choice(_NAMES)
         kind = path.rpartition("/")[2].partition("_")[0].partition(".")[0]
-        known = self.contents.setdefault(kind, [])
+        known = self.model.contents.get(kind, ())
         if not known or self.chance.random() < 0.7:
-            known.append("\n".join(getattr(self, f"_{kind}")()) + "\n")
+            known = (*known, "\n".join(getattr(self, f"_{kind}")()) + "\n")
+            self._now(contents={**self.model.contents, kind: known})
         return path, self.chance.choice(known[-3:])
 
     def _sales(self) -> Iterator[str]:
@@ -274,7 +347,7 @@ class Life:
                 )
             )
             shop.execute(statement)
-        self.story.append(statement)
+        self._tell(statement)
 
 
 def _counted(runs: Sequence[Lived]) -> list[tuple[str, str]]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 from tests.support.judge_shop import KEYS, Marts, Row, same
@@ -23,20 +24,28 @@ def one(shop: Shop, name: str, **key: Any) -> Row:
 
 def differences(shop: Shop, expected: Marts) -> list[str]:
     """Where marts differ from what the judge made of the same tables and files."""
-    told: list[str] = []
-    for name, rows in expected.items():
-        found = {_key(name, row): row for row in mart(shop, name)}
-        wanted = {_key(name, row): row for row in rows}
-        assert len(wanted) == len(rows), f"the judge gives a key of {name} twice"
-        told += [f"{name}: {key} is missing" for key in wanted.keys() - found.keys()]
-        told += [f"{name}: {key} is too many" for key in found.keys() - wanted.keys()]
-        told += [
-            f"{name} {key} {column}: {found[key][column]!r}, judge {value!r}"
-            for key in wanted.keys() & found.keys()
-            for column, value in wanted[key].items()
-            if not same(found[key][column], value)
-        ]
-    return told
+    return [
+        words
+        for name, rows in expected.items()
+        for words in differences_in(name, mart(shop, name), rows)
+    ]
+
+
+def differences_in(name: str, rows: Sequence[Row], expected: Sequence[Row]) -> list[str]:
+    """Where a mart's rows differ from the judge's."""
+    found = {_key(name, row): row for row in rows}
+    wanted = {_key(name, row): row for row in expected}
+    assert len(wanted) == len(expected), f"the judge gives a key of {name} twice"
+    told = [f"{name}: {key} is missing" for key in wanted.keys() - found.keys()]
+    told += [f"{name}: {key} is too many" for key in found.keys() - wanted.keys()]
+    if len(rows) != len(found):
+        told.append(f"{name}: {len(rows) - len(found)} rows are there twice")
+    return told + [
+        f"{name} {key} {column}: {found[key][column]!r}, judge {value!r}"
+        for key in wanted.keys() & found.keys()
+        for column, value in wanted[key].items()
+        if not same(found[key][column], value)
+    ]
 
 
 def _key(name: str, row: Row) -> tuple[Any, ...]:

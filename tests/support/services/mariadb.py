@@ -65,6 +65,24 @@ class Database(Account):
             cursor.execute(statement, values or None)
             return list(cursor.fetchall())
 
+    def copy_to(self, other: Database) -> None:
+        """Make another database of the server hold the same tables, and none besides."""
+        listed = (
+            "SELECT table_name FROM information_schema.tables"
+            " WHERE table_schema = %s AND table_type = 'BASE TABLE'"
+        )
+        with self.server.admin() as connection, connection.cursor() as cursor:
+            cursor.execute("SET foreign_key_checks = 0")
+            cursor.execute(f"USE `{other.name}`")
+            cursor.execute(listed, (other.name,))
+            for (table,) in cursor.fetchall():
+                cursor.execute(f"DROP TABLE `{table}`")
+            cursor.execute(listed, (self.name,))
+            for (table,) in cursor.fetchall():
+                cursor.execute(f"SHOW CREATE TABLE `{self.name}`.`{table}`")
+                cursor.execute(cursor.fetchone()[1])
+                cursor.execute(f"INSERT INTO `{table}` SELECT * FROM `{self.name}`.`{table}`")
+
     def drop(self) -> None:
         """Remove the database and its account, if the server still knows them."""
         self.server.drop(self)
