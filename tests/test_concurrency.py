@@ -34,7 +34,7 @@ class Waits(Silent):
             print("held", flush=True)
             sys.stdin.readline()
 
-retailmart.open_project(Path(sys.argv[1])).run(watch=Waits())
+retailmart.open_project(Path(sys.argv[1])).run(progress=Waits())
 """
 
 

@@ -173,10 +173,10 @@ def test_names_have_no_power_over_the_terminal(capsys: pytest.CaptureFixture[str
 
 def test_lines_for_logs(capsys: pytest.CaptureFixture[str]) -> None:
     """Where nobody looks on, each step is one plain line on stderr."""
-    with console.watch() as watch:
-        watch.began("load")
-        watch.note("load", "sales, 2 files")
-        watch.ended("load", 1.234)
+    with console.progress() as progress:
+        progress.began("load")
+        progress.message("load", "sales, 2 files")
+        progress.ended("load", 1.234)
     assert capsys.readouterr() == ("", "load: sales, 2 files\nload: 1.23 s\n")
 
 
@@ -186,10 +186,10 @@ def test_a_bar_on_a_terminal(
     """On a terminal each step has a bar; markup in what it tells stays text."""
     monkeypatch.setenv("TTY_COMPATIBLE", "1")
     monkeypatch.setenv("TERM", "xterm")
-    with console.BarWatch() as watch:
-        watch.began("load")
-        watch.note("load", "[/x] 2 files")
-        watch.ended("load", 0.1)
+    with console.BarProgress() as progress:
+        progress.began("load")
+        progress.message("load", "[/x] 2 files")
+        progress.ended("load", 0.1)
     out, err = capsys.readouterr()
     assert out == ""
     assert "load" in err

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from retailmart.operations.schema import SchemaDiff, SchemaHistory
     from retailmart.operations.status import Status
     from retailmart.project.secrets import SecretStore
-    from retailmart.report import DatabaseReport, RunReport, VerifyReport, Watch
+    from retailmart.report import DatabaseReport, Progress, RunReport, VerifyReport
 
 
 def create_project(
@@ -65,30 +65,30 @@ class OpenProject:
 
     Each command has a method of its name, as `quarantine_list` for `retailmart quarantine list`.
     What the command prints with `--output json` is `to_dict()` of what the method returns. `as_of`
-    is a moment in UTC; `watch` receives the progress.
+    is a moment in UTC; `progress` receives the progress.
     """
 
     project: Project
 
-    def run(self, as_of: datetime | None = None, watch: Watch | None = None) -> RunReport:
+    def run(self, as_of: datetime | None = None, progress: Progress | None = None) -> RunReport:
         """Bring everything that has landed into the marts, exactly once. See operations.run."""
         from retailmart.operations.run import run
 
-        return run(self.project, as_of, watch)
+        return run(self.project, as_of, progress)
 
     def undo(
-        self, run_id: int, as_of: datetime | None = None, watch: Watch | None = None
+        self, run_id: int, as_of: datetime | None = None, progress: Progress | None = None
     ) -> RunReport:
         """Undo a run in raw, marts, database and archive. See operations.undo."""
         from retailmart.operations.undo import undo
 
-        return undo(self.project, run_id, as_of, watch)
+        return undo(self.project, run_id, as_of, progress)
 
-    def abandon(self, watch: Watch | None = None) -> str:
+    def abandon(self, progress: Progress | None = None) -> str:
         """Abandon an open batch that is not prepared yet. See operations.abandon."""
         from retailmart.operations.abandon import abandon
 
-        return abandon(self.project, watch)
+        return abandon(self.project, progress)
 
     def check(self) -> CheckReport:
         """Raise SettingsError with every mistake in the project's files; nothing is changed.
@@ -126,7 +126,7 @@ class OpenProject:
         engines: Sequence[str] = ("duckdb", "spark"),
         runs: int | None = 0,
         as_of: datetime | None = None,
-        watch: Watch | None = None,
+        progress: Progress | None = None,
     ) -> VerifyReport:
         """Rebuild the marts on each engine, and compare them with each other and the lake's.
 
@@ -136,10 +136,10 @@ class OpenProject:
         """
         from retailmart.operations.verify.marts import verify
 
-        return verify(self.project, engines, runs, as_of, watch)
+        return verify(self.project, engines, runs, as_of, progress)
 
     def verify_database(
-        self, marts: Sequence[str] = (), watch: Watch | None = None
+        self, marts: Sequence[str] = (), progress: Progress | None = None
     ) -> DatabaseReport:
         """Compare published tables with their marts, row by row and value by value.
 
@@ -149,7 +149,7 @@ class OpenProject:
         """
         from retailmart.operations.verify.published import verify_database
 
-        return verify_database(self.project, marts, watch)
+        return verify_database(self.project, marts, progress)
 
     def quarantine_list(self, *, include_closed: bool = False) -> QuarantineList:
         """How many refused rows are open, by file and rule; and files that were refused."""
@@ -199,7 +199,7 @@ class OpenProject:
 
         return schema_diff(self.project, feed)
 
-    def drop_table(self, name: str, watch: Watch | None = None) -> bool:
+    def drop_table(self, name: str, progress: Progress | None = None) -> bool:
         """Drop a published table of a mart that is gone. Returns whether it still existed.
 
         A table is dropped only if this project has published it and nobody has built on it. The
@@ -208,7 +208,7 @@ class OpenProject:
         """
         from retailmart.operations.drop import drop
 
-        return drop(self.project, name, watch)
+        return drop(self.project, name, progress)
 
     def mart(self, name: str) -> duckdb.DuckDBPyRelation:
         """A mart as a DuckDB relation; `.to_arrow_table()` and `.df()` give Arrow and pandas.

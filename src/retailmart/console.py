@@ -21,7 +21,8 @@ from retailmart.report import (
 
 if TYPE_CHECKING:
     from rich.console import Console
-    from rich.progress import Progress, TaskID
+    from rich.progress import Progress as Bars
+    from rich.progress import TaskID
     from rich.table import Table
 
 _MONTHS_SHOWN = 6
@@ -31,12 +32,12 @@ _READING = 'docs/read-the-lake.md, or project.mart("NAME")'
 _CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]")
 
 
-class PlainWatch:
+class PlainProgress:
     """A line per step on stderr: for logs, cron and pipes."""
 
     def began(self, step: str) -> None: ...
 
-    def note(self, step: str, words: str) -> None:
+    def message(self, step: str, words: str) -> None:
         print(f"{step}: {one_line(words)}", file=sys.stderr, flush=True)
 
     def ended(self, step: str, seconds: float) -> None:
@@ -48,24 +49,25 @@ class PlainWatch:
     def __exit__(self, *exc: object) -> None: ...
 
 
-class QuietWatch(PlainWatch):
+class QuietProgress(PlainProgress):
     """Only what somebody should change in the settings: no other progress needs a person."""
 
-    def note(self, step: str, words: str) -> None:
+    def message(self, step: str, words: str) -> None:
         if step == "settings":
-            super().note(step, words)
+            super().message(step, words)
 
     def ended(self, step: str, seconds: float) -> None: ...
 
 
-class BarWatch:
+class BarProgress:
     """A bar per step on a terminal; it moves while the step works."""
 
     def __init__(self) -> None:
         from rich.console import Console
-        from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
+        from rich.progress import BarColumn, TextColumn, TimeElapsedColumn
+        from rich.progress import Progress as Bars
 
-        self._progress: Progress = Progress(
+        self._progress: Bars = Bars(
             TextColumn("{task.fields[step]:<10}"),
             BarColumn(bar_width=24),
             TimeElapsedColumn(),
@@ -77,7 +79,7 @@ class BarWatch:
     def began(self, step: str) -> None:
         self._tasks[step] = self._progress.add_task("", total=None, step=step)
 
-    def note(self, step: str, words: str) -> None:
+    def message(self, step: str, words: str) -> None:
         from rich.markup import escape
 
         self._progress.update(self._tasks[step], description=escape(words))
@@ -98,11 +100,11 @@ class BarWatch:
         self._progress.stop()
 
 
-def watch(quiet: bool = False) -> PlainWatch | BarWatch:
+def progress(quiet: bool = False) -> PlainProgress | BarProgress:
     """The progress display that suits stderr's destination."""
     if quiet:
-        return QuietWatch()
-    return BarWatch() if sys.stderr.isatty() else PlainWatch()
+        return QuietProgress()
+    return BarProgress() if sys.stderr.isatty() else PlainProgress()
 
 
 def summary(report: RunReport, quiet: bool = False) -> None:

@@ -18,7 +18,7 @@ from retailmart.lake import Lake, place_of
 from retailmart.ledger import Ledger, acquire_lease
 from retailmart.project import Project
 from retailmart.project.mart import AS_OF
-from retailmart.report import Watch
+from retailmart.report import Progress
 from retailmart.sources.databases import Sources
 from retailmart.storage import Store, open_store
 from retailmart.storage.s3 import S3Access
@@ -81,7 +81,7 @@ class Session:
     archive: Store
     sources: Sources
     private: Path
-    watch: Watch
+    progress: Progress
     _stack: ExitStack
     seconds: dict[str, float] = field(default_factory=dict)
     failed_step: str | None = None
@@ -89,7 +89,7 @@ class Session:
 
     @classmethod
     @contextmanager
-    def open(cls, project: Project, watch: Watch) -> Iterator[Session]:
+    def open(cls, project: Project, progress: Progress) -> Iterator[Session]:
         """Open the project's stores and its database, and close them at the end."""
         settings, folder = project.settings, project.folder
         with ExitStack() as stack:
@@ -105,7 +105,7 @@ class Session:
                 store_at(project, settings.archive),
                 sources,
                 folder / PRIVATE,
-                watch,
+                progress,
                 stack,
             )
 
@@ -122,22 +122,22 @@ class Session:
 
     @contextmanager
     def step(self, name: str) -> Iterator[Callable[[str], None]]:
-        """Time a step and report it to `watch`; yields a function that reports a detail.
+        """Time a step and report it to `progress`; yields a function that reports a detail.
 
         A step that fails is timed, too, and remembered; the error tells people of it.
         """
-        self.watch.began(name)
+        self.progress.began(name)
         self.failed_step = None
         start = time.perf_counter()
         try:
-            yield lambda words: self.watch.note(name, words)
+            yield lambda words: self.progress.message(name, words)
         except BaseException:
             self.failed_step = name
             raise
         finally:
             took = time.perf_counter() - start
             self.seconds[name] = self.seconds.get(name, 0.0) + took
-        self.watch.ended(name, took)
+        self.progress.ended(name, took)
 
     def engine(self, as_of: datetime | None = None) -> Engine:
         """The engine, opened on its first use: a run with nothing to do needs none.
@@ -150,7 +150,7 @@ class Session:
             self._engine = open_engine(self.project.settings, [self.lake.place], self.private)
             self._stack.callback(self._engine.close)
             for words in self.project.settings.spark.retired:
-                self.watch.note("settings", words)
+                self.progress.message("settings", words)
             self._engine.add_functions(self.project.functions)
         if as_of is not None:
             self._engine.set_variables({**self.project.variables, AS_OF: as_of})

@@ -38,16 +38,16 @@ class Listening(Silent):
     def __init__(self) -> None:
         self.shown: list[str] = []
 
-    def note(self, step: str, words: str) -> None:
+    def message(self, step: str, words: str) -> None:
         if step == "export":
             self.shown.append(words)
 
 
 def run(shop: Shop, as_of: datetime = AS_OF) -> list[str]:
     """Run, and tell which marts were shown."""
-    watch = Listening()
-    shop.open().run(as_of, watch)
-    return sorted(watch.shown)
+    progress = Listening()
+    shop.open().run(as_of, progress)
+    return sorted(progress.shown)
 
 
 def insights(shop: Shop) -> dict[str, bytes]:

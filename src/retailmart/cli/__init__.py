@@ -108,8 +108,8 @@ def run(
 
     moment = moment_of(as_of)
     opened = open_at(project, settings)
-    with console.watch(quiet) as watch:
-        report = opened.run(moment, watch)
+    with console.progress(quiet) as progress:
+        report = opened.run(moment, progress)
     _tell(report, output, quiet)
 
 
@@ -134,8 +134,8 @@ def undo(
 
     moment = moment_of(as_of)
     opened = open_at(project, settings)
-    with console.watch(quiet) as watch:
-        report = opened.undo(run_id, moment, watch)
+    with console.progress(quiet) as progress:
+        report = opened.undo(run_id, moment, progress)
     _tell(report, output, quiet)
 
 

@@ -80,8 +80,8 @@ def verify(
     names, runs = engines_named(names_in(text), f"--engines {text}"), _runs_of(files)
     moment = moment_of(as_of)
     opened = open_at(project, settings)
-    with console.watch(quiet) as watch:
-        report = opened.verify(names, runs, moment, watch)
+    with console.progress(quiet) as progress:
+        report = opened.verify(names, runs, moment, progress)
     if output is Output.JSON:
         print_json(report.to_dict())
     else:
@@ -96,8 +96,8 @@ def _verify_database(
 ) -> None:
     from retailmart import console
 
-    with console.watch(quiet) as watch:
-        report = opened.verify_database(marts, watch)
+    with console.progress(quiet) as progress:
+        report = opened.verify_database(marts, progress)
     if output is Output.JSON:
         print_json(report.to_dict())
     else:

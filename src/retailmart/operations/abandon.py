@@ -7,16 +7,16 @@ from retailmart.errors import RetailmartError
 from retailmart.ledger.values import BatchState
 from retailmart.operations.batch import abandon_batch
 from retailmart.project import Project
-from retailmart.report import Silent, Watch, number_of
+from retailmart.report import Progress, Silent, number_of
 from retailmart.session import Session
 
 
-def abandon(project: Project, watch: Watch | None = None) -> str:
+def abandon(project: Project, progress: Progress | None = None) -> str:
     """Abandon an open batch that is not prepared yet, and say so: its files count as never seen.
 
     Raises RetailmartError if it is prepared: then it can only be finished.
     """
-    with Session.open(project, watch or Silent()) as session, translate_errors():
+    with Session.open(project, progress or Silent()) as session, translate_errors():
         session.ledger.migrate()
         session.acquire_lease()
         batch = session.ledger.batches.unfinished()

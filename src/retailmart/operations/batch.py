@@ -264,7 +264,7 @@ def _load(
         ]
         if not files and feed.name not in leaving:
             continue
-        session.watch.note("load", f"{feed.name}, {number_of(len(files), 'file')}")
+        session.progress.message("load", f"{feed.name}, {number_of(len(files), 'file')}")
         months = {
             old.file_id: session.ledger.files.months_of([old.file_id])
             for old in leaving.get(feed.name, ())
@@ -326,7 +326,7 @@ def publish_all(
         batch,
         wanted,
         record_published,
-        lambda table: session.watch.note("publish", table),
+        lambda table: session.progress.message("publish", table),
         held,
     )
     lines = [

@@ -41,7 +41,7 @@ from retailmart.operations.check import expect_one_feed
 from retailmart.operations.status import expected_inputs
 from retailmart.operations.work import Run, begin, is_needed
 from retailmart.project import Project
-from retailmart.report import BatchReport, RunReport, Silent, Watch
+from retailmart.report import BatchReport, Progress, RunReport, Silent
 from retailmart.session import Session
 
 # Seconds to wait before each new try; what does not work after that needs a person.
@@ -53,19 +53,21 @@ _TRIES = 3
 TakeIn = Callable[[Run], Batch | None]
 
 
-def run(project: Project, as_of: datetime | None = None, watch: Watch | None = None) -> RunReport:
+def run(
+    project: Project, as_of: datetime | None = None, progress: Progress | None = None
+) -> RunReport:
     """Bring everything that has landed into the marts, exactly once.
 
     `as_of` (UTC, default now) is the moment the marts are computed for; an unfinished batch keeps
     its own. Raises GateFailed, ProjectBusy, SettingsError or RetailmartError.
     """
-    return run_with(project, as_of, watch, take_in)
+    return run_with(project, as_of, progress, take_in)
 
 
 def run_with(
     project: Project,
     as_of: datetime | None,
-    watch: Watch | None,
+    progress: Progress | None,
     intake: TakeIn,
     usual: Callable[[Ledger], datetime | None] = lambda _: None,
 ) -> RunReport:
@@ -73,7 +75,7 @@ def run_with(
 
     `usual` gives the moment if `as_of` is not given; if it gives none, it is now.
     """
-    with Session.open(project, watch or Silent()) as session:
+    with Session.open(project, progress or Silent()) as session:
         _expect_landing(session)
         with translate_errors():
             with session.step("lease"):
@@ -116,7 +118,7 @@ def _despite_faults(run: Run, intake: TakeIn) -> Iterator[BatchReport]:
         except Unavailable as error:
             if pause is None:
                 raise
-            run.session.watch.note("retry", f"in {pause:.0f} s: {error.message}")
+            run.session.progress.message("retry", f"in {pause:.0f} s: {error.message}")
             run.deliveries.forget_landed()
             time.sleep(pause)
 
@@ -131,7 +133,7 @@ def _batches(run: Run, intake: TakeIn) -> Iterator[BatchReport]:
         try:
             yield finish(run, unfinished, recovered=True)
         except DeliveryReplaced as error:
-            session.watch.note("recover", error.message)
+            session.progress.message("recover", error.message)
             abandon_in(run, unfinished)
     for left in reversed(range(_TRIES)):
         batch = intake(run)
@@ -141,7 +143,7 @@ def _batches(run: Run, intake: TakeIn) -> Iterator[BatchReport]:
             yield finish(run, batch)
             return
         except DeliveryReplaced as error:  # files that have landed since are taken in instead
-            session.watch.note("copy", error.message)
+            session.progress.message("copy", error.message)
             abandon_in(run, batch)
             run.deliveries.forget_landed()
             if not left:

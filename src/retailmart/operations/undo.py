@@ -9,11 +9,11 @@ from retailmart.ledger.values import Batch
 from retailmart.operations.run import run_with
 from retailmart.operations.work import Run
 from retailmart.project import Project
-from retailmart.report import RunReport, Watch
+from retailmart.report import Progress, RunReport
 
 
 def undo(
-    project: Project, run_id: int, as_of: datetime | None = None, watch: Watch | None = None
+    project: Project, run_id: int, as_of: datetime | None = None, progress: Progress | None = None
 ) -> RunReport:
     """Undo a run in raw, marts, database and archive: all is as if the run had never been.
 
@@ -23,7 +23,7 @@ def undo(
     return run_with(
         project,
         as_of,
-        watch,
+        progress,
         lambda run: take_back(run, run_id),
         lambda ledger: ledger.batches.moment_without(run_id),
     )

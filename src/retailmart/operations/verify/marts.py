@@ -31,7 +31,7 @@ from retailmart.operations.verify.reparse import (
 )
 from retailmart.project import Project
 from retailmart.project.settings import engines_named
-from retailmart.report import Comparison, Silent, VerifyReport, Watch
+from retailmart.report import Comparison, Progress, Silent, VerifyReport
 from retailmart.session import Session, store_at
 from retailmart.tables import TableState
 
@@ -48,7 +48,7 @@ def verify(
     engines: Sequence[str],
     runs: int | None,
     as_of: datetime | None,
-    watch: Watch | None,
+    progress: Progress | None,
 ) -> VerifyReport:
     """Rebuild the marts on each engine, parse the files of the last `runs` runs, and compare.
 
@@ -60,7 +60,7 @@ def verify(
     names = engines_named(engines, "engines")
     moment = as_of.astimezone(UTC) if as_of else None
     with (
-        Session.open(project, watch or Silent()) as session,
+        Session.open(project, progress or Silent()) as session,
         scratch_lake(session.private) as folder,
         ExitStack() as stack,
     ):

@@ -25,7 +25,7 @@ from retailmart.operations.verify.compare import Side, digest
 from retailmart.operations.verify.rebuild import scratch_lake
 from retailmart.project import Mart, Project
 from retailmart.project.documents import did_you_mean
-from retailmart.report import DatabaseReport, Silent, TableComparison, Watch
+from retailmart.report import DatabaseReport, Progress, Silent, TableComparison
 from retailmart.session import Session, store_at
 from retailmart.tables import DataFile, TableState, quoted
 
@@ -39,7 +39,7 @@ _SHOWN = 5
 
 
 def verify_database(
-    project: Project, marts: Sequence[str] = (), watch: Watch | None = None
+    project: Project, marts: Sequence[str] = (), progress: Progress | None = None
 ) -> DatabaseReport:
     """Compare published tables with their marts, row by row and value by value.
 
@@ -47,7 +47,7 @@ def verify_database(
     continue meanwhile. Raises MartNotBuilt before the first run, ProjectBusy while one publishes.
     """
     wanted = published_marts(project, marts)
-    with Session.open(project, watch or Silent()) as session, ExitStack() as stack:
+    with Session.open(project, progress or Silent()) as session, ExitStack() as stack:
         expect_ledger(session.ledger, session.lake)
         folder = stack.enter_context(scratch_lake(session.private))
         store = store_at(project, project.settings.lake)
