@@ -524,7 +524,7 @@ def test_what_a_server_does_for_a_dead_client_is_swept(
 def test_workers_without_this_package_are_told_of(
     ground: Ground, spark_cluster: SparkCluster, tmp_path: Path
 ) -> None:
-    """In one sentence with its cure, and nothing is written."""
+    """In one sentence with its fix, and nothing is written."""
     bare = python_of_workers(tmp_path / "python", ("pyarrow", "numpy"))
     settings = {
         "spark.pyspark.python": str(bare / "bin" / "python"),

@@ -406,7 +406,7 @@ def test_nothing_to_verify(shop: Shop, verified: Verify) -> None:
 def test_an_engine_that_is_not_installed(
     shop: Shop, verified: Verify, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """It is told with its cure before any mart is built."""
+    """It is told with its fix before any mart is built."""
     shop.sales("sales_1.csv", [sale()])
     shop.run()
     for name in [name for name in sys.modules if name.startswith("retailmart.engines.spark")]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from enum import StrEnum
 from typing import Any
 
@@ -17,34 +17,38 @@ class Level(StrEnum):
 
 @dataclass(frozen=True)
 class CheckResult:
-    """One check's result. `check` is `place: what`; `cure` is the fix: what to type or to set."""
+    """One check's result. `check` is `place: what`; `fix` is what to type or to set."""
 
     check: str
     level: Level
     found: str
-    cure: str | None = None
+    fix: str | None = None
 
 
 @dataclass(frozen=True)
 class DoctorReport:
     """All check results of one examination, in a fixed order."""
 
-    findings: tuple[CheckResult, ...]
+    results: tuple[CheckResult, ...]
 
     @property
     def problems(self) -> int:
         """How many results are problems."""
-        return sum(finding.level is Level.PROBLEM for finding in self.findings)
+        return sum(one.level is Level.PROBLEM for one in self.results)
 
     @property
     def warnings(self) -> int:
         """How many results are warnings."""
-        return sum(finding.level is Level.WARNING for finding in self.findings)
+        return sum(one.level is Level.WARNING for one in self.results)
 
     def to_dict(self) -> dict[str, Any]:
         """The report as plain values."""
-        findings = [asdict(finding) for finding in self.findings]
-        return {"findings": findings, "problems": self.problems, "warnings": self.warnings}
+        # The names in JSON are older than those here, and programs read them.
+        results = [
+            {"check": one.check, "level": one.level, "found": one.found, "cure": one.fix}
+            for one in self.results
+        ]
+        return {"findings": results, "problems": self.problems, "warnings": self.warnings}
 
 
 def ok(check: str, found: str) -> CheckResult:
@@ -52,24 +56,24 @@ def ok(check: str, found: str) -> CheckResult:
     return CheckResult(check, Level.OK, found)
 
 
-def warning(check: str, found: str, cure: str) -> CheckResult:
+def warning(check: str, found: str, fix: str) -> CheckResult:
     """Runs work, but slower or less safely than they could."""
-    return CheckResult(check, Level.WARNING, found, cure)
+    return CheckResult(check, Level.WARNING, found, fix)
 
 
-def problem(check: str, found: str, cure: str) -> CheckResult:
+def problem(check: str, found: str, fix: str) -> CheckResult:
     """Runs fail, or could lose data."""
-    return CheckResult(check, Level.PROBLEM, found, cure)
+    return CheckResult(check, Level.PROBLEM, found, fix)
 
 
-def clock(check: str, seconds: float, *, problem_from: float, why: str, cure: str) -> CheckResult:
+def clock(check: str, seconds: float, *, problem_from: float, why: str, fix: str) -> CheckResult:
     """How much another clock differs; `seconds` is positive if it is ahead of this machine's."""
     direction = "ahead of" if seconds > 0 else "behind"
     found = f"{abs(seconds):,.1f} s {direction} this machine"
     if abs(seconds) > problem_from:
-        return problem(check, f"{found}: {why}", cure)
+        return problem(check, f"{found}: {why}", fix)
     if abs(seconds) > _TOLERATED:
-        return warning(check, found, cure)
+        return warning(check, found, fix)
     return ok(check, found)
 
 

@@ -136,7 +136,7 @@ def _remarks(report: RunReport, quiet: bool) -> Iterator[str]:
     for batch in report.batches:
         yield from (f"restored   {table.words}" for table in batch.restored)
     for left in report.left_tables:
-        yield f"left over  {left.words}. {left.cure}"
+        yield f"left over  {left.words}. {left.fix}"
     for path in () if quiet else report.waiting:
         yield f"waiting    {path} is still being uploaded"
     for path in report.unreachable:

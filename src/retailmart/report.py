@@ -194,7 +194,7 @@ class LeftTable:
         return f"table {self.name} belongs to {mart}, which is no longer published under this name"
 
     @property
-    def cure(self) -> str:
+    def fix(self) -> str:
         """What to do about it."""
         return f"Drop it when you no longer need it: retailmart marts drop {self.name}"
 

@@ -197,7 +197,7 @@ def test_a_verified_server_is_spoken_to_in_secret(
 def test_a_certificate_for_another_name_is_refused(
     mariadb: DatabaseServer, database: Database, tmp_path: Path
 ) -> None:
-    """Even if the right authority signed it; the error names the cure."""
+    """Even if the right authority signed it; the error names the fix."""
     url = f"{database.url}?ssl_ca={ours(mariadb).ca}"
     with pytest.raises(RetailmartError, match="CERTIFICATE_VERIFY_FAILED") as caught:
         ask(url, tmp_path)
@@ -307,7 +307,7 @@ def test_a_deadlock_is_worth_another_try(engine: Engine, database: Database) -> 
         (1142, RetailmartError, "Grant"),
     ],
 )
-def test_each_error_has_its_cure(code: int, kind: type[RetailmartError], hint: str) -> None:
+def test_each_error_has_its_fix(code: int, kind: type[RetailmartError], hint: str) -> None:
     """What passes by itself is Unavailable; what does not says what to do."""
     said = pymysql.err.OperationalError(code, "the words")
     with pytest.raises(RetailmartError) as caught, translate_errors("the shop's database"):
@@ -334,7 +334,7 @@ def test_a_file_that_is_no_database_is_told(tmp_path: Path) -> None:
 
 
 def test_a_file_that_cannot_be_opened_is_told(tmp_path: Path) -> None:
-    """As where a folder has its name; with the cure."""
+    """As where a folder has its name; with the fix."""
     (tmp_path / "retail.db").mkdir()
     with pytest.raises(RetailmartError, match="unable to open") as caught:
         ask("sqlite:///retail.db", tmp_path)

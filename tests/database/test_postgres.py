@@ -524,12 +524,12 @@ def test_what_is_missing_is_named_with_its_fix(
 
     def problem(check: str, *, writes: bool) -> str | None:
         found = examine_database(reader, tmp_path, "database", writes=writes)
-        return next((one.cure for one in found if one.check == f"database: {check}"), None)
+        return next((one.fix for one in found if one.check == f"database: {check}"), None)
 
     for check, writes in (("schema", True), ("grants", False)):
-        cure = problem(check, writes=writes)
-        assert cure is not None
-        statement = cure.partition("administrator: ")[2].rstrip(";")
+        fix = problem(check, writes=writes)
+        assert fix is not None
+        statement = fix.partition("administrator: ")[2].rstrip(";")
         with postgres.admin(name) as admin:
             admin.execute(statement.encode())
         assert problem(check, writes=writes) is None
@@ -537,7 +537,7 @@ def test_what_is_missing_is_named_with_its_fix(
         admin.execute(f'DROP OWNED BY "{name}_r"'.encode())
         admin.execute(f'DROP ROLE "{name}_r"'.encode())
     assert "Check user and password" in next(
-        one.cure or ""
+        one.fix or ""
         for one in examine_database(reader, tmp_path, "database", writes=True)
         if one.level is Level.PROBLEM
     )

@@ -172,7 +172,7 @@ def test_values_arrive_beside_nulls(
     ],
 )
 def test_a_wrong_value_is_shown(tmp_path: Path, kind: str, stored: object, shown: str) -> None:
-    """A value that is not of its column's type names table, column, row and a cure."""
+    """A value that is not of its column's type names table, column, row and a fix."""
     with pytest.raises(RetailmartError) as caught:
         column(tmp_path, kind, None, stored)
     words = f"source table 't', column 'v', row id = 1: {shown} is no "

@@ -1,4 +1,4 @@
-"""What a Spark engine needs of this machine is looked for before it starts, with the cure."""
+"""What a Spark engine needs of this machine is looked for before it starts, with the fix."""
 
 from __future__ import annotations
 

@@ -374,7 +374,7 @@ MANY = feed_of(column("day"), column("store"), column("total"))
     ],
 )
 def test_a_refused_file_names_the_likely_cause(scratch: Path, content: str, words: str) -> None:
-    """What is wrong with the whole file is said, with the setting that cures it."""
+    """What is wrong with the whole file is said, with the setting that fixes it."""
     verdict = checked(scratch, content.encode(), MANY)
     assert isinstance(verdict, Refusal)
     assert words in verdict.message

@@ -57,7 +57,7 @@ def test_a_mart_that_overflows_is_held_back_with_its_readers(small: Shop) -> Non
 
 
 def test_a_held_mart_is_told_by_exit_code_5(small: Shop, called: Called) -> None:
-    """The message names the mart, the place and a cure; status lists it."""
+    """The message names the mart, the place and a fix; status lists it."""
     small.sales("sales.csv", [sale(price="99999.99")])
     done = called(small.folder, "run", "--as-of", "2024-04-01")
     assert done.returncode == 5

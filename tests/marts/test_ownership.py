@@ -45,7 +45,7 @@ def test_what_was_published_under_another_mart_is_ours(shop: Shop) -> None:
 
 
 def test_check_and_doctor_name_it(shop: Shop, called: Called) -> None:
-    """With the cure, and no database is made for it."""
+    """With the fix, and no database is made for it."""
     if shop.backend.speaks == "sqlite":
         assert called(shop.folder, "check").returncode == 0
         assert not (shop.folder / "retail.db").exists()

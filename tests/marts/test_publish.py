@@ -68,7 +68,7 @@ def test_rows_of_untouched_months_stay_as_they_lie(shop: Shop) -> None:
 def test_a_table_that_takes_no_row_is_held_back_with_those_it_must_balance_with(
     shop: Shop,
 ) -> None:
-    """They stay as they were and the run says why; the next run after the cure shows all."""
+    """They stay as they were and the run says why; the next run after the fix shows all."""
     shop.sales("sales_a.csv", [sale()])
     shop.run()
     tables = (_PURCHASES, "sales_team_incentive", "declining_customers")

@@ -1,4 +1,4 @@
-"""`retailmart doctor` against real services with real ailments; a cure it names must cure."""
+"""`retailmart doctor` against real services with real ailments; a fix it names must fix."""
 
 from __future__ import annotations
 
@@ -54,7 +54,7 @@ def visit(shop: Shop, **settings: object) -> Findings:
     found = list(examine(project, seconds=60))
     named = {finding.check: finding for finding in found}
     assert len(named) == len(found)
-    assert all(finding.cure for finding in found if finding.level is not Level.OK)
+    assert all(finding.fix for finding in found if finding.level is not Level.OK)
     return named
 
 
@@ -68,9 +68,9 @@ def ailing(found: Findings) -> dict[str, str]:
 
 
 def statement(finding: CheckResult) -> str:
-    """The SQL that a cure names."""
-    assert finding.cure is not None
-    return finding.cure.partition("administrator: ")[2].partition(" (and in ")[0].rstrip(";")
+    """The SQL that a fix names."""
+    assert finding.fix is not None
+    return finding.fix.partition("administrator: ")[2].partition(" (and in ")[0].rstrip(";")
 
 
 def names_below(folder: Path) -> set[str]:
@@ -113,7 +113,7 @@ def test_a_project_that_has_run_is_left_as_it_was(shop: Shop) -> None:
 def test_a_clock_is_judged_by_how_far_it_is_off() -> None:
     """Seconds are tolerated, more is said, and more than the limit is a problem, both ways."""
     levels = [
-        clock("x", seconds, problem_from=30, why="", cure="set it").level
+        clock("x", seconds, problem_from=30, why="", fix="set it").level
         for seconds in (0, 5, -5, 6, -6, 30, 31, -31)
     ]
     assert [level.value for level in levels] == [
@@ -230,7 +230,7 @@ def test_tables_without_transactions_are_told(
 def test_a_narrow_charset_is_told_of_schema_and_older_tables(
     shop: Shop, mariadb: DatabaseServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Both cures together make a Latin-1 database take an emoji."""
+    """Both fixes together make a Latin-1 database take an emoji."""
     database = mariadb.database(charset="latin1")
     use_database(monkeypatch, database.url)
     try:
@@ -353,7 +353,7 @@ def test_a_missing_database_is_told_with_the_statement_that_makes_it(
 def test_a_certificate_for_another_host_is_told(
     shop: Shop, mariadb: DatabaseServer, database: Database, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """TLS is shown where it holds; where the name is another the cure tells what to name."""
+    """TLS is shown where it holds; where the name is another the fix tells what to name."""
     mariadb.require_ours("needs our own certificate")
     assert isinstance(mariadb, MariaDB)
     for host, level in (("localhost", Level.OK), ("127.0.0.1", Level.PROBLEM)):
@@ -361,7 +361,7 @@ def test_a_certificate_for_another_host_is_told(
         finding = visit(shop)["database: TLS"]
         assert finding.level is level
     assert "certificate" in finding.found
-    assert "ssl_ca" in (finding.cure or "")
+    assert "ssl_ca" in (finding.fix or "")
 
 
 def test_a_source_needs_no_more_than_select(
@@ -420,10 +420,10 @@ def test_files_that_are_no_databases_are_told(shop: Shop) -> None:
 
 
 def test_a_missing_landing_is_told_and_its_cure_cures(shop: Shop) -> None:
-    """The command of the cure makes the folder."""
+    """The command of the fix makes the folder."""
     finding = visit(shop, landing="to process")["landing: folder"]
     assert finding.level is Level.PROBLEM
-    command = (finding.cure or "").removeprefix("Type: ")
+    command = (finding.fix or "").removeprefix("Type: ")
     subprocess.run(command, shell=True, check=True)
     assert ailing(visit(shop, landing="to process")) == {}
 
@@ -447,7 +447,7 @@ def test_a_full_disk_is_told(shop: Shop) -> None:
     with mounted(lake, "size=1M"):
         found = visit(shop)
         assert found["disk: lake"].level is Level.PROBLEM
-        assert str(lake) in (found["disk: lake"].cure or "")
+        assert str(lake) in (found["disk: lake"].fix or "")
         assert ailing(found) == {}
         (lake / "filler").write_bytes(b"x" * (1 << 20))
         assert "No space left" in visit(shop)["lake: write"].found
@@ -459,7 +459,7 @@ def test_a_disk_that_takes_no_writes_is_told_and_its_cure_cures(shop: Shop) -> N
     with mounted(shop.folder / "archive", "size=1M,ro"):
         finding = visit(shop)["archive: write"]
         assert "Read-only" in finding.found
-        subprocess.run((finding.cure or "").partition(": ")[2], shell=True, check=True)
+        subprocess.run((finding.fix or "").partition(": ")[2], shell=True, check=True)
         assert ailing(visit(shop)) == {}
 
 
@@ -566,12 +566,12 @@ def test_a_good_bucket_is_well_and_left_empty(
 
 
 def test_a_missing_bucket_is_told(shop: Shop, s3: S3Server, in_bucket: dict[str, str]) -> None:
-    """The cure is the command that makes the bucket, at this endpoint."""
+    """The fix is the command that makes the bucket, at this endpoint."""
     found = visit(shop, **{**in_bucket, "lake": "s3://nowhere-at-all/lake"})
     assert ailing(found) == {"lake: list": "problem"}
-    cure = found["lake: list"].cure or ""
-    assert "s3 mb s3://nowhere-at-all " in cure
-    assert s3.endpoint in cure
+    fix = found["lake: list"].fix or ""
+    assert "s3 mb s3://nowhere-at-all " in fix
+    assert s3.endpoint in fix
 
 
 def test_a_store_that_forgets_conditions_is_told(
@@ -614,13 +614,13 @@ def test_a_missing_right_on_a_bucket_is_told(
         monkeypatch.setenv("RETAILMART__S3__ENDPOINT", endpoint)
         found = visit(shop, **in_bucket)
     assert ailing(found) == expected
-    cure = found[next(reversed(expected))].cure or ""
-    assert right in cure
-    assert f"{in_bucket['archive'].removeprefix('s3://')}/*" in cure
+    fix = found[next(reversed(expected))].fix or ""
+    assert right in fix
+    assert f"{in_bucket['archive'].removeprefix('s3://')}/*" in fix
 
 
 @pytest.mark.parametrize(
-    ("code", "cure"),
+    ("code", "fix"),
     [
         ("AccessDenied", "s3:ListBucket"),
         ("InvalidAccessKeyId", "AWS_ACCESS_KEY_ID in the environment"),
@@ -629,20 +629,20 @@ def test_a_missing_right_on_a_bucket_is_told(
         ("AuthorizationHeaderMalformed", "AWS_REGION (now eu-central-1)"),
     ],
 )
-def test_a_refusal_of_the_store_has_its_own_cure(
+def test_a_refusal_of_the_store_has_its_own_fix(
     shop: Shop,
     s3: S3Server,
     in_bucket: dict[str, str],
     monkeypatch: pytest.MonkeyPatch,
     code: str,
-    cure: str,
+    fix: str,
 ) -> None:
     """Keys, rights, region and time are told apart by what the store answers."""
     with spoilt(s3.endpoint, denied=frozenset({"GET", "PUT"}), code=code) as endpoint:
         monkeypatch.setenv("RETAILMART__S3__ENDPOINT", endpoint)
         finding = visit(shop, **in_bucket)["lake: list"]
     assert code in finding.found
-    assert cure in (finding.cure or "")
+    assert fix in (finding.fix or "")
 
 
 def test_a_store_with_another_time_is_told(
@@ -666,7 +666,7 @@ def test_a_store_that_is_down_is_told_soon(
     found = visit(shop, **in_bucket)
     assert time.monotonic() - start < 15
     assert set(ailing(found)) == {"landing: list", "lake: list", "archive: list", "S3: clock"}
-    assert endpoint in (found["lake: list"].cure or "")
+    assert endpoint in (found["lake: list"].fix or "")
 
 
 def test_missing_keys_are_told(
@@ -677,17 +677,17 @@ def test_missing_keys_are_told(
         monkeypatch.delenv(name)
     found = visit(shop, **in_bucket)
     assert "no credentials" in found["landing: check"].found
-    assert "AWS_ACCESS_KEY_ID" in (found["landing: check"].cure or "")
+    assert "AWS_ACCESS_KEY_ID" in (found["landing: check"].fix or "")
 
 
 # the machine
 
 
 def test_more_memory_than_there_is_is_told(shop: Shop) -> None:
-    """The cure is a limit that fits."""
+    """The fix is a limit that fits."""
     finding = visit(shop, memory_limit="900TB")["machine: memory"]
     assert finding.level is Level.WARNING
-    limit = (finding.cure or "").partition("memory_limit: ")[2].partition("`")[0]
+    limit = (finding.fix or "").partition("memory_limit: ")[2].partition("`")[0]
     assert visit(shop, memory_limit=limit)["machine: memory"].level is Level.OK
 
 
@@ -739,7 +739,7 @@ def doctor(folder: Path, *words: str) -> subprocess.CompletedProcess[str]:
 
 
 def test_the_command_tells_a_problem_by_its_exit_code(shop: Shop) -> None:
-    """0 while all is well or only warned of, 1 with a problem; the cure is below the finding."""
+    """0 while all is well or only warned of, 1 with a problem; the fix is below the finding."""
     assert doctor(shop.folder).returncode == 0
     assert doctor(shop.folder, "--set", "memory_limit=900TB").returncode == 0
     done = doctor(shop.folder, "--set", "landing=elsewhere")
@@ -789,7 +789,7 @@ def test_the_page_shows_what_the_command_prints(tmp_path: Path) -> None:
 
 
 def test_a_value_that_cannot_be_read_is_found(shop: Shop, called: Called) -> None:
-    """With its table, column and row, and the cure that a run would name."""
+    """With its table, column and row, and the fix that a run would name."""
     shop.backend.execute_in_shop("UPDATE customer SET customer_joining_date = '0000-00-00'")
     done = called(shop.folder, "doctor")
     assert done.returncode == 1

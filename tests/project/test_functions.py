@@ -133,7 +133,7 @@ def test_a_project_without_the_file_has_no_functions(tmp_path: Path) -> None:
     ],
 )
 def test_each_mistake_has_its_line(tmp_path: Path, text: str | bytes, told: list[str]) -> None:
-    """What keeps a function from SQL is told with file, line and cure, before anything runs."""
+    """What keeps a function from SQL is told with file, line and fix, before anything runs."""
     functions, problems = read(tmp_path, text, {"sales": "feeds/sales.yml"})
     shown = "\n".join(problems)
     assert all(problem.startswith("functions.py:") for problem in problems)
@@ -338,7 +338,7 @@ def test_functions_are_called_from_several_threads(engine: Engine, tmp_path: Pat
 
 
 @pytest.mark.parametrize(
-    ("text", "told", "cure"),
+    ("text", "told", "fix"),
     [
         (
             "x = 1\nimport nowhere_to_be_found\n",
@@ -351,7 +351,7 @@ def test_functions_are_called_from_several_threads(engine: Engine, tmp_path: Pat
     ],
 )
 def test_an_import_that_fails_is_told_with_its_line(
-    shop: Shop, text: str, told: str, cure: str
+    shop: Shop, text: str, told: str, fix: str
 ) -> None:
     """The project opens; check and a run tell what the import says, and nothing is lost."""
     defined = 'def f(a: "INT") -> "INT":\n    return a\n'
@@ -363,7 +363,7 @@ def test_an_import_that_fails_is_told_with_its_line(
     (problem,) = caught.value.problems
     assert problem.startswith("functions.py:")
     assert told in problem
-    assert str(caught.value.hint).startswith(cure)
+    assert str(caught.value.hint).startswith(fix)
     shop.sales("sales_a.csv", [sale()])
     with pytest.raises(SettingsError) as in_run:
         shop.run()

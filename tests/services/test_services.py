@@ -142,7 +142,7 @@ def test_a_given_server_is_used_and_left_alone(
     account.drop()
 
 
-def test_a_missing_server_is_a_failure_with_a_cure(
+def test_a_missing_server_is_a_failure_with_a_fix(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Without mariadbd, and without the right to install it, tests fail and say what to do."""

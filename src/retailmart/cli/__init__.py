@@ -158,7 +158,7 @@ def check(
     for words in report.retired:
         say(f"settings: {words}")
     for table in report.left_tables:
-        say(f"{table.words}\n  {table.cure}")
+        say(f"{table.words}\n  {table.fix}")
     feeds, marts = number_of(report.feeds, "feed"), number_of(report.marts, "mart")
     say(f"{feeds} and {marts}, no mistake found", unless=quiet)
 

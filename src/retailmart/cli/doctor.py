@@ -32,20 +32,20 @@ def doctor(
     settings: SetOption = None,
     quiet: QuietOption = False,
 ) -> None:
-    """Check database, sources, stores and this machine; each finding with its cure."""
+    """Check database, sources, stores and this machine; each result with its fix."""
     each = _print if output is Output.TEXT else None
     report = open_at(project, settings).doctor(spark=spark, seconds=timeout, each=each)
     if output is Output.JSON:
         print_json(report.to_dict())
-    count, problems = len(report.findings), report.problems
+    count, problems = len(report.results), report.problems
     say(f"{count} checks: {problems} problems, {report.warnings} warnings", unless=quiet)
     if problems:
         raise typer.Exit(1)
 
 
-def _print(finding: CheckResult) -> None:
+def _print(result: CheckResult) -> None:
     from retailmart.console import visible
 
-    print(visible(f"{finding.level.value:<8} {finding.check:<28} {finding.found}"), flush=True)
-    if finding.cure:
-        print(visible(f"{'':<8} {'':<28} → {finding.cure}"), flush=True)
+    print(visible(f"{result.level.value:<8} {result.check:<28} {result.found}"), flush=True)
+    if result.fix:
+        print(visible(f"{'':<8} {'':<28} → {result.fix}"), flush=True)

@@ -30,13 +30,13 @@ class Since:
 class Limit:
     """Values that a published column cannot hold: `condition` is engine SQL, true for such a row.
 
-    `words` continue a message that has shown the value, `cure` is the fix.
+    `words` continue a message that has shown the value, `fix` is the fix.
     """
 
     column: str
     condition: str
     words: str
-    cure: str
+    fix: str
 
 
 @dataclass(frozen=True)

@@ -44,7 +44,7 @@ def clock_of(name: str, now: Callable[[], datetime]) -> CheckResult:
         (there - here).total_seconds(),
         problem_from=30,
         why="two machines could take each other's work over",
-        cure="Synchronise both machines' clocks: timedatectl set-ntp true",
+        fix="Synchronise both machines' clocks: timedatectl set-ntp true",
     )
 
 

@@ -186,27 +186,27 @@ def wrong_value(
     """The error for a value that is not of its column's type, with possible fixes."""
     is_time = kind.name in ("DATE", "TIMESTAMP")
     if is_time and _is_zero_date(value):
-        cure = f"Correct it in the source, or write in {rules.file}: zero_dates: empty"
+        fix = f"Correct it in the source, or write in {rules.file}: zero_dates: empty"
     elif (
         is_time
         and rules.unit(column) is None
         and (isinstance(value, int | float) or str(value).isdigit())
     ):
-        cure = (
+        fix = (
             f"Write in {rules.file} what it counts, as in times: {{{column}: milliseconds}};"
             " or seconds, microseconds"
         )
     elif kind.is_decimal and isinstance(value, float):
-        cure = _cure_of_float(table, column, kind, value)
+        fix = _cure_of_float(table, column, kind, value)
     elif kind.name == "DATE":
-        cure = (
+        fix = (
             "Correct it in the source; or, if its time counts, read the table through a view that"
             " casts the column to a text, and cast this to TIMESTAMP in the marts"
         )
     else:
-        cure = "Correct it in the source, or read the table through a view that casts the column"
+        fix = "Correct it in the source, or read the table through a view that casts the column"
     return RetailmartError(
-        f"source table {table!r}, column {column!r}, row {row}: {_short(value)} is no {kind}", cure
+        f"source table {table!r}, column {column!r}, row {row}: {_short(value)} is no {kind}", fix
     )
 
 

@@ -272,8 +272,8 @@ def likely_causes(column: Column, text: str) -> list[tuple[str, str]]:
     """Why a text may not be one of a column's values: a message, and SQL that says if it fits."""
     if column.type.name in TIMES and not column.formats:
         return [
-            (f"{words}: {_SAY} {cure}", f"regexp_full_match({text}, '{form}')")
-            for words, cure, form in _ORDERS
+            (f"{words}: {_SAY} {fix}", f"regexp_full_match({text}, '{form}')")
+            for words, fix, form in _ORDERS
         ]
     if column.type.name not in NUMBERS:
         return []

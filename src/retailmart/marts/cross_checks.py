@@ -17,7 +17,7 @@ from retailmart.report import Agreement
 from retailmart.tables import TableState, quoted
 
 _TOLD = 3
-_CURE = (
+_FIX = (
     "Correct the SELECT of one of them, or `agrees` in the header; the next run builds both again"
 )
 
@@ -66,7 +66,7 @@ def agree(
         words = f"marts/{names[0]}.sql and marts/{names[1]}.sql do not agree"
         for name in names:
             if name in after:
-                held.add(name, RetailmartError(f"{words}: {'; '.join(problems)}", _CURE))
+                held.add(name, RetailmartError(f"{words}: {'; '.join(problems)}", _FIX))
     return found
 
 

@@ -15,8 +15,8 @@ from retailmart.marts.held import HeldBack
 from retailmart.tables import TableState, quoted, text_literal
 
 _LONGEST = 60
-NAME_CURE = 'Name it otherwise in the SELECT, as in "{column}" AS another_name'
-_KEY_CURE = "Correct the SELECT, or `key` in the header: it must tell all rows of the mart apart"
+NAME_FIX = 'Name it otherwise in the SELECT, as in "{column}" AS another_name'
+_KEY_FIX = "Correct the SELECT, or `key` in the header: it must tell all rows of the mart apart"
 
 
 def hold_unfit(
@@ -55,11 +55,11 @@ class _Check:
         self.mart = part.mart
         fields, key = part.change.fields, part.mart.key
         for column, why in names.wrong_columns(field.name for field in fields):
-            raise RetailmartError(f"the column {column!r}: {why}", NAME_CURE.format(column=column))
+            raise RetailmartError(f"the column {column!r}: {why}", NAME_FIX.format(column=column))
         dialect.column_types(fields, key)
         self.limits = [
             *(
-                Limit(name, f"{quoted(name)} IS NULL", "is empty, and a key never is", _KEY_CURE)
+                Limit(name, f"{quoted(name)} IS NULL", "is empty, and a key never is", _KEY_FIX)
                 for name in key
             ),
             *dialect.limits(fields, key),
@@ -104,10 +104,10 @@ class _Check:
             limit = self.limits[number]
             shown = f"{value[:_LONGEST]}…" if len(value) > _LONGEST else value
             return RetailmartError(
-                f"column {limit.column}, row {row}: {shown!r} {limit.words}", limit.cure
+                f"column {limit.column}, row {row}: {shown!r} {limit.words}", limit.fix
             )
         for row, count in repeated:
-            return RetailmartError(f"row {row}: {count} rows have this key", _KEY_CURE)
+            return RetailmartError(f"row {row}: {count} rows have this key", _KEY_FIX)
         return None
 
 

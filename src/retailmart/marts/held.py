@@ -15,11 +15,11 @@ from retailmart.tables import TableChange
 if TYPE_CHECKING:
     from retailmart.marts.build import BuiltMart
 
-_CURE = (
+_FIX = (
     "Widen the expression in the SELECT, as in CAST(x AS DECIMAL(38,2)) or TRY(x / y), or correct"
     " the value where it comes from; the next run builds the mart"
 )
-_WRONG_CURE = "See whether it is the SELECT with: retailmart check; the next run builds the mart"
+_WRONG_FIX = "See whether it is the SELECT with: retailmart check; the next run builds the mart"
 
 
 @dataclass
@@ -47,8 +47,8 @@ class HeldBack:
         except RetailmartError as error:
             place = f"marts/{mart.name}.sql:{mart.first_line}"
             words = error.message if place in error.message else f"{place}: {error.message}"
-            cure = _CURE if isinstance(error, NotComputed) else _WRONG_CURE
-            self.add(mart.name, RetailmartError(words, error.hint or cure))
+            fix = _FIX if isinstance(error, NotComputed) else _WRONG_FIX
+            self.add(mart.name, RetailmartError(words, error.hint or fix))
 
     def add(self, name: str, error: RetailmartError) -> None:
         """Hold back a mart for its own reason, not because of another mart."""

@@ -16,7 +16,7 @@ from retailmart.lake import Lake
 from retailmart.lake.layout import mart_table
 from retailmart.ledger import READS, Ledger
 from retailmart.ledger.values import PublishedTable
-from retailmart.marts.fit import NAME_CURE
+from retailmart.marts.fit import NAME_FIX
 from retailmart.marts.publish import taken_columns
 from retailmart.project import Mart, Project
 from retailmart.report import LeftTable
@@ -26,8 +26,8 @@ if TYPE_CHECKING:
     from sqlalchemy import Connection
 
 
-_TABLE_CURE = "Publish the mart as another table: `publish: NAME` in its header"
-_STANDING_CURE = "Rename it there, or publish the mart as another: `publish: NAME` in its header"
+_TABLE_FIX = "Publish the mart as another table: `publish: NAME` in its header"
+_STANDING_FIX = "Rename it there, or publish the mart as another: `publish: NAME` in its header"
 
 
 @dataclass(frozen=True)
@@ -82,11 +82,11 @@ def expect_fit_names(project: Project, columns: Mapping[str, Sequence[Field]]) -
             continue
         if kind.file(url, project.folder) and (why := kind.names.wrong_table(mart.publish_as)):
             problems.append(_of_table(mart, why))
-            hints.append(_TABLE_CURE)
+            hints.append(_TABLE_FIX)
         names = [field.name for field in columns.get(mart.name, ())]
         for name, why in kind.names.wrong_columns(names):
             problems.append(f"{_query_of(mart)}: the column {name!r}: {why}")
-            hints.append(NAME_CURE.format(column=name))
+            hints.append(NAME_FIX.format(column=name))
     if problems:
         raise SettingsError(problems, "\n  ".join(dict.fromkeys(hints)))
 
@@ -145,7 +145,7 @@ def expect_own_tables(project: Project, ledger: Ledger) -> tuple[LeftTable, ...]
                     " not publish"
                 )
     if problems:
-        raise SettingsError(problems, _STANDING_CURE if stands else _TABLE_CURE)
+        raise SettingsError(problems, _STANDING_FIX if stands else _TABLE_FIX)
     return look.left_over()
 
 

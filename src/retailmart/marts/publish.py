@@ -383,11 +383,11 @@ def _lacking(
     return lacks, tuple(name for name in names if has and name in had and not has.get(name))
 
 
-_TOO_LONG_CURE = (
+_TOO_LONG_FIX = (
     "Take it away, run again and put it back; an index may have to hold the beginning of the column"
     " alone, as in ({column}(255)). Or shorten the value in the SELECT, as in left({column}, 255)"
 )
-_IN_PLACE_CURE = (
+_IN_PLACE_FIX = (
     "Take them away and put them back after the run; or publish the mart as another table:"
     " `publish: NAME` in its header"
 )
@@ -514,7 +514,7 @@ def _too_long(
     return RetailmartError(
         f"published table {target.name}: column {column} gets a text of {longest[column]}"
         f" characters and can't be made longer, as people added: {added}",
-        _TOO_LONG_CURE.format(column=column),
+        _TOO_LONG_FIX.format(column=column),
     )
 
 
@@ -538,10 +538,10 @@ def _in_place_problem(
     names, has = {field.name for field in target.fields}, set(target.columns(connection))
     gone = sorted((kinds.keys() - names) & has)
     lost = [name for name in target.key if name not in has]
-    cure = _IN_PLACE_CURE
+    fix = _IN_PLACE_FIX
     if lost:
         why = f"it has no column {lost[0]} any more, which is in the mart's key"
-        cure = f"If the column has another name now, rename it to {lost[0]} again. {cure}"
+        fix = f"If the column has another name now, rename it to {lost[0]} again. {fix}"
     elif retyped:
         why = f"the mart's column {retyped[0]} is of another type now"
     elif gone:
@@ -552,14 +552,14 @@ def _in_place_problem(
         return RetailmartError(
             f"published table {target.name}: people added the column {wanting[0]}, which must have"
             " a value in each row, and new rows have none",
-            cure,
+            fix,
         )
     else:
         return None
     return RetailmartError(
         f"published table {target.name} would have to be replaced, as {why};"
         f" people added: {', '.join(added)}",
-        cure,
+        fix,
     )
 
 

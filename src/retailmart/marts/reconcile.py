@@ -23,7 +23,7 @@ from retailmart.tables import quoted
 
 # At most this many months with differences are named of a mart.
 _TOLD = 3
-_CURE = (
+_FIX = (
     "Correct the SELECT (a join that finds no row, or two, changes the sum), or `balance` in the"
     " header; the next run builds the mart from all rows"
 )
@@ -96,7 +96,7 @@ def reconcile(
             if one.feed == proof.feed.name and (off := proof.against_mart(one.part, by_month)):
                 name = one.part.mart.name
                 words = f"marts/{name}.sql does not balance: {_first(off)}"
-                held.add(name, RetailmartError(words, _CURE))
+                held.add(name, RetailmartError(words, _FIX))
         lines += proof.lines()
         months |= proof.months
         problems += proof.problems
@@ -117,7 +117,7 @@ def _by_month(
         if failed := [answer for answer in own if isinstance(answer, RetailmartError)]:
             name = one.part.mart.name
             words = f"marts/{name}.sql does not balance: {failed[0].message}"
-            held.add(name, RetailmartError(words, _CURE))
+            held.add(name, RetailmartError(words, _FIX))
         else:
             yield one, one.by_month([rows for rows in own if not isinstance(rows, RetailmartError)])
 

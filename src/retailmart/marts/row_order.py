@@ -171,13 +171,13 @@ def _of_window(node: Node, free: bool) -> str | None:
     if _decides(node["orders"], alike):
         return None
     ends = str(node["start"]), str(node["end"])
-    cure = "ORDER BY columns that tell its rows apart, as in OVER (PARTITION BY k ORDER BY x)"
+    fix = "ORDER BY columns that tell its rows apart, as in OVER (PARTITION BY k ORDER BY x)"
     if any(end.endswith("_ROWS") for end in ends):
-        return f"the ROWS of the window of {name}(): {_CHANCE}; {cure}"
+        return f"the ROWS of the window of {name}(): {_CHANCE}; {fix}"
     if name in _RANKS or _decides(node["arg_orders"], alike):
         return None
     if name in _PLACES or _of_aggregate(name, node, free):
-        return f"{name}() OVER: {_CHANCE}; {cure}"
+        return f"{name}() OVER: {_CHANCE}; {fix}"
     return None
 
 
@@ -192,15 +192,15 @@ def _of_query(node: Node, free: bool) -> Iterator[tuple[Node | None, str]]:
     for modifier in node["modifiers"]:
         targets = modifier.get("distinct_on_targets")
         if targets and not _decides(orders, targets, positions=True):
-            cure = "ORDER BY further columns, which tell its rows apart"
-            yield targets[0], f"DISTINCT ON: {_CHANCE}; {cure}"
+            fix = "ORDER BY further columns, which tell its rows apart"
+            yield targets[0], f"DISTINCT ON: {_CHANCE}; {fix}"
         asked = [(word, modifier.get(word)) for word in ("limit", "offset")]
         said = [(word, found) for word, found in asked if found]
         # Whether there is any row does not depend on which one is taken.
         if said and not (free and not modifier["offset"]) and not _decides(orders, positions=True):
             word, found = said[0]
-            cure = "ORDER BY columns that tell rows apart, in the same query"
-            yield found, f"{word.upper()}: {_CHANCE}; {cure}"
+            fix = "ORDER BY columns that tell rows apart, in the same query"
+            yield found, f"{word.upper()}: {_CHANCE}; {fix}"
 
 
 def _decides(

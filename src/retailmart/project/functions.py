@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 FILE = "functions.py"
 _MODULE = "retailmart_functions"
 _BY_PLACE = Parameter.POSITIONAL_ONLY
-_CURE = f"Correct {FILE}, and look again with: retailmart check"
+_FIX = f"Correct {FILE}, and look again with: retailmart check"
 # Takes and returns pyarrow arrays, all of one length.
 Vectorised = Callable[..., Any]
 
@@ -87,14 +87,14 @@ class Functions:
             exec(code, module.__dict__)  # noqa: S102
         except (Exception, SystemExit) as error:
             place = f"{FILE}:{_line_of(error.__traceback__) or 1}"
-            raise SettingsError([f"{place}: {_words(error)}"], _import_cure(error)) from error
+            raise SettingsError([f"{place}: {_words(error)}"], _import_fix(error)) from error
         found = {function: getattr(module, name, None) for name, function in self.defined.items()}
         if problems := [
             f"{FILE}:{function.line}: {function.name} is no function any more once the file has run"
             for function, code in found.items()
             if not callable(code)
         ]:
-            raise SettingsError(problems, _CURE)
+            raise SettingsError(problems, _FIX)
         return {function: code for function, code in found.items() if code is not None}
 
 
@@ -313,10 +313,10 @@ def _first_line(error: BaseException) -> str:
     return (str(error).strip().splitlines() or [""])[0]
 
 
-def _import_cure(error: BaseException) -> str:
+def _import_fix(error: BaseException) -> str:
     if isinstance(error, ModuleNotFoundError) and error.name:
         return (
             f"Install {error.name} where retailmart is installed; {FILE} is one file, and imports"
             " none beside it"
         )
-    return _CURE
+    return _FIX

@@ -92,8 +92,8 @@ def mark_mistakes(column: Mapping[str, Any], feed: Mapping[str, Any]) -> Iterato
     both = {**{k: v for k, v in feed.items() if v is not None}, **column}
     decimal, thousands = both.get("decimal") or ".", both.get("thousands")
     if thousands == decimal:
-        cure = f'say `decimal: "{"," if decimal == "." else "."}"` too'
-        yield f"thousands: {thousands!r} stands before the decimals already; {cure}"
+        fix = f'say `decimal: "{"," if decimal == "." else "."}"` too'
+        yield f"thousands: {thousands!r} stands before the decimals already; {fix}"
     for sign in as_list(both.get("currency")):
         if not isinstance(sign, str) or not sign.strip() or re.search(r"[0-9()+-]", sign):
             yield f"currency: {sign!r} is no sign; digits, + - ( ) are parts of numbers"

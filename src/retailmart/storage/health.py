@@ -102,7 +102,7 @@ def examine_folder(folder: Path, check: str) -> CheckResult:
             finally:
                 renamed.unlink(missing_ok=True)
     except OSError as error:
-        return problem(check, f"{root}: {error.strerror or error}", _cure(root, error))
+        return problem(check, f"{root}: {error.strerror or error}", _fix(root, error))
     return ok(check, found)
 
 
@@ -130,13 +130,13 @@ def _disk(place: Path, names: list[str]) -> CheckResult:
     share = usage.free / usage.total if usage.total else 0.0
     check, disk, users = f"disk: {names[0]}", _mount(place.resolve())[0], ", ".join(names)
     found = f"{usage.free / _GB:,.1f} GB free of {usage.total / _GB:,.1f} ({share:.0%}) for {users}"
-    cure = f"Make room on {disk}, or put one of these on another disk in retailmart.yml"
+    fix = f"Make room on {disk}, or put one of these on another disk in retailmart.yml"
     if usage.free < _TOO_LITTLE:
-        return problem(check, found, cure)
+        return problem(check, found, fix)
     if usage.free < _LITTLE or share < _LITTLE_SHARE:
-        return warning(check, found, cure)
+        return warning(check, found, fix)
     if status.f_files and status.f_favail < _FEW_FILES:
-        return warning(check, f"{disk} has room for {status.f_favail:,} more files only", cure)
+        return warning(check, f"{disk} has room for {status.f_favail:,} more files only", fix)
     return ok(check, found)
 
 
@@ -148,19 +148,19 @@ def _local(root: Path, use: Use) -> Iterator[CheckResult]:
         try:
             count = sum(not entry.name.startswith(".") for entry in os.scandir(root))
         except OSError as error:
-            yield problem(f"{use}: list", f"{root}: {error.strerror}", _cure(root, error))
+            yield problem(f"{use}: list", f"{root}: {error.strerror}", _fix(root, error))
             return
         yield ok(f"{use}: list", f"{root} can be listed, {number_of(count, 'name')} in it")
     written = examine_folder(root, f"{use}: write")
     yield written
-    if use is Use.LAKE and written.cure is None:
+    if use is Use.LAKE and written.fix is None:
         yield _exclusive(nearest(root))
 
 
 def _exclusive(root: Path) -> CheckResult:
     """Check the link with which a commit takes its number: the second of two must be refused."""
     check = "lake: commit"
-    cure = "Put the lake on a disk with hard links (ext4, xfs, apfs): `lake` in retailmart.yml"
+    fix = "Put the lake on a disk with hard links (ext4, xfs, apfs): `lake` in retailmart.yml"
     try:
         with _probe(root) as probe:
             linked = probe.with_name(f"{probe.name}-2")
@@ -168,11 +168,11 @@ def _exclusive(root: Path) -> CheckResult:
                 os.link(probe, linked)
                 with suppress(FileExistsError):
                     os.link(probe, linked)
-                    return problem(check, f"{root} lets two commits have one number", cure)
+                    return problem(check, f"{root} lets two commits have one number", fix)
             finally:
                 linked.unlink(missing_ok=True)
     except OSError as error:
-        return problem(check, f"{root}: {error.strerror or error}", cure)
+        return problem(check, f"{root}: {error.strerror or error}", fix)
     return ok(check, "of two commits with one number the disk refuses the second")
 
 
@@ -189,7 +189,7 @@ def _probe(root: Path) -> Iterator[Path]:
             probe.unlink()
 
 
-def _cure(root: Path, error: OSError) -> str:
+def _fix(root: Path, error: OSError) -> str:
     if error.errno in (errno.ENOSPC, errno.EDQUOT):
         return f"Make room on the disk of {root}"
     if error.errno == errno.EROFS:
@@ -246,7 +246,7 @@ def examine_s3_clock(access: S3Access) -> CheckResult:
         (there - here).total_seconds(),
         problem_from=_S3_CLOCK_SECONDS,
         why="the store will refuse signed requests",
-        cure=_SET_CLOCK,
+        fix=_SET_CLOCK,
     )
 
 
@@ -283,7 +283,7 @@ def _conditional(store: S3Store, folder: S3Folder) -> CheckResult:
     from obstore.exceptions import AlreadyExistsError, BaseError
 
     check = "lake: conditional put"
-    cure = (
+    fix = (
         "Use a store that honours If-None-Match (Amazon S3 does), or a lake on this machine's disk:"
         " `lake: lake` in retailmart.yml"
     )
@@ -298,8 +298,8 @@ def _conditional(store: S3Store, folder: S3Folder) -> CheckResult:
     except AlreadyExistsError:
         return ok(check, "of two commits with one number the store refuses the second")
     except (BaseError, OSError) as error:
-        return problem(check, f"{folder} refuses it: {_said(error)}", cure)
-    return problem(check, f"{folder} lets two commits have one number: a batch could be lost", cure)
+        return problem(check, f"{folder} refuses it: {_said(error)}", fix)
+    return problem(check, f"{folder} lets two commits have one number: a batch could be lost", fix)
 
 
 def _impatient(folder: S3Folder) -> S3Store:
@@ -355,8 +355,8 @@ def _try(folder: S3Folder, use: Use, what: str, work: Callable[[], object]) -> C
     except (BaseError, OSError) as error:
         # Not every refusal has an exception class: the text quotes the store's answer.
         code = _CODE.search(str(error))
-        cure = _remedy(folder, use, code[1] if code else "", str(error))
-        return problem(check, f"{folder}: {code[1] if code else _said(error)}", cure)
+        fix = _remedy(folder, use, code[1] if code else "", str(error))
+        return problem(check, f"{folder}: {code[1] if code else _said(error)}", fix)
     return None
 
 

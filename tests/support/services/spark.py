@@ -77,7 +77,7 @@ def spark_home() -> Path:
 
 
 def need_java() -> None:
-    """Install a Java if this machine has none; fail with the cure where that can't be done."""
+    """Install a Java if this machine has none; fail with the fix where that can't be done."""
     failure = install("openjdk-17-jre-headless", lambda: shutil.which("java") is not None)
     if failure:
         pytest.fail(failure, pytrace=False)

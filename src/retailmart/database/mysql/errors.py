@@ -46,7 +46,7 @@ _PASSING = {
     3168,
     4031,  # the server has hung up on an idle connection
 }
-_CURES = {
+_FIXES = {
     1044: _GRANTS,
     1045: "Check user and password of the database",
     1142: _GRANTS,
@@ -111,12 +111,12 @@ def translate(name: str, error: BaseException, *, broken: bool) -> RetailmartErr
     shown = f"{name}: {said}" + (f" ({code})" if code else "")
     if "CERTIFICATE_VERIFY_FAILED" in said or code == 2026:
         return RetailmartError(shown, _CERTIFICATE)
-    if code in _CURES:
-        cure = _CURES[code]
-        of_all = cure in _OF_ALL
-        if cure == _GRANTS and "source" in name:  # a source is only read
-            cure = _GRANT_OF_A_SOURCE
-        return NotThisTable(shown, cure) if of_all else RetailmartError(shown, cure)
+    if code in _FIXES:
+        fix = _FIXES[code]
+        of_all = fix in _OF_ALL
+        if fix == _GRANTS and "source" in name:  # a source is only read
+            fix = _GRANT_OF_A_SOURCE
+        return NotThisTable(shown, fix) if of_all else RetailmartError(shown, fix)
     # The driver raises InterfaceError(0, '') for a connection that is already closed.
     if broken or code in _PASSING or code == 0 or type(error).__name__ == "InterfaceError":
         return Unavailable(shown, LATER)

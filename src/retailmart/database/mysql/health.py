@@ -134,8 +134,8 @@ def _version(engine: Engine, server: _Server) -> CheckResult:
     parts = tuple(int(part) for part in number.split(".")[:3] if part.isdigit())
     if parts < oldest:
         wanted = ".".join(map(str, oldest))
-        cure = f"Upgrade it to {product} {wanted} or newer; older ones are not tested"
-        return problem(f"{server.name}: server", found, cure)
+        fix = f"Upgrade it to {product} {wanted} or newer; older ones are not tested"
+        return problem(f"{server.name}: server", found, fix)
     return ok(f"{server.name}: server", found)
 
 
@@ -146,8 +146,8 @@ def _tls(engine: Engine, server: _Server) -> CheckResult:
         return ok(check, f"encrypted ({rows[0][1]})")
     if "unix_socket" in engine.url.query or is_here(engine.url.host):
         return ok(check, "not encrypted, the server is on this machine")
-    cure = "Take ssl_disabled out of the database's URL, and let the server offer TLS"
-    return problem(check, "passwords and rows cross the network in the clear", cure)
+    fix = "Take ssl_disabled out of the database's URL, and let the server offer TLS"
+    return problem(check, "passwords and rows cross the network in the clear", fix)
 
 
 def _missing_rights(server: _Server, table: str) -> list[str]:
@@ -208,8 +208,8 @@ def _storage(server: _Server, table: str) -> CheckResult:
     query = "SELECT engine FROM information_schema.tables WHERE table_schema = %s"
     kind = server.run(f"{query} AND table_name = %s", (server.schema, table))[0][0]
     if kept or kind != "InnoDB":
-        cure = "SET GLOBAL default_storage_engine = InnoDB;"
-        return problem(check, f"new tables are {kind}, without transactions", lasting(cure))
+        fix = "SET GLOBAL default_storage_engine = InnoDB;"
+        return problem(check, f"new tables are {kind}, without transactions", lasting(fix))
     return ok(check, "InnoDB, and it rolls back")
 
 
@@ -226,17 +226,17 @@ def _charset(server: _Server, table: str) -> CheckResult:
     schema = str(server.run(query, (server.schema,))[0][0])
     if refused is None and rows == [(EMOJI,)]:
         return ok(check, f"{schema}, an emoji comes back as it went in")
-    cure = f"ALTER DATABASE {_quoted(server.schema)} CHARACTER SET utf8mb4;"
+    fix = f"ALTER DATABASE {_quoted(server.schema)} CHARACTER SET utf8mb4;"
     found = f"{server.schema} is {schema}, the connection {session}: names would be spoilt"
-    return problem(check, found, as_admin(cure))
+    return problem(check, found, as_admin(fix))
 
 
 def _connection_charset(server: _Server) -> CheckResult:
     session = _session_charset(server)
     if session == "utf8mb4":
         return ok(f"{server.name}: charset", "the connection is utf8mb4")
-    cure = "Put ?charset=utf8mb4 behind the database's URL"
-    return problem(f"{server.name}: charset", f"the connection is {session}", cure)
+    fix = "Put ?charset=utf8mb4 behind the database's URL"
+    return problem(f"{server.name}: charset", f"the connection is {session}", fix)
 
 
 def _session_charset(server: _Server) -> str:
@@ -252,13 +252,13 @@ def _narrow_tables(server: _Server) -> Iterator[CheckResult]:
     )
     if rows:
         names = [str(row[0]) for row in rows]
-        cure = " ".join(
+        fix = " ".join(
             f"ALTER TABLE {_quoted(server.schema)}.{_quoted(name)}"
             " CONVERT TO CHARACTER SET utf8mb4;"
             for name in names
         )
         found = f"older tables are not utf8mb4: {', '.join(names)}"
-        yield problem(f"{server.name}: tables", found, as_admin(cure))
+        yield problem(f"{server.name}: tables", found, as_admin(fix))
 
 
 def _strict(server: _Server, table: str) -> CheckResult:
@@ -266,16 +266,16 @@ def _strict(server: _Server, table: str) -> CheckResult:
     statement = f"INSERT INTO {_quoted(table)} (i, word) VALUES (4, %s)"
     if server.refusal(statement, ("x" * 11,)) == _TOO_LONG:
         return ok(check, "a value that is too long is refused")
-    cure = "SET GLOBAL sql_mode = CONCAT('STRICT_ALL_TABLES,', @@GLOBAL.sql_mode);"
-    return problem(check, "a value that is too long is cut off silently", lasting(cure))
+    fix = "SET GLOBAL sql_mode = CONCAT('STRICT_ALL_TABLES,', @@GLOBAL.sql_mode);"
+    return problem(check, "a value that is too long is cut off silently", lasting(fix))
 
 
 def _local_infile(server: _Server) -> CheckResult:
     check = f"{server.name}: local_infile"
     if server.setting("local_infile"):
         return ok(check, "on: rows are loaded in bulk")
-    cure = "SET GLOBAL local_infile = 1;"
-    return warning(check, "off: large marts are published more slowly", lasting(cure))
+    fix = "SET GLOBAL local_infile = 1;"
+    return warning(check, "off: large marts are published more slowly", lasting(fix))
 
 
 def _packet(server: _Server) -> CheckResult:
@@ -284,8 +284,8 @@ def _packet(server: _Server) -> CheckResult:
     if size >= _PACKET:
         return ok(check, found)
     tell = problem if size < _SMALLEST_PACKET else warning
-    cure = "SET GLOBAL max_allowed_packet = 67108864;"
-    return tell(check, f"{found}: a large batch's record may not fit", lasting(cure))
+    fix = "SET GLOBAL max_allowed_packet = 67108864;"
+    return tell(check, f"{found}: a large batch's record may not fit", lasting(fix))
 
 
 def _flush(server: _Server) -> CheckResult:
@@ -294,8 +294,8 @@ def _flush(server: _Server) -> CheckResult:
     found = f"innodb_flush_log_at_trx_commit = {value}"
     if value == 1:
         return ok(check, found)
-    cure = "SET GLOBAL innodb_flush_log_at_trx_commit = 1;"
-    return warning(check, f"{found}: a power cut can take a finished batch", lasting(cure))
+    fix = "SET GLOBAL innodb_flush_log_at_trx_commit = 1;"
+    return warning(check, f"{found}: a power cut can take a finished batch", lasting(fix))
 
 
 def _clock(server: _Server) -> CheckResult:
@@ -336,7 +336,7 @@ def _trouble(engine: Engine, name: str, error: DBAPIError) -> CheckResult:
     schema = _quoted(engine.url.database or "")
     pattern = _quoted(_escaped(engine.url.database or ""))
     rights = "SELECT" if name.startswith("source ") else _RIGHTS
-    cures = {
+    fixes = {
         1040: "Raise it: SET GLOBAL max_connections = 300;",
         1044: as_admin(f"GRANT {rights} ON {pattern}.* TO {account};"),
         1045: "Check user and password: MYSQL_USER and MYSQL_PASSWORD, or the database's URL",
@@ -349,19 +349,19 @@ def _trouble(engine: Engine, name: str, error: DBAPIError) -> CheckResult:
         1836: "Use the primary, not a replica, or switch read_only off",
         1698: "Give the account a password: ALTER USER … IDENTIFIED BY '…';",
     }
-    if number in cures:
-        return problem(check, f"{address}: {said}", cures[number])
+    if number in fixes:
+        return problem(check, f"{address}: {said}", fixes[number])
     if "certificate" in said.lower() or "ssl" in said.lower():
-        cure = (
+        fix = (
             "Name the certificate's host in the URL, and its authority with ?ssl_ca=/path/ca.pem;"
             " or let the server offer TLS"
         )
-        return problem(f"{name}: TLS", f"{address}: {said}", cure)
+        return problem(f"{name}: TLS", f"{address}: {said}", fix)
     if number in (2002, 2003, 2005, 2006, 2013) or number is None:
-        cure = "Start it, or check host and port: MYSQL_HOST and MYSQL_PORT, or the database's URL"
-        return problem(check, f"{address} cannot be reached: {said}", cure)
-    cure = f"The server refuses what runs need; look up its error {number}"
-    return problem(check, f"{address}: {said}", cure)
+        fix = "Start it, or check host and port: MYSQL_HOST and MYSQL_PORT, or the database's URL"
+        return problem(check, f"{address} cannot be reached: {said}", fix)
+    fix = f"The server refuses what runs need; look up its error {number}"
+    return problem(check, f"{address}: {said}", fix)
 
 
 def _number(error: DBAPIError) -> int | None:

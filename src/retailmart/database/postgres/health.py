@@ -78,7 +78,7 @@ def _writable(server: _Server) -> Iterator[CheckResult]:
         return
     schema = _schema(server)
     yield schema
-    if schema.cure is None:
+    if schema.fix is None:
         yield from _table(server)
     yield _durability(server)
     yield _clock(server)
@@ -89,8 +89,8 @@ def _version(engine: Engine, server: _Server) -> CheckResult:
     version = server.value("SHOW server_version")
     found = f"PostgreSQL {version} at {_where(engine)}, as {server.account}"
     if number < _OLDEST:
-        cure = f"Upgrade it to PostgreSQL {_OLDEST // 10_000} or newer; older ones are not tested"
-        return problem(f"{server.name}: server", found, cure)
+        fix = f"Upgrade it to PostgreSQL {_OLDEST // 10_000} or newer; older ones are not tested"
+        return problem(f"{server.name}: server", found, fix)
     return ok(f"{server.name}: server", found)
 
 
@@ -104,8 +104,8 @@ def _tls(engine: Engine, server: _Server) -> CheckResult:
     address = address_of(engine)
     if address.socket or is_here(address.host):
         return ok(check, "not encrypted, the server is on this machine")
-    cure = "Take sslmode out of the database's URL, and let the server offer TLS"
-    return problem(check, "passwords and rows cross the network in the clear", cure)
+    fix = "Take sslmode out of the database's URL, and let the server offer TLS"
+    return problem(check, "passwords and rows cross the network in the clear", fix)
 
 
 def _encoding(server: _Server) -> CheckResult:
@@ -114,15 +114,15 @@ def _encoding(server: _Server) -> CheckResult:
     encoding = str(server.value("SHOW server_encoding"))
     if encoding == "UTF8" and server.value(f"SELECT {text_literal(EMOJI)}") == EMOJI:
         return ok(check, "UTF8, an emoji comes back as it went in")
-    cure = "CREATE DATABASE … ENCODING 'UTF8' TEMPLATE template0; a database keeps its encoding"
-    return problem(check, f"the database is {encoding}, which does not hold all letters", cure)
+    fix = "CREATE DATABASE … ENCODING 'UTF8' TEMPLATE template0; a database keeps its encoding"
+    return problem(check, f"the database is {encoding}, which does not hold all letters", fix)
 
 
 def _schema(server: _Server) -> CheckResult:
     check = f"{server.name}: schema"
     if server.schema is None:
-        cure = f"CREATE SCHEMA …, and name it in the URL as ?schema=…, or as {server.account}'s own"
-        return problem(check, "there is no schema that tables can be created in", cure)
+        fix = f"CREATE SCHEMA …, and name it in the URL as ?schema=…, or as {server.account}'s own"
+        return problem(check, "there is no schema that tables can be created in", fix)
     name = text_literal(server.schema)
     missing = [
         right
@@ -153,8 +153,8 @@ def _table(server: _Server) -> Iterator[CheckResult]:
         for statement in statements:
             if state := server.refusal(statement):
                 verb = " ".join(statement.split()[:2])
-                cure = f"The server refuses {verb}; look up its SQLSTATE {state}"
-                yield problem(check, f"{verb} is refused ({state})", cure)
+                fix = f"The server refuses {verb}; look up its SQLSTATE {state}"
+                yield problem(check, f"{verb} is refused ({state})", fix)
                 return
     finally:
         for each in (name, other):
@@ -168,9 +168,9 @@ def _durability(server: _Server) -> CheckResult:
     off = [name for name in ("fsync", "full_page_writes") if server.value(f"SHOW {name}") != "on"]
     if not off:
         return ok(check, "fsync and full_page_writes are on")
-    cure = " ".join(f"ALTER SYSTEM SET {name} = on;" for name in off)
+    fix = " ".join(f"ALTER SYSTEM SET {name} = on;" for name in off)
     found = f"{' and '.join(off)} off: a power cut can take a finished batch"
-    return warning(check, found, lasting(cure))
+    return warning(check, found, lasting(fix))
 
 
 def _clock(server: _Server) -> CheckResult:
@@ -203,25 +203,25 @@ def _trouble(engine: Engine, name: str, error: DBAPIError) -> CheckResult:
     lower, account = said.lower(), address_of(engine).user
     database = quoted(address_of(engine).database)
     if "password" in lower or (state or "").startswith("28"):
-        cure = "Check user and password: PGUSER and PGPASSWORD, or the database's URL"
-        return problem(check, f"{address}: {said}", cure)
+        fix = "Check user and password: PGUSER and PGPASSWORD, or the database's URL"
+        return problem(check, f"{address}: {said}", fix)
     if state == "3D000" or ("database" in lower and "does not exist" in lower):
-        cure = as_admin(f"CREATE DATABASE {database} ENCODING 'UTF8' TEMPLATE template0;")
-        return problem(check, f"{address}: {said}", cure)
+        fix = as_admin(f"CREATE DATABASE {database} ENCODING 'UTF8' TEMPLATE template0;")
+        return problem(check, f"{address}: {said}", fix)
     if state == _DENIED:
-        cure = as_admin(f"GRANT CONNECT ON DATABASE {database} TO {quoted(account)};")
-        return problem(check, f"{address}: {said}", cure)
+        fix = as_admin(f"GRANT CONNECT ON DATABASE {database} TO {quoted(account)};")
+        return problem(check, f"{address}: {said}", fix)
     if "certificate" in lower or "ssl" in lower:
-        cure = (
+        fix = (
             "Name the certificate's host in the URL, and its authority with"
             " ?sslrootcert=/path/ca.pem; or let the server offer TLS"
         )
-        return problem(f"{name}: TLS", f"{address}: {said}", cure)
+        return problem(f"{name}: TLS", f"{address}: {said}", fix)
     if state is None or state.startswith(("08", "57")):
-        cure = "Start it, or check host and port: PGHOST and PGPORT, or the database's URL"
-        return problem(check, f"{address} cannot be reached: {said}", cure)
-    cure = f"The server refuses what runs need; look up its SQLSTATE {state}"
-    return problem(check, f"{address}: {said}", cure)
+        fix = "Start it, or check host and port: PGHOST and PGPORT, or the database's URL"
+        return problem(check, f"{address} cannot be reached: {said}", fix)
+    fix = f"The server refuses what runs need; look up its SQLSTATE {state}"
+    return problem(check, f"{address}: {said}", fix)
 
 
 def _account(server: _Server) -> str:

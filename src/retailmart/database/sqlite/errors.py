@@ -30,11 +30,11 @@ def translate(name: str, error: BaseException, *, broken: bool) -> RetailmartErr
     if any(passing in said for passing in _PASSING):
         return Unavailable(shown, "Run again; another program holds the database's file")
     if "disk is full" in said:
-        cure = "Make room where the database keeps its data, then run again"
-        return NotThisTable(shown, cure)
+        fix = "Make room where the database keeps its data, then run again"
+        return NotThisTable(shown, fix)
     if "readonly database" in said or "unable to open" in said:
-        cure = "Let this account write to the database's file and folder"
-        return NotThisTable(shown, cure)
+        fix = "Let this account write to the database's file and folder"
+        return NotThisTable(shown, fix)
     if "not a database" in said:
         return RetailmartError(shown, "Check `database` and `sources` in retailmart.yml")
     return RetailmartError(shown)

@@ -42,8 +42,8 @@ def examine_source(path: Path, name: str) -> Iterator[CheckResult]:
     if count:
         yield ok(f"{name}: tables", f"{count} in {path}")
     else:
-        cure = f"Correct {setting_of(name)} in retailmart.yml"
-        yield problem(f"{name}: tables", f"{path} holds no table", cure)
+        fix = f"Correct {setting_of(name)} in retailmart.yml"
+        yield problem(f"{name}: tables", f"{path} holds no table", fix)
 
 
 def _folder(path: Path, name: str) -> Iterator[CheckResult]:
@@ -65,16 +65,16 @@ def _folder(path: Path, name: str) -> Iterator[CheckResult]:
         finally:
             connection.close()
     except sqlite3.Error as error:
-        cure = f"Let {me()} write in it: chown {me()} {shlex.quote(str(folder))}; or make room"
-        yield problem(f"{name}: folder", f"{folder}: {error}", cure)
+        fix = f"Let {me()} write in it: chown {me()} {shlex.quote(str(folder))}; or make room"
+        yield problem(f"{name}: folder", f"{folder}: {error}", fix)
         return
     finally:
         for suffix in ("", "-wal", "-shm", "-journal"):
             with suppress(OSError):
                 probe.with_name(probe.name + suffix).unlink()
     if mode != "wal":
-        cure = "Move the database to a local disk: `database` in retailmart.yml"
-        yield problem(f"{name}: folder", f"{folder} takes no write-ahead log", cure)
+        fix = "Move the database to a local disk: `database` in retailmart.yml"
+        yield problem(f"{name}: folder", f"{folder} takes no write-ahead log", fix)
         return
     yield ok(f"{name}: folder", f"{folder} is writable and takes a write-ahead log")
 

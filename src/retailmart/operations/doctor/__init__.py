@@ -32,10 +32,10 @@ def doctor(
 ) -> DoctorReport:
     """Check everything that runs rely on, as `examine`. `each` gets a result once it is known."""
     found = []
-    for finding in examine(project, spark=spark, seconds=seconds):
-        found.append(finding)
+    for result in examine(project, spark=spark, seconds=seconds):
+        found.append(result)
         if each is not None:
-            each(finding)
+            each(result)
     return DoctorReport(tuple(found))
 
 
@@ -68,7 +68,7 @@ def examine(
     for visit in visits:
         visit.start()
     for visit in visits:
-        yield from visit.findings(max(0.0, until - time.monotonic()), seconds)
+        yield from visit.results(max(0.0, until - time.monotonic()), seconds)
 
 
 @dataclass
@@ -84,32 +84,32 @@ class _Visit:
         # The program does not wait for it at its end.
         threading.Thread(target=self._ask, name=THREADS, daemon=True).start()
 
-    def findings(self, wait: float, patience: float) -> list[CheckResult]:
+    def results(self, wait: float, patience: float) -> list[CheckResult]:
         """The check results that arrived in time."""
         if self._ended.wait(wait):
             return self._found
-        cure = "See whether it is overloaded, or what stands between: firewall, proxy, VPN"
+        fix = "See whether it is overloaded, or what stands between: firewall, proxy, VPN"
         return [
             *self._found,
-            problem(f"{self.name}: answer", f"none within {patience:g} s", cure),
+            problem(f"{self.name}: answer", f"none within {patience:g} s", fix),
         ]
 
     def _ask(self) -> None:
         check = f"{self.name}: check"
         try:
-            for finding in self.check():
-                self._found.append(finding)
+            for result in self.check():
+                self._found.append(result)
         except RetailmartError as error:
             words = "; ".join(error.message.splitlines())
-            cure = error.hint or "Correct retailmart.yml, then look with: retailmart check"
-            self._found.append(problem(check, words, cure))
+            fix = error.hint or "Correct retailmart.yml, then look with: retailmart check"
+            self._found.append(problem(check, words, fix))
         except OSError as error:
-            cure = f"See whether {error.filename or 'it'} can be read and written by this account"
-            self._found.append(problem(check, error.strerror or type(error).__name__, cure))
+            fix = f"See whether {error.filename or 'it'} can be read and written by this account"
+            self._found.append(problem(check, error.strerror or type(error).__name__, fix))
         except Exception as error:
             # Its message is unknown and could hold a password.
-            cure = "See what a run says: retailmart run"
-            self._found.append(problem(check, f"failed with {type(error).__name__}", cure))
+            fix = "See what a run says: retailmart run"
+            self._found.append(problem(check, f"failed with {type(error).__name__}", fix))
         finally:
             self._ended.set()
 
@@ -121,8 +121,8 @@ def _project(project: Project) -> Iterator[CheckResult]:
         project.check_secrets()
     except SettingsError as error:
         told = "; ".join(error.problems)
-        cure = error.hint or "Correct retailmart.yml, then look with: retailmart check"
-        yield problem("project: secrets", told, "; ".join(map(str.strip, cure.splitlines())))
+        fix = error.hint or "Correct retailmart.yml, then look with: retailmart check"
+        yield problem("project: secrets", told, "; ".join(map(str.strip, fix.splitlines())))
 
 
 def _disks(project: Project) -> Iterator[CheckResult]:
@@ -153,7 +153,7 @@ def _database(project: Project) -> Iterator[CheckResult]:
     check = "database: published tables"
     try:
         for table in check_published_names(project):
-            yield warning(check, table.words, table.cure)
+            yield warning(check, table.words, table.fix)
     except SettingsError as error:
         for words in error.problems:
             yield problem(check, words, str(error.hint))
@@ -164,9 +164,9 @@ def _local_disk(file: Path) -> Iterator[CheckResult]:
     from retailmart.storage.health import network_file_system
 
     if kind := network_file_system(file.parent):
-        cure = "Put it on a local disk, or use a server: `database` in retailmart.yml"
+        fix = "Put it on a local disk, or use a server: `database` in retailmart.yml"
         found = f"{file} is on a network file system ({kind}), where SQLite can break it"
-        yield problem("database: disk", found, cure)
+        yield problem("database: disk", found, fix)
 
 
 def _source(project: Project, name: str) -> Iterator[CheckResult]:
@@ -174,9 +174,9 @@ def _source(project: Project, name: str) -> Iterator[CheckResult]:
 
     answers = True
     url = project.source_url(name)
-    for finding in examine_database(url, project.folder, f"source {name}", writes=False):
-        answers = answers and finding.level is not Level.PROBLEM
-        yield finding
+    for result in examine_database(url, project.folder, f"source {name}", writes=False):
+        answers = answers and result.level is not Level.PROBLEM
+        yield result
     if answers:
         yield from _values(project, name)
 
@@ -245,10 +245,10 @@ def _spark(project: Project, asked: bool) -> Iterator[CheckResult]:
     from retailmart.engines.spark.health import examine_spark
 
     found = []
-    for finding in examine_spark(project.settings.spark):
-        found.append(finding)
-        yield finding
-    if uses and all(finding.level is Level.OK for finding in found):
+    for result in examine_spark(project.settings.spark):
+        found.append(result)
+        yield result
+    if uses and all(result.level is Level.OK for result in found):
         from retailmart.operations.doctor.workers import examine_workers
 
         yield from examine_workers(project)

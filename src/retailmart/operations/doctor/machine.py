@@ -42,7 +42,7 @@ def examine_scratch(private: Path) -> Iterator[CheckResult]:
 
     written = examine_folder(private, "scratch: write")
     yield written
-    if written.cure:
+    if written.fix:
         return
     root = nearest(private)
     probe = root / f".retailmart-doctor-{uuid.uuid4().hex}"
@@ -50,8 +50,8 @@ def examine_scratch(private: Path) -> Iterator[CheckResult]:
         with probe.open("xb") as file:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except OSError as error:
-        cure = "Put the project's folder on a disk that has file locks"
-        yield problem("scratch: lock", f"{root} takes no lock: {error.strerror}", cure)
+        fix = "Put the project's folder on a disk that has file locks"
+        yield problem("scratch: lock", f"{root} takes no lock: {error.strerror}", fix)
     else:
         yield ok("scratch: lock", "takes locks: of two runs at once the second is told")
     finally:
@@ -77,14 +77,14 @@ def _memory(free: int, memory_limit: str | None) -> CheckResult:
     check, found = "machine: memory", f"{free / _GB:.1f} GB free"
     if memory_limit is None:
         if free < _LITTLE:
-            cure = "Free some, or set what the engine may take, as in `memory_limit: 512MB`"
-            return warning(check, found, cure)
+            fix = "Free some, or set what the engine may take, as in `memory_limit: 512MB`"
+            return warning(check, found, fix)
         return ok(check, found)
     found = f"{found}, memory_limit is {memory_limit}"
     if _bytes(memory_limit) > free:
         fits = max(1, int(free * 0.8 / 10**6))
-        cure = f"Set `memory_limit: {fits}MB` in retailmart.yml, or free some"
-        return warning(check, found, cure)
+        fix = f"Set `memory_limit: {fits}MB` in retailmart.yml, or free some"
+        return warning(check, found, fix)
     return ok(check, found)
 
 

@@ -141,8 +141,8 @@ def _disk(workers: dict[str, Seen]) -> CheckResult:
     free, worker = min((one.free, name) for name, one in workers.items())
     words = f"{free / (1 << 30):,.1f} GB free, at least ({worker})"
     if free < _LITTLE_DISK:
-        cure = "Free some, or let Spark's spark.local.dir name a larger disk"
-        return warning("spark: disk", words, cure)
+        fix = "Free some, or let Spark's spark.local.dir name a larger disk"
+        return warning("spark: disk", words, fix)
     return ok("spark: disk", words)
 
 
