@@ -37,8 +37,8 @@ class PlainProgress:
 
     def began(self, step: str) -> None: ...
 
-    def message(self, step: str, words: str) -> None:
-        print(f"{step}: {one_line(words)}", file=sys.stderr, flush=True)
+    def message(self, step: str, message: str) -> None:
+        print(f"{step}: {one_line(message)}", file=sys.stderr, flush=True)
 
     def ended(self, step: str, seconds: float) -> None:
         print(f"{step}: {seconds:.2f} s", file=sys.stderr, flush=True)
@@ -52,9 +52,9 @@ class PlainProgress:
 class QuietProgress(PlainProgress):
     """Only what somebody should change in the settings: no other progress needs a person."""
 
-    def message(self, step: str, words: str) -> None:
+    def message(self, step: str, message: str) -> None:
         if step == "settings":
-            super().message(step, words)
+            super().message(step, message)
 
     def ended(self, step: str, seconds: float) -> None: ...
 
@@ -79,10 +79,10 @@ class BarProgress:
     def began(self, step: str) -> None:
         self._tasks[step] = self._progress.add_task("", total=None, step=step)
 
-    def message(self, step: str, words: str) -> None:
+    def message(self, step: str, message: str) -> None:
         from rich.markup import escape
 
-        self._progress.update(self._tasks[step], description=escape(words))
+        self._progress.update(self._tasks[step], description=escape(message))
 
     def ended(self, step: str, seconds: float) -> None:
         self._progress.update(self._tasks[step], total=1, completed=1, description="")
@@ -115,8 +115,8 @@ def summary(report: RunReport, quiet: bool = False) -> None:
             console.print(problems)
     elif report.nothing_to_do:
         console.print("Nothing to do: landing holds nothing new.")
-        for words in report.expected:
-            console.print(one_line(f"expected   {words}"), soft_wrap=True)
+        for message in report.expected:
+            console.print(one_line(f"expected   {message}"), soft_wrap=True)
         if report.expected:
             console.print("           If they are there, see why not: retailmart doctor")
     else:
@@ -125,8 +125,8 @@ def summary(report: RunReport, quiet: bool = False) -> None:
         marts = f"Delta tables in {report.lake}/marts (how to read them: {_READING})"
         console.print(one_line(f"marts      {marts}"), soft_wrap=True)
         console.print(one_line(f"published  {report.database}"), soft_wrap=True)
-    for words in _remarks(report, quiet):
-        console.print(one_line(words), soft_wrap=True)
+    for message in _remarks(report, quiet):
+        console.print(one_line(message), soft_wrap=True)
 
 
 def _remarks(report: RunReport, quiet: bool) -> Iterator[str]:
@@ -134,9 +134,9 @@ def _remarks(report: RunReport, quiet: bool) -> Iterator[str]:
     for name, why in report.unreadable.items():
         yield f"held back  the marts that read {name}: {why}"
     for batch in report.batches:
-        yield from (f"restored   {table.words}" for table in batch.restored)
+        yield from (f"restored   {table.message}" for table in batch.restored)
     for left in report.left_tables:
-        yield f"left over  {left.words}. {left.fix}"
+        yield f"left over  {left.message}. {left.fix}"
     for path in () if quiet else report.waiting:
         yield f"waiting    {path} is still being uploaded"
     for path in report.unreachable:
@@ -152,8 +152,8 @@ def verification(report: VerifyReport) -> None:
         first, *more = _verdict(one)
         rows = number_of(next(iter(one.rows.values())), "row")
         print(one_line(f"{name:<{width}}  {rows:>16}  {first}"))
-        for words in more:
-            print(one_line(f"{'':<{width}}  {'':>16}  {words}"))
+        for message in more:
+            print(one_line(f"{'':<{width}}  {'':>16}  {message}"))
     for name, why in report.unavailable.items():
         print(one_line(f"{name:<{width}}  not available: {why}"))
     for path, why in report.skipped.items():
@@ -167,8 +167,8 @@ def database_verification(report: DatabaseReport) -> None:
         rows = "" if one.rows is None else number_of(one.rows, "row")
         first, *more = _table_verdict(one)
         print(one_line(f"{_published(one):<{width}}  {rows:>16}  {first}"))
-        for words in more:
-            print(one_line(f"{'':<{width}}  {'':>16}  {words}"))
+        for message in more:
+            print(one_line(f"{'':<{width}}  {'':>16}  {message}"))
 
 
 def _published(one: TableComparison) -> str:
@@ -290,28 +290,28 @@ def _counts(report: RunReport) -> Table:
             table.add_row("recovered", f"batch {batch.batch_id} of a run that was cut off")
         for gap in batch.unmatched:
             keys, rows = number_of(gap.keys, "key"), number_of(gap.rows, "row")
-            words = f"{keys} in {rows}, kept without {gap.table}'s columns"
-            table.add_row(f"unknown {gap.column}", words)
+            message = f"{keys} in {rows}, kept without {gap.table}'s columns"
+            table.add_row(f"unknown {gap.column}", message)
         for late in batch.healed:
             keys, rows = number_of(late.keys, "key"), number_of(late.rows, "row")
-            words = f"{keys} came late: {late.amount:,} in {rows} left unknown"
-            table.add_row(f"known {late.column}", words)
+            message = f"{keys} came late: {late.amount:,} in {rows} left unknown"
+            table.add_row(f"known {late.column}", message)
         for change in batch.columns:
             kind = f"{change.before} → {change.after}" if change.before else f"new, {change.after}"
-            words = f"{change.table}: {kind}, by {change.cause}"
-            table.add_row(f"column {change.column}", one_line(words))
+            message = f"{change.table}: {kind}, by {change.cause}"
+            table.add_row(f"column {change.column}", one_line(message))
         for line in batch.differences:
-            words = f"{line.rows:+,} {'row' if abs(line.rows) == 1 else 'rows'}, {line.amount:+,}"
+            message = f"{line.rows:+,} {'row' if abs(line.rows) == 1 else 'rows'}, {line.amount:+,}"
             what = "corrected" if batch.undoes is None else "taken back"
-            table.add_row(one_line(f"{what} {line.path}"), words)
+            table.add_row(one_line(f"{what} {line.path}"), message)
         shown = batch.balance[-_MONTHS_SHOWN:]
         if len(shown) < len(batch.balance):
             earlier = number_of(len(batch.balance) - len(shown), "earlier month")
             table.add_row("balance", f"{earlier}, all equal")
         for month in shown:
             tables = number_of(len(month.tables), "table")
-            words = f"{number_of(month.rows, 'row')}, {month.amount:,}, equal in {tables}"
-            table.add_row(f"balance {month.month}", words)
+            message = f"{number_of(month.rows, 'row')}, {month.amount:,}, equal in {tables}"
+            table.add_row(f"balance {month.month}", message)
         for other, marts in _agreed(batch).items():
             table.add_row("totals agree", f"{other} with {', '.join(marts)}")
     table.add_row("seconds", f"{sum(report.seconds.values()):.2f}")
@@ -330,9 +330,9 @@ def _problems(report: RunReport, *, quiet: bool = False) -> Table | None:
         elif line.message:
             table.add_row(one_line(line.path), "a name like another's", one_line(line.message))
         if line.quarantined:
-            words = f"see: retailmart quarantine show {line.path}"
+            message = f"see: retailmart quarantine show {line.path}"
             rows = number_of(line.quarantined, "row")
-            table.add_row(one_line(line.path), f"{rows} quarantined", one_line(words))
+            table.add_row(one_line(line.path), f"{rows} quarantined", one_line(message))
         for rule, count in line.warned.items():
             table.add_row(one_line(line.path), f"{number_of(count, 'row')} warned", one_line(rule))
     for one in report.held:

@@ -127,7 +127,7 @@ class Restored:
     columns: tuple[str, ...]
 
     @property
-    def words(self) -> str:
+    def message(self) -> str:
         """A message that says what was done."""
         lost = "the columns" if len(self.columns) > 1 else "the column"
         return (
@@ -188,7 +188,7 @@ class LeftTable:
     mart: str | None = None
 
     @property
-    def words(self) -> str:
+    def message(self) -> str:
         """A message that says what it is."""
         mart = f"mart {self.mart}" if self.mart else "a mart"
         return f"table {self.name} belongs to {mart}, which is no longer published under this name"
@@ -398,7 +398,7 @@ class Progress(Protocol):
     """Receives the progress of a run."""
 
     def began(self, step: str) -> None: ...
-    def message(self, step: str, words: str) -> None: ...
+    def message(self, step: str, message: str) -> None: ...
     def ended(self, step: str, seconds: float) -> None: ...
 
 
@@ -406,5 +406,5 @@ class Silent:
     """Ignores all progress."""
 
     def began(self, step: str) -> None: ...
-    def message(self, step: str, words: str) -> None: ...
+    def message(self, step: str, message: str) -> None: ...
     def ended(self, step: str, seconds: float) -> None: ...

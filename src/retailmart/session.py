@@ -130,7 +130,7 @@ class Session:
         self.failed_step = None
         start = time.perf_counter()
         try:
-            yield lambda words: self.progress.message(name, words)
+            yield lambda message: self.progress.message(name, message)
         except BaseException:
             self.failed_step = name
             raise
@@ -149,8 +149,8 @@ class Session:
             self.scratch.mkdir(parents=True, exist_ok=True)
             self._engine = open_engine(self.project.settings, [self.lake.place], self.private)
             self._stack.callback(self._engine.close)
-            for words in self.project.settings.spark.retired:
-                self.progress.message("settings", words)
+            for message in self.project.settings.spark.retired:
+                self.progress.message("settings", message)
             self._engine.add_functions(self.project.functions)
         if as_of is not None:
             self._engine.set_variables({**self.project.variables, AS_OF: as_of})

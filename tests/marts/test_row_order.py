@@ -141,7 +141,7 @@ def told(query: str) -> list[tuple[str, int | None]]:
     assert row is not None
     tree = json.loads(row[0])
     assert not tree["error"], tree
-    return [(found.words, found.at) for found in unordered(tree, {"my_own"})]
+    return [(found.message, found.at) for found in unordered(tree, {"my_own"})]
 
 
 @pytest.mark.parametrize("query", LEFT_TO_CHANCE)

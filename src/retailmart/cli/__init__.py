@@ -155,10 +155,10 @@ def check(
     from retailmart.report import number_of
 
     report = open_at(project, settings).check()
-    for words in report.retired:
-        say(f"settings: {words}")
+    for message in report.retired:
+        say(f"settings: {message}")
     for table in report.left_tables:
-        say(f"{table.words}\n  {table.fix}")
+        say(f"{table.message}\n  {table.fix}")
     feeds, marts = number_of(report.feeds, "feed"), number_of(report.marts, "mart")
     say(f"{feeds} and {marts}, no mistake found", unless=quiet)
 
@@ -179,8 +179,8 @@ def status(
         return
     for line in found.runs:
         step = f" in {line.failed_step}" if line.failed_step else ""
-        words = visible(f"  {line.message.splitlines()[0]}") if line.message else ""
-        print(f"run {line.run_id}  {line.started_at[:19]}  {line.state}{step}{words}")
+        message = visible(f"  {line.message.splitlines()[0]}") if line.message else ""
+        print(f"run {line.run_id}  {line.started_at[:19]}  {line.state}{step}{message}")
     if batch := found.open_batch:
         print(f"open batch {batch.batch_id} ({batch.state.value}): the next run finishes it")
     for name in found.held:
@@ -189,8 +189,8 @@ def status(
         print(f"{count:>8,} {'file' if count == 1 else 'files'} {state}")
     if not found.runs:
         print("no run yet")
-    for words in found.expected:
-        print(visible(f"expected   {words}"))
+    for message in found.expected:
+        print(visible(f"expected   {message}"))
 
 
 def main() -> None:
@@ -205,8 +205,8 @@ def main() -> None:
         say("\n  ".join([f"retailmart: {error}", *_notes(error)]))
         sys.exit(error.exit_code)
     except (OSError, KeyboardInterrupt) as error:
-        words = f"retailmart: {str(error) or 'interrupted'}\n  Run again to go on: retailmart run"
-        say("\n  ".join([words, *_notes(error)]))
+        message = f"retailmart: {str(error) or 'interrupted'}\n  Run again to go on: retailmart run"
+        say("\n  ".join([message, *_notes(error)]))
         sys.exit(1)
 
 
@@ -243,8 +243,8 @@ def _tell(report: RunReport, output: Output, quiet: bool) -> None:
     if output is Output.JSON:
         print_json(report.to_dict())
     if problems := [*_held(report), *_all_refused(report)]:
-        words = "the run is done, but:\n  " + "\n  ".join(problems)
-        raise NotAllDone(words, "Nothing is lost: the next run tries again what is held back")
+        message = "the run is done, but:\n  " + "\n  ".join(problems)
+        raise NotAllDone(message, "Nothing is lost: the next run tries again what is held back")
 
 
 def _held(report: RunReport) -> Iterator[str]:

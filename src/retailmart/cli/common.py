@@ -61,8 +61,8 @@ EXIT_CODES = {
 def exits(*more: int, instead: Mapping[int, str] | None = None) -> str:
     """The end of a command's help: the codes of all commands, `more`, and meanings `instead`."""
     told = {code: EXIT_CODES[code] for code in (0, 1, 2, *more)} | dict(instead or {})
-    words = "; ".join(f"{code} {told[code]}" for code in sorted(told))
-    return f"Exit codes: {words}."
+    message = "; ".join(f"{code} {told[code]}" for code in sorted(told))
+    return f"Exit codes: {message}."
 
 
 def open_at(project: Path, settings: list[str] | None) -> OpenProject:
@@ -99,13 +99,13 @@ def print_json(value: Any) -> None:
     print(re.sub(r"[\x7f-\x9f]", lambda found: f"\\u{ord(found[0]):04x}", text))
 
 
-def say(words: str, *, unless: bool = False) -> None:
+def say(message: str, *, unless: bool = False) -> None:
     """Talk, on stderr; `unless` the user asked for quiet, for what needs nobody."""
     if unless:
         return
     from retailmart.console import visible
 
-    print(visible(words), file=sys.stderr)
+    print(visible(message), file=sys.stderr)
 
 
 def _plain(value: Any) -> Any:

@@ -41,8 +41,8 @@ def schema_history(
         print_json(found.to_dict())
         return
     for step in found.history:
-        for words in _changes(step):
-            _say(f"run {step.run}  {step.changed_at[:19]}  {step.feed}  {words}")
+        for message in _changes(step):
+            _say(f"run {step.run}  {step.changed_at[:19]}  {step.feed}  {message}")
     if not found.history:
         print("no column has changed yet")
 
@@ -61,9 +61,9 @@ def schema_diff(
         return
     told = False
     for one in found.feeds:
-        for words in _differences(one):
+        for message in _differences(one):
             told = True
-            _say(f"{one.feed.name}  {words}")
+            _say(f"{one.feed.name}  {message}")
     if not told:
         print("definition and raw agree, and no file in landing would change that")
 
@@ -116,7 +116,7 @@ def _fate(feed: Feed) -> str:
     }.get(policy.value, "is dropped")
 
 
-def _say(words: str) -> None:
+def _say(message: str) -> None:
     from retailmart.console import one_line
 
-    print(one_line(words))
+    print(one_line(message))

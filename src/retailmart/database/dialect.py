@@ -30,12 +30,12 @@ class Since:
 class Limit:
     """Values that a published column cannot hold: `condition` is engine SQL, true for such a row.
 
-    `words` continue a message that has shown the value, `fix` is the fix.
+    `reason` continues a message that has shown the value; `fix` says what to do.
     """
 
     column: str
     condition: str
-    words: str
+    reason: str
     fix: str
 
 

@@ -56,10 +56,10 @@ class NotThisTable(RetailmartError):
     """A refusal for a reason that all tables share: no space, or no right to write."""
 
 
-def words(error: BaseException) -> str:
+def message_of(error: BaseException) -> str:
     """The server's message, in a form that can be shown."""
     kind = kind_of_error(error)
-    return kind.errors.words(error) if kind else str(error) or type(error).__name__
+    return kind.errors.message_of(error) if kind else str(error) or type(error).__name__
 
 
 def _translated(name: str, error: BaseException, *, broken: bool) -> RetailmartError:

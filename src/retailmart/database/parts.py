@@ -79,9 +79,9 @@ class Texts:
 
         number = bisect_left(range(len(values) + 1), True, key=fails) - 1
         row = [one[number].as_py() for one in batch.columns]
-        words = row_words(batch.schema.names, row, self.key)
+        shown = row_words(batch.schema.names, row, self.key)
         value = values[number].as_py()
-        return wrong_value(self.table, column.name, words, column.kind, value, self.rules)
+        return wrong_value(self.table, column.name, shown, column.kind, value, self.rules)
 
 
 @dataclass(frozen=True)

@@ -36,7 +36,7 @@ _PACKAGES = {
 class Errors(Protocol):
     """The errors of one kind of database, translated to ours; its module `errors` is one."""
 
-    def words(self, error: BaseException) -> str:
+    def message_of(self, error: BaseException) -> str:
         """The message of the server or library, without what must not be shown."""
 
     def translate(self, name: str, error: BaseException, *, broken: bool) -> RetailmartError:

@@ -34,7 +34,7 @@ from retailmart.database.dialect import (
     dialect_of,
     names_in,
 )
-from retailmart.database.errors import words
+from retailmart.database.errors import message_of
 from retailmart.database.values import exact_batch, record_batch, rows_of, schema_of
 from retailmart.errors import KeyClash
 from retailmart.tables import Field, quoted
@@ -197,7 +197,7 @@ class Target:
             raise self._clash(error.message) from error
         except IntegrityError as error:
             raise self._clash(
-                f"the table {self.name} refuses a row: {words(error.orig or error)}"
+                f"the table {self.name} refuses a row: {message_of(error.orig or error)}"
             ) from error
 
     def upsert(self, connection: Connection, read: Read) -> int:
@@ -210,7 +210,7 @@ class Target:
             return dialect.upsert(connection, self._table(dialect), self.fields, self.key, read)
         except IntegrityError as error:
             raise self._clash(
-                f"the table {self.name} refuses a row: {words(error.orig or error)}"
+                f"the table {self.name} refuses a row: {message_of(error.orig or error)}"
             ) from error
 
     def _clash(self, message: str) -> KeyClash:

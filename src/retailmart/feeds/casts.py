@@ -272,8 +272,8 @@ def likely_causes(column: Column, text: str) -> list[tuple[str, str]]:
     """Why a text may not be one of a column's values: a message, and SQL that says if it fits."""
     if column.type.name in TIMES and not column.formats:
         return [
-            (f"{words}: {_SAY} {fix}", f"regexp_full_match({text}, '{form}')")
-            for words, fix, form in _ORDERS
+            (f"{message}: {_SAY} {fix}", f"regexp_full_match({text}, '{form}')")
+            for message, fix, form in _ORDERS
         ]
     if column.type.name not in NUMBERS:
         return []
@@ -283,8 +283,8 @@ def likely_causes(column: Column, text: str) -> list[tuple[str, str]]:
         grouped = rf"{group}([{mark}][0-9]{{3}})+([{column.marks.point}][0-9]*)?\s*"
         if column.marks.thousands:
             return []
-        words = f'it seems to have {word} between thousands: say `thousands: "{mark}"`'
-        return [(words, f"regexp_full_match({text}, '{grouped}')")]
+        message = f'it seems to have {word} between thousands: say `thousands: "{mark}"`'
+        return [(message, f"regexp_full_match({text}, '{grouped}')")]
     return [
         (
             'its point may stand before decimals or between thousands: say `decimal: "."`, or'

@@ -55,8 +55,8 @@ def classify(
             file = _duplicate(shot, checked.feed, decision.twin, supersedes)
             classified.append(Classified(file))
             continue
-        words = alike.get(shot.entry.path)
-        classified.append(Classified(_accepted(shot, checked.feed, words, supersedes), checked))
+        message = alike.get(shot.entry.path)
+        classified.append(Classified(_accepted(shot, checked.feed, message, supersedes), checked))
     return classified
 
 
@@ -65,9 +65,9 @@ def _names_alike(ledger: Ledger, arrived: Iterable[str]) -> dict[str, str]:
     others: dict[str, set[str]] = {}
     for path in (*arrived, *(file.path for file in ledger.files.readable_alike(arrived))):
         others.setdefault(name_hash(path), set()).add(path)
-    words = "is named as {} but for letter case, Unicode form or .gz; each counts by itself"
+    message = "is named as {} but for letter case, Unicode form or .gz; each counts by itself"
     return {
-        path: words.format(", ".join(sorted(names)))
+        path: message.format(", ".join(sorted(names)))
         for path in arrived
         if (names := others[name_hash(path)] - {path})
     }
@@ -123,11 +123,11 @@ def _not_to_be_replaced(
         ]
         if holders:
             told = ", ".join(_with_undo(ledger, file) for file in holders)
-            words = f"replaces a file whose refused rows are counted through {told}"
-            yield path, Refusal(ErrorFolder.BAD_SCHEMA, f"{words}; then deliver it again")
+            message = f"replaces a file whose refused rows are counted through {told}"
+            yield path, Refusal(ErrorFolder.BAD_SCHEMA, f"{message}; then deliver it again")
         elif found.layout.is_replay and _is_ordinary(ledger, old, found):
-            words = "brings refused rows back under the name of a delivery, which would leave"
-            yield path, Refusal(ErrorFolder.BAD_SCHEMA, f"{words}; deliver it under another name")
+            message = "brings refused rows back under the name of a delivery, which would leave"
+            yield path, Refusal(ErrorFolder.BAD_SCHEMA, f"{message}; deliver it under another name")
 
 
 def _with_undo(ledger: Ledger, file: LedgerFile) -> str:

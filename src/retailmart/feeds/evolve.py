@@ -84,11 +84,11 @@ def compare(
     for key, field in rest.items():
         memory = remembered.get(key)
         if memory is None or not memory.aliases:
-            words = (
+            message = (
                 f"feeds/{feed.name}.yml: names no column {field.name} any more, but"
                 f" {raw_table(feed.name)} holds {field.name} {field.type}"
             )
-            found.append(Divergence(field.name, None, str(field.type), refused=words))
+            found.append(Divergence(field.name, None, str(field.type), refused=message))
             continue
         found.append(Divergence(field.name, None, str(field.type), memory.aliases))
         columns.append(_brought(field.name, field.type, memory.aliases))

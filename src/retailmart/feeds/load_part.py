@@ -204,7 +204,7 @@ def _first_mismatch(engine: Engine, checked: CheckedFile) -> Refusal | None:
     )
     for row, (number, text) in found:
         column = feed.columns[int(number)]
-        causes = "".join(f"; {words}" for words in _causes(engine, column, text))
+        causes = "".join(f"; {message}" for message in _causes(engine, column, text))
         line = seek(places_of(checked), row).line
         kind = "line" if checked.json is None else "record"
         return Refusal(
@@ -223,7 +223,7 @@ def _causes(engine: Engine, column: Column, text: str) -> list[str]:
         return []
     fits = ", ".join(condition for _, condition in known)
     row = engine.rows(f"SELECT {fits} FROM (SELECT {text_literal(text)} AS t)")[0]
-    return [words for (words, _), is_so in zip(known, row, strict=True) if is_so]
+    return [message for (message, _), is_so in zip(known, row, strict=True) if is_so]
 
 
 def _numbered(engine: Engine, checked: CheckedFile) -> Relation:

@@ -145,23 +145,23 @@ class _Gate:
         if known is None or known.origin is None:
             return _refused(f"there is no refused row {said.strip()} in feed {self.feed.name}")
         origin = known.origin
-        words = None
+        message = None
         if origin[0] not in self.counted:
-            words = "its file was delivered anew or taken back since"
+            message = "its file was delivered anew or taken back since"
         elif path := self.brought.get(origin):
-            words = f"it is counted already, from {path}"
+            message = f"it is counted already, from {path}"
         elif place := self.taken.get(origin):
-            words = f"it came already in {place}"
-        if words:
+            message = f"it came already in {place}"
+        if message:
             return replace(
-                _refused(f"{origin_text(origin)} is not counted: {words}"), origin=origin
+                _refused(f"{origin_text(origin)} is not counted: {message}"), origin=origin
             )
         self.taken[origin] = f"line {line} of {file.path}"
         return _Claim(origin, known.further)
 
 
-def _refused(words: str) -> _Claim:
-    return _Claim(None, parse_error=ParseError("replay", words))
+def _refused(message: str) -> _Claim:
+    return _Claim(None, parse_error=ParseError("replay", message))
 
 
 def _known(
@@ -343,11 +343,11 @@ def drop_repaired(
         said = text_of(row.cells[place])
         origin = read_origin(said)
         item = known.get(origin) if origin else None
-        words = _unfit(row, said, item, len(sheet.columns), sheet.columns)
-        if origin and item and not words and origin in first:
-            words = f"{said} stands in row {first[origin]} already"
-        if words:
-            problems.append(f"row {row.number}: {words}")
+        message = _unfit(row, said, item, len(sheet.columns), sheet.columns)
+        if origin and item and not message and origin in first:
+            message = f"{said} stands in row {first[origin]} already"
+        if message:
+            problems.append(f"row {row.number}: {message}")
         elif all(_is_empty(row.cells[p]) for p in data):
             left_out += 1
         elif origin and item:

@@ -129,10 +129,10 @@ class _History:
 
 def _expect_nothing_stands_on(history: _History, run_id: int, batches: set[int]) -> None:
     """Raise RetailmartError, which names what depends on a run, and the runs to undo first."""
-    reasons = dict.fromkeys(words for _, words in history.standing_on(batches, ()))
+    reasons = dict.fromkeys(message for _, message in history.standing_on(batches, ()))
     if not reasons:
         return
-    listed = "\n  ".join(f"{words}; undo that first" for words in reasons)
+    listed = "\n  ".join(f"{message}; undo that first" for message in reasons)
     commands = ", then ".join(f"retailmart undo {run}" for run in _first(history, batches))
     raise RetailmartError(f"run {run_id} can't be taken back:\n  {listed}", f"Run: {commands}")
 

@@ -88,8 +88,8 @@ def _archive_one(
     if not moved and not archived.exists(path) and is_whole(snapshot, file.sha256):
         archived.copy_in(snapshot, path)  # a duplicate may need the same copy
     if file.state is FileState.REFUSED and file.message:
-        words = f"{file.path} {file.message}\n"
-        archived.put(_reason(path), words.encode("utf-8", "backslashreplace"))
+        message = f"{file.path} {file.message}\n"
+        archived.put(_reason(path), message.encode("utf-8", "backslashreplace"))
 
 
 def _free_path(landing: Store, archived: Store, entry: Entry, path: str, other: str) -> str:

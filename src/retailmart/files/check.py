@@ -50,30 +50,30 @@ def check(snapshot: StagedCopy, feeds: Iterable[Feed]) -> CheckedFile | Refusal:
         damaged = path.lower().endswith(".gz") and "archive" in (snapshot.refusal or "")
         folder = ErrorFolder.BAD_SCHEMA if damaged else ErrorFolder.WRONG_TYPE
         return Refusal(folder, snapshot.refusal or "cannot be read")
-    for magic, words in _MAGIC.items():
+    for magic, message in _MAGIC.items():
         if snapshot.scan.head.startswith(magic):
-            return Refusal(ErrorFolder.WRONG_TYPE, f"is {words}")
+            return Refusal(ErrorFolder.WRONG_TYPE, f"is {message}")
     known = tuple(feeds)
     claiming = [feed for feed in known if feed.claims(path)]
     form = format_of(path)
     if form == "csv" and not claiming and not _is_named(path, (".csv",)):
         form = None  # a text like others; its ending means nothing
     if form is None or (form != "csv" and all(feed.format != form for feed in known)):
-        words = "is no CSV file, and no feed takes other formats"
+        message = "is no CSV file, and no feed takes other formats"
         if any(feed.format == "json" for feed in known):
-            words = "is neither a CSV nor a JSON file, and no feed takes other formats"
+            message = "is neither a CSV nor a JSON file, and no feed takes other formats"
         if claiming:
             listed = ", ".join(ENDINGS[claiming[0].format])
-            words = f"{words}; feed {claiming[0].name} claims it, but its files end in {listed}"
-        return Refusal(ErrorFolder.WRONG_TYPE, words)
+            message = f"{message}; feed {claiming[0].name} claims it, but its files end in {listed}"
+        return Refusal(ErrorFolder.WRONG_TYPE, message)
     if not claiming:
         return Refusal(
             ErrorFolder.UNKNOWN, "fits no feed; add its name to `files` of one in feeds/"
         )
     feed = next((feed for feed in claiming if feed.format == form), None)
     if feed is None:
-        words = f"is a {form.upper()} file, but feed {claiming[0].name}, which claims it, takes"
-        return Refusal(ErrorFolder.WRONG_TYPE, f"{words} {claiming[0].format.upper()}")
+        message = f"is a {form.upper()} file, but feed {claiming[0].name}, which claims it, takes"
+        return Refusal(ErrorFolder.WRONG_TYPE, f"{message} {claiming[0].format.upper()}")
     return check_content(snapshot.content, snapshot.scan, feed, path)
 
 
@@ -140,8 +140,8 @@ def _check_csv(
             return cleaned
         checked = cleaned
     if not checked.records and not feed.takes_empty:
-        words = f"; say `empty: allowed` in feeds/{feed.name}.yml if that is a day without any"
-        return Refusal(ErrorFolder.BAD_SCHEMA, f"has a header but not a single row{words}")
+        message = f"; say `empty: allowed` in feeds/{feed.name}.yml if that is a day without any"
+        return Refusal(ErrorFolder.BAD_SCHEMA, f"has a header but not a single row{message}")
     return checked
 
 
@@ -190,13 +190,13 @@ def _headerless(first: Record, feed: Feed) -> Layout | Refusal:
     """The layout of a file without a header, or why its first record does not fit that layout."""
     names, known, place = _in_order(feed), known_names(feed), f"feeds/{feed.name}.yml"
     if first.cells and all(folded(cell) in known for cell in first.cells):
-        words = f"begins with a header, which {place} says it has not (`header: false`)"
-        return Refusal(ErrorFolder.BAD_SCHEMA, words)
+        message = f"begins with a header, which {place} says it has not (`header: false`)"
+        return Refusal(ErrorFolder.BAD_SCHEMA, message)
     for delimiter, sign in _NAMES_OF_DELIMITERS.items():
         if len(first.cells) == 1 < len(names) == len(first.raw.split(delimiter)):
-            words = f"seems to be separated by {sign}"
+            message = f"seems to be separated by {sign}"
             said = f"(set `delimiter: {json.dumps(delimiter)}` in {place})"
-            return Refusal(ErrorFolder.BAD_SCHEMA, f"{words} {said}")
+            return Refusal(ErrorFolder.BAD_SCHEMA, f"{message} {said}")
     return frozen(feed, (), {}) or Layout(names)
 
 
@@ -250,19 +250,19 @@ def _cause(content: Path, first: Record, feed: Feed) -> str:
         return ""
     known, place = known_names(feed), f"feeds/{feed.name}.yml"
     found = sum(folded(cell) in known for cell in first.cells)
-    for delimiter, words in _NAMES_OF_DELIMITERS.items():
+    for delimiter, message in _NAMES_OF_DELIMITERS.items():
         cells = first.raw.split(delimiter)
         if sum(folded(cell.strip('"')) in known for cell in cells) > max(found, 1):
             said = json.dumps(delimiter)
-            return f"; it seems to be separated by {words} (set `delimiter: {said}` in {place})"
+            return f"; it seems to be separated by {message} (set `delimiter: {said}` in {place})"
     if first.parse_error:
         return ""
     asked = [column for column in feed.columns if column.folder is None]
     mandatory = {column.name for column in asked if column.mandatory}
     for record in islice(records(content, feed), 1, _LOOKED_AT):
         if mandatory <= {known.get(folded(cell)) for cell in record.cells}:
-            words = f"; its header seems to be line {record.line}"
-            return f"{words} (set `skip_lines: {record.line - 1}` in {place})"
+            message = f"; its header seems to be line {record.line}"
+            return f"{message} (set `skip_lines: {record.line - 1}` in {place})"
     figures = sum(any(sign.isdigit() for sign in cell) for cell in first.cells)
     if not found and len(first.cells) == len(asked) and 2 * figures >= len(asked):
         return f"; its first line seems to be a row (set `header: false` in {place})"

@@ -131,8 +131,8 @@ class Cutter:
     @staticmethod
     def _put(cut: Cut, record: JsonRecord, name: str, value: Any, path: tuple[str, ...]) -> None:
         if name in cut.values and cut.parse_error is None:
-            words = f"names the column {name} more than once"
-            cut.parse_error = ParseError("duplicate_key", f"{words}, at {record.pointer(*path)}")
+            message = f"names the column {name} more than once"
+            cut.parse_error = ParseError("duplicate_key", f"{message}, at {record.pointer(*path)}")
         cut.values[name] = value
         cut.places[name] = path
 
@@ -199,9 +199,9 @@ def _form(content: Path, feed: Feed, cutter: Cutter) -> JsonForm | None:
     if not members:
         return None
     keys, before, after = members
-    words = {key.lower() for key in keys}
+    lowered = {key.lower() for key in keys}
     plain = all(key and '"' not in key and "\\" not in key for key in keys)
-    if not plain or len(words) < len(keys) or words & _TAKEN or len(keys) > _MOST_NAMES:
+    if not plain or len(lowered) < len(keys) or lowered & _TAKEN or len(keys) > _MOST_NAMES:
         return None
     if any(folded(key) in cutter.inner or folded(key) == ORIGIN for key in keys):
         return None
@@ -283,15 +283,15 @@ def _unfit(
     count: int, objects: int, first: ParseError | None, names: Mapping[str, str]
 ) -> Refusal | None:
     if len(names) > _MOST_NAMES:
-        words = f"has more than {_MOST_NAMES:,} different keys; are some of them values?"
+        message = f"has more than {_MOST_NAMES:,} different keys; are some of them values?"
     elif not count:
-        words = "holds no record"
+        message = "holds no record"
     elif not objects:
         why = f": {first.message}" if first else ""
-        words = f"is neither a list of objects nor one object a line{why}"
+        message = f"is neither a list of objects nor one object a line{why}"
     else:
         return None
-    return Refusal(ErrorFolder.BAD_SCHEMA, words)
+    return Refusal(ErrorFolder.BAD_SCHEMA, message)
 
 
 def _layout(feed: Feed, names: Mapping[str, str], *, is_replay: bool) -> Layout | Refusal:
@@ -303,8 +303,8 @@ def _layout(feed: Feed, names: Mapping[str, str], *, is_replay: bool) -> Layout 
     if missing:
         word = "column" if len(missing) == 1 else "columns"
         hint = did_you_mean(missing[0], others)
-        words = f"has no record with the {word} {', '.join(missing)}"
-        return Refusal(ErrorFolder.BAD_SCHEMA, words + (hint if "mean" in hint else ""))
+        message = f"has no record with the {word} {', '.join(missing)}"
+        return Refusal(ErrorFolder.BAD_SCHEMA, message + (hint if "mean" in hint else ""))
     known = known_names(feed) | ({name: name for name in NO_DATA} if is_replay else {})
     layout = Layout((*own, *others), is_replay, is_json=True)
     return frozen(feed, layout.columns, known) or layout

@@ -44,8 +44,8 @@ def read_header(header: Record, feed: Feed) -> Layout | Refusal:
     """Match a header with the feed's columns: in any order, letter case and padding, by aliases."""
     parse_error = parse_error_of(header, len(header.cells))
     if parse_error and parse_error == header.parse_error and "never closed" in parse_error.message:
-        words = "has a quote in its header that is never closed"
-        return Refusal(ErrorFolder.BAD_SCHEMA, words)
+        message = "has a quote in its header that is never closed"
+        return Refusal(ErrorFolder.BAD_SCHEMA, message)
     if parse_error:
         return Refusal(ErrorFolder.BAD_SCHEMA, f"its header is broken: {parse_error.message}")
     known = known_names(feed)
@@ -72,10 +72,10 @@ def read_header(header: Record, feed: Feed) -> Layout | Refusal:
 
 def _missing(missing: Sequence[str], names: Sequence[str], feed: Feed) -> str:
     others = [name for name in names if name not in {c.name for c in feed.columns}]
-    words = "lacks the column " if len(missing) == 1 else "lacks the columns "
+    message = "lacks the column " if len(missing) == 1 else "lacks the columns "
     hint = did_you_mean(missing[0], others)
     is_one = len(names) == 1  # cells with another delimiter look like one name
-    return words + ", ".join(missing) + (hint if "mean" in hint and not is_one else "")
+    return message + ", ".join(missing) + (hint if "mean" in hint and not is_one else "")
 
 
 def frozen(feed: Feed, names: Iterable[str], known: Mapping[str, str]) -> Refusal | None:
@@ -85,17 +85,17 @@ def frozen(feed: Feed, names: Iterable[str], known: Mapping[str, str]) -> Refusa
     """
     place = f"feeds/{feed.name}.yml"
     if feed.schema.table is Policy.FREEZE:
-        words = f"would make the raw table of feed {feed.name}, which is frozen"
+        message = f"would make the raw table of feed {feed.name}, which is frozen"
         return Refusal(
-            ErrorFolder.BAD_SCHEMA, f"{words}: {place} says `table: freeze` under `schema`"
+            ErrorFolder.BAD_SCHEMA, f"{message}: {place} says `table: freeze` under `schema`"
         )
     own = {*known.values(), *(column.name for column in feed.columns)}
     strange = [name for name in names if name not in own]
     if strange and feed.schema.columns is Policy.FREEZE:
-        words = "the column" if len(strange) == 1 else "the columns"
+        message = "the column" if len(strange) == 1 else "the columns"
         return Refusal(
             ErrorFolder.BAD_SCHEMA,
-            f"brings {words} {', '.join(strange)}, which {place} does not name; its columns are"
+            f"brings {message} {', '.join(strange)}, which {place} does not name; its columns are"
             " frozen",
         )
     return None

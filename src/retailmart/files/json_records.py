@@ -128,8 +128,8 @@ def _parse_error(value: Any, record: JsonRecord, place: tuple[str, ...]) -> Pars
         if len(place) >= DEEPEST:
             return _TOO_DEEP
         if isinstance(value, Repeated):
-            words = f"names the key {value.key!r} more than once"
-            return ParseError("duplicate_key", f"{words}, at {record.pointer(*place, value.key)}")
+            message = f"names the key {value.key!r} more than once"
+            return ParseError("duplicate_key", f"{message}, at {record.pointer(*place, value.key)}")
         for key, item in value.items():
             if parse_error := _text_error(key, record, place) or _parse_error(
                 item, record, (*place, key)
@@ -142,8 +142,8 @@ def _parse_error(value: Any, record: JsonRecord, place: tuple[str, ...]) -> Pars
             if parse_error := _parse_error(item, record, (*place, str(number))):
                 return parse_error
     elif isinstance(value, NotFinite):
-        words = f"{value} is no number of JSON's, at {record.pointer(*place)}"
-        return ParseError("not_finite", words)
+        message = f"{value} is no number of JSON's, at {record.pointer(*place)}"
+        return ParseError("not_finite", message)
     elif isinstance(value, str):
         return _text_error(value, record, place)
     return None
@@ -153,8 +153,8 @@ def _text_error(text: str, record: JsonRecord, place: tuple[str, ...]) -> ParseE
     if "\0" in text:
         return ParseError("nul_byte", f"a text holds a NUL character, at {record.pointer(*place)}")
     if not text.isascii() and _SURROGATE.search(text):
-        words = f"a text holds one half of a character, at {record.pointer(*place)}"
-        return ParseError("encoding", words)
+        message = f"a text holds one half of a character, at {record.pointer(*place)}"
+        return ParseError("encoding", message)
     return None
 
 
@@ -222,18 +222,18 @@ def _line(number: int, line: bytes) -> JsonRecord:
         raw = line.decode()
     except UnicodeDecodeError as error:
         shown = line.decode(errors="backslashreplace")
-        words = f"the record is not UTF-8, from its byte {error.start + 1} on"
-        return JsonRecord(number, shown, None, ParseError("encoding", words))
+        message = f"the record is not UTF-8, from its byte {error.start + 1} on"
+        return JsonRecord(number, shown, None, ParseError("encoding", message))
     try:
         value, end = _DECODER.raw_decode(raw)
     except json.JSONDecodeError as error:
-        words = f"the line is no JSON: {_why(error)} at its character {error.pos + 1}"
-        return JsonRecord(number, raw, None, ParseError("json", words))
+        message = f"the line is no JSON: {_why(error)} at its character {error.pos + 1}"
+        return JsonRecord(number, raw, None, ParseError("json", message))
     except RecursionError:
         return JsonRecord(number, raw, None, _TOO_DEEP)
     if end < len(raw):
-        words = f"the line is no JSON: something follows the object at its character {end + 1}"
-        return JsonRecord(number, raw, None, ParseError("json", words))
+        message = f"the line is no JSON: something follows the object at its character {end + 1}"
+        return JsonRecord(number, raw, None, ParseError("json", message))
     return _record(number, raw, value)
 
 

@@ -178,11 +178,11 @@ class _Reader:
         at = max(1, self._within - number)
         while True:
             if at >= most:
-                words = f" within {most:,} lines (max_record_lines of the feed)"
-                return ParseError("quote", _UNENDING.format(within=words))
+                message = f" within {most:,} lines (max_record_lines of the feed)"
+                return ParseError("quote", _UNENDING.format(within=message))
             if size + self._size > _LONGEST_SPAN and at > len(self._ahead):
-                words = f" within {_LONGEST_SPAN:,} characters"
-                return ParseError("quote", _UNENDING.format(within=words))
+                message = f" within {_LONGEST_SPAN:,} characters"
+                return ParseError("quote", _UNENDING.format(within=message))
             if at > len(self._ahead):
                 line = next(self._lines, "")
                 if not line:
@@ -326,14 +326,14 @@ def _bounded(text: TextIO, feed: Feed) -> Iterator[str]:
     Quotes and delimiters stay: a quote lost in the cut would swallow, or free, what follows.
     """
     kept = re.escape(f"\r\n{feed.quote}{feed.delimiter}{feed.escape or ''}")
-    words = re.compile(f"[^{kept}]+")
+    others = re.compile(f"[^{kept}]+")
     line = text.readline(_WIDEST)
     while line:
         following = ""
         if len(line) >= _WIDEST and not line.endswith("\n"):
             parts = [line]
             while not parts[-1].endswith(("\n", "\r")) and (rest := text.readline(_WIDEST)):
-                parts.append(words.sub("…", rest))
+                parts.append(others.sub("…", rest))
             if parts[-1].endswith("\r"):
                 # The cut may be between the two characters of one line end.
                 following = text.readline(_WIDEST)

@@ -160,8 +160,8 @@ def _fetched_span(
         with landed.store.open(landed.entry, span.start, span.end) as content:
             return _part(checked, folder, span, iter(lambda: content.read(_CHUNK), b""))
     except FileNotFoundError as error:
-        words = f"{landed.entry.path} was delivered again while it was read"
-        raise DeliveryReplaced(words) from error
+        message = f"{landed.entry.path} was delivered again while it was read"
+        raise DeliveryReplaced(message) from error
 
 
 def _part(checked: CheckedFile, folder: Path, span: Span, chunks: Iterator[bytes]) -> CheckedFile:

@@ -212,8 +212,8 @@ class Lake:
         except (OSError, DeltaError) as error:
             if not _is_unreachable(error):
                 raise
-            words = (str(error).splitlines() or ["no answer"])[0]
-            raise Unavailable(f"{self.place}: {words}", "Run again: retailmart run") from error
+            message = (str(error).splitlines() or ["no answer"])[0]
+            raise Unavailable(f"{self.place}: {message}", "Run again: retailmart run") from error
 
     def _create(self, change: TableChange) -> DeltaTable:
         from deltalake import DeltaTable

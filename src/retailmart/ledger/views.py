@@ -161,8 +161,8 @@ def _steps() -> Select[Any]:
     )
 
 
-def _in_words(state: ColumnElement[Any], words: dict[str, str]) -> ColumnElement[Any]:
-    return case(words, value=state, else_=state)
+def _in_words(state: ColumnElement[Any], texts: dict[str, str]) -> ColumnElement[Any]:
+    return case(texts, value=state, else_=state)
 
 
 def _time(column: ColumnElement[Any]) -> ColumnElement[Any]:

@@ -55,8 +55,8 @@ class _Text:
         """An engine's message about a mistake, with its line in the file."""
         found = _LINE.search(error.message)
         line = self.first_line + (int(found[1]) - 1 if found else 0)
-        words = " ".join(_LINE.sub("", error.message).split())
-        return f"{self.file}:{line}: {words}"
+        message = " ".join(_LINE.sub("", error.message).split())
+        return f"{self.file}:{line}: {message}"
 
 
 @dataclass(frozen=True)
@@ -174,7 +174,7 @@ class Binding:
             elif node.get("sample"):
                 yield f"{place}: a sample of rows: {_CHANCE}"
         for found in unordered(tree_of(text.query), defined):
-            yield f"{text.at(found.at)}: {found.words}"
+            yield f"{text.at(found.at)}: {found.message}"
 
     def _of_variable(
         self, node: Node, place: str, own: Collection[str] | None, read: Collection[str]
@@ -220,25 +220,25 @@ class Binding:
             kind = "row" if rule.action is Action.QUARANTINE else "raw"
             query = f"SELECT NOT ({rule.condition}\n) AS broken FROM {relations[kind]}"
             text = _Text("", 0, query)
-            words: str | None = None
+            message: str | None = None
             tree = tree_of(query)
             if tree.get("error"):
-                words = str(tree.get("error_message", "is no condition"))
+                message = str(tree.get("error_message", "is no condition"))
             else:
                 try:
                     self.engine.fields(query)
                 except RetailmartError as error:
-                    words = text.placed(error).split(": ", 1)[1]
-            if words is None and thorough:
+                    message = text.placed(error).split(": ", 1)[1]
+            if message is None and thorough:
                 names = frozenset(field.name.lower() for field in columns[kind])
                 read = variables_of(rule.condition)
                 found = next(self._of_query(text, names, None, read), None)
-                words = None if found is None else found.split(": ", 1)[1]
-            if words is None:
-                words = self._untriable(rule, str(relations[kind]))
-            if words is not None:
+                message = None if found is None else found.split(": ", 1)[1]
+            if message is None:
+                message = self._untriable(rule, str(relations[kind]))
+            if message is not None:
                 place = _place_in_feed(self.project.folder, feed, ("rules", number))
-                yield f"{place}: rule {rule.name}: {words}"
+                yield f"{place}: rule {rule.name}: {message}"
 
     def _untriable(self, rule: Rule, relation: str) -> str | None:
         """Why a rule can't be tried for one row alone, as is done if it can't be computed."""

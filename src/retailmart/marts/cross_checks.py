@@ -63,10 +63,10 @@ def agree(
             found.append(pair.agreement)
             continue
         names = (pair.one.mart, pair.other.mart)
-        words = f"marts/{names[0]}.sql and marts/{names[1]}.sql do not agree"
+        message = f"marts/{names[0]}.sql and marts/{names[1]}.sql do not agree"
         for name in names:
             if name in after:
-                held.add(name, RetailmartError(f"{words}: {'; '.join(problems)}", _FIX))
+                held.add(name, RetailmartError(f"{message}: {'; '.join(problems)}", _FIX))
     return found
 
 

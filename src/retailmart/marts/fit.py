@@ -104,7 +104,7 @@ class _Check:
             limit = self.limits[number]
             shown = f"{value[:_LONGEST]}…" if len(value) > _LONGEST else value
             return RetailmartError(
-                f"column {limit.column}, row {row}: {shown!r} {limit.words}", limit.fix
+                f"column {limit.column}, row {row}: {shown!r} {limit.reason}", limit.fix
             )
         for row, count in repeated:
             return RetailmartError(f"row {row}: {count} rows have this key", _KEY_FIX)

@@ -46,9 +46,9 @@ class HeldBack:
             raise
         except RetailmartError as error:
             place = f"marts/{mart.name}.sql:{mart.first_line}"
-            words = error.message if place in error.message else f"{place}: {error.message}"
+            message = error.message if place in error.message else f"{place}: {error.message}"
             fix = _FIX if isinstance(error, NotComputed) else _WRONG_FIX
-            self.add(mart.name, RetailmartError(words, error.hint or fix))
+            self.add(mart.name, RetailmartError(message, error.hint or fix))
 
     def add(self, name: str, error: RetailmartError) -> None:
         """Hold back a mart for its own reason, not because of another mart."""

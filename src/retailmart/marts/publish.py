@@ -263,8 +263,8 @@ class FillPart:
         rows = engine.define(self.table.only(files))
         read = partial(_in_key_order, engine, self.target.key, str(rows))
         try:
-            words = f"the table {self.target.name} cannot be written to"
-            with translate_errors(words), database.begin() as connection:
+            message = f"the table {self.target.name} cannot be written to"
+            with translate_errors(message), database.begin() as connection:
                 return self.target.insert(connection, read)
         finally:
             database.dispose()

@@ -95,8 +95,8 @@ def reconcile(
         for one, by_month in found:
             if one.feed == proof.feed.name and (off := proof.against_mart(one.part, by_month)):
                 name = one.part.mart.name
-                words = f"marts/{name}.sql does not balance: {_first(off)}"
-                held.add(name, RetailmartError(words, _FIX))
+                message = f"marts/{name}.sql does not balance: {_first(off)}"
+                held.add(name, RetailmartError(message, _FIX))
         lines += proof.lines()
         months |= proof.months
         problems += proof.problems
@@ -116,8 +116,8 @@ def _by_month(
         own = [next(told) for _ in one.queries]
         if failed := [answer for answer in own if isinstance(answer, RetailmartError)]:
             name = one.part.mart.name
-            words = f"marts/{name}.sql does not balance: {failed[0].message}"
-            held.add(name, RetailmartError(words, _FIX))
+            message = f"marts/{name}.sql does not balance: {failed[0].message}"
+            held.add(name, RetailmartError(message, _FIX))
         else:
             yield one, one.by_month([rows for rows in own if not isinstance(rows, RetailmartError)])
 

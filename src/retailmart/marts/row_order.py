@@ -58,10 +58,10 @@ _CHANCE: Final = "it depends on the order in which rows are read, which no run p
 
 @dataclass(frozen=True)
 class Unordered:
-    """A part of a query that depends on the order of rows: its offset in bytes, and the words."""
+    """A part of a query that depends on the order of rows: its offset in bytes, and what to say of it."""
 
     at: int | None
-    words: str
+    message: str
 
 
 def unordered(tree: Any, defined: Collection[str]) -> Iterator[Unordered]:

@@ -107,9 +107,9 @@ class Project:
             except SettingsError as error:
                 # What a variable lacks is told once, not again for each setting that uses it.
                 problems += [
-                    words
-                    for words in error.problems
-                    if not any(words.endswith(f": {before}") for before in problems)
+                    message
+                    for message in error.problems
+                    if not any(message.endswith(f": {before}") for before in problems)
                 ]
                 hints += [error.hint] if error.hint else []
         if problems:

@@ -147,16 +147,16 @@ def checked_place(text: str) -> str:
 
 def checked_endpoint(text: str) -> str:
     """`http(s)://host[:port]`. ValueError for any other form."""
-    words = "write an endpoint as in https://s3.example.com or http://127.0.0.1:9000"
+    message = "write an endpoint as in https://s3.example.com or http://127.0.0.1:9000"
     try:
         parts = urlsplit(text)
         good = parts.scheme in ("http", "https") and parts.hostname and (parts.port or 1) > 0
     except ValueError:
-        raise ValueError(words) from None
+        raise ValueError(message) from None
     if "@" in parts.netloc:
-        raise ValueError(f"an endpoint holds no user and no password; {words}")
+        raise ValueError(f"an endpoint holds no user and no password; {message}")
     if not good or parts.path.strip("/") or parts.query or parts.fragment:
-        raise ValueError(words)
+        raise ValueError(message)
     return text
 
 

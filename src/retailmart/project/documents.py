@@ -63,13 +63,13 @@ def parse_yaml(text: str, label: str, problems: list[str], first_line: int = 1) 
             _LineCollector(lines, first_line, label, problems).collect(node, ())
         data = _constructed(loader, node)
     except yaml.YAMLError as error:
-        line, words = _line_of(error, text), _words_of(error)
+        line, message = _line_of(error, text), _words_of(error)
         begun = _line_of_what_is_open(error)
         if line is not None and begun is not None and begun < line:
-            words = f"what begins here is not closed: {words} in line {line + first_line}"
+            message = f"what begins here is not closed: {message} in line {line + first_line}"
             line = begun
         place = f":{line + first_line}" if line is not None else ""
-        problems.append(f"{label}{place}: {words}")
+        problems.append(f"{label}{place}: {message}")
         return None
     except RecursionError:
         problems.append(f"{label}: is nested too deeply")
@@ -123,7 +123,7 @@ def read_document(
     if source is None:
         return None
     document = validate(model, source, problems)
-    wrong = [f"{source.at(place)}: {words}" for place, words in mistakes(source.data)]
+    wrong = [f"{source.at(place)}: {message}" for place, message in mistakes(source.data)]
     problems += wrong
     return None if wrong else document
 
@@ -138,10 +138,10 @@ def is_named(path: Path, label: str, kind: str, problems: list[str]) -> bool:
 
 def did_you_mean(word: str, known: Iterable[str]) -> str:
     """`; did you mean 'x'?`, or the known words if none is similar."""
-    words = sorted(known)
-    if near := difflib.get_close_matches(word, words, n=1, cutoff=0.6):
+    names = sorted(known)
+    if near := difflib.get_close_matches(word, names, n=1, cutoff=0.6):
         return f"; did you mean {near[0]!r}?"
-    return f"; known: {', '.join(words)}" if words else ""
+    return f"; known: {', '.join(names)}" if names else ""
 
 
 class _Loader(yaml.SafeLoader):
@@ -160,8 +160,8 @@ class _Loader(yaml.SafeLoader):
         try:
             return super().construct_object(node, deep)
         except ValueError as error:
-            words = f"{getattr(node, 'value', '')!r} is no value: {error}"
-            raise yaml.constructor.ConstructorError(None, None, words, node.start_mark) from error
+            message = f"{getattr(node, 'value', '')!r} is no value: {error}"
+            raise yaml.constructor.ConstructorError(None, None, message, node.start_mark) from error
 
     def decimal(self, node: yaml.ScalarNode) -> Decimal | float:
         text = self.construct_scalar(node).replace("_", "").lower()

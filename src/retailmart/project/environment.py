@@ -145,14 +145,16 @@ class Environment(Mapping[str, str]):
                     content = file.read(_LARGEST + 1)
                 text = content.decode("utf-8-sig")
             except OSError as error:
-                words = f"the file it names cannot be read: {error.strerror}"
-                raise _wrong_file(place, words) from None
+                message = f"the file it names cannot be read: {error.strerror}"
+                raise _wrong_file(place, message) from None
             except ValueError:
                 raise _wrong_file(place, "the file it names is no text in UTF-8") from None
             text = without_line_end(text)
             if not text or len(content) > _LARGEST:
-                words = "the file it names is empty" if not text else "the file it names is too big"
-                raise _wrong_file(place, words)
+                message = (
+                    "the file it names is empty" if not text else "the file it names is too big"
+                )
+                raise _wrong_file(place, message)
             self._read_before[path] = text
         return self._read_before[path]
 
@@ -162,9 +164,9 @@ def without_line_end(text: str) -> str:
     return text.removesuffix("\n").removesuffix("\r")
 
 
-def _wrong_file(place: str, words: str) -> SettingsError:
+def _wrong_file(place: str, message: str) -> SettingsError:
     hint = f"Put the value alone into a file, and its path into {place.rpartition(' ')[2]}"
-    return SettingsError([f"{place}: {words}"], hint)
+    return SettingsError([f"{place}: {message}"], hint)
 
 
 def _read_dotenv(path: Path) -> dict[str, str]:

@@ -59,9 +59,9 @@ class Policy(Enum):
 def _as_policies(value: object) -> object:
     if not isinstance(value, str):
         return value
-    words = [policy.value for policy in Policy]
-    if value not in words:
-        raise ValueError(f"{value!r} is unknown{did_you_mean(value, words)}")
+    names = [policy.value for policy in Policy]
+    if value not in names:
+        raise ValueError(f"{value!r} is unknown{did_you_mean(value, names)}")
     return dict.fromkeys(("table", "columns", "types"), value)
 
 
@@ -479,11 +479,11 @@ def overlapping(feeds: Iterable[Feed]) -> list[str]:
         for pattern in one.files if one.format == other.format else ():
             # Stands for the stars' text: no pattern contains these characters.
             if other.claims(pattern.replace("*", "\0\1")):
-                words = (
+                message = (
                     f"feeds/{one.name}.yml: files: feed {one.name} and feed {other.name} both match"
                     f" all files of {pattern!r}; a file is of one feed"
                 )
-                found.setdefault(frozenset((one.name, other.name)), words)
+                found.setdefault(frozenset((one.name, other.name)), message)
     return list(found.values())
 
 
@@ -587,8 +587,8 @@ def _writing_mistakes(
 def _null_mistakes(data: Mapping[str, object], place: Location) -> Iterator[tuple[Location, str]]:
     for key in ("nulls", "string_nulls"):
         if "\x85" in as_list(data.get(key)):
-            words = r'"\N" is a control character to YAML; write it as "\\N" or \N without quotes'
-            yield (*place, key), f"{key}: {words}"
+            message = r'"\N" is a control character to YAML; write it as "\\N" or \N without quotes'
+            yield (*place, key), f"{key}: {message}"
 
 
 def _default_mistakes(column: Mapping[str, Any]) -> Iterator[str]:
@@ -610,8 +610,8 @@ def _month_mistakes(
         elif _kind(columns[column]) not in (kind, None):
             yield (key,), f"{key}: {column!r} must be a {kind} column"
         elif key == "month" and not columns[column].get("mandatory"):
-            words = "must be `mandatory: true`; a row without it is in no month"
-            yield ("columns", column), f"month: {column!r} {words}"
+            message = "must be `mandatory: true`; a row without it is in no month"
+            yield ("columns", column), f"month: {column!r} {message}"
     if balance and not month:
         yield ("balance",), "balance: needs `month` too, totals balance by month"
 

@@ -126,7 +126,7 @@ def read_functions(folder: Path, taken: Mapping[str, str], problems: list[str]) 
         if not isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef) or node.name[0] == "_":
             continue
         wrong = [*_name_mistakes(node, taken, first), *_mistakes(node)]
-        problems += [f"{FILE}:{line}: {node.name}: {words}" for line, words in wrong]
+        problems += [f"{FILE}:{line}: {node.name}: {message}" for line, message in wrong]
         first.setdefault(node.name.lower(), node.lineno)
         if not wrong:
             defined[node.name] = Function(
@@ -150,8 +150,8 @@ def guarded(function: Function, code: Vectorised, gives: pa.DataType) -> Vectori
             result = code(*arguments)
         except (Exception, SystemExit) as error:
             line = _line_of(error.__traceback__) or function.line
-            words = f"{FILE}:{line}: {function.name}: {_words(error)}"
-            raise FunctionFailed(words) from error
+            message = f"{FILE}:{line}: {function.name}: {_words(error)}"
+            raise FunctionFailed(message) from error
         return _checked(function, result, len(arguments[0]), gives)
 
     # Engines count the parameters in a function's signature.
@@ -183,8 +183,8 @@ def _checked(function: Function, result: Any, rows: int, gives: pa.DataType) -> 
         roomy = result.cast(pa.decimal128(20, 0)) if whole else result
         return as_decimals(roomy, function.returns)
     except (pa.ArrowException, ArithmeticError) as error:
-        words = f"{place} gave {result.type}, not the {function.returns} it declares"
-        raise FunctionFailed(f"{words}: {_first_line(error)}") from error
+        message = f"{place} gave {result.type}, not the {function.returns} it declares"
+        raise FunctionFailed(f"{message}: {_first_line(error)}") from error
 
 
 def _name_mistakes(
@@ -212,11 +212,11 @@ def _mistakes(node: ast.FunctionDef | ast.AsyncFunctionDef) -> Iterator[tuple[in
     if not arguments:
         yield node.lineno, "has no parameter, so it can't know how many rows there are"
     for argument in arguments:
-        if words := _type_mistake(argument.annotation):
-            yield argument.lineno, f"the parameter {argument.arg!r} {words}"
-    if words := _type_mistake(node.returns):
+        if message := _type_mistake(argument.annotation):
+            yield argument.lineno, f"the parameter {argument.arg!r} {message}"
+    if message := _type_mistake(node.returns):
         helper = "" if node.returns else f", or call it _{node.name} if it is a helper"
-        yield node.lineno, f"what it returns {words}{helper}"
+        yield node.lineno, f"what it returns {message}{helper}"
 
 
 def _type_mistake(annotation: ast.expr | None) -> str | None:

@@ -181,7 +181,7 @@ def read_mart(path: Path, folder: Path, problems: list[str]) -> Mart | None:
     source = parse_yaml(header, label, problems)
     document = validate(MartHeader, source, problems) if source else None
     if source:
-        wrong += [f"{source.at(place)}: {words}" for place, words in _mistakes(source.data)]
+        wrong += [f"{source.at(place)}: {message}" for place, message in _mistakes(source.data)]
     problems += wrong
     if source is None or document is None or wrong:
         return None

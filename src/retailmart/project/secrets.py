@@ -100,8 +100,8 @@ class SecretStore:
         except UnicodeEncodeError:
             raise SettingsError([f"the value of {name} is no text in UTF-8"]) from None
         if not content or len(content) > _LARGEST_VALUE:
-            words = "is empty" if not content else f"is longer than {_LARGEST_VALUE:,} bytes"
-            raise SettingsError([f"the value of {name} {words}"], "Nothing was stored")
+            message = "is empty" if not content else f"is longer than {_LARGEST_VALUE:,} bytes"
+            raise SettingsError([f"the value of {name} {message}"], "Nothing was stored")
         with self._alone():
             contents = self._read()
             if contents is None or not contents.sealed:

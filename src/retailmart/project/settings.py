@@ -177,8 +177,8 @@ class SparkSettings(Document):
     def retired(self) -> tuple[str, ...]:
         """Settings that have no effect any more, or another name, described for people."""
         return tuple(
-            f"spark: {key} {words}"
-            for key, words in _RETIRED.items()
+            f"spark: {key} {message}"
+            for key, message in _RETIRED.items()
             if getattr(self, key) is not None
         )
 
@@ -400,8 +400,8 @@ def _value(location: tuple[str, ...], text: str) -> object:
     try:
         return parse_value(text)
     except ValueError as error:
-        words = str(error).rpartition(" is no YAML value: ")[2]
-        raise ValueError(f"is no YAML value: {words}") from None
+        message = str(error).rpartition(" is no YAML value: ")[2]
+        raise ValueError(f"is no YAML value: {message}") from None
 
 
 def _lay_usual_database(

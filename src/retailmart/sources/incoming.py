@@ -139,9 +139,9 @@ def _kept(
     return tuple(Field(name, kind) for name, kind in kept.items())
 
 
-def _unlike(table: Table, words: str) -> RetailmartError:
+def _unlike(table: Table, message: str) -> RetailmartError:
     return RetailmartError(
-        f"source table {table.table!r} {words}; {raw_table(table.name)} holds what was there"
+        f"source table {table.table!r} {message}; {raw_table(table.name)} holds what was there"
         " before",
         f"Bring the column back as it was; or write its new name in tables/{table.name}.yml, as in"
         " aliases: {NAME: [NEW_NAME]}; or read the table under another name: a new file in"

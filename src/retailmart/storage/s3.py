@@ -398,13 +398,13 @@ class S3Folder:
         except (BotoCoreError, ResponseParserError) as error:
             raise Unavailable(f"{self}: {_first_line(str(error))}", _AGAIN) from error
         except (BaseError, FileNotFoundError) as error:
-            words = str(error)
-            if isinstance(error, FileNotFoundError) and not _OTHER_MISSING.search(words):
+            message = str(error)
+            if isinstance(error, FileNotFoundError) and not _OTHER_MISSING.search(message):
                 raise
-            found = _CODE.search(words)
-            raise self._refused(found[found.lastindex or 0] if found else "", words) from error
+            found = _CODE.search(message)
+            raise self._refused(found[found.lastindex or 0] if found else "", message) from error
 
-    def _refused(self, code: str, words: str) -> RetailmartError:
+    def _refused(self, code: str, message: str) -> RetailmartError:
         if code == "NoSuchBucket":
             return SettingsError(
                 [f"{self}: there is no bucket {self.bucket!r}"],
@@ -415,7 +415,7 @@ class S3Folder:
                 f"{self}: access denied",
                 "Check the credentials and the bucket's policy; see: retailmart doctor",
             )
-        return Unavailable(f"{self}: {_first_line(words)}", _AGAIN)
+        return Unavailable(f"{self}: {_first_line(message)}", _AGAIN)
 
 
 class _Reading(RawIOBase):
@@ -459,6 +459,6 @@ def _limits() -> dict[str, str]:
     }
 
 
-def _first_line(words: str) -> str:
+def _first_line(message: str) -> str:
     """The first line, without the store's answer, which holds the access key's id."""
-    return (words.strip().splitlines() or ["no answer"])[0].partition("<")[0].strip(" :")
+    return (message.strip().splitlines() or ["no answer"])[0].partition("<")[0].strip(" :")

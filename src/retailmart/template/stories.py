@@ -77,6 +77,6 @@ def stories_named(names: Iterable[str]) -> tuple[Story, ...]:
         raise SettingsError(["no part of a shop is named"], hint)
     unknown = [name for name in wanted if name not in STORIES]
     if unknown:
-        words = [f"there is no part {name!r}{did_you_mean(name, STORIES)}" for name in unknown]
-        raise SettingsError(words, hint)
+        message = [f"there is no part {name!r}{did_you_mean(name, STORIES)}" for name in unknown]
+        raise SettingsError(message, hint)
     return tuple(story for name, story in STORIES.items() if name in wanted)

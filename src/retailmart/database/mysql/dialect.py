@@ -227,7 +227,7 @@ class MySQL(ServerDialect):
         # Backslash escapes hide where a text ends, so the search includes texts, too.
         named = re.compile(rf"\b{re.escape(table)}\b", re.IGNORECASE)
         triggers = connection.execute(_OTHER_TRIGGERS, {"name": table})
-        return [*views, *(words for words, query in triggers if named.search(query))]
+        return [*views, *(message for message, query in triggers if named.search(query))]
 
     def swap(self, connection: Connection, renames: Sequence[tuple[str, str, str]]) -> None:
         quote = connection.dialect.identifier_preparer.quote_identifier

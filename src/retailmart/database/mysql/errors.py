@@ -85,7 +85,7 @@ def error_code(error: BaseException | None) -> int | None:
     return code if isinstance(code, int) else None
 
 
-def words(error: BaseException) -> str:
+def message_of(error: BaseException) -> str:
     """The server's message, without the number.
 
     An account's name is left out: a secret may have been given in its place.
@@ -107,7 +107,7 @@ def is_denied(error: BaseException) -> bool:
 
 def translate(name: str, error: BaseException, *, broken: bool) -> RetailmartError:
     """Translate a server's or driver's error to one of ours."""
-    code, said = error_code(error), words(error)
+    code, said = error_code(error), message_of(error)
     shown = f"{name}: {said}" + (f" ({code})" if code else "")
     if "CERTIFICATE_VERIFY_FAILED" in said or code == 2026:
         return RetailmartError(shown, _CERTIFICATE)

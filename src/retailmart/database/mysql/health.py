@@ -14,7 +14,7 @@ from sqlalchemy.exc import DBAPIError
 
 from retailmart.check_results import CheckResult, ok, problem, warning
 from retailmart.database.health import EMOJI, as_admin, clock_of, lasting, probe_name
-from retailmart.database.mysql.errors import DENIED, error_code, words
+from retailmart.database.mysql.errors import DENIED, error_code, message_of
 from retailmart.database.pool import is_here
 from retailmart.report import number_of
 
@@ -329,7 +329,7 @@ def _readable(server: _Server) -> CheckResult:
 def _trouble(engine: Engine, name: str, error: DBAPIError) -> CheckResult:
     """An error as a check result. The server's words hold no password; the URL is never shown."""
     check = f"{name}: server"
-    number, said = _number(error), " ".join(words(error.orig or error).split())
+    number, said = _number(error), " ".join(message_of(error.orig or error).split())
     address = _address(engine)
     named = _ACCOUNT.search(said)
     account = named[0] if named else f"{_literal(engine.url.username or '')}@'%'"

@@ -60,7 +60,7 @@ def state_of(error: BaseException | None) -> str | None:
     return state
 
 
-def words(error: BaseException) -> str:
+def message_of(error: BaseException) -> str:
     """The first line of the server's message, without an account's name or a row's values.
 
     An account's name is left out: a secret may have been given in its place.
@@ -82,7 +82,7 @@ def is_denied(error: BaseException) -> bool:
 
 def translate(name: str, error: BaseException, *, broken: bool) -> RetailmartError:
     """Translate a server's or driver's error to one of ours."""
-    state, said = state_of(error), words(error)
+    state, said = state_of(error), message_of(error)
     shown = f"{name}: {said}" + (f" ({state})" if state else "")
     if state is None:
         return _of_the_driver(shown, said, error, broken=broken)

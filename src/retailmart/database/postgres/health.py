@@ -13,7 +13,7 @@ from sqlalchemy.exc import DBAPIError
 from retailmart.check_results import CheckResult, ok, problem, warning
 from retailmart.database.health import EMOJI, as_admin, clock_of, lasting, probe_name
 from retailmart.database.pool import is_here
-from retailmart.database.postgres.errors import state_of, words
+from retailmart.database.postgres.errors import message_of, state_of
 from retailmart.database.postgres.opening import address_of
 from retailmart.report import number_of
 from retailmart.tables import quoted, text_literal
@@ -199,7 +199,7 @@ def _readable(server: _Server) -> CheckResult:
 def _trouble(engine: Engine, name: str, error: DBAPIError) -> CheckResult:
     """An error before a session exists. The server's words hold no password."""
     check, address = f"{name}: server", _where(engine)
-    state, said = state_of(error.orig), " ".join(words(error.orig or error).split())
+    state, said = state_of(error.orig), " ".join(message_of(error.orig or error).split())
     lower, account = said.lower(), address_of(engine).user
     database = quoted(address_of(engine).database)
     if "password" in lower or (state or "").startswith("28"):

@@ -224,7 +224,7 @@ class SQLite(TransactionalTables, UnlimitedTexts):
 
     def readers_of(self, connection: Connection, table: str) -> list[str]:
         found = connection.execute(_NAMING, {"name": table})
-        return [words for words, query in found if table.lower() in words_of(query or "")]
+        return [message for message, query in found if table.lower() in words_of(query or "")]
 
     def swap(self, connection: Connection, renames: Sequence[tuple[str, str, str]]) -> None:
         raise NotImplementedError("tables are created anew in the transaction itself")

@@ -8,7 +8,7 @@ from retailmart.errors import RetailmartError, Unavailable
 _PASSING = ("database is locked", "database table is locked", "disk I/O error")
 
 
-def words(error: BaseException) -> str:
+def message_of(error: BaseException) -> str:
     """The library's message."""
     return str(error) or type(error).__name__
 
@@ -25,7 +25,7 @@ def is_denied(error: BaseException) -> bool:
 
 def translate(name: str, error: BaseException, *, broken: bool) -> RetailmartError:
     """Translate an error of the library to one of ours."""
-    said = words(error)
+    said = message_of(error)
     shown = f"{name}: {said}"
     if any(passing in said for passing in _PASSING):
         return Unavailable(shown, "Run again; another program holds the database's file")

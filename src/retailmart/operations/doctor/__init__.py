@@ -100,9 +100,9 @@ class _Visit:
             for result in self.check():
                 self._found.append(result)
         except RetailmartError as error:
-            words = "; ".join(error.message.splitlines())
+            message = "; ".join(error.message.splitlines())
             fix = error.hint or "Correct retailmart.yml, then look with: retailmart check"
-            self._found.append(problem(check, words, fix))
+            self._found.append(problem(check, message, fix))
         except OSError as error:
             fix = f"See whether {error.filename or 'it'} can be read and written by this account"
             self._found.append(problem(check, error.strerror or type(error).__name__, fix))
@@ -153,10 +153,10 @@ def _database(project: Project) -> Iterator[CheckResult]:
     check = "database: published tables"
     try:
         for table in check_published_names(project):
-            yield warning(check, table.words, table.fix)
+            yield warning(check, table.message, table.fix)
     except SettingsError as error:
-        for words in error.problems:
-            yield problem(check, words, str(error.hint))
+        for message in error.problems:
+            yield problem(check, message, str(error.hint))
 
 
 def _local_disk(file: Path) -> Iterator[CheckResult]:

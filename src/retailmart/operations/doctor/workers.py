@@ -58,7 +58,7 @@ class LookAround:
         ]
         if self.database is not None:
             reaches.append(("the database", self._connect))
-        problems = [f"{name}: {words}" for name, reach in reaches if (words := _fails(reach))]
+        problems = [f"{name}: {message}" for name, reach in reaches if (message := _fails(reach))]
         query = f"SELECT i FROM range({_ROWS}) r(i)"
         written = engine.write(query, self.root / str(number), "probe", ())
         return Seen(
@@ -139,19 +139,19 @@ def _rows_here(place: Place, written: TableState) -> int:
 
 def _disk(workers: dict[str, Seen]) -> CheckResult:
     free, worker = min((one.free, name) for name, one in workers.items())
-    words = f"{free / (1 << 30):,.1f} GB free, at least ({worker})"
+    message = f"{free / (1 << 30):,.1f} GB free, at least ({worker})"
     if free < _LITTLE_DISK:
         fix = "Free some, or let Spark's spark.local.dir name a larger disk"
-        return warning("spark: disk", words, fix)
-    return ok("spark: disk", words)
+        return warning("spark: disk", message, fix)
+    return ok("spark: disk", message)
 
 
 def _reach(workers: dict[str, Seen]) -> Iterator[CheckResult]:
-    lacking = {words: name for name, one in workers.items() for words in one.problems}
-    for words, worker in sorted(lacking.items()):
+    lacking = {message: name for name, one in workers.items() for message in one.problems}
+    for message, worker in sorted(lacking.items()):
         yield problem(
             "spark: reach",
-            f"a worker ({worker}) can't reach {words}",
+            f"a worker ({worker}) can't reach {message}",
             "Let its network and its account get there, as this machine does",
         )
     if not lacking:

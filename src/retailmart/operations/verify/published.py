@@ -129,12 +129,12 @@ class PublishedTables:
         held = mart.name in self.held
         table = record.published_as
         if table is None:
-            words = "it is not published yet; the next run publishes it"
-            return TableComparison(mart.name, None, left_out=words, held=held)
+            message = "it is not published yet; the next run publishes it"
+            return TableComparison(mart.name, None, left_out=message, held=held)
         state = self.lake.state(mart_table(mart.name), record.published_version)
         if state is None or not self.lake.has_files(mart_table(mart.name), state):
-            words = f"version {record.published_version} of the mart was vacuumed out of the lake"
-            return TableComparison(mart.name, table, left_out=words, held=held)
+            message = f"version {record.published_version} of the mart was vacuumed out of the lake"
+            return TableComparison(mart.name, table, left_out=message, held=held)
         names = [field.name for field in state.fields]
         # By today's key, as far as the published version has its columns.
         key = tuple(name for name in mart.key if name in names) or tuple(names)

@@ -99,8 +99,8 @@ def plan(
     }
     order = build_order(project.marts, reads)
     unavailable = without_input(order, reads, absent, undelivered, project.feeds)
-    words = "the last run could not build it, and said why"
-    unavailable = {**dict.fromkeys(pinned.behind, words), **unavailable}
+    message = "the last run could not build it, and said why"
+    unavailable = {**dict.fromkeys(pinned.behind, message), **unavailable}
     for mart in order:  # one that came after the last run may read one that it could not build
         if mart.name not in unavailable and (others := sorted(reads[mart.name] & {*unavailable})):
             unavailable[mart.name] = unavailable[others[0]]
