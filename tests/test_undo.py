@@ -68,6 +68,20 @@ def test_its_files_can_come_again(shop: Shop) -> None:
 
 
 @pytest.mark.every_engine
+def test_its_files_can_come_again_where_a_table_had_changed_too(shop: Shop) -> None:
+    """The undo rebuilds the marts, from no row at all; what they then hold counts from nothing."""
+    shop.drop("market1/deliveries_a.csv", "Task_ID,Order_ID,Task_Type,Rating\nt1,YR-6,PICKUP,3\n")
+    shop.run()
+    shop.backend.execute_in_shop(
+        "INSERT INTO customer VALUES (10, 'Late', 'L', 'r', '6', '9', '2020-01-01')"
+    )
+    shop.sales("sales_a.csv", [sale()])
+    shop.open().undo(shop.run().run_id)
+    shop.sales("sales_a.csv", [sale()])
+    assert shop.run().held == ()
+    assert len(shop.mart("customer_mart")) == 1
+
+
 def test_the_version_that_it_replaced_counts_again(shop: Shop) -> None:
     """A correction that is taken back brings the older version back from the archive."""
     shop.sales("sales_a.csv", [sale(price="1.00"), sale(2)])

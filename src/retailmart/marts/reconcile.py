@@ -189,7 +189,9 @@ class _Proof:
         row_level = part.mart.refresh is Refresh.APPEND
         months = self.affected | (part.months or frozenset())
         if part.rebuilt:
-            months = frozenset(self.raw) | frozenset(sums)
+            # Also months that only the ledger knows: no row of them is left.
+            known = self.ledger.marts.months_of(name).keys()
+            months = frozenset(self.raw) | frozenset(sums) | known
         elif row_level:
             sums = self._grown(name, sums, part.rewritten)
         self.months[name] = {month: sums.get(month, Totals()) for month in months}
