@@ -97,6 +97,19 @@ def test_the_version_that_it_replaced_counts_again(shop: Shop) -> None:
     assert [row[0] for row in shop.mart("customer_mart", "total_cost")] == [7]
 
 
+def test_a_table_goes_back_with_a_run_whose_file_counts_already(shop: Shop) -> None:
+    """No row of a file leaves; what the run took over from a changed table does."""
+    shop.sales("sales_a.csv", [sale()])
+    shop.run()
+    before = figures(shop), shop.rows_of("raw/customer")
+    shop.backend.execute_in_shop("UPDATE customer SET first_name = 'Changed'")
+    shop.sales("sales_b.csv", [sale()])
+    second = shop.run()
+    assert shop.rows_of("raw/customer") != before[1]
+    shop.open().undo(second.run_id)
+    assert (figures(shop), shop.rows_of("raw/customer")) == before
+
+
 def test_a_second_undo_has_nothing_to_do(shop: Shop) -> None:
     """Said twice, done once."""
     shop.sales("sales_a.csv", [sale()])

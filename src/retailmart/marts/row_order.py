@@ -58,7 +58,7 @@ _CHANCE: Final = "it depends on the order in which rows are read, which no run p
 
 @dataclass(frozen=True)
 class Unordered:
-    """A part of a query that depends on the order of rows: its offset in bytes, and what to say of it."""
+    """A part of a query that depends on the order of rows: its byte offset, and the message."""
 
     at: int | None
     message: str

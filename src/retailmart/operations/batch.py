@@ -145,8 +145,8 @@ def _load_build_reconcile(run: Run, batch: Batch, staged: Sequence[LedgerFile]) 
     leaving = _leaving(session, staged, undoing)
     active = [file for file in staged if file.state is FileState.ACTIVE]
     active += undoing.returning
-    files, tables_count = bool(active or leaving), batch.undoes is None
-    if not is_needed(run, batch.as_of, files=files, tables=tables_count):
+    # An undo gives tables back what they were, even if no row of a file leaves with it.
+    if batch.undoes is None and not is_needed(run, batch.as_of, files=bool(active or leaving)):
         return Prepared()
     engine = session.engine(batch.as_of)
     plan = _plan(run, engine, {str(file.feed) for file in active})

@@ -157,7 +157,7 @@ def take_in(run: Run) -> Batch | None:
         landed = discover(session.landing)
         run.waiting, run.unreachable = landed.waiting, landed.unreachable
         expect_one_feed(run.project, (entry.path for entry in landed.ready))
-    if not is_needed(run, run.as_of, files=bool(landed.ready), tables=True):
+    if not is_needed(run, run.as_of, files=bool(landed.ready)):
         return None
     if landed.ready:
         expect_none(_binding(run).of_rules(thorough=False))

@@ -84,15 +84,13 @@ def begin(session: Session, moment: datetime) -> Run:
     )
 
 
-def is_needed(run: Run, as_of: datetime, *, files: bool, tables: bool) -> bool:
-    """Whether there is work: `files` to load or to take out, stale marts, or changed `tables`.
+def is_needed(run: Run, as_of: datetime, *, files: bool) -> bool:
+    """Whether there is work: `files` to load or to take out, stale marts, or changed tables.
 
     Tables are asked last: that may mean to read them.
     """
     if files or _has_stale_marts(run, as_of):
         return True
-    if not tables:
-        return False
     probed = run.tables.probed()
     if probed.seen:
         run.ledger.sources.saw(probed.seen)

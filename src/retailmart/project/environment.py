@@ -151,10 +151,8 @@ class Environment(Mapping[str, str]):
                 raise _wrong_file(place, "the file it names is no text in UTF-8") from None
             text = without_line_end(text)
             if not text or len(content) > _LARGEST:
-                message = (
-                    "the file it names is empty" if not text else "the file it names is too big"
-                )
-                raise _wrong_file(place, message)
+                wrong = "too big" if text else "empty"
+                raise _wrong_file(place, f"the file it names is {wrong}")
             self._read_before[path] = text
         return self._read_before[path]
 
