@@ -81,7 +81,7 @@ def test_a_feed_is_read_whole(tmp_path: Path) -> None:
 )
 def test_patterns_claim_files(tmp_path: Path, pattern: str, path: str, claimed: bool) -> None:
     """A pattern speaks of the name, or of the whole path where it has a slash."""
-    assert good(tmp_path, GOOD.replace("till*.csv", pattern)).claims(path) is claimed
+    assert good(tmp_path, GOOD.replace("till*.csv", pattern)).matches(path) is claimed
 
 
 @pytest.mark.parametrize(

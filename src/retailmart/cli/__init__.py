@@ -151,7 +151,7 @@ def abandon(
 def check(
     project: ProjectOption = Path(), settings: SetOption = None, quiet: QuietOption = False
 ) -> None:
-    """Read all files of the project and tell every mistake. Only functions.py is executed."""
+    """Read all files of the project and show every mistake. Only functions.py is executed."""
     from retailmart.report import number_of
 
     report = open_at(project, settings).check()

@@ -1,4 +1,4 @@
-"""What all commands share: their options, and how results and talk are told."""
+"""What all commands share: their options, and how results and messages are shown."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 
 class Output(StrEnum):
-    """How results are told."""
+    """How results are shown."""
 
     TEXT = "text"
     JSON = "json"

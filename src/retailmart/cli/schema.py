@@ -1,4 +1,4 @@
-"""`retailmart schema`: how the columns of raw tables came to be, and where they differ by now."""
+"""`retailmart schema`: how the columns of raw tables came to be, and where they differ now."""
 
 from __future__ import annotations
 

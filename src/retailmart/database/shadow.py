@@ -77,8 +77,8 @@ class ShadowTables:
     def _loads_beside(self) -> bool:
         return dialect_of(self.engine).loads_beside
 
-    def load_all(self, loads: Sequence[Load], tell: Callable[[str], None]) -> None:
-        """Load tables, several at a time if the database allows it; `tell` hears of each.
+    def load_all(self, loads: Sequence[Load], progress: Callable[[str], None]) -> None:
+        """Load tables, several at a time if the database allows it; `progress` hears of each.
 
         If one load fails, the running ones end at their next `go_on`, and its error is raised.
         """
@@ -109,7 +109,7 @@ class ShadowTables:
             try:
                 for job in as_completed(jobs):
                     if job.exception() is None:
-                        tell(job.result())
+                        progress(job.result())
             except BaseException:
                 self._stop.set()
                 raise

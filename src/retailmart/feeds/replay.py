@@ -463,7 +463,7 @@ def _landing_path(feeds: Sequence[Feed], feed: Feed, content: bytes, origins: Se
     for name in _names(feed, word):
         path = str(PurePosixPath(folder, name))
         if not any(part.startswith(".") for part in PurePosixPath(path).parts) and (
-            next((other for other in feeds if other.claims(path)), None) == feed
+            next((other for other in feeds if other.matches(path)), None) == feed
         ):
             return path
     raise RetailmartError(

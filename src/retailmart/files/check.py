@@ -54,7 +54,7 @@ def check(snapshot: StagedCopy, feeds: Iterable[Feed]) -> CheckedFile | Refusal:
         if snapshot.scan.head.startswith(magic):
             return Refusal(ErrorFolder.WRONG_TYPE, f"is {message}")
     known = tuple(feeds)
-    claiming = [feed for feed in known if feed.claims(path)]
+    claiming = [feed for feed in known if feed.matches(path)]
     form = format_of(path)
     if form == "csv" and not claiming and not _is_named(path, (".csv",)):
         form = None  # a text like others; its ending means nothing

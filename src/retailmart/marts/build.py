@@ -49,7 +49,7 @@ class Inputs:
 class BuiltMart:
     """What a batch does to a mart. `months` are those rebuilt or added to; None is all of them.
 
-    Nothing is kept of what it held in the months `rewritten`; with `anew`, nothing of any month.
+    Nothing is kept of what it held in the months `rewritten`; if `rebuilt`, nothing of any month.
     `is_first` means that the lake does not hold it yet.
     """
 
@@ -124,15 +124,15 @@ def build(
     inputs: Inputs,
     stale: frozenset[str],
     batch_id: int,
-    told: Callable[[str], None],
+    progress: Callable[[str], None],
     held: HeldBack | None = None,
     moments: Mapping[str, datetime] | None = None,
 ) -> list[BuiltMart]:
     """Build what the batch changes. `stale` marts are rebuilt from all rows.
 
-    `told` is called with each mart's name before it is built. If a mart can't be computed, `held`
-    holds it back; without `held`, the error is raised. With `moments`, each mart is built as of its
-    own moment.
+    `progress` is called with each mart's name before it is built. If a mart can't be computed,
+    `held` holds it back; without `held`, the error is raised. With `moments`, each mart is built as
+    of its own moment.
     """
     built: dict[str, BuiltMart] = {}
     effects = Effects(engine, inputs)
@@ -151,7 +151,7 @@ def build(
             with held.building(mart) if held is not None else nullcontext():
                 builder = _Builder(engine, lake, mart, own, inputs, others, batch_id, effects)
                 if mart.name in stale or builder.is_concerned():
-                    told(mart.name)
+                    progress(mart.name)
                     steps = builder.build(rebuilt=mart.name in stale)
                     writes.append(next(steps))
                     building.append((mart, steps))

@@ -24,12 +24,12 @@ def export_marts(
     lake: Lake,
     marts: Iterable[Mart],
     as_of: datetime,
-    tell: Callable[[str], None],
+    progress: Callable[[str], None],
 ) -> None:
     """Export each built mart as it is, all of it or nothing; a current export is left alone.
 
-    Data files never change, so they are linked or copied as they are. `tell` is called with what is
-    exported.
+    Data files never change, so they are linked or copied as they are. `progress` is called with
+    each mart's name.
     """
 
     def prove() -> None:
@@ -44,7 +44,7 @@ def export_marts(
             continue
         export = _export_of(mart, table, version, state, as_of)
         if lake.place.exported(export.folder) != export.mark:
-            tell(mart.name)
+            progress(mart.name)
             lake.place.export(export, lake.fence, prove)
 
 

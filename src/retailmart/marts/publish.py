@@ -83,7 +83,7 @@ def publish(
     batch: Batch,
     wanted: Sequence[Wanted],
     record_published: RecordPublished,
-    tell: Callable[[str], None],
+    progress: Callable[[str], None],
     held: HeldBack,
 ) -> list[Published]:
     """Publish marts and record that in the ledger, in one step; up-to-date marts are left out.
@@ -98,7 +98,9 @@ def publish(
     rebuilt: set[str] = set()
     while True:
         try:
-            return _attempt(ledger, lake, engine, batch, wanted, record_published, tell, rebuilt)
+            return _attempt(
+                ledger, lake, engine, batch, wanted, record_published, progress, rebuilt
+            )
         except _UnexpectedRows as found:
             rebuilt.add(found.mart)
         except TableRefused as refused:
@@ -115,7 +117,7 @@ def _attempt(
     batch: Batch,
     wanted: Sequence[Wanted],
     record_published: RecordPublished,
-    tell: Callable[[str], None],
+    progress: Callable[[str], None],
     rebuilt: set[str],
 ) -> list[Published]:
     with ShadowTables(ledger.engine, ledger.lease.fence if ledger.lease else 0) as shadow:
@@ -132,7 +134,7 @@ def _attempt(
                 Load(plan.target, plan.mark, partial(plan.fill, opened, shadow.go_on))
                 for plan in whole
             ]
-            shadow.load_all(loads, tell)
+            shadow.load_all(loads, progress)
         alone = not dialect_of(ledger.engine).ddl_in_transaction
         if alone and any(not plan.whole for plan in plans):
             # If a run fails from here on, it leaves only a column without values, or a wider one.
@@ -144,7 +146,7 @@ def _attempt(
             shadow.join(connection)
             for plan in plans:
                 if not plan.whole:
-                    tell(plan.target.name)
+                    progress(plan.target.name)
                     with refusals(plan.target.name, plan.target.name):
                         plan.apply(engine(), connection)
             record_published(connection, [plan.record for plan in plans])

@@ -71,10 +71,10 @@ def finish(run: Run, batch: Batch, *, recovered: bool = False) -> BatchReport:
             published, held, restored = publish_all(run, batch, outcome)
     if exported := [mart for mart in session.project.marts.values() if mart.snapshot]:
         behind = held_marts(session.ledger.marts.all())
-        with session.step("export") as tell:
+        with session.step("export") as progress:
             # A day's export shows what was known that day: a mart that is held back is left out.
             exported = [mart for mart in exported if mart.name not in behind]
-            export_marts(session.ledger, session.lake, exported, batch.as_of, tell)
+            export_marts(session.ledger, session.lake, exported, batch.as_of, progress)
     with session.step("archive"):
         files = session.ledger.files.of_batch(batch.batch_id)
         archive(session.landing, session.archive, session.scratch, batch, files)
@@ -156,10 +156,18 @@ def _load_build_reconcile(run: Run, batch: Batch, staged: Sequence[LedgerFile]) 
         plan = plan.without(unreadable)
     stale = run.stale_marts(batch.as_of, (mart.name for mart in plan.order))
     held = HeldBack(session.project.marts, lambda: plan.reads)
-    with session.step("build") as tell:
+    with session.step("build") as progress:
         inputs = _inputs(session, loaded, tables)
         built = build(
-            engine, session.lake, plan.order, plan.reads, inputs, stale, batch.batch_id, tell, held
+            engine,
+            session.lake,
+            plan.order,
+            plan.reads,
+            inputs,
+            stale,
+            batch.batch_id,
+            progress,
+            held,
         )
     with session.step("reconcile"):
         for name, error in unpublishable(engine, session.ledger, session.lake, built):

@@ -141,7 +141,7 @@ def _differences(project: Project) -> Iterator[FeedDiff]:
     landing = store_at(project, project.settings.landing)
     waiting: dict[str, list[Entry]] = {}
     for entry in landing.entries() if landing.is_there() else ():
-        claimed = next((feed.name for feed in feeds.values() if feed.claims(entry.path)), "")
+        claimed = next((feed.name for feed in feeds.values() if feed.matches(entry.path)), "")
         waiting.setdefault(claimed, []).append(entry)
     with open_ledger(project) as ledger:
         for name, feed in feeds.items():

@@ -437,7 +437,7 @@ class Feed:
             if column.folder is not None and column.folder <= len(folders)
         )
 
-    def claims(self, path: str) -> bool:
+    def matches(self, path: str) -> bool:
         """Whether a file at `path` below landing matches this feed; letter case is ignored.
 
         A pattern without a slash matches the file's name in any folder.
@@ -461,7 +461,7 @@ def matched_twice(feeds: Iterable[Feed], paths: Iterable[str]) -> list[str]:
     known = list(feeds)
     found: dict[tuple[str, str], str] = {}
     for path in paths:
-        claiming = [feed for feed in known if feed.claims(path)]
+        claiming = [feed for feed in known if feed.matches(path)]
         for one, other in combinations(claiming, 2):
             if one.format == other.format:
                 found.setdefault((one.name, other.name), path)
@@ -478,7 +478,7 @@ def overlapping(feeds: Iterable[Feed]) -> list[str]:
     for one, other in permutations(feeds, 2):
         for pattern in one.files if one.format == other.format else ():
             # Stands for the stars' text: no pattern contains these characters.
-            if other.claims(pattern.replace("*", "\0\1")):
+            if other.matches(pattern.replace("*", "\0\1")):
                 message = (
                     f"feeds/{one.name}.yml: files: feed {one.name} and feed {other.name} both match"
                     f" all files of {pattern!r}; a file is of one feed"

@@ -283,9 +283,9 @@ def _packet(server: _Server) -> CheckResult:
     check, found = f"{server.name}: max_allowed_packet", f"{size / (1 << 20):g} MiB"
     if size >= _PACKET:
         return ok(check, found)
-    tell = problem if size < _SMALLEST_PACKET else warning
+    progress = problem if size < _SMALLEST_PACKET else warning
     fix = "SET GLOBAL max_allowed_packet = 67108864;"
-    return tell(check, f"{found}: a large batch's record may not fit", lasting(fix))
+    return progress(check, f"{found}: a large batch's record may not fit", lasting(fix))
 
 
 def _flush(server: _Server) -> CheckResult:

@@ -95,13 +95,13 @@ class _Verification:
         store = store_at(session.project, session.project.settings.lake)
         self.lake = Lake(place_of(store, folder / "lake"))
         self.places = {name: self._place(name) for name in engines}
-        with session.step("open") as tell:
+        with session.step("open") as progress:
             self.judge, _ = self._open(_JUDGE)
             # All of them first: what can't be opened is told before any work is done.
             self.engines = {name: self._open(name) for name in engines}
             for name in engines:
                 if has_workers(session.project.settings.model_copy(update={"engine": name})):
-                    tell(f"{name} computes in its tasks, as with driver_reads: 0MB")
+                    progress(f"{name} computes in its tasks, as with driver_reads: 0MB")
         self.skipped: dict[str, str] = {}
 
     def report(self, as_of: datetime | None, runs: int) -> VerifyReport:
@@ -112,9 +112,9 @@ class _Verification:
             work = self._planned(pinned, as_of)
             deliveries = self._deliveries(pinned)
         made = {name: self._made(name, pinned, work, deliveries) for name in self.engines}
-        with session.step("compare") as tell:
-            marts = tuple(self._compare_marts(pinned, work, made, tell))
-            files = tuple(self._compare_deliveries(pinned, deliveries, made, tell))
+        with session.step("compare") as progress:
+            marts = tuple(self._compare_marts(pinned, work, made, progress))
+            files = tuple(self._compare_deliveries(pinned, deliveries, made, progress))
         return VerifyReport(
             tuple(self.engines),
             marts,
@@ -185,24 +185,24 @@ class _Verification:
         """Let one engine do all its work, and close it: the next needs the memory."""
         engine, closing = self.engines[name]
         place = self.places[name]
-        with self.session.step(name) as tell, _on(name), closing:
-            marts, failed = rebuild(engine, place, work, tell)
+        with self.session.step(name) as progress, _on(name), closing:
+            marts, failed = rebuild(engine, place, work, progress)
             parsed = []
             for number, delivery in enumerate(deliveries):
-                tell(f"files of run {delivery.run_id}, {delivery.feed.name}")
+                progress(f"files of run {delivery.run_id}, {delivery.feed.name}")
                 below = f"deliveries/{number}"
                 beside = place.beside(below, place.workspace / below)
                 parsed.append(parse_again(engine, beside, pinned, delivery, self.copies))
         return _Made(marts, failed, parsed)
 
     def _compare_marts(
-        self, pinned: Pinned, work: Plan, made: Mapping[str, _Made], tell: Tell
+        self, pinned: Pinned, work: Plan, made: Mapping[str, _Made], progress: Tell
     ) -> Iterator[Comparison]:
         failed = _failed(made)
         for mart in work.order:
             if mart.name in failed:
                 continue
-            tell(mart.name)
+            progress(mart.name)
             sides = (
                 {} if mart.name in work.left_out else {LAKE: pinned.tables[mart_table(mart.name)]}
             )
@@ -222,11 +222,11 @@ class _Verification:
         pinned: Pinned,
         deliveries: Sequence[Delivery],
         made: Mapping[str, _Made],
-        tell: Tell,
+        progress: Tell,
     ) -> Iterator[tuple[int, Comparison]]:
         for number, delivery in enumerate(deliveries):
             feed = delivery.feed
-            tell(f"files of run {delivery.run_id}, {feed.name}")
+            progress(f"files of run {delivery.run_id}, {feed.name}")
             parsed = {name: one.parsed[number] for name, one in made.items()}
             month = MONTH if feed.month else None
             raw = sides_of_raw(self.judge, self.lake, pinned, delivery, parsed)

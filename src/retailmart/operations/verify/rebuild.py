@@ -157,9 +157,9 @@ def _left_out(
 
 
 def rebuild(
-    engine: Engine, place: Place, work: Plan, tell: Callable[[str], None]
+    engine: Engine, place: Place, work: Plan, progress: Callable[[str], None]
 ) -> tuple[dict[str, TableState], dict[str, str]]:
-    """Build all marts of a plan at `place`, from all rows. `tell` is called with each name.
+    """Build all marts of a plan at `place`, from all rows. `progress` is called with each name.
 
     Also returns those that can't be built, with reasons. Raises RetailmartError if the lake has
     such a mart by the same definition.
@@ -174,7 +174,7 @@ def rebuild(
         work.inputs,
         names,
         NO_BATCH,
-        tell,
+        progress,
         held,
         work.moments,
     )
