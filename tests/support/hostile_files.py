@@ -200,7 +200,7 @@ REFUSED = {
     "pdf named csv": Refused("s_p.csv", b"%PDF-1.7\n", WRONG_TYPE, "PDF"),
     "gzip named csv": Refused("s_g.csv", gzip.compress(text(sale())), WRONG_TYPE, "gzip"),
     "Parquet named csv": Refused("s_q.csv", b"PAR1" + bytes(40), WRONG_TYPE, "Parquet"),
-    "other ending": Refused("s_other.txt", text(sale()), WRONG_TYPE, "neither a CSV nor a JSON"),
+    "other ending": Refused("s_other.txt", text(sale()), WRONG_TYPE, "is no CSV file"),
     "no feed": Refused("notes.csv", b"a,b\n1,2\n", UNKNOWN, "fits no feed"),
     "UTF-16 with mark": Refused("s_u16.csv", GOOD.encode("utf-16"), BAD_SCHEMA, "UTF-16"),
     "UTF-16, big end first": Refused(

@@ -118,7 +118,7 @@ class Engine(Protocol):
         Of CSV: `c0`, `c1`, … as text. Of JSON: each key's value, `c0`, … as text and `j0`, … as
         JSON text. A value that is absent or null is '' as text. As JSON text it is NULL, unless the
         files are of texts. With `numbered` also `_row`: the record's number, from 1, in the order
-        of the single file.
+        of its file; of several files, all must fit into memory.
         """
 
     def define(self, table: TableState) -> Relation:

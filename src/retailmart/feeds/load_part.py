@@ -5,9 +5,11 @@ All of it is one pass over the files on one machine, which need not be the run's
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass, field, replace
+from itertools import chain, islice
 from pathlib import Path
 from typing import Any
 
@@ -17,15 +19,16 @@ from retailmart.feeds.casts import expected, likely_causes
 from retailmart.feeds.evolve import Need, can_widen, needs
 from retailmart.feeds.quarantine import (
     REFUSED_FIELDS,
+    JsonPlace,
     Origin,
+    Place,
     RefusedRow,
-    in_chunks,
     places_of,
     read_origin,
     seek,
     to_arrow,
 )
-from retailmart.feeds.rows import RowSql, raw_fields, raw_partitions, said_by
+from retailmart.feeds.rows import RowSql, Violation, raw_fields, raw_partitions, said_by
 from retailmart.feeds.sums import exact, exact_sum
 from retailmart.files.check import clean
 from retailmart.files.checked import CheckedFile, ErrorFolder, Refusal
@@ -46,6 +49,8 @@ from retailmart.tables import (
 )
 
 _REFUSED_AT_ONCE = 50_000
+# Bytes of small files whose refused rows are looked for together.
+_READ_AT_ONCE = 16 << 20
 
 
 @dataclass(frozen=True)
@@ -197,7 +202,7 @@ def _first_mismatch(engine: Engine, checked: CheckedFile) -> Refusal | None:
     if not columns:
         return None
     cases = " ".join(f"WHEN {wrong} THEN [{n}::VARCHAR, _t{n}]" for n, wrong in columns)
-    relation = RowSql(feed, has_table=True).typed(_numbered(engine, checked), checked.layout)
+    relation = RowSql(feed, has_table=True).typed(_numbered(engine, {0: checked}), checked.layout)
     found = engine.rows(
         f"SELECT * FROM (SELECT {ROW}, CASE {cases} END AS mismatch FROM {relation})"
         f" WHERE mismatch IS NOT NULL ORDER BY {ROW} LIMIT 1"
@@ -226,9 +231,11 @@ def _causes(engine: Engine, column: Column, text: str) -> list[str]:
     return [message for (message, _), is_so in zip(known, row, strict=True) if is_so]
 
 
-def _numbered(engine: Engine, checked: CheckedFile) -> Relation:
-    files = {0: checked.readable}
-    return engine.records(files, checked.json or csv_shape(checked), numbered=True)
+def _numbered(engine: Engine, files: Mapping[int, CheckedFile]) -> Relation:
+    """The records of files of one shape, numbered in each."""
+    checked = next(iter(files.values()))
+    paths = {file_id: one.readable for file_id, one in files.items()}
+    return engine.records(paths, checked.json or csv_shape(checked), numbered=True)
 
 
 class _Loader:
@@ -264,9 +271,8 @@ class _Loader:
         quarantined = {key: records[key] - loaded[key] for key in records if records[key]}
         needed = tuple(self._needs(as_read)) if any(quarantined.values()) else ()
         refused: list[DataFile] = []
-        for item in as_read:
-            if count := quarantined.get(item.file.file_id):
-                refused += self._write_refused(item, count)
+        for group in _read_together(i for i in as_read if quarantined.get(i.file.file_id)):
+            refused += self._write_refused(group, quarantined)
         return LoadedPart(
             written.files,
             tuple(refused),
@@ -374,67 +380,97 @@ class _Loader:
             origins.setdefault(file_id, []).append(origin)
         return origins
 
-    def _write_refused(self, item: FileToLoad, expected_count: int) -> list[DataFile]:
-        """Write a file's refused rows with place and raw text; there must be `expected_count`."""
+    def _write_refused(
+        self, group: Sequence[FileToLoad], expected: Mapping[int, int]
+    ) -> list[DataFile]:
+        """Write the refused rows of files of one shape, with place and raw text.
+
+        There must be as many of each file as `expected`.
+        """
         written: list[DataFile] = []
-        count = 0
-        for rows in in_chunks(self._refused_rows(item), _REFUSED_AT_ONCE):
-            count += len(rows)
-            # The file's own batch: a file that an undo counts again came with an earlier batch.
-            table = to_arrow(rows, item.file.batch_id, item.file.file_id, item.file.path)
-            values = self.engine.values(table)
+        counts = Counter[int]()
+        rows = chain(self._malformed(group), self._broken(group))
+        while chunk := list(islice(rows, _REFUSED_AT_ONCE)):
+            counts.update(file.file_id for file, _ in chunk)
+            values = self.engine.values(to_arrow(chunk))
             query = f"SELECT * FROM {values}"
             written += self._to(self.work.quarantine, REFUSED_FIELDS, query, ()).files
             self.engine.forget(values)
-        if count != expected_count:
-            raise GateFailed(
-                f"{item.file.shown}: {item.checked.records} records, but"
-                f" {item.checked.records - expected_count} loaded and {count} quarantined"
-            )
+        for item in group:
+            count, wanted = counts[item.file.file_id], expected[item.file.file_id]
+            if count != wanted:
+                raise GateFailed(
+                    f"{item.file.shown}: {item.checked.records} records, but"
+                    f" {item.checked.records - wanted} loaded and {count} quarantined"
+                )
         return written
 
-    def _refused_rows(self, item: FileToLoad) -> Iterator[RefusedRow]:
-        checked = item.checked
-        for malformed in checked.malformed:
-            parse_error = malformed.parse_error
-            column = ORIGIN if parse_error.rule == "replay" else None
-            yield RefusedRow(
-                malformed.line,
-                column,
-                parse_error.rule,
-                parse_error.message,
-                malformed.raw,
-                malformed.cells,
-                malformed.origin,
-            )
-        violations = self.sql.violations(checked.layout)
+    def _malformed(self, group: Sequence[FileToLoad]) -> Iterator[tuple[LedgerFile, RefusedRow]]:
+        """The records that cannot be rows."""
+        for item in group:
+            for malformed in item.checked.malformed:
+                parse_error = malformed.parse_error
+                yield (
+                    item.file,
+                    RefusedRow(
+                        malformed.line,
+                        ORIGIN if parse_error.rule == "replay" else None,
+                        parse_error.rule,
+                        parse_error.message,
+                        malformed.raw,
+                        malformed.cells,
+                        malformed.origin,
+                    ),
+                )
+
+    def _broken(self, group: Sequence[FileToLoad]) -> Iterator[tuple[LedgerFile, RefusedRow]]:
+        """The rows that break a type or a rule."""
+        files = {item.file.file_id: item for item in group}
+        layout = group[0].checked.layout
+        violations = self.sql.violations(layout)
         flags = ", ".join(
             f"CASE WHEN {violation.condition} THEN {number} END"
             for number, violation in enumerate(violations)
         )
+        relation = _numbered(self.engine, {key: one.checked for key, one in files.items()})
         query = (
-            f"SELECT {ROW}, list_filter([{flags}], lambda x: x IS NOT NULL)"
-            f" FROM {self.sql.typed(_numbered(self.engine, checked), checked.layout)}"
-            f" WHERE {self.sql.refused(checked.layout)} ORDER BY {ROW}"
+            f"SELECT {FILE_ID}, {ROW}, list_filter([{flags}], lambda x: x IS NOT NULL)"
+            f" FROM {self.sql.typed(relation, layout)}"
+            f" WHERE {self.sql.refused(layout)} ORDER BY {FILE_ID}, {ROW}"
         )
-        places = places_of(checked)
+        of = -1
+        places: Iterator[Place | JsonPlace] = iter(())
         with closing(self.engine.batches(query, _REFUSED_AT_ONCE)) as chunks:
             for chunk in chunks:
-                for row, numbers in zip(*(part.to_pylist() for part in chunk.columns), strict=True):
+                columns = (part.to_pylist() for part in chunk.columns)
+                for file_id, row, numbers in zip(*columns, strict=True):
+                    if file_id != of:
+                        of, places = file_id, places_of(files[file_id].checked)
                     place = seek(places, row)
-                    broken = [violations[number] for number in numbers]
-                    first = broken[0]
-                    message = "; ".join(violation.message for violation in broken)
-                    message += place.at(first.column)
-                    yield RefusedRow(
-                        place.line,
-                        first.column,
-                        first.rule,
-                        message,
-                        place.raw,
-                        place.cells,
-                        place.origin,
-                    )
+                    yield files[file_id].file, _refused_at(place, [violations[n] for n in numbers])
+
+
+def _refused_at(place: Place | JsonPlace, broken: Sequence[Violation]) -> RefusedRow:
+    first = broken[0]
+    message = "; ".join(violation.message for violation in broken) + place.at(first.column)
+    return RefusedRow(
+        place.line, first.column, first.rule, message, place.raw, place.cells, place.origin
+    )
+
+
+def _read_together(items: Iterable[FileToLoad]) -> Iterator[list[FileToLoad]]:
+    """Files of one shape in groups that fit into memory; a large file is alone."""
+    for group in grouped(items):
+        together: list[FileToLoad] = []
+        size = 0
+        for item in group:
+            own = item.checked.readable.stat().st_size
+            if together and size + own > _READ_AT_ONCE:
+                yield together
+                together, size = [], 0
+            together.append(item)
+            size += own
+        yield together
 
 
 def grouped(files: Iterable[FileToLoad]) -> list[list[FileToLoad]]:

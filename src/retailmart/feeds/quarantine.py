@@ -22,7 +22,7 @@ from retailmart.files.json_records import JsonRecord, json_records
 from retailmart.files.records import ParseError, Record, data_records, parse_error_of, readable
 from retailmart.lake.layout import FURTHER, ORIGIN
 from retailmart.ledger import Ledger
-from retailmart.ledger.values import FileState
+from retailmart.ledger.values import FileState, LedgerFile
 from retailmart.project.types import ColumnType
 from retailmart.tables import Field, quoted
 
@@ -90,16 +90,17 @@ def refused_columns(found: Collection[str]) -> str:
     )
 
 
-def to_arrow(rows: Sequence[RefusedRow], batch_id: int, file_id: int, path: str) -> pa.Table:
-    """The rows of one file, in the columns of REFUSED_FIELDS."""
+def to_arrow(refused: Sequence[tuple[LedgerFile, RefusedRow]]) -> pa.Table:
+    """Rows and the file of each, in the columns of REFUSED_FIELDS."""
     import pyarrow as pa
 
-    count = len(rows)
+    files, rows = [file for file, _ in refused], [row for _, row in refused]
     return pa.table(
         {
-            "batch_id": pa.array([batch_id] * count, pa.int64()),
-            "file_id": pa.array([file_id] * count, pa.int64()),
-            "file": pa.array([path] * count, pa.string()),
+            # The file's own batch: a file that an undo counts again came with an earlier batch.
+            "batch_id": pa.array([file.batch_id for file in files], pa.int64()),
+            "file_id": pa.array([file.file_id for file in files], pa.int64()),
+            "file": pa.array([file.path for file in files], pa.string()),
             "line": pa.array([row.line for row in rows], pa.int64()),
             "column": pa.array([row.column for row in rows], pa.string()),
             "rule": pa.array([row.rule for row in rows], pa.string()),
@@ -253,18 +254,6 @@ def seek(places: Iterator[Place | JsonPlace], row: int) -> Place | JsonPlace:
         if place.row == row:
             return place
     raise GateFailed(f"row {row} of a file is not to be found again; it changed while it was read")
-
-
-def in_chunks(rows: Iterable[RefusedRow], size: int) -> Iterator[list[RefusedRow]]:
-    """Cut rows into lists of at most `size`."""
-    chunk: list[RefusedRow] = []
-    for row in rows:
-        chunk.append(row)
-        if len(chunk) == size:
-            yield chunk
-            chunk = []
-    if chunk:
-        yield chunk
 
 
 def counted_among(ledger: Ledger, file_ids: Iterable[int]) -> frozenset[int]:

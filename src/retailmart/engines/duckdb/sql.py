@@ -12,7 +12,7 @@ from retailmart.engines import Cut, VariableValue
 from retailmart.engines.errors import WRONG_MONTH
 from retailmart.engines.relations import CsvShape, JsonShape, OfFiles
 from retailmart.project.types import ColumnType
-from retailmart.tables import FILE_ID, Field, TableState, quoted, text_literal
+from retailmart.tables import FILE_ID, ROW, Field, TableState, quoted, text_literal
 
 # No cell holds a NUL byte, because records with one are set aside earlier. A NULL here would hide
 # what was delivered.
@@ -73,9 +73,14 @@ def read_files(found: OfFiles) -> str:
 
 
 def _with_keys(found: OfFiles, reader: str) -> str:
-    if found.numbered:
-        return f"(SELECT *, row_number() OVER () AS _row FROM {reader})"
-    return _with_file_ids(found.files, reader)
+    keyed = _with_file_ids(found.files, reader)
+    if not found.numbered:
+        return keyed
+    numbered = f"(SELECT *, row_number() OVER () AS {ROW} FROM {keyed})"
+    if len(found.files) == 1:
+        return numbered
+    first = f"min({ROW}) OVER (PARTITION BY {FILE_ID})"
+    return f"(SELECT * REPLACE ({ROW} - {first} + 1 AS {ROW}) FROM {numbered})"
 
 
 def _read_csv(files: Iterable[Path], shape: CsvShape) -> str:
