@@ -39,6 +39,7 @@ from retailmart.marts.outcome import (
 from retailmart.marts.plan import Plan, plan_marts
 from retailmart.marts.publish import Wanted, publish, unpublishable
 from retailmart.marts.reconcile import reconcile
+from retailmart.operations.work import Run, work_for
 from retailmart.report import BatchReport, Held, MartLine, Restored, number_of
 from retailmart.session import Session
 from retailmart.sources.loaded import LoadedTable
@@ -46,8 +47,6 @@ from retailmart.tables import TableChange
 
 if TYPE_CHECKING:
     from sqlalchemy import Connection
-
-from retailmart.operations.work import Run, is_needed
 
 
 def finish(run: Run, batch: Batch, *, recovered: bool = False) -> BatchReport:
@@ -146,7 +145,8 @@ def _load_build_reconcile(run: Run, batch: Batch, staged: Sequence[LedgerFile]) 
     active = [file for file in staged if file.state is FileState.ACTIVE]
     active += undoing.returning
     # An undo gives tables back what they were, even if no row of a file leaves with it.
-    if batch.undoes is None and not is_needed(run, batch.as_of, files=bool(active or leaving)):
+    files = bool(active or leaving)
+    if batch.undoes is None and not work_for(run, batch.as_of, files=files).is_needed:
         return Prepared()
     engine = session.engine(batch.as_of)
     plan = _plan(run, engine, {str(file.feed) for file in active})

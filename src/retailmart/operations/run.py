@@ -39,7 +39,7 @@ from retailmart.marts.ownership import expect_own_tables
 from retailmart.operations.batch import abandon_in, finish
 from retailmart.operations.check import expect_one_feed
 from retailmart.operations.status import expected_inputs
-from retailmart.operations.work import Run, begin, is_needed
+from retailmart.operations.work import Run, begin, work_for
 from retailmart.project import Project
 from retailmart.report import BatchReport, Progress, RunReport, Silent
 from retailmart.session import Session
@@ -157,7 +157,10 @@ def take_in(run: Run) -> Batch | None:
         landed = discover(session.landing)
         run.waiting, run.unreachable = landed.waiting, landed.unreachable
         expect_one_feed(run.project, (entry.path for entry in landed.ready))
-    if not is_needed(run, run.as_of, files=bool(landed.ready)):
+    work = work_for(run, run.as_of, files=bool(landed.ready))
+    if work.seen:
+        run.ledger.sources.saw(work.seen)
+    if not work.is_needed:
         return None
     if landed.ready:
         expect_none(_binding(run).of_rules(thorough=False))

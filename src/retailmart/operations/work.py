@@ -10,6 +10,7 @@ from datetime import datetime
 from retailmart.errors import RetailmartError
 from retailmart.feeds.deliveries import Deliveries, feeds_as_held
 from retailmart.ledger import Ledger
+from retailmart.ledger.values import SourceRecord
 from retailmart.marts.definitions import stale_marts
 from retailmart.marts.plan import reads_of
 from retailmart.project import Feed, Project
@@ -84,17 +85,26 @@ def begin(session: Session, moment: datetime) -> Run:
     )
 
 
-def is_needed(run: Run, as_of: datetime, *, files: bool) -> bool:
-    """Whether there is work: `files` to load or to take out, stale marts, or changed tables.
+@dataclass(frozen=True)
+class Work:
+    """Whether there is anything to do.
 
-    Tables are asked last: that may mean to read them.
+    `seen` are records for the ledger of unchanged tables, which are recognized faster next time.
+    """
+
+    is_needed: bool
+    seen: tuple[SourceRecord, ...] = ()
+
+
+def work_for(run: Run, as_of: datetime, *, files: bool) -> Work:
+    """What there is to do: `files` to load or to take out, stale marts, or changed tables.
+
+    Tables are probed last: that may mean to read them.
     """
     if files or _has_stale_marts(run, as_of):
-        return True
+        return Work(True)
     probed = run.tables.probed()
-    if probed.seen:
-        run.ledger.sources.saw(probed.seen)
-    return probed.changed
+    return Work(probed.changed, probed.seen)
 
 
 def _has_stale_marts(run: Run, as_of: datetime) -> bool:
