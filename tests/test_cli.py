@@ -250,7 +250,7 @@ def test_check_tells_every_mistake(called: Called, shop: Shop) -> None:
     """check reads all files and runs nothing."""
     good = called(shop.folder, "check")
     assert good.returncode == 0
-    assert "4 feeds and 20 marts, no mistake found" in good.stderr
+    assert "1 feed and 5 marts, no mistake found" in good.stderr
     with (shop.folder / "retailmart.yml").open("a") as settings:
         settings.write("lanes: 3\n")
     (shop.folder / "marts" / "zz.sql").write_text("-- refresh: ful\nSELECT 1 AS a\n")
