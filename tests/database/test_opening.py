@@ -92,6 +92,13 @@ def test_sessions_are_alike_on_every_server(
         assert ask(database.url, tmp_path, query) == value
 
 
+def test_a_commit_to_sqlite_is_on_the_disk(tmp_path: Path) -> None:
+    """NORMAL, usual with this journal, syncs later: a power cut would take the last commits."""
+    url = "sqlite:///retail.db"
+    assert ask(url, tmp_path, "PRAGMA journal_mode") == "wal"
+    assert ask(url, tmp_path, "PRAGMA synchronous") == 2  # FULL
+
+
 def test_transactions_see_what_others_committed(engine: Engine, database: Database) -> None:
     """READ COMMITTED: the ledger's questions are answered with the newest state."""
     database.execute("CREATE TABLE t (id INT)")

@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from retailmart.storage import Entry, EntryKind, LocalFolder, printable
+from tests.support.synced import watch_syncs
 
 
 @pytest.fixture
@@ -184,6 +185,19 @@ def test_put_writes_whole(tmp_path: Path) -> None:
     folder.put("deep/er/a.txt", b"22")
     assert (folder.root / "deep/er/a.txt").read_bytes() == b"22"
     assert [entry.path for entry in folder.entries()] == ["deep/er/a.txt"]
+
+
+def test_what_is_written_or_moved_is_synced(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The content before it gets its name, and then the name: a power cut leaves all or nothing."""
+    synced = watch_syncs(monkeypatch)
+    folder = LocalFolder(tmp_path / "archive")
+    folder.put("a.txt", b"1")
+    assert [path.name for path in synced] == [".retailmart.part", "archive"]
+    synced.clear()
+    folder.move_in(landing(tmp_path), entry_of(landing(tmp_path), "a.csv"), "day/a.csv")
+    assert synced == [folder.root / "day"]
 
 
 @pytest.mark.parametrize(
