@@ -8,6 +8,7 @@ from decimal import Decimal
 from pathlib import Path
 
 import pytest
+from sqlalchemy import event
 
 from retailmart.database import open_database
 from retailmart.errors import RetailmartError
@@ -168,6 +169,34 @@ def test_a_failed_transaction_leaves_nothing(ledger: Ledger) -> None:
     assert ledger.files.counted_months("sales", ["2024-01"]) == {}
     publish(ledger, batch, made)
     assert ledger.files.counted_by_content("a") is not None
+
+
+def refuse_rows(ledger: Ledger, table: str) -> None:
+    """Let no row be added to a table, as for want of space."""
+
+    @event.listens_for(ledger.engine, "before_cursor_execute")
+    def refuse(_connection: object, _cursor: object, statement: str, *_: object) -> None:
+        if statement.startswith(f"INSERT INTO {table} "):
+            raise OSError("the disk is full")
+
+
+def test_a_batch_is_staged_with_its_files_or_not_at_all(ledger: Ledger) -> None:
+    """Files that can't be recorded leave no batch without them."""
+    refuse_rows(ledger, "retailmart_files")
+    with pytest.raises(OSError, match="disk is full"):
+        staged(ledger, new_file("sales.csv"))
+    assert ledger.batches.unfinished() is None
+
+
+def test_a_batch_is_decided_with_its_commits_or_not_at_all(ledger: Ledger) -> None:
+    """A prepared batch that lacks its commits would be finished without them."""
+    batch = staged(ledger, new_file("sales.csv"))
+    refuse_rows(ledger, "retailmart_commits")
+    with pytest.raises(OSError, match="disk is full"):
+        ledger.batches.prepare(batch, {"raw/sales": "{}"}, Outcome())
+    left = ledger.batches.unfinished()
+    assert left is not None
+    assert left.state is BatchState.ACTIVE
 
 
 def test_a_run_that_was_killed_is_told_as_such(ledger: Ledger) -> None:

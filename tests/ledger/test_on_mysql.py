@@ -103,6 +103,28 @@ def test_of_many_claims_at_once_one_wins(engine: Engine, tmp_path: Path, known: 
     assert sorted(fence or 0 for fence in fences) == [0, 0, 0, 1 + known]
 
 
+def test_a_lease_that_another_run_acquires_meanwhile_is_not_acquired_again(
+    engine: Engine, database: Database, tmp_path: Path
+) -> None:
+    """Both runs saw it free: the second of them gets nothing, not even the same fencing token."""
+    with acquire_lease(engine, tmp_path / "lock"):
+        pass
+    overtaken: list[str] = []
+
+    @event.listens_for(engine, "before_cursor_execute")
+    def overtake(_connection: object, _cursor: object, statement: str, *_: object) -> None:
+        if statement.startswith("UPDATE retailmart_lease") and not overtaken:
+            overtaken.append(statement)
+            database.execute("UPDATE retailmart_lease SET fence = fence + 1, holder = 'other'")
+
+    with (
+        pytest.raises(ProjectBusy, match="a moment faster"),
+        acquire_lease(engine, tmp_path / "lock"),
+    ):
+        pytest.fail("both hold the project")
+    assert overtaken
+
+
 def test_two_first_claims_at_once_are_one(
     engine: Engine, database: Database, tmp_path: Path
 ) -> None:
