@@ -17,6 +17,7 @@ from retailmart.database.shadow import Load, ShadowTables, Stopped
 from retailmart.database.target import Target
 from retailmart.engines.duckdb import DuckDBEngine
 from retailmart.errors import RetailmartError
+from retailmart.ledger.batches import Batches
 from retailmart.project.types import parse_type
 from retailmart.tables import Field
 from tests.support.services.mariadb import Database, DatabaseServer
@@ -115,6 +116,27 @@ def test_published_money_is_exact(shop: Shop) -> None:
     shown = [(n, f"{total:.2f}") for n, total in shop.published(_PURCHASES, columns)]
     assert shown == mart
     assert [total for _, total in mart] == prices
+
+
+def test_rows_and_the_ledgers_record_come_together(
+    shop: Shop, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """If the ledger can't record what is published, readers see none of it."""
+    shop.sales("sales_a.csv", [sale(), sale(2)])
+    shop.run()
+    before = shop.published(_PURCHASES)
+
+    def refused(*_: object) -> None:
+        raise OSError("cut off")
+
+    shop.sales("sales_b.csv", [sale()])
+    with monkeypatch.context() as patch:
+        patch.setattr(Batches, "mark_published", refused)
+        with pytest.raises(OSError, match="cut off"):
+            shop.run()
+    assert shop.published(_PURCHASES) == before
+    shop.run()
+    assert shop.published(_PURCHASES, "customer_id, monthly_total") == [(1, 20), (2, 10)]
 
 
 def test_a_table_that_is_shown_but_not_known_is_not_loaded_again(
