@@ -157,12 +157,14 @@ def test_another_run_s_commit_of_the_same_batch_in_between_counts_once(
 
     def overtaken(handle: DeltaTable, *arguments: object, **named: object) -> None:
         monkeypatch.undo()
-        lake.commit(late, 2)
+        Lake(lake.place, fence=2).commit(late, 2)
         commit(handle, *arguments, **named)  # type: ignore[arg-type]
 
     monkeypatch.setattr(DeltaTable, "create_write_transaction", overtaken)
+    before = entries(lake)
     lake.commit(late, 2)
     assert numbers(lake) == [1, 2]
+    assert entries(lake) == before + 1
 
 
 def test_a_lost_answer_of_a_commit_that_was_made_is_no_error(
