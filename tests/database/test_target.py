@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Generator, Iterator, Sequence
 from contextlib import ExitStack
+from dataclasses import replace
 from datetime import date, datetime
 from decimal import Decimal
 from pathlib import Path
@@ -17,7 +18,7 @@ from sqlalchemy import Engine as SqlEngine
 
 from retailmart.database import open_database
 from retailmart.database.dialect import Read, dialect_of
-from retailmart.database.target import Target
+from retailmart.database.target import Target, drop_table
 from retailmart.errors import KeyClash
 from retailmart.project.types import parse_type
 from retailmart.tables import Field, quoted, text_literal
@@ -321,6 +322,12 @@ def test_any_name_is_quoted(connection: Connection, name: str) -> None:
     assert target.exists_as_defined(connection)
     assert target.delete_keys(connection, given(fields[:1], ["7"])) == 1
     assert target.totals(connection, None) == (119, {"total": Decimal("11.90")})
+    grown = replace(target, fields=(*fields, Field(f"{name} 2", parse_type("STRING"))))
+    grown.add_columns(connection, [f"{name} 2"])
+    assert grown.exists_as_defined(connection)
+    assert sum(len(batch) for batch, _ in grown.read_back(connection)) == 119
+    drop_table(connection, name)
+    assert target.columns(connection) == {}
 
 
 def test_a_key_twice_is_refused(connection: Connection) -> None:

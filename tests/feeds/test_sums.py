@@ -44,13 +44,15 @@ _MOST = "999999999999999999999999999999999999.99"
 
 @settings(deadline=None)
 @given(
+    precision=st.sampled_from((18, 28, 29, 38)),
     scale=st.integers(0, 38),
     units=st.lists(st.integers(-(10**38) + 1, 10**38 - 1), max_size=20),
 )
-def test_any_decimals_add_up_as_on_paper(scale: int, units: list[int]) -> None:
+def test_any_decimals_add_up_as_on_paper(precision: int, scale: int, units: list[int]) -> None:
     """Signs, digits and scales of all kinds; 0 where there is no row."""
-    kind = ColumnType("DECIMAL", 38, scale)
-    values = [Decimal(f"{unit}E-{scale}") for unit in units]
+    scale = min(scale, precision)
+    kind = ColumnType("DECIMAL", precision, scale)
+    values = [Decimal(f"{int(str(unit)[:precision])}E-{scale}") for unit in units]
     rows = ", ".join(f"(CAST('{value:f}' AS {kind}))" for value in values) or "(NULL)"
     with duckdb.connect() as engine:
         query = f"SELECT {exact_sum('x', kind)} FROM (VALUES {rows}) t(x)"
