@@ -64,6 +64,25 @@ SYSTEM_COLUMNS = {
     ROW,
 }
 VALUES = {"tables", "errors", "report", "check_results"}
+# Dataclasses of these keep what a step works with; all others are values.
+AT_WORK = {
+    "database/shadow.py",
+    "feeds/deliveries.py",
+    "feeds/quarantine.py",
+    "feeds/standings.py",
+    "files/check_json.py",
+    "files/scan.py",
+    "marts/build.py",
+    "marts/held.py",
+    "marts/publish.py",
+    "marts/splitting/lookups.py",
+    "marts/splitting/rows.py",
+    "operations/doctor/__init__.py",
+    "operations/work.py",
+    "session.py",
+    "sources/databases.py",
+    "sources/shop_tables.py",
+}
 # What `cli/` calls. All else it gets as a value from the API, and may name its type.
 BELOW_COMMANDS = {"api", "console", "report", "errors", "check_results", "project"}
 # Where imports may form a cycle: they find what belongs to a kind of thing by its name.
@@ -235,6 +254,56 @@ def test_nobody_asks_for_an_engines_name() -> None:
         or (isinstance(side, ast.Constant) and side.value in ("duckdb", "spark"))
     ]
     assert asked == []
+
+
+def test_nobody_asks_which_database_it_is() -> None:
+    """What differs between databases is a question to the Dialect, not an `if name ==`."""
+    kinds = {"sqlite", "mysql", "mariadb", "postgres", "postgresql"}
+    asked = [
+        f"{path.relative_to(ROOT)}:{node.lineno}"
+        for path in modules()
+        if path.relative_to(ROOT).parts[0] != "database"
+        # Which part of a URL is a password must be known before the URL can be parsed.
+        and path.relative_to(ROOT).as_posix() != "project/addresses.py"
+        for node in ast.walk(ast.parse(path.read_text()))
+        if isinstance(node, ast.Compare)
+        or (isinstance(node, ast.Call) and ast.unparse(node.func).endswith((".startswith", ".get")))
+        for side in ast.walk(node)
+        if isinstance(side, ast.Constant) and side.value in kinds
+    ]
+    assert asked == []
+
+
+def test_only_the_template_knows_retail() -> None:
+    """No text elsewhere is the name of a feed, mart or table of the template, or has one in it."""
+    project = ROOT / "template" / "project"
+    names = {
+        path.stem for kind in ("feeds", "marts", "tables") for path in project.glob(f"{kind}/*")
+    }
+    assert {"sales", "customer_mart"} <= names
+    names -= {"orders"}  # part of an ORDER BY in sqlglot
+    compound = re.compile("|".join(rf"\b{name}\b" for name in names if "_" in name))
+    known = [
+        f"{path.relative_to(ROOT)}:{line}: {text!r}"
+        for path in modules()
+        if path.relative_to(ROOT).parts[0] != "template"
+        for text, line in _texts(ast.parse(path.read_text()))
+        if text in names or compound.search(text)
+    ]
+    assert known == []
+
+
+def test_values_are_frozen() -> None:
+    """A value can be handed on without a copy; only what a step keeps at work may change."""
+    changing = {
+        path.relative_to(ROOT).as_posix()
+        for path in modules()
+        for node in ast.walk(ast.parse(path.read_text()))
+        if isinstance(node, ast.ClassDef)
+        for decorator in map(ast.unparse, node.decorator_list)
+        if decorator.startswith("dataclass") and "frozen=True" not in decorator
+    }
+    assert changing == AT_WORK
 
 
 def test_only_steps_speak_to_engines_by_protocol() -> None:
