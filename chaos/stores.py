@@ -772,7 +772,10 @@ def _one_shop(
             method = "PUT" if kind is Fault.BROKEN_MULTIPART else "GET"
             faults.inject(kind, method, nth=1 + deliveries.chance.randrange(5))
         for _ in range(batches):
-            for name, content in deliveries.next(deliveries.chance.choice([1, 1, 2, 3])):
+            sent = deliveries.next(deliveries.chance.choice([1, 1, 2, 3]))
+            while not deliveries.standing():  # without any sale, no mart is ever built
+                sent += deliveries.next(1)
+            for name, content in sent:
                 bucket.put(f"to_process/{name}", content)
             _one_batch(seed, folder, fork_server, faults, bucket.name, tally)
         faults.off()
