@@ -190,8 +190,7 @@ def test_a_variable_that_no_mart_declares_is_a_mistake(
         "retailmart.yml:10: no mart declares the variable 'incentive_rat'; did you mean"
         " 'incentive_rate'?",
         "RETAILMART__VARIABLES__RATE_OF_TAX: no mart declares the variable 'rate_of_tax'; known:"
-        " active_from_quintile, declining_threshold_percent, incentive_rate, incentive_scope,"
-        " overstocked_above, restock_below, turnover_window_days, vip_from_quintile",
+        " declining_threshold_percent, incentive_rate, incentive_scope",
     ]
 
 
