@@ -283,7 +283,7 @@ def with_path(folder: Path) -> str:
 def python_of_workers(folder: Path, packages: tuple[str, ...]) -> Path:
     """A Python that has these packages and no others."""
     venv.create(folder, with_pip=False, symlinks=True)
-    (deployment,) = folder.glob("lib/python*/deployment-packages")
+    (packages_folder,) = folder.glob("lib/python*/site-packages")
     for name in packages:
         spec = find_spec(name)
         assert spec is not None
@@ -291,7 +291,7 @@ def python_of_workers(folder: Path, packages: tuple[str, ...]) -> Path:
         module = Path(spec.origin)
         package = module.parent if module.name == "__init__.py" else module
         for path in package.parent.glob(f"{name}*"):
-            (deployment / path.name).symlink_to(path)
+            (packages_folder / path.name).symlink_to(path)
     return folder
 
 
