@@ -533,7 +533,9 @@ def test_workers_without_this_package_are_told_of(
     shop = on_cluster(ground, tmp_path, spark_cluster, settings)
     assert shop.ended(shop.start()) == 1
     _, said = shop.told.split("\nretailmart: ")
-    assert said.splitlines() == [
+    *lines, step = said.splitlines()
+    assert step.startswith("  Run 1 failed in step copy, ")
+    assert lines == [
         "the Python of Spark's workers has no retailmart",
         "  Install retailmart there as here, or let PYSPARK_PYTHON name a Python that has it;"
         " docs/spark.md says how",
