@@ -15,6 +15,7 @@ A = TypeVar("A")
 B = TypeVar("B")
 C = TypeVar("C")
 D = TypeVar("D")
+S = TypeVar("S")
 Answer = list[tuple[Any, ...]]
 # A step that yields all its queries at once, receives the rows of each, and returns its result.
 Asking = Generator[Sequence[str], Sequence[Answer], A]
@@ -37,7 +38,7 @@ def together(
         first, second, third, fourth = (_answered(engine, queries) for queries in asked)
     else:
         first, second, third, fourth = ([next(answers) for _ in queries] for queries in asked)
-    return _sent(one, first), _sent(two, second), _sent(three, third), _sent(four, fourth)
+    return sent(one, first), sent(two, second), sent(three, third), sent(four, fourth)
 
 
 def answers_of(engine: Engine, queries: Sequence[str]) -> list[Answer | RetailmartError]:
@@ -61,12 +62,13 @@ def _answered(engine: Engine, queries: Sequence[str]) -> list[Answer] | Retailma
         return error
 
 
-def _sent(step: Asking[A], answers: Sequence[Answer] | RetailmartError) -> A:
+def sent(step: Generator[Any, S, A], answer: S | RetailmartError) -> A:
+    """The result of a step that waits for an answer: resumed with it, or with why there is none."""
     try:
-        if isinstance(answers, RetailmartError):
-            step.throw(answers)
+        if isinstance(answer, RetailmartError):
+            step.throw(answer)
         else:
-            step.send(answers)
+            step.send(answer)
     except StopIteration as done:
         result: A = done.value
         return result

@@ -10,6 +10,7 @@ from functools import cached_property
 
 from retailmart.engines import Cut, Engine, Relation, Write
 from retailmart.engines.parsing import tree_of
+from retailmart.engines.together import sent
 from retailmart.errors import NotComputed, RetailmartError, SettingsError
 from retailmart.feeds.load import LoadedFeed
 from retailmart.lake import Lake
@@ -157,7 +158,7 @@ def build(
                     building.append((mart, steps))
         for (mart, steps), written in zip(building, engine.write_each(writes), strict=True):
             with held.building(mart) if held is not None else nullcontext():
-                built[mart.name] = _finished(steps, written)
+                built[mart.name] = sent(steps, written)
     return [built[name] for name in marts if name in built]
 
 
@@ -176,19 +177,6 @@ def _levels(
             del waiting[mart.name]
             groups.setdefault(moments.get(mart.name), []).append(mart)
         yield from groups.values()
-
-
-def _finished(steps: _Building, written: tuple[DataFile, ...] | RetailmartError) -> BuiltMart:
-    """Resume a builder with the files of its mart, or with why there are none."""
-    try:
-        if isinstance(written, RetailmartError):
-            steps.throw(written)
-        else:
-            steps.send(written)
-    except StopIteration as done:
-        found: BuiltMart = done.value
-        return found
-    raise AssertionError("a mart is written once")
 
 
 def mart_fields(engine: Engine, mart: Mart, relations: Mapping[str, Relation]) -> tuple[Field, ...]:
