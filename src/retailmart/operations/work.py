@@ -10,13 +10,12 @@ from datetime import datetime
 from retailmart.errors import RetailmartError
 from retailmart.feeds.deliveries import Deliveries, feeds_as_held
 from retailmart.ledger import Ledger
-from retailmart.ledger.values import SourceRecord
 from retailmart.marts.definitions import stale_marts
 from retailmart.marts.plan import reads_of
 from retailmart.project import Feed, Project
 from retailmart.report import LeftTable
 from retailmart.session import Session
-from retailmart.sources.shop_tables import ShopTables
+from retailmart.sources.shop_tables import ShopTables, Work
 
 
 @dataclass
@@ -85,17 +84,6 @@ def begin(session: Session, moment: datetime) -> Run:
     )
 
 
-@dataclass(frozen=True)
-class Work:
-    """Whether there is anything to do.
-
-    `seen` are records for the ledger of unchanged tables, which are recognized faster next time.
-    """
-
-    is_needed: bool
-    seen: tuple[SourceRecord, ...] = ()
-
-
 def work_for(run: Run, as_of: datetime, *, files: bool) -> Work:
     """What there is to do: `files` to load or to take out, stale marts, or changed tables.
 
@@ -103,8 +91,7 @@ def work_for(run: Run, as_of: datetime, *, files: bool) -> Work:
     """
     if files or _has_stale_marts(run, as_of):
         return Work(True)
-    probed = run.tables.probed()
-    return Work(probed.changed, probed.seen)
+    return run.tables.work()
 
 
 def _has_stale_marts(run: Run, as_of: datetime) -> bool:

@@ -27,13 +27,13 @@ _STOPS = (Unavailable, ProjectBusy, GateFailed)
 
 
 @dataclass(frozen=True)
-class Probed:
-    """Whether tables that marts or feeds read have changed or are new.
+class Work:
+    """Whether there is anything to do.
 
-    `seen` are records for the ledger of unchanged ones that can be recognized faster next time.
+    `seen` are records for the ledger of unchanged tables, which are recognized faster next time.
     """
 
-    changed: bool
+    is_needed: bool
     seen: tuple[SourceRecord, ...] = ()
 
 
@@ -53,8 +53,8 @@ class ShopTables:
     unreadable: dict[str, str] = field(default_factory=dict)
     _found: dict[str, SourceChange] = field(default_factory=dict)
 
-    def probed(self) -> Probed:
-        """Whether tables have changed rows, or exist for the first time."""
+    def work(self) -> Work:
+        """Whether tables that marts or feeds read have changed rows, or are new."""
         known = self.ledger.sources.all()
         mentioned = filter(partial(is_mentioned, self.project), known)
         seen = []
@@ -66,8 +66,8 @@ class ShopTables:
             if found.rows is None:
                 seen += [found.record] if found.record != known.get(name) else []
             elif self._is_read(table):
-                return Probed(True)
-        return Probed(False, tuple(seen))
+                return Work(True)
+        return Work(False, tuple(seen))
 
     def _change_of(self, table: Table, known: SourceRecord | None) -> SourceChange | None:
         """What the source has of a table; None if it was not read, or can't be."""
