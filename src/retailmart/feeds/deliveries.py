@@ -68,8 +68,6 @@ class Deliveries:
         self, engine: Engine, feeds: Mapping[str, Feed], entries: Sequence[Entry]
     ) -> list[tuple[StagedCopy, CheckedFile | Refusal]]:
         """Copy and check what has landed."""
-        if not entries:
-            return []
         work = StageFiles(self.landing, tuple(feeds.values()), self.scratch, first_mismatch)
         return stage_files(engine, work, entries)
 

@@ -30,5 +30,6 @@ def abandon(project: Project, progress: Progress | None = None) -> str:
             )
         count = len(session.ledger.files.of_batch(batch.batch_id))
         abandon_batch(session, batch)
+        session.clear_scratch()
         stay = "stays where it landed" if count == 1 else "stay where they landed"
         return f"Batch {batch.batch_id} is abandoned; its {number_of(count, 'file')} {stay}"

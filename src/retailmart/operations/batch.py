@@ -129,7 +129,6 @@ def abandon_batch(session: Session, batch: Batch) -> None:
     """Abandon an active batch: nothing of it is kept, its files count as never seen."""
     sweep(session.lake, batch.batch_id)  # first: an abandoned batch is never checked again
     session.ledger.batches.abandon(batch)
-    session.clear_scratch()
 
 
 def abandon_in(run: Run, batch: Batch) -> None:
