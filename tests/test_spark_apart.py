@@ -13,7 +13,7 @@ import signal
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 
 import pytest
@@ -277,6 +277,31 @@ def test_a_failing_store_is_tried_again(
     assert done.returncode == 0, done.stdout[-2_000:] + done.stderr[-2_000:]
     assert s3_faults.faults
     assert_same(shops)
+
+
+def test_a_store_that_fails_for_one_worker(
+    shops: tuple[Shop, Shop], isolated_cluster: SparkCluster, s3: S3Server, called: Called
+) -> None:
+    """Every third answer to one worker is 503, none to the driver and to the other worker."""
+    shop = shops[1]
+    on(isolated_cluster, shop)
+    path = shop.folder / "retailmart.yml"
+    path.write_text(
+        path.read_text().replace(f"http://127.0.0.1:{s3.port}", f"http://localhost:{s3.port}")
+    )
+    drop(shops, "sales_1.csv", csv(lines(4_000)))
+    drop(shops, "sales_2.csv", csv(lines(4_000, 5_000)))
+    plain(called, shops[0], "run", *AS_OF)
+    unlucky, *others = isolated_cluster.alive
+    with ExitStack() as ways:
+        for worker in others:
+            ways.enter_context(S3Faults(s3.port, listen=(worker.localhost, s3.port)))
+        faults = ways.enter_context(S3Faults(s3.port, listen=(unlucky.localhost, s3.port)))
+        faults.on(0.3, seed=7, kinds=[Fault.SLOW_DOWN])
+        done = call(shop, "run", *AS_OF)
+        assert done.returncode == 0, done.stdout[-2_000:] + done.stderr[-2_000:]
+        assert faults.faults
+        assert_same(shops)
 
 
 @pytest.mark.parametrize("part", ["raw", "marts"])

@@ -93,7 +93,12 @@ class Namespace:
 
 
 def isolated(
-    command: Sequence[str], *, hidden: Iterable[Path], private: Iterable[Path], kept: Iterable[Path]
+    command: Sequence[str],
+    *,
+    hidden: Iterable[Path],
+    private: Iterable[Path],
+    kept: Iterable[Path],
+    localhost: str = "127.0.0.1",
 ) -> list[str]:
     """A command line that runs a command as on another machine.
 
@@ -101,7 +106,8 @@ def isolated(
     `private` folders are made in these; the command starts in the first. `kept` folders stay
     visible below a hidden one, as do the interpreter and the sources of product and tests. What
     is not hidden is read-only. Other processes are not visible, and all processes of the command
-    end when its first one does. A hidden folder that is missing ends it with an error.
+    end when its first one does. A hidden folder that is missing ends it with an error. The name
+    `localhost` stands for an address of its own, so that it can have its own way to a server.
     """
     temporary = [Path(tempfile.gettempdir()), *map(Path, _TEMPORARY)]
     own = [_ROOT / "src", _ROOT / "tests", Path(sys.prefix), Path(sys.base_prefix)]
@@ -109,6 +115,7 @@ def isolated(
         "hidden": _texts([*hidden, *(folder for folder in temporary if folder.is_dir())]),
         "private": list(map(str, private)),
         "kept": _texts([*own, *kept]),
+        "localhost": [localhost],
     }
     # fmt: off
     return [
@@ -143,6 +150,10 @@ def _become(view: dict[str, list[str]], command: list[str]) -> None:
         os.close(handle)
     for folder in map(Path, view["private"]):
         folder.mkdir(parents=True)
+    with tempfile.NamedTemporaryFile("w") as hosts:  # in memory of its own, and gone at the end
+        hosts.write(f"{view['localhost'][0]} localhost\n")
+        hosts.flush()
+        _mount("--bind", hosts.name, "/etc/hosts")
     os.chdir(view["private"][0])  # the folder this process was in is the one outside
     os.execvp(command[0], command)
 

@@ -29,10 +29,13 @@ _BROKEN = (OSError, asyncio.IncompleteReadError, asyncio.LimitOverrunError)
 
 
 class _Proxy:
-    """A listener on a free loopback port that hands each connection to `_serve`."""
+    """A listener that hands each connection to `_serve`; by default on a free loopback port."""
 
-    def __init__(self, upstream_port: int, upstream_host: str = HOST) -> None:
+    def __init__(
+        self, upstream_port: int, upstream_host: str = HOST, listen: tuple[str, int] = (HOST, 0)
+    ) -> None:
         self._upstream = (upstream_host, upstream_port)
+        self._at = listen
         self._writers: set[asyncio.StreamWriter] = set()
         self._tasks: set[asyncio.Task[Any]] = set()
         self._loop = asyncio.new_event_loop()
@@ -94,7 +97,7 @@ class _Proxy:
         return asyncio.run_coroutine_threadsafe(work, self._loop).result(30)
 
     async def _listen(self) -> asyncio.Server:
-        return await asyncio.start_server(self._accept, HOST, 0, limit=_HEAD_LIMIT, backlog=512)
+        return await asyncio.start_server(self._accept, *self._at, limit=_HEAD_LIMIT, backlog=512)
 
     async def _accept(self, client: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         task = asyncio.current_task()
@@ -355,7 +358,12 @@ class S3Faults(_Proxy):
     """A way to an S3 server on which a seeded share of the requests fails, in every known way."""
 
     def __init__(
-        self, upstream_port: int, upstream_host: str = HOST, *, hang_seconds: float = 1.0
+        self,
+        upstream_port: int,
+        upstream_host: str = HOST,
+        *,
+        hang_seconds: float = 1.0,
+        listen: tuple[str, int] = (HOST, 0),
     ) -> None:
         self._steering = threading.Lock()
         self._chance = random.Random(0)
@@ -365,7 +373,7 @@ class S3Faults(_Proxy):
         self._counts: Counter[str] = Counter()
         self._seen: deque[Seen] = deque(maxlen=100_000)
         self.hang_seconds = hang_seconds
-        super().__init__(upstream_port, upstream_host)
+        super().__init__(upstream_port, upstream_host, listen)
 
     @property
     def endpoint(self) -> str:

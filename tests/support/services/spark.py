@@ -182,6 +182,11 @@ class Daemon:
     namespace: Namespace | None = None
 
     @property
+    def localhost(self) -> str:
+        """The address of the name `localhost` on an isolated worker; no other one has it."""
+        return _localhost(self.port)
+
+    @property
     def running(self) -> bool:
         """Whether the process lives."""
         return self.process.poll() is None
@@ -319,7 +324,9 @@ class SparkCluster:
         if private:
             assert self.hidden is not None
             kept = (spark_home(), _java_home(), _class_archive().parent)
-            command = isolated(command, hidden=self.hidden, private=private, kept=kept)
+            command = isolated(
+                command, hidden=self.hidden, private=private, kept=kept, localhost=_localhost(port)
+            )
         log = self.folder / f"{kind}-{port}.log"
         return _daemon(command, around, port, log, ready)
 
@@ -404,6 +411,10 @@ def _daemon(
         daemon.kill()
         raise
     return daemon
+
+
+def _localhost(port: int) -> str:
+    return f"127.1.{port >> 8}.{port & 255}"
 
 
 def _start(start: Callable[[int], Daemon]) -> Daemon:
