@@ -11,7 +11,7 @@ import json
 import random
 import re
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from decimal import Decimal
 from hashlib import sha256
@@ -487,49 +487,57 @@ FILES = {
 }
 
 
-def each_value() -> dict[str, bytes]:
-    """Files in which one record has each value in a column, and among its further keys."""
-    made = {}
+def each_value() -> dict[str, list[bytes]]:
+    """Files with each value in a column, and in a further key: alone, and among others."""
+    made: dict[str, list[bytes]] = {}
     for name, value in VALUES.items():
+        alike, others = [], []
         for column in ("amount", "note", "customer_id", "ratio", "flag", "further"):
-            bad = f'{{"Customer ID": 7, "x": 1, "{column}": {value}}}'
+            odd = f'{{"Customer ID": 7, "x": 1, "{column}": {value}}}'
             if column == "customer_id":
-                bad = f'{{"x": 1, "Customer ID": {value}}}'
-            good = bad.replace(value, "1") if value in bad else bad
-            made[f"{name} as {column}, list"] = f"[{good}, {bad}, {good}]".encode()
-            made[f"{name} as {column}, lines"] = f"{good}\n{bad}\n{good}\n".encode()
-            made[f"{name} as {column}, alike"] = f"{bad}\n{bad}\n".encode()
+                odd = f'{{"x": 1, "Customer ID": {value}}}'
+            alike.append(f"{odd}\n{odd}\n")
+            others += [odd.replace(value, "1"), odd]
+        among = [f"[{', '.join(others)}]", "\n".join(others) + "\n"]
+        made[name] = [text.encode() for text in (*alike, *among)]
     return made
 
 
-@pytest.mark.parametrize("name", FILES)
-def test_files_made_by_hand(bench: ScratchLake, looked_at: bool, name: str) -> None:
+def together(cases: Mapping[str, object], count: int) -> list[Any]:
+    """Names of cases, so many for a test: each batch takes a while to begin."""
+    names = list(cases)
+    groups = [names[at : at + count] for at in range(0, len(names), count)]
+    return [pytest.param(group, id=f"{group[0]} to {group[-1]}") for group in groups]
+
+
+@pytest.mark.parametrize("names", together(FILES, 12))
+def test_files_made_by_hand(bench: ScratchLake, looked_at: bool, names: Sequence[str]) -> None:
     """Each is refused, or its records are loaded and quarantined, as Python's json says."""
-    bench.load([FILES[name].encode()])
+    bench.load([FILES[name].encode() for name in names])
 
 
-@pytest.mark.parametrize("name", VALUES)
-def test_values_made_by_hand(bench: ScratchLake, looked_at: bool, name: str) -> None:
+@pytest.mark.parametrize("names", together(VALUES, 10))
+def test_values_made_by_hand(bench: ScratchLake, looked_at: bool, names: Sequence[str]) -> None:
     """Each value is what was delivered, to the character, in columns of every type."""
-    bench.load([content for case, content in each_value().items() if case.startswith(f"{name} as")])
+    made = each_value()
+    bench.load([content for name in names for content in made[name]])
 
 
-@pytest.mark.parametrize(
-    "content",
-    [
-        b'[{"Customer ID": 1, "note": "\xff"}]',
-        b'[{"Customer ID": 1, "note": "caf\xe9"}, {"Customer ID": 2}]',
-        b'[{"Customer ID": 1, "note": "\xf0\x9f\xab"}]',
-        b'{"Customer ID": 1, "note": "caf\xe9"}\n{"Customer ID": 2}\n',
-        b'{"Customer ID": 1, "note": "a\x00b"}\n{"Customer ID": 2}\n',
-        b'\x00{"Customer ID": 1}\n{"Customer ID": 2}\n',
-        b'[{"Customer ID": 1, "note": "a\tb"}]',
-        b"\xff\xfe[\x00]\x00",
-    ],
+NO_TEXT = (
+    b'[{"Customer ID": 1, "note": "\xff"}]',
+    b'[{"Customer ID": 1, "note": "caf\xe9"}, {"Customer ID": 2}]',
+    b'[{"Customer ID": 1, "note": "\xf0\x9f\xab"}]',
+    b'{"Customer ID": 1, "note": "caf\xe9"}\n{"Customer ID": 2}\n',
+    b'{"Customer ID": 1, "note": "a\x00b"}\n{"Customer ID": 2}\n',
+    b'\x00{"Customer ID": 1}\n{"Customer ID": 2}\n',
+    b'[{"Customer ID": 1, "note": "a\tb"}]',
+    b"\xff\xfe[\x00]\x00",
 )
-def test_bytes_that_are_no_text(bench: ScratchLake, looked_at: bool, content: bytes) -> None:
+
+
+def test_bytes_that_are_no_text(bench: ScratchLake, looked_at: bool) -> None:
     """In a list they refuse the file, in a line that line."""
-    bench.load([content])
+    bench.load(NO_TEXT)
 
 
 @pytest.mark.parametrize("depth", [900, 5_000, 200_000])

@@ -226,7 +226,8 @@ class Cut:
 class Write:
     """Rows to write: all rows of a query, or its rows for each of some months.
 
-    The fields are the arguments of `Engine.write` and `Engine.write_months`.
+    The fields are the arguments of `Engine.write` and `Engine.write_months`. `columns` are those of
+    the query, where they are known: then it need not be parsed and typed once more.
     """
 
     query: str
@@ -236,3 +237,4 @@ class Write:
     names: Mapping[str, Relation]
     months: Mapping[str, Mapping[str, TableState]] | None = None
     cut: Cut | None = None
+    columns: tuple[Field, ...] | None = None

@@ -348,8 +348,9 @@ class _Builder:
         names = {name: self.engine.define(self._table(name)) for name in self.others}
         prefix = f"{self.lake.prefix(self.batch_id)}0001"
         with self._placed():
+            names |= self._source_tables
             files = yield Write(
-                mart.query, self.root, prefix, mart.partitions, {**names, **self._source_tables}
+                mart.query, self.root, prefix, mart.partitions, names, columns=fields
             )
         return self._built(fields, files, None, None)
 
@@ -380,6 +381,7 @@ class _Builder:
                 self._source_tables,
                 parts,
                 cut,
+                fields,
             )
         return self._built(fields, files, months, None if changed is None else rewritten)
 

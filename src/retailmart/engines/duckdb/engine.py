@@ -175,28 +175,33 @@ class DuckDBEngine:
         *,
         cut: Cut | None = None,
     ) -> tuple[DataFile, ...]:
-        self._bind(names)
-        files: list[DataFile] = []
-        for number, (month, tables) in enumerate(months.items(), 1):
-            for name, table in tables.items():
-                rows = read_table(self._here(table))
-                self._connection.view(name, share(name, rows, cut))
-            fields, own = self.fields(query), f"{prefix}{number:04d}"
-            files += self.writer.write(query, fields, root, own, partition_by, month=month).files
-        return tuple(files)
+        return self._written(Write(query, root, prefix, partition_by, names or {}, months, cut))
 
     def write_each(
         self, writes: Sequence[Write]
     ) -> Iterator[tuple[DataFile, ...] | RetailmartError]:
         for write in writes:
-            to = (write.root, write.prefix, write.partition_by, write.names)
             try:
-                if write.months is None:
-                    yield self.write(write.query, *to, all_rows=True).files
-                else:
-                    yield self.write_months(write.query, write.months, *to, cut=write.cut)
+                yield self._written(write)
             except RetailmartError as error:
                 yield error
+
+    def _written(self, write: Write) -> tuple[DataFile, ...]:
+        self._bind(write.names)
+        columns = write.columns
+        if write.months is None:
+            columns = columns or self.fields(write.query)
+            to = (write.root, write.prefix, write.partition_by)
+            return self.writer.write(write.query, columns, *to, all_rows=True).files
+        files: list[DataFile] = []
+        for number, (month, tables) in enumerate(write.months.items(), 1):
+            for name, table in tables.items():
+                rows = read_table(self._here(table))
+                self._connection.view(name, share(name, rows, write.cut))
+            columns = columns or self.fields(write.query)  # of all months: their tables are alike
+            own = (write.root, f"{write.prefix}{number:04d}", write.partition_by)
+            files += self.writer.write(write.query, columns, *own, month=month).files
+        return tuple(files)
 
     def discard(self, root: Path, files: Sequence[DataFile]) -> None:
         self.writer.discard(root, files)
