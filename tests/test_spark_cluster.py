@@ -26,6 +26,7 @@ import yaml
 
 from retailmart.template import write_project
 from tests.services.test_spark_services import members, until, until_gone
+from tests.support.amount import SEED
 from tests.support.backends import LocalBackend, on_mariadb, shop_tables
 from tests.support.project_state import ProjectState, compare, state_of
 from tests.support.services.mariadb import DatabaseServer
@@ -305,7 +306,7 @@ def make_project(folder: Path, place: Path) -> None:
     (folder / "marts" / "loyalty.sql").write_text(LOYALTY)
     (folder / "marts" / "doors.sql").write_text(VISITS)
     (folder / "feeds" / "visits.yml").write_text(VISITS_FEED)
-    chance = random.Random(20240701)
+    chance = random.Random(SEED)
     landing = folder / "landing"
     for number in range(FILES):
         rows = "".join(sale(chance) for _ in range(ROWS))

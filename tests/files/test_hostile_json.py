@@ -34,7 +34,7 @@ from retailmart.lake.places import LocalPlace
 from retailmart.ledger.values import FileState, LedgerFile
 from retailmart.project import Feed
 from retailmart.project.feed import read_feed
-from tests.support.amount import tries
+from tests.support.amount import SEED, tries
 
 MEGABYTE = 1 << 20
 DEEPEST = 64
@@ -553,7 +553,7 @@ def test_depth_is_bounded(bench: ScratchLake, looked_at: bool, depth: int) -> No
 
 def mutated(seed: int) -> list[bytes]:
     """Files with a byte out of place here or there, by a dice of its own."""
-    dice = random.Random(seed)
+    dice = random.Random(f"{SEED} {seed}")
     pieces = [b'"', b",", b"{", b"}", b"[", b"]", b":", b"\n", b" ", b"\\", b"0", b".", b"e", b"-"]
     pieces += [b"\xc3\xa9", b"\xff", b"\0", b"null", b'"x":1,', b"NaN", b"\\u0000", b"//", b"1"]
     made = []

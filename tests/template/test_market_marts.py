@@ -14,6 +14,7 @@ from typing import Any
 
 import pytest
 
+from tests.support.amount import SEED
 from tests.support.judge_shop import KEYS, Row, market_marts
 from tests.support.shop import AS_OF, Shop
 from tests.template.looking import differences, mart, one
@@ -108,7 +109,7 @@ class Markets:
     """Two markets whose exports come file by file, and are never quite the same."""
 
     def __init__(self, seed: int) -> None:
-        self.rng = random.Random(seed)
+        self.rng = random.Random(f"{SEED} {seed}")
         self.delivered: list[str] = []
         self.files = 0
 

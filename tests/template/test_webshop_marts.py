@@ -13,6 +13,7 @@ from typing import Any
 
 import pytest
 
+from tests.support.amount import SEED
 from tests.support.judge_shop import KEYS, ShopRules, webshop_marts
 from tests.support.shop import AS_OF, Shop, sale
 from tests.template.looking import differences, mart, one
@@ -117,7 +118,7 @@ def day(text: str) -> datetime:
 
 def random_webshop(seed: int) -> Webshop:
     """Small and full of the oddities that a shop's tables have."""
-    rng = random.Random(seed)
+    rng = random.Random(f"{SEED} {seed}")
     webshop = Webshop(own_capacity=seed % 2 == 0)
     for number in range(1, 15):
         if number != 9:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Collection, Iterable
+from functools import cache
 from pathlib import Path
 
 from retailmart.errors import SettingsError
@@ -79,6 +80,7 @@ def _is_no_folder(path: Path) -> bool:
     return os.path.lexists(path) and not path.is_dir()
 
 
+@cache
 def _schemas() -> dict[str, str]:
     """JSON Schemas of the YAML files, which editors use to complete and check them."""
     from retailmart.project.documents import Document
