@@ -267,7 +267,11 @@ class Shop:
         return [one.table for one in report.different]
 
     def unlike_a_new_project(self, folder: Path) -> list[str]:
-        """The marts that are not what a project gives that all files come to at once."""
+        """The marts that are not what a project gives that all files come to at once.
+
+        A run goes before: an undone run has taken tables back, too, to before the shop's changes.
+        """
+        self.run()
         folder.mkdir()
         for name in ("feeds", "marts", "tables"):
             shutil.copytree(self.folder / name, folder / name)

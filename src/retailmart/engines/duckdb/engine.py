@@ -64,6 +64,8 @@ class DuckDBEngine:
         self.writer = Writer(self._connection, self._places, attempt)
         # Relations of several engines meet in one engine, so their names must differ.
         self._named, self._tag, self._naming = 0, uuid.uuid4().hex[:8], Lock()
+        # A run defines most tables several times, and DuckDB opens their files each time.
+        self._tables: dict[str, Relation] = {}
 
     # what queries can name
 
@@ -76,21 +78,25 @@ class DuckDBEngine:
     def records(
         self, files: Mapping[int, Path], shape: CsvShape | JsonShape, *, numbered: bool = False
     ) -> Relation:
-        return self._added(OfFiles(files, shape, numbered))
+        return self.added(OfFiles(files, shape, numbered))
 
     def define(self, table: TableState) -> Relation:
-        return self._added(OfTable(table))
+        text = read_table(self._here(table))
+        if (known := self._tables.get(text)) is None:
+            known = self._tables[text] = self.added(OfTable(table))
+        return known
 
     def query(self, text: str) -> Relation:
-        return self._added(OfQuery(text))
+        return self.added(OfQuery(text))
 
     def values(self, rows: pa.Table) -> Relation:
-        return self._added(OfRows(rows))
+        return self.added(OfRows(rows))
 
     def forget(self, values: Relation) -> None:
         self._connection.release(values.name)
 
-    def _added(self, definition: Definition) -> Relation:
+    def added(self, definition: Definition) -> Relation:
+        """A new relation, even where there is one just like it."""
         with self._naming:
             self._named += 1
             name = f"{_RELATION}{self._tag} {self._named}"

@@ -21,16 +21,7 @@ class Catalog:
 
     def add(self, definition: Definition) -> Relation:
         """A new relation."""
-        types = self.types
-        if isinstance(definition, OfTable):
-            relation = types.define(definition.table.only(()))
-        elif isinstance(definition, OfRows):
-            relation = types.values(definition.rows.slice(0, 0))
-        elif isinstance(definition, OfQuery):
-            relation = types.query(definition.text)
-        else:
-            numbered = definition.numbered
-            relation = types.records(definition.files, definition.shape, numbered=numbered)
+        relation = self.types.added(_without_rows(definition))
         with self._lock:
             self._defined[relation.name] = definition
         return relation
@@ -68,6 +59,14 @@ class Catalog:
             for inner in sorted(_named(definition.text)):
                 self._collect(inner, found)
         found[name] = definition
+
+
+def _without_rows(definition: Definition) -> Definition:
+    if isinstance(definition, OfTable):
+        return OfTable(definition.table.only(()))
+    if isinstance(definition, OfRows):
+        return OfRows(definition.rows.slice(0, 0))
+    return definition
 
 
 def _named(query: str) -> frozenset[str]:
