@@ -100,9 +100,14 @@ def _write(
 
 def partition_folder(partition: Partition) -> Path:
     """The folder of a partition's files, relative to their table."""
-    return Path(
-        *(f"{key}={NULL_FOLDER if v is None else quote(v, safe=' ')}" for key, v in partition)
-    )
+    return Path(*(f"{key}={_encoded(value)}" for key, value in partition))
+
+
+def _encoded(value: str | None) -> str:
+    if value is None:
+        return NULL_FOLDER
+    # A text that reads like the folder of NULL is written as DuckDB writes it.
+    return quote(value, safe=" ") if value != NULL_FOLDER else f"%5F{NULL_FOLDER[1:]}"
 
 
 def make_folder(folder: Path, partition: Partition) -> None:

@@ -34,6 +34,8 @@ AS_OF = "as_of"
 # Texts that look like a number or a boolean, or like the quoted form of such a text.
 _LIKE_ANOTHER = re.compile(r"'.*|\".*|[-+.\dEe]+|True|False|None", re.DOTALL)
 
+_FOLDER = re.compile(r"\w[\w -]*")
+
 
 class Refresh(Enum):
     """Which part of a mart a batch rebuilds."""
@@ -201,6 +203,7 @@ def _mistakes(data: object) -> Iterator[tuple[Location, str]]:
         )
     if refresh == Refresh.FULL.value and data.get("balance"):
         yield ("balance",), "balance: is proven by month; it needs refresh: append or months"
+    yield from _partition_mistakes(data.get("partitions"))
     yield from _split_mistakes(refresh, data.get("split_by"))
     if isinstance(publish, str) and not NAME.fullmatch(publish):
         yield ("publish",), f"publish: {publish!r} is no table name"
@@ -208,6 +211,16 @@ def _mistakes(data: object) -> Iterator[tuple[Location, str]]:
         yield ("publish",), f"publish: {publish!r}: names with retailmart_ are the ledger's"
     if publish and not data.get("key"):
         yield ("publish",), "publish: needs `key`, the columns that tell rows apart"
+
+
+def _partition_mistakes(partitions: object) -> Iterator[tuple[Location, str]]:
+    for index, name in enumerate(partitions if isinstance(partitions, list) else ()):
+        if isinstance(name, str) and not _FOLDER.fullmatch(name):
+            yield (
+                ("partitions", index),
+                f"partitions: {name!r} becomes a part of folders' names, which may hold letters,"
+                " digits, _ and - only; name the column otherwise in the SELECT, with AS",
+            )
 
 
 def _split_mistakes(refresh: object, split_by: object) -> Iterator[tuple[Location, str]]:

@@ -201,7 +201,9 @@ class SQLite(TransactionalTables, UnlimitedTexts):
 
     def exact_sum(self, column: Any, kind: ColumnType) -> Any:
         """In units of the last digit, as integers; in two parts, because a sum has 63 bits."""
-        units = cast(func.round(column * 10**kind.scale), BigInteger)
+        # No integer of SQLite's holds 10^19. A float does: what is published has 15 digits in all.
+        unit: Any = literal_column(str(10**kind.scale) if kind.scale < 19 else f"1e{kind.scale}")
+        units = cast(func.round(column * unit), BigInteger)
         part: Any = literal_column(_PART)
         high, low = func.sum(units.op("/")(part)), func.sum(units.op("%")(part))
         return cast(high, Text) + literal_column("' '") + cast(low, Text)
@@ -212,8 +214,12 @@ class SQLite(TransactionalTables, UnlimitedTexts):
 
     def columns_of(self, connection: Connection, table: str) -> dict[str, bool]:
         inspector = inspect(connection)
-        if not inspector.has_table(table):
+        # SQLite finds a table by its name in any letter case, SQLAlchemy in the one it was given.
+        known = [*inspector.get_table_names(), *inspector.get_view_names()]
+        named = [name for name in known if name.lower() == table.lower()]
+        if not named:
             return {}
+        table = named[0]
         return dict.fromkeys((column["name"] for column in inspector.get_columns(table)), True)
 
     def folds_names(self, connection: Connection) -> bool:

@@ -54,8 +54,10 @@ def read_table(table: TableState) -> str:
             f"CAST(NULL AS {sql_type(f.type)}) AS {quoted(f.name)}" for f in table.fields
         )
         return f"SELECT {nothing} WHERE false"
-    types = {f.name: sql_type(f.type) for f in table.fields if f.name in table.partition_by}
-    hive = ", ".join(f"{text_literal(key)}: {kind}" for key, kind in types.items())
+    kinds = {f.name: f.type for f in table.fields if f.name in table.partition_by}
+    # DuckDB does not parse a decimal's type here; its text is cast below.
+    types = {name: "VARCHAR" if k.is_decimal else sql_type(k) for name, k in kinds.items()}
+    hive = ", ".join(f"{text_literal(name)}: {kind}" for name, kind in types.items())
     options = (
         f"hive_partitioning = true, hive_types = {{{hive}}}"
         if hive

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from contextlib import closing
 from dataclasses import replace
@@ -23,6 +24,12 @@ _PARQUET = (
     " DICTIONARY_SIZE_LIMIT 4000, RETURN_STATS"
 )
 # Decimals and strings have no bounds: a slightly wrong bound would hide rows from readers.
+# Python has no date after 9999, and writes some decimals with an exponent.
+_AS_TEXT = ("DECIMAL", "DATE", "TIMESTAMP")
+_DAYS = {
+    "DATE": re.compile(r"\d{4}-\d\d-\d\d"),
+    "TIMESTAMP": re.compile(r"\d{4}-\d\d-\d\d \d\d:\d\d:\d\d(\.\d+)?\+00"),
+}
 _STATISTICS = {"INT": int, "BIGINT": int, "DATE": str}
 
 
@@ -123,9 +130,14 @@ class Writer:
 
         listed = ", ".join(quoted(name) for name in rest)
         kinds = {field.name: field.type for field in fields}
+        texts = [quoted(name) for name in rest if kinds[name].name in _AS_TEXT]
+        replaced = ", ".join(f"CAST({name} AS VARCHAR) AS {name}" for name in texts)
+        if replaced:
+            query = f"SELECT * REPLACE ({replaced}) FROM ({query})"
         query = f"{query} ORDER BY {listed}"
         with closing(self._connection.batches(query, _SORTED_ROWS)) as batches:
-            return write_partitions(batches, folder, f"{prefix}.parquet", rest, kinds)
+            files = write_partitions(batches, folder, f"{prefix}.parquet", rest, kinds)
+        return [replace(file, partition=_logged(file.partition, kinds)) for file in files]
 
     def discard(self, root: Path, files: Sequence[DataFile]) -> None:
         """Remove files that were just written below a root."""
@@ -160,9 +172,28 @@ def _placed(file: DataFile, folder: Path, root: Path, known: Mapping[str, str | 
     return replace(file, path=path, partition={**known, **file.partition})
 
 
+def _logged(
+    partition: Mapping[str, str | None], kinds: Mapping[str, ColumnType]
+) -> dict[str, str | None]:
+    return {name: _in_log(name, text, kinds[name]) for name, text in partition.items()}
+
+
+def _in_log(name: str, text: str | None, kind: ColumnType) -> str | None:
+    """A partition's value as the table's log has it. RetailmartError if the log can't hold it."""
+    if text is None or kind.name not in _DAYS:
+        return text
+    if not _DAYS[kind.name].fullmatch(text):
+        raise RetailmartError(
+            f"{name} is {text}, and a table is partitioned by days of the years 1 to 9999 only",
+            "Partition by another column, or let the SELECT give such rows another value",
+        )
+    return text.removesuffix("+00")  # times in the log are UTC, and say so by no offset
+
+
 def _copied_file(row: tuple[Any, ...], folder: Path, kinds: Mapping[str, ColumnType]) -> DataFile:
     """The DataFile for a row that COPY returns."""
-    path, count, size, _, statistics, partition, *_ = row
+    path, count, size, _, statistics, in_folders, *_ = row
+    partition: Mapping[str, str | None] = in_folders or {}
     lowest: dict[str, Statistic] = {}
     highest: dict[str, Statistic] = {}
     nulls: dict[str, int] = {}
@@ -176,7 +207,7 @@ def _copied_file(row: tuple[Any, ...], folder: Path, kinds: Mapping[str, ColumnT
         path=Path(path).relative_to(folder).as_posix(),
         size=int(size),
         rows=int(count),
-        partition=partition or {},
+        partition=_logged(partition, kinds),
         minimum=lowest,
         maximum=highest,
         nulls=nulls,
