@@ -62,6 +62,7 @@ def keep_mart(folder: Path, name: str) -> None:
             path.unlink()
 
 
+@pytest.mark.long
 @pytest.mark.spark
 def test_spark_submit_runs_a_project_in_its_own_session(shop: Shop, tmp_path: Path) -> None:
     """What spark-submit was told goes before retailmart.yml; the report is its last line."""
@@ -101,6 +102,7 @@ def events(log: Path) -> list[dict[str, Any]]:
     return started
 
 
+@pytest.mark.long
 @pytest.mark.spark
 def test_spark_submit_ends_as_the_command_line_does(shop: Shop) -> None:
     """Mistakes in the project's files are told without a traceback, by the exit code of `run`."""
@@ -141,6 +143,7 @@ def upload(folder: Path, s3: S3Server, bucket: str) -> str:
     return f"s3://{bucket}/projects/shop"
 
 
+@pytest.mark.long
 @pytest.mark.spark
 def test_a_glue_job_runs_a_project_of_s3(
     tmp_path: Path, s3: S3Server, mariadb: DatabaseServer
@@ -252,6 +255,7 @@ def test_the_files_of_the_page_are_there() -> None:
     assert named == {f"deploy/{path.name}" for path in DEPLOY.glob("*.py")}
 
 
+@pytest.mark.long
 @pytest.mark.spark
 def test_the_commands_of_the_page_work(shop: Shop, spark_environment: None) -> None:
     """Looked at by the doctor, run on Spark, verified against DuckDB."""

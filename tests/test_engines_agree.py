@@ -200,6 +200,7 @@ def _few(one: list[str] | None, other: list[str] | None) -> object:
     )
 
 
+@pytest.mark.long
 def _first(rows: Iterable[str]) -> list[str]:
     return list(rows)[:3]
 
@@ -316,6 +317,7 @@ def shop_in(folder: Path) -> Shop:
     return shop
 
 
+@pytest.mark.long
 def plainly(done: object) -> object:
     """What runs tell, without their times and places."""
     if isinstance(done, RunReport):

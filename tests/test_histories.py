@@ -18,7 +18,7 @@ from tests.support.shop import Shop, sale
 # In how many ways each event happens: a shop's histories share the first three.
 _WAYS = (1, 1, 1, *(tries(2, 3),) * tries(1, 3))
 _OF_A_SHOP = tries(2, 27)
-_SHOPS = tries(4, 19)
+_SHOPS = tries(2, 19)
 
 
 @pytest.fixture(scope="module")

@@ -164,7 +164,8 @@ class _OnMariaDB:
 
 
 # Wider columns hold all that others do, but where a type is what its values are read as.
-_SOURCES = ["sqlite", "mariadb, wider", "mariadb"][: tries(2, 3)]
+_ON_SERVERS = [pytest.param(name, marks=pytest.mark.long) for name in ("mariadb, wider", "mariadb")]
+_SOURCES = ["sqlite", *_ON_SERVERS]
 
 
 @pytest.fixture(params=_SOURCES)

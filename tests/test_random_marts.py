@@ -31,7 +31,7 @@ MARTS = 25
 WAYS = (1, 1, 1, 1, 2, 2)
 OF_A_SHOP = 4
 # How many marts live through a history each.
-HISTORIES = tries(200, 2_000)
+HISTORIES = tries(100, 2_000)
 _FEED = (
     "files: [{name}*.csv]\nmonth: day\ncolumns:\n  k: {{type: INT}}\n  p: {{type: INT}}\n"
     "  day: {{type: DATE, mandatory: true}}\n  amount: {{type: 'DECIMAL(12,2)'}}\n"

@@ -380,6 +380,7 @@ def worker_of(process: int, cluster: SparkCluster) -> Daemon:
     return found
 
 
+@pytest.mark.long
 def alive(cluster: SparkCluster) -> set[int]:
     """The processes of a cluster's workers: they themselves, executors, and Python of those."""
     found = members({worker.process.pid for worker in cluster.alive})

@@ -15,6 +15,7 @@ from hypothesis import strategies as st
 from retailmart import RetailmartError, SettingsError
 from retailmart.report import BatchReport
 from retailmart.template import write_project
+from tests.support.amount import tries
 from tests.support.backends import LocalBackend, shop_tables
 from tests.support.shop import Called, Shop, keep_only, sale
 
@@ -341,7 +342,7 @@ _DAYS = st.lists(
 
 
 @settings(
-    max_examples=6,
+    max_examples=tries(2, 60),
     deadline=None,
     suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
 )
@@ -373,7 +374,7 @@ def test_sales_may_come_before_or_after_what_they_refer_to(
 
 
 def _new_shop(folder: Path) -> Shop:
-    write_project(folder / "shop", sample=False)
+    write_project(folder / "shop", sample=False, stories=["tills"])
     backend = LocalBackend(folder / "shop")
     backend.execute_in_shop(*shop_tables())
     return Shop(folder / "shop", backend)

@@ -470,6 +470,7 @@ def test_a_run_that_commits_while_the_lake_is_pinned(
     assert marts(report)["sales_mart"]["rows"] == {"lake": 2, "duckdb": 2}
 
 
+@pytest.mark.long
 def test_what_a_killed_verify_left_is_cleared_and_two_do_not_meet(
     shop: Shop, verified: Verify
 ) -> None:

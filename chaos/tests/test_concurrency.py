@@ -42,6 +42,8 @@ def test_four_runs_in_one_folder_count_each_file_once(
     assert result.tries["runs told to wait"]
 
 
+@pytest.mark.long
+@pytest.mark.long
 def test_four_machines_count_each_file_once(
     tmp_path: Path, fork_server: ForkServer, servers: Servers
 ) -> None:

@@ -37,6 +37,7 @@ def test_files_made_by_hand(tmp_path: Path) -> None:
     assert_no_fault(files.run_by_hand(tmp_path, heard))
 
 
+@pytest.mark.long
 def test_damaged_files(tmp_path: Path) -> None:
     """Files damaged by chance are loaded as Python's csv reads them; most of them are damaged."""
     result = files.run_damaged(7, SIZE, tmp_path, heard)

@@ -36,11 +36,13 @@ def _on_server(*calls: str) -> Choice:
     return Choice(1, _MARTS, () if ALL else ("later day",), () if ALL else calls)
 
 
+@pytest.mark.long
 def test_files_and_sqlite_survive_kills(tmp_path: Path) -> None:
     """A first load, a corrected day, replayed rows, an undo: killed anywhere, no trace is left."""
     _holds(sweep_local(SEED, _KILLS, tmp_path, print, choice=_ALL_CALLS), _KILLS)
 
 
+@pytest.mark.long
 def test_s3_and_mysql_survive_kills(tmp_path: Path, mariadb: DatabaseServer, s3: S3Server) -> None:
     """The same where landing, lake and archive are a bucket and the ledger is on a server."""
     choice = _on_server("store.", "sql", "delta.")

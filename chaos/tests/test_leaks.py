@@ -25,6 +25,7 @@ CANARY = Canary("planted", "qTzPlantedSecretWxvB")
 VALUE = CANARY.value
 
 
+@pytest.mark.long
 def heard(_words: str) -> None:
     """Nobody listens."""
 

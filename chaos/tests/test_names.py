@@ -12,6 +12,7 @@ from chaos.files import Findings
 from chaos.names import HOSTILE
 
 
+@pytest.mark.long
 def test_there_are_enough_tries() -> None:
     """Each hostile text is another, and each place tries most of them."""
     assert len(set(HOSTILE)) == len(HOSTILE)

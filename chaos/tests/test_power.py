@@ -13,6 +13,7 @@ from chaos.deployments import FEW_MARTS
 _CUTS = tries(4, 30)
 
 
+@pytest.mark.long
 def test_what_is_done_survives_power_cuts(tmp_path: Path) -> None:
     """Nothing acknowledged is lost, and one more run ends well; without syncs, losses are seen."""
     if reason := power.why_not(tmp_path):

@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 
 from retailmart.lake import Lake
 from tests.sources.items import DAY, WHOLE, Items, patiently
+from tests.support.amount import tries
 
 _EVER, _OPEN = date(1, 1, 1), date(9999, 12, 31)
 
@@ -49,7 +50,7 @@ def test_a_second_change_on_a_day_corrects_the_first(items: Items) -> None:
     ]
 
 
-@patiently(max_examples=10)
+@patiently(max_examples=tries(4, 50))
 @given(
     rounds=st.lists(
         st.tuples(

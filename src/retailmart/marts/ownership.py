@@ -133,7 +133,11 @@ def expect_own_tables(project: Project, ledger: Ledger) -> tuple[LeftTable, ...]
             kind = look.there.get(folded)
             # A run interrupted just before its COMMIT has left its version tag, nothing else.
             ours = folded in look.ours or is_marked(dialect.mark_of(connection, name))
-            if folded in look.read:
+            was = look.ours[folded].name if folded in look.ours else name
+            if was != name:
+                why = f"the table is {was!r}, and letter case makes no other one of it"
+                problems.append(f"{_of_table(mart, why)}; write `publish: {was}`")
+            elif folded in look.read:
                 stands = True
                 problems.append(f"{place}: publish: {name!r} is a source table, which is only read")
             elif not ours and (why := names_in(connection).wrong_table(name)):
@@ -147,6 +151,28 @@ def expect_own_tables(project: Project, ledger: Ledger) -> tuple[LeftTable, ...]
     if problems:
         raise SettingsError(problems, _STANDING_FIX if stands else _TABLE_FIX)
     return look.left_over()
+
+
+def expect_known_spelling(project: Project, ledger: Ledger) -> None:
+    """Raise SettingsError if a feed's or table's name differs only in letter case from before.
+
+    What was loaded by the old name would be left behind: to SQL, both are one.
+    """
+    if not ledger.is_there():
+        return
+    problems = []
+    for folder, names, loaded in (
+        ("feeds", project.feeds.keys(), ledger.files.feeds_delivered()),
+        ("tables", project.tables.keys(), ledger.sources.all().keys()),
+    ):
+        before = {name.lower(): name for name in loaded}
+        problems += [
+            f"{folder}/{name}.yml: its rows were loaded as {old}; rename the file to {old}.yml"
+            for name in names - loaded
+            if (old := before.get(name.lower())) is not None
+        ]
+    if problems:
+        raise SettingsError(problems, "In SQL, letter case tells no names apart")
 
 
 def drop_table(project: Project, ledger: Ledger, lake: Lake, name: str) -> bool:

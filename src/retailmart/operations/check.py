@@ -16,7 +16,12 @@ from retailmart.errors import NewerLedger, RetailmartError, SettingsError
 from retailmart.lake import Lake
 from retailmart.ledger import Ledger
 from retailmart.marts.bind import Binding
-from retailmart.marts.ownership import expect_fit_names, expect_own_columns, expect_own_tables
+from retailmart.marts.ownership import (
+    expect_fit_names,
+    expect_known_spelling,
+    expect_own_columns,
+    expect_own_tables,
+)
 from retailmart.project import Project
 from retailmart.project.feed import matched_twice
 from retailmart.project.mart import AS_OF
@@ -107,6 +112,7 @@ def check_published_names(
         with translate_errors():
             ledger = Ledger(database)
             ledger.expect_known()
+            expect_known_spelling(project, ledger)
             left = expect_own_tables(project, ledger)
             expect_own_columns(project, ledger, open_lake(project), columns or {})
             return left

@@ -35,7 +35,7 @@ from retailmart.ledger import Ledger
 from retailmart.ledger.values import Batch, BatchState
 from retailmart.marts.bind import Binding, expect_none
 from retailmart.marts.definitions import changed_definitions
-from retailmart.marts.ownership import expect_own_tables
+from retailmart.marts.ownership import expect_known_spelling, expect_own_tables
 from retailmart.operations.batch import abandon_in, finish
 from retailmart.operations.check import expect_one_feed
 from retailmart.operations.status import expected_inputs
@@ -81,6 +81,7 @@ def run_with(
             with session.step("lease"):
                 session.ledger.migrate()
                 session.acquire_lease()
+            expect_known_spelling(project, session.ledger)
             left = expect_own_tables(project, session.ledger)
             moment = (as_of or usual(session.ledger) or datetime.now(UTC)).astimezone(UTC)
             one = begin(session, moment)
