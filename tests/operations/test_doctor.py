@@ -691,6 +691,7 @@ def test_more_memory_than_there_is_is_told(shop: Shop) -> None:
     assert visit(shop, memory_limit=limit)["machine: memory"].level is Level.OK
 
 
+@pytest.mark.long
 @pytest.mark.spark
 def test_spark_is_looked_at_where_it_is_wanted(
     shop: Shop, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
@@ -709,6 +710,7 @@ def test_spark_is_looked_at_where_it_is_wanted(
         assert "spark: rows" not in found
 
 
+@pytest.mark.long
 @pytest.mark.spark
 def test_rows_must_reach_sparks_workers_and_come_back(
     shop: Shop, spark_cluster: SparkCluster, spark_environment: None
