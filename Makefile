@@ -1,6 +1,7 @@
 # make run    a sample shop in ./demo, run once: the shortest way to see it work
 # make test   everything that must hold, lint and types included
-# make test-all  the same with all that is generated: days, files, kills by the thousand (hours)
+# make test-all  the same with all that is generated: days, files, kills by the thousand; then Spark 3.5
+#                  (hours)
 # make test-spark  the tests of the Spark engine alone (not of the clusters that tests start, nor those
 #                  of all engines: `make test-all` runs them), SPARK=3.5 for what older clusters run
 # make chaos  the fault campaign: kills, power cuts, broken stores and databases (CHAOS=--small)
@@ -41,6 +42,7 @@ test-all: export RETAILMART_TEST_ALL = 1
 test-all: DIST = worksteal
 test-all: SELECTED =
 test-all: test
+	env -u RETAILMART_TEST_ALL $(MAKE) test-spark SPARK=3.5
 
 test-spark: $(SPARK_VENV)/.installed
 	$(SPARK_VENV)/bin/pytest -n 2 --dist loadfile --no-loadscope-reorder \
