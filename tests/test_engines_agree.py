@@ -200,11 +200,11 @@ def _few(one: list[str] | None, other: list[str] | None) -> object:
     )
 
 
-@pytest.mark.long
 def _first(rows: Iterable[str]) -> list[str]:
     return list(rows)[:3]
 
 
+@pytest.mark.long
 def test_the_sample_is_the_same(tmp_path: Path) -> None:
     """Three stories of a retailer: each row of each table, and each proven balance."""
     write_project(tmp_path / "sample", sample=True)
@@ -317,7 +317,6 @@ def shop_in(folder: Path) -> Shop:
     return shop
 
 
-@pytest.mark.long
 def plainly(done: object) -> object:
     """What runs tell, without their times and places."""
     if isinstance(done, RunReport):
@@ -325,6 +324,7 @@ def plainly(done: object) -> object:
     return [told(report) for report in done] if isinstance(done, tuple) else done
 
 
+@pytest.mark.long
 def test_hostile_files_are_taken_and_refused_alike(tmp_path: Path) -> None:
     """The same files are refused for the same reason, the same rows for the same rule.
 

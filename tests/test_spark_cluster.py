@@ -380,7 +380,6 @@ def worker_of(process: int, cluster: SparkCluster) -> Daemon:
     return found
 
 
-@pytest.mark.long
 def alive(cluster: SparkCluster) -> set[int]:
     """The processes of a cluster's workers: they themselves, executors, and Python of those."""
     found = members({worker.process.pid for worker in cluster.alive})
@@ -389,6 +388,7 @@ def alive(cluster: SparkCluster) -> set[int]:
     return set(found)
 
 
+@pytest.mark.long
 def test_a_cluster_gives_what_duckdb_gives(
     ground: Ground, spark_cluster: SparkCluster, tmp_path: Path
 ) -> None:

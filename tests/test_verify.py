@@ -470,7 +470,6 @@ def test_a_run_that_commits_while_the_lake_is_pinned(
     assert marts(report)["sales_mart"]["rows"] == {"lake": 2, "duckdb": 2}
 
 
-@pytest.mark.long
 def test_what_a_killed_verify_left_is_cleared_and_two_do_not_meet(
     shop: Shop, verified: Verify
 ) -> None:
@@ -487,6 +486,7 @@ def test_what_a_killed_verify_left_is_cleared_and_two_do_not_meet(
     assert verified().returncode == 0
 
 
+@pytest.mark.long
 def test_the_commands_of_the_page_work(tmp_path: Path) -> None:
     """Every command of docs/verify.md that names no Spark, on the sample shop."""
     assert call("retailmart init shop --sample", tmp_path).returncode == 0

@@ -43,7 +43,6 @@ def test_four_runs_in_one_folder_count_each_file_once(
 
 
 @pytest.mark.long
-@pytest.mark.long
 def test_four_machines_count_each_file_once(
     tmp_path: Path, fork_server: ForkServer, servers: Servers
 ) -> None:
@@ -57,6 +56,7 @@ def test_four_machines_count_each_file_once(
     assert result.tries["ledger writes"]
 
 
+@pytest.mark.long
 def test_a_holder_that_wakes_late_writes_nothing_more(
     tmp_path: Path, fork_server: ForkServer, servers: Servers
 ) -> None:

@@ -25,7 +25,6 @@ def fork_server(tmp_path: Path) -> Iterator[ForkServer]:
         yield server
 
 
-@pytest.mark.long
 def test_mariadb_that_fails_loses_and_doubles_nothing(
     tmp_path: Path, fork_server: ForkServer, mariadb: DatabaseServer
 ) -> None:
@@ -48,6 +47,7 @@ def test_postgres_that_fails_loses_and_doubles_nothing(
     )
 
 
+@pytest.mark.long
 def test_a_full_disk_is_told_and_loses_nothing(tmp_path: Path, fork_server: ForkServer) -> None:
     """The run says what to do; with room again, the next one loads everything."""
     result = full_disk(SEED, tmp_path / "full", fork_server)

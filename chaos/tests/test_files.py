@@ -37,7 +37,6 @@ def test_files_made_by_hand(tmp_path: Path) -> None:
     assert_no_fault(files.run_by_hand(tmp_path, heard))
 
 
-@pytest.mark.long
 def test_damaged_files(tmp_path: Path) -> None:
     """Files damaged by chance are loaded as Python's csv reads them; most of them are damaged."""
     result = files.run_damaged(7, SIZE, tmp_path, heard)
@@ -45,6 +44,7 @@ def test_damaged_files(tmp_path: Path) -> None:
     assert result.tries["damaged"] > SIZE * 0.8
 
 
+@pytest.mark.long
 def test_large_files_fill_no_memory(tmp_path: Path) -> None:
     """Two million flawed lines take no more memory than is stated."""
     assert_no_fault(files.run_large(8, tmp_path, heard, ("short.csv",)))

@@ -36,7 +36,6 @@ def _on_server(*calls: str) -> Choice:
     return Choice(1, _MARTS, () if ALL else ("later day",), () if ALL else calls)
 
 
-@pytest.mark.long
 def test_files_and_sqlite_survive_kills(tmp_path: Path) -> None:
     """A first load, a corrected day, replayed rows, an undo: killed anywhere, no trace is left."""
     _holds(sweep_local(SEED, _KILLS, tmp_path, print, choice=_ALL_CALLS), _KILLS)
@@ -49,6 +48,7 @@ def test_s3_and_mysql_survive_kills(tmp_path: Path, mariadb: DatabaseServer, s3:
     _holds(sweep_remote(SEED, _REMOTE, tmp_path, print, mariadb, [s3], choice=choice), _REMOTE)
 
 
+@pytest.mark.long
 def test_files_and_postgres_survive_kills(tmp_path: Path, postgres: Postgres) -> None:
     """The same where the ledger and the published tables are in PostgreSQL."""
     choice = _on_server("sql", "psycopg.")

@@ -25,11 +25,11 @@ CANARY = Canary("planted", "qTzPlantedSecretWxvB")
 VALUE = CANARY.value
 
 
-@pytest.mark.long
 def heard(_words: str) -> None:
     """Nobody listens."""
 
 
+@pytest.mark.long
 def test_secrets_appear_nowhere(tmp_path: Path, mariadb: DatabaseServer) -> None:
     """Commands that go well, fail and are killed tell and leave no secret."""
     if not isinstance(mariadb, MariaDB):

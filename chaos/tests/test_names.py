@@ -12,13 +12,13 @@ from chaos.files import Findings
 from chaos.names import HOSTILE
 
 
-@pytest.mark.long
 def test_there_are_enough_tries() -> None:
     """Each hostile text is another, and each place tries most of them."""
     assert len(set(HOSTILE)) == len(HOSTILE)
     assert len(HOSTILE) * len(names.PLACES) > 400
 
 
+@pytest.mark.long
 def test_names_are_only_names(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """In every place hostile texts work as the texts they are, or are refused in words."""
     monkeypatch.chdir(tmp_path)
