@@ -8,15 +8,13 @@ import shlex
 import subprocess
 import sys
 from decimal import Decimal
-from importlib import metadata
 from pathlib import Path
 
 import pytest
-from packaging.requirements import Requirement
-from packaging.utils import canonicalize_name
 
 from retailmart.project import load_project
 from retailmart.template.sample import write_sample
+from tests.support.alone import call_alone
 from tests.support.backends import shop_tables
 from tests.support.services.mariadb import DatabaseServer
 from tests.support.services.postgres import Postgres
@@ -47,49 +45,6 @@ def call(line: str, folder: Path) -> subprocess.CompletedProcess[str]:
         [sys.executable, "-m", "retailmart", *arguments],
         cwd=folder,
         env={**os.environ, **settings},
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-
-
-def installed() -> set[str]:
-    """The distributions that `pip install .` installs: retailmart and what it needs, no extras."""
-    found, waiting = set[str](), ["retailmart"]
-    while waiting:
-        name = canonicalize_name(waiting.pop())
-        if name not in found:
-            found.add(name)
-            needed = [Requirement(text) for text in metadata.requires(name) or ()]
-            waiting += [
-                one.name for one in needed if not one.marker or one.marker.evaluate({"extra": ""})
-            ]
-    return found
-
-
-ALONE = """
-import sys
-
-class Hidden:
-    def find_spec(name, path=None, target=None):
-        if name in {missing}:
-            raise ModuleNotFoundError("No module named " + name, name=name)
-
-sys.meta_path.insert(0, Hidden)
-"""
-
-
-def call_alone(code: str, at: Path) -> subprocess.CompletedProcess[str]:
-    """Run Python code in a process that can import only what `pip install .` installs."""
-    kept = installed()
-    missing = {
-        module
-        for module, owners in metadata.packages_distributions().items()
-        if not kept & {canonicalize_name(owner) for owner in owners}
-    }
-    return subprocess.run(
-        [sys.executable, "-c", ALONE.format(missing=missing) + code],
-        cwd=at,
         capture_output=True,
         text=True,
         check=False,

@@ -42,6 +42,9 @@ class CheckReport:
 def check(project: Project) -> CheckReport:
     """Raise SettingsError with every mistake in the project's files; nothing is changed."""
     project.check_secrets()
+    settings = project.settings
+    for place in (settings.landing, settings.lake, settings.archive):
+        store_at(project, place)  # not asked yet: what it needs on this machine may be missing
     expect_one_feed(project)
     columns = check_definitions(project)
     return CheckReport(
