@@ -75,7 +75,9 @@ def test_readme_install_lacks_the_tools_of_development(tmp_path: Path) -> None:
 def test_readme_shows_the_summary_as_it_is_printed(tmp_path: Path) -> None:
     """Every line of the summary in the README is printed by the sample shop's first run."""
     assert call("retailmart init shop --sample", tmp_path).returncode == 0
-    done = call("retailmart run --as-of 2024-04-01", tmp_path / "shop")
+    command = "retailmart run --as-of 2024-04-01"
+    assert command in (ROOT / "Makefile").read_text(encoding="utf-8")
+    done = call(command, tmp_path / "shop")
     (shown,) = blocks("README.md", "text")
     printed = {line.strip() for line in done.stderr.splitlines()}
     assert [
