@@ -211,8 +211,8 @@ def _values(project: Project, name: str) -> Iterator[CheckResult]:
     finally:
         database.dispose()
     if not wrong:
-        left = f"; {large} large ones were not tried" if large else ""
-        yield ok(check, f"all values of {read} tables can be read{left}")
+        left = f"; {number_of(large, 'large table')} not tried" if large else ""
+        yield ok(check, f"all values of {number_of(read, 'table')} can be read{left}")
 
 
 def _store(project: Project, use: str) -> Iterator[CheckResult]:
