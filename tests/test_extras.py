@@ -10,6 +10,7 @@ import pytest
 
 from retailmart.template import write_project
 from tests.support.alone import call_alone
+from tests.support.shop import HEADER, sale
 
 # What needs each extra: settings of a project, and commands that cannot do without it.
 NEEDS: dict[str, tuple[dict[str, str], tuple[str, ...]]] = {
@@ -28,6 +29,10 @@ NEEDS: dict[str, tuple[dict[str, str], tuple[str, ...]]] = {
     "postgres": (
         {"database": "postgresql://mart@127.0.0.1:1/retail"},
         ("check", "doctor", "run", "undo 1", "status"),
+    ),
+    "postgres of a source": (
+        {"sources": "{shop: 'postgresql://mart@127.0.0.1:1/shop'}"},
+        ("check", "doctor", "run"),
     ),
     "secrets": (
         {"database": "mysql://mart:${secret:DB}@127.0.0.1:1/retail"},
@@ -68,13 +73,14 @@ def extras() -> set[str]:
 
 def test_every_extra_is_tried() -> None:
     """A new extra gets a line in the table above."""
-    assert set(NEEDS) == extras()
+    assert {name.partition(" ")[0] for name in NEEDS} == extras()
 
 
-@pytest.mark.parametrize("extra", sorted(NEEDS))
-def test_a_command_without_its_extra_says_how_to_install_it(tmp_path: Path, extra: str) -> None:
+@pytest.mark.parametrize("case", sorted(NEEDS))
+def test_a_command_without_its_extra_says_how_to_install_it(tmp_path: Path, case: str) -> None:
     """No command ends in a traceback, or names an error instead of the missing package."""
-    settings, commands = NEEDS[extra]
+    settings, commands = NEEDS[case]
+    extra = case.partition(" ")[0]
     write_project(tmp_path, sample=False, stories=["tills"])
     file = tmp_path / "retailmart.yml"
     lines = file.read_text().splitlines()
@@ -82,7 +88,7 @@ def test_a_command_without_its_extra_says_how_to_install_it(tmp_path: Path, extr
     kept += [f"{key}: {value}" for key, value in settings.items()]
     file.write_text("\n".join([*kept, ""]))
     (tmp_path / "rows.xlsx").write_bytes(b"PK")
-    (tmp_path / "landing" / "sales_1.csv").write_text("customer_id\n1\n")
+    (tmp_path / "landing" / "sales_1.csv").write_text(f"{HEADER}\n{sale()}\n")
     done = call_alone(CODE.format(commands=commands), tmp_path)
     assert done.stderr == ""
     ended = [json.loads(line) for line in done.stdout.splitlines()]
