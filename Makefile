@@ -1,4 +1,5 @@
-# make run    a sample shop in ./demo, run once: the shortest way to see it work
+# make run    a sample shop in ./demo, run once for the day after its last sale: the shortest way to
+#             see it work
 # make test   everything that must hold, lint and types included
 # make test-all  the same with all that is generated: days, files, kills by the thousand; then Spark 3.5
 #                  (hours)
@@ -33,7 +34,7 @@ SPARK_VENV = $(if $(filter 3.5,$(SPARK)),.venv-spark35,.venv-dev)
 run: .venv/.installed
 	@rm -rf $(DEMO)
 	@.venv/bin/retailmart init $(DEMO) --sample
-	@cd $(DEMO) && ../.venv/bin/retailmart run
+	@cd $(DEMO) && ../.venv/bin/retailmart run --as-of 2024-04-01
 
 test: .venv-dev/.installed lint
 	.venv-dev/bin/pytest -n 2 --dist $(DIST) --no-loadscope-reorder -m "$(SELECTED)"

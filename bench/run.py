@@ -228,7 +228,7 @@ def load_on_spark(figures: Figures) -> Row:
     """Four sales marts on Spark ÷ a PySpark script of tutorials, both in warm sessions."""
     measure, target = "four marts on Spark ÷ PySpark script of tutorials", 0.20
     if figures.spark is None or "theirs" not in figures.spark.few:
-        lacks = "pip install 'retailmart[spark]'; apt install libmariadb-java"
+        lacks = "pip install '.[spark]'; apt install libmariadb-java"
         return Row(measure, "not measured", f"≤ {target:.2f}", None, lacks)
     ours, theirs, duckdb = (
         figures.spark.median_of(side, "seconds") for side in ("ours", "theirs", "duckdb")

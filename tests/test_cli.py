@@ -184,6 +184,7 @@ def test_status_before_the_first_run(called: Called, shop: Shop) -> None:
     result = called(shop.folder, "status")
     assert (result.returncode, result.stdout.partition("\n")[0]) == (0, "no run yet")
     assert "expected   files in landing: " in result.stdout
+    assert called(shop.folder, "status", "--quiet").stdout == ""
 
 
 def test_quarantine_lists_rows_and_files(called: Called, refused: Shop) -> None:

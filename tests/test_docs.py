@@ -8,15 +8,13 @@ import shlex
 import subprocess
 import sys
 from decimal import Decimal
-from importlib import metadata
 from pathlib import Path
 
 import pytest
-from packaging.requirements import Requirement
-from packaging.utils import canonicalize_name
 
 from retailmart.project import load_project
 from retailmart.template.sample import write_sample
+from tests.support.alone import call_alone
 from tests.support.backends import shop_tables
 from tests.support.services.mariadb import DatabaseServer
 from tests.support.services.postgres import Postgres
@@ -53,49 +51,6 @@ def call(line: str, folder: Path) -> subprocess.CompletedProcess[str]:
     )
 
 
-def installed() -> set[str]:
-    """The distributions that `pip install .` installs: retailmart and what it needs, no extras."""
-    found, waiting = set[str](), ["retailmart"]
-    while waiting:
-        name = canonicalize_name(waiting.pop())
-        if name not in found:
-            found.add(name)
-            needed = [Requirement(text) for text in metadata.requires(name) or ()]
-            waiting += [
-                one.name for one in needed if not one.marker or one.marker.evaluate({"extra": ""})
-            ]
-    return found
-
-
-ALONE = """
-import sys
-
-class Hidden:
-    def find_spec(name, path=None, target=None):
-        if name in {missing}:
-            raise ModuleNotFoundError("No module named " + name, name=name)
-
-sys.meta_path.insert(0, Hidden)
-"""
-
-
-def call_alone(code: str, at: Path) -> subprocess.CompletedProcess[str]:
-    """Run Python code in a process that can import only what `pip install .` installs."""
-    kept = installed()
-    missing = {
-        module
-        for module, owners in metadata.packages_distributions().items()
-        if not kept & {canonicalize_name(owner) for owner in owners}
-    }
-    return subprocess.run(
-        [sys.executable, "-c", ALONE.format(missing=missing) + code],
-        cwd=at,
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-
-
 def test_readme_takes_a_new_user_to_marts(tmp_path: Path) -> None:
     """The README's commands, in its order, and then its Python, work after the README's install."""
     typed = commands("README.md")
@@ -120,7 +75,9 @@ def test_readme_install_lacks_the_tools_of_development(tmp_path: Path) -> None:
 def test_readme_shows_the_summary_as_it_is_printed(tmp_path: Path) -> None:
     """Every line of the summary in the README is printed by the sample shop's first run."""
     assert call("retailmart init shop --sample", tmp_path).returncode == 0
-    done = call("retailmart run --as-of 2024-04-01", tmp_path / "shop")
+    command = "retailmart run --as-of 2024-04-01"
+    assert command in (ROOT / "Makefile").read_text(encoding="utf-8")
+    done = call(command, tmp_path / "shop")
     (shown,) = blocks("README.md", "text")
     printed = {line.strip() for line in done.stderr.splitlines()}
     assert [

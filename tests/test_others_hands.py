@@ -122,7 +122,7 @@ def test_an_older_program_leaves_a_newer_ledger_alone(shop: Shop, called: Called
             "retailmart: the ledger was changed by a newer retailmart than this one, which does not"
             " know m999_of_tomorrow"
         ], command
-        assert "pip install --upgrade retailmart" in done.stderr
+        assert "update its checkout, and there: pip install ." in done.stderr
         assert "Traceback" not in done.stderr
     with pytest.raises(NewerLedger, match="m999_of_tomorrow"):
         shop.run()

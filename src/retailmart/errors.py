@@ -38,6 +38,17 @@ class SettingsError(RetailmartError):
         self.problems = tuple(problems)
 
 
+class MissingExtra(SettingsError):
+    """Packages are not installed that `pip install .` leaves out; `extra` brings them.
+
+    The name retailmart on a package index may be somebody else's, so the hint has none.
+    """
+
+    def __init__(self, extra: str, message: str, otherwise: str = "") -> None:
+        hint = f"Install its extra in the checkout of retailmart: pip install '.[{extra}]'"
+        super().__init__([message], f"{hint}; {otherwise}" if otherwise else hint)
+
+
 class NotAProject(SettingsError):
     """The folder holds no retailmart.yml."""
 

@@ -19,7 +19,7 @@ from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
-from retailmart.errors import RetailmartError, SettingsError
+from retailmart.errors import MissingExtra, RetailmartError, SettingsError
 
 # Full-width characters begin a formula in Chinese and Japanese spreadsheets.
 _FORMULA = tuple("=+-@\t\r\n＝＋－＠")
@@ -32,7 +32,6 @@ _LOST = re.compile("\r|_x[0-9A-Fa-f]{4}_")
 _UNSEEN = re.compile("[\x00-\x08\x0b\x0c\x0e-\x1f\x7f\ufffe\uffff]")
 _DELIMITERS = ",;\t|"
 _BOMS = {b"\xef\xbb\xbf": "utf-8-sig", b"\xff\xfe": "utf-16", b"\xfe\xff": "utf-16"}
-_INSTALL = "Install it with: pip install 'retailmart[xlsx]'; or write a .csv file"
 
 
 def defused(cell: str) -> str:
@@ -247,7 +246,11 @@ def _openpyxl() -> Any:
     try:
         import openpyxl
     except ModuleNotFoundError as error:
-        raise SettingsError(["Excel files need the xlsx parts of retailmart"], _INSTALL) from error
+        raise MissingExtra(
+            "xlsx",
+            f"Excel files need the package {error.name}, which is not installed",
+            "or use a .csv file",
+        ) from error
     return openpyxl
 
 

@@ -153,7 +153,7 @@ def test_without_the_driver_the_cure_is_told(
     monkeypatch.setitem(sys.modules, "pymysql", None)
     with pytest.raises(SettingsError, match="not installed") as caught:
         open_database("mysql://u@127.0.0.1/db", tmp_path)
-    assert "pip install 'retailmart[mysql]'" in str(caught.value)
+    assert "pip install '.[mysql]'" in str(caught.value)
 
 
 # TLS

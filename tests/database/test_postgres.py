@@ -12,13 +12,15 @@ from typing import Any
 
 import pyarrow as pa
 import pytest
+from psycopg import OperationalError
 from sqlalchemy import Engine
 
-from retailmart.check_results import Level
+from retailmart.check_results import CheckResult, Level
 from retailmart.database import examine_database, is_same_database, open_database, translate_errors
 from retailmart.database.dialect import Read
 from retailmart.database.errors import NotThisTable, refusals
 from retailmart.database.postgres.dialect import Postgres as Dialect
+from retailmart.database.postgres.errors import translate
 from retailmart.database.shadow import ShadowTables
 from retailmart.database.source import (
     extract_of,
@@ -541,6 +543,35 @@ def test_what_is_missing_is_named_with_its_fix(
         for one in examine_database(reader, tmp_path, "database", writes=True)
         if one.level is Level.PROBLEM
     )
+
+
+def test_the_doctor_creates_and_opens_the_schema_of_the_url(
+    postgres_database: PostgresDatabase, tmp_path: Path
+) -> None:
+    """The schema that is named is not asked for again; its statement, typed, ends the problem."""
+    named = f"{postgres_database.url}?schema=my%20marts"
+
+    def schema() -> CheckResult:
+        found = examine_database(named, tmp_path, "database", writes=True)
+        return next(one for one in found if one.check == "database: schema")
+
+    assert "there is no schema my marts" in schema().found
+    statement = (schema().fix or "").partition("administrator: ")[2]
+    assert statement.startswith('CREATE SCHEMA "my marts" AUTHORIZATION ')
+    with postgres_database.server.admin(postgres_database.name) as admin:
+        admin.execute(b'CREATE SCHEMA "my marts"')
+    assert "lacks USAGE on the schema my marts" in schema().found
+    statement = (schema().fix or "").partition("administrator: ")[2]
+    with postgres_database.server.admin(postgres_database.name) as admin:
+        admin.execute(statement.encode())
+    assert schema().fix is None
+
+
+def test_a_missing_password_is_told_its_variable() -> None:
+    """A server that asks for one says so before there is a session."""
+    error = OperationalError("connection failed: fe_sendauth: no password supplied")
+    told = translate("the database", error, broken=False)
+    assert "PGPASSWORD" in (told.hint or "")
 
 
 def test_only_this_table_is_refused(target: Engine) -> None:

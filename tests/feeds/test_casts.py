@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
+from dataclasses import replace
 from datetime import UTC, date, datetime, timedelta, timezone
 from decimal import Decimal
 from random import Random
@@ -453,13 +454,41 @@ def test_cells_of_unknown_writers_are_not_guessed(engine: DuckDBEngine) -> None:
         (MONEY, "1.234,56", "it seems to have a comma before its decimals"),
         (MONEY, "12,5", "it seems to have a comma before its decimals"),
         ("INT", "1,234", "it seems to have commas between thousands"),
+        (MONEY, "$4.50", "it seems to have the sign of a currency"),
+        (MONEY, "-$ 4.50", "it seems to have the sign of a currency"),
+        (MONEY, "EUR 3.00", "it seems to have the sign of a currency"),
+        (MONEY, "4.50 zł", "it seems to have the sign of a currency"),
+        ("INT", "Rs. 5", "it seems to have the sign of a currency"),
+        (MONEY, "(4.50)", "it may be a negative number in parentheses"),
+        (MONEY, "4.5.0", None),
+        (MONEY, "free", None),
     ],
 )
-def test_likely_causes_are_told(engine: DuckDBEngine, kind: str, text: str, words: str) -> None:
+def test_likely_causes_are_told(
+    engine: DuckDBEngine, kind: str, text: str, words: str | None
+) -> None:
     """Date order and marks are told to those who have not declared them."""
     column = Column("c", parse_type(kind), False, (), None)
+    assert causes(engine, column, text) == ([words] if words else [])
+
+
+def test_marks_are_told_beside_a_currency(engine: DuckDBEngine) -> None:
+    """All that must be declared for a value is told at once, and what is declared no more."""
+    column = Column("c", parse_type(MONEY), False, (), None)
+    currency, comma = "it seems to have the sign of a currency", "it seems to have a comma before"
+    both = causes(engine, column, "1.234,50 €")
+    assert [said[: len(wanted)] for said, wanted in zip(both, (currency, comma), strict=True)] == [
+        currency,
+        comma,
+    ]
+    euros = replace(column, marks=Marks(currency=("€",)))
+    assert causes(engine, euros, "1.234,50 €") == ["it seems to have a comma before its decimals"]
+
+
+def causes(engine: DuckDBEngine, column: Column, text: str) -> list[str]:
+    """The beginnings of the messages that fit a text."""
     known = likely_causes(column, "t")
     fits = ", ".join(condition for _, condition in known)
     found = engine.rows(f"SELECT {fits} FROM (SELECT '{text}' AS t)")[0]
     told = [said for (said, _), is_so in zip(known, found, strict=True) if is_so]
-    assert [said.partition(":")[0] for said in told] == [words]
+    return [said.partition(":")[0] for said in told]

@@ -365,8 +365,11 @@ MANY = feed_of(column("day"), column("store"), column("total"))
 @pytest.mark.parametrize(
     ("content", "words"),
     [
-        ("day;store;total\n1;2;3\n", 'separated by ; (set `delimiter: ";"` in feeds/things.yml)'),
-        ("day\tstore\ttotal\n1\t2\t3\n", r'separated by tabs (set `delimiter: "\t"`'),
+        (
+            "day;store;total\n1;2;3\n",
+            'separated by ; (set `delimiter: [",", ";"]` in feeds/things.yml: each file has one of',
+        ),
+        ("day\tstore\ttotal\n1\t2\t3\n", r'separated by tabs (set `delimiter: [",", "\t"]`'),
         ('"day"|"store"|"total"\n1|2|3\n', "separated by |"),
         ("2024-01-05,7,9.50\n2024-01-06,7,9.50\n", "seems to be a row (set `header: false`"),
         ("Report\n\nday,store,total\n1,2,3\n", "seems to be line 3 (set `skip_lines: 2`"),
@@ -388,7 +391,7 @@ def test_a_refused_file_names_the_likely_cause(scratch: Path, content: str, word
             "Day,STORE,total\n1,2,3\n",
             "begins with a header, which feeds/things.yml says it has not",
         ),
-        ("1;2;3\n4;5;6\n", 'seems to be separated by ; (set `delimiter: ";"`'),
+        ("1;2;3\n4;5;6\n", 'seems to be separated by ; (set `delimiter: [",", ";"]`'),
     ],
 )
 def test_a_file_that_is_not_without_a_header_is_refused(

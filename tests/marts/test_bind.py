@@ -50,6 +50,26 @@ def test_each_mistake_in_a_mart_has_its_line(shop: Shop, query: str) -> None:
         check_definitions(load_project(shop.folder))
 
 
+_LACKING = {
+    "SELECT c.surname FROM customer c": r"source table 'customer' has customer_id, .*: correct"
+    r" marts/mine\.sql, or write in tables/customer\.yml: aliases: \{surname: \[",
+    "SELECT surname FROM customer_history": r"source table 'customer' has customer_id, .*tables/",
+    "SELECT x.tip FROM (SELECT s.tip FROM sales s) x": r"feed 'sales' has customer_id, .*"
+    r", total_cost, additional_column: .*or add the column to feeds/sales\.yml$",
+    "SELECT m.tip FROM customer_monthly_purchase m, sales": r"mart 'customer_monthly_purchase' has",
+    "WITH c AS (SELECT 1 AS a) SELECT c.surname FROM c, customer": r'named "surname"$',
+    "SELECT surname FROM customer, sales": r'"surname" not found .*"$',
+}
+
+
+@pytest.mark.parametrize("query", _LACKING)
+def test_a_column_that_an_input_lacks_has_a_next_step(shop: Shop, query: str) -> None:
+    """The message has the input's columns and the file to correct, if it shows the input."""
+    write(shop, _FULL + query)
+    with pytest.raises(SettingsError, match=_LACKING[query]):
+        check_definitions(load_project(shop.folder))
+
+
 def test_a_run_does_nothing_where_a_mart_has_a_mistake(shop: Shop) -> None:
     """It is told before a file is staged; corrected, the same run goes through."""
     shop.sales("sales_a.csv", [sale()])

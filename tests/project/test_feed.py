@@ -101,7 +101,11 @@ def test_patterns_claim_files(tmp_path: Path, pattern: str, path: str, claimed: 
         ("[Date of sale]", "[ ' ID ' ]", "4: ' ID ' in a header would mean 'id' as well as 'day'"),
         ("store.id", "store", "5: columns.amount.references: 'store' should be table.column"),
         ("month: day", "month: dya", "9: month: there is no column 'dya'; did you mean 'day'?"),
-        ("month: day", "month: kind", "9: month: 'kind' must be a DATE column"),
+        (
+            "month: day",
+            "month: kind",
+            "9: month: 'kind' must be a DATE or TIMESTAMP column; give it",
+        ),
         (", mandatory: true", "", "4: month: 'day' must be `mandatory: true`; a row without it is"),
         (" mandatory: true", " mandatory: false", "4: month: 'day' must be `mandatory: true`"),
         ("balance: amount", "balance: amont", "10: balance: there is no column 'amont'; did you"),

@@ -92,6 +92,12 @@ def test_the_query_begins_where_it_stands(tmp_path: Path, text: str, query: str,
         ("-- key: [_month, id]\n", "", ":4: publish: needs `key`, the columns that tell rows"),
         ("publish: true", "publish: my table", ":5: publish: 'my table' is no table name"),
         ("publish: true", "publish: [a]", ":5: publish: ['a'] is neither bool nor str"),
+        (
+            "publish: true",
+            "publish: {collation: database}",
+            ":5: publish: is true, false or the table's name; how the tables of all marts are"
+            " created, as in publish: {collation: database}, belongs into retailmart.yml",
+        ),
         ("publish: true", "publish: retailmart_runs", ":5: publish: 'retailmart_runs': names"),
         ("about: totals", "abuot: totals", ":1: unknown key 'abuot'; did you mean 'about'?"),
         ("key: [_month, id]", "key: id", ":4: key: Input should be a valid list"),

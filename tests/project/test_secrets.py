@@ -414,7 +414,7 @@ def test_a_missing_library_is_told(
         monkeypatch.setitem(__import__("sys").modules, missing + name, None)
     key = KEY if missing == "cryptography" else None
     words = refusal(lambda: store(tmp_path, key).set("A", CANARY))
-    assert "pip install 'retailmart[secrets]'" in words
+    assert "pip install '.[secrets]'" in words
 
 
 def test_it_shows_nothing_of_itself(tmp_path: Path) -> None:

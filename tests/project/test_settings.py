@@ -589,6 +589,21 @@ def test_no_password_stands_in_the_file(shop: Shop, url: str) -> None:
     assert CANARY not in "\n".join(problems_of(shop))
 
 
+def test_a_password_of_postgresql_is_told_its_own_variable(shop: Shop) -> None:
+    """In the file and in a flag, the advice names the URL's kind of database."""
+    url = f"postgresql://mart:{CANARY}@db/retail"
+    setting(shop, "database", url)
+    with pytest.raises(SettingsError) as flag:
+        read_pairs([f"sources.shop={url}"])
+    problems = [*problems_of(shop), *flag.value.problems]
+    told = [problem for problem in problems if "holds a password" in problem]
+    assert len(told) == 2
+    for problem in told:
+        assert "write postgresql://USER@HOST/DB and give the password" in problem
+        assert "as PGPASSWORD" in problem
+        assert "MYSQL" not in problem
+
+
 @pytest.mark.parametrize(
     "url", ["mysql://shop@db/x", "sqlite:////data/a:b@c.db", "mysql://u@db:3306/x?init=a@b"]
 )

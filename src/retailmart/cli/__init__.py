@@ -168,7 +168,10 @@ app.command(epilog=exits(4, instead={3: "something differs"}))(verify)
 
 @app.command(epilog=exits())
 def status(
-    project: ProjectOption = Path(), output: OutputOption = Output.TEXT, settings: SetOption = None
+    project: ProjectOption = Path(),
+    output: OutputOption = Output.TEXT,
+    settings: SetOption = None,
+    quiet: QuietOption = False,
 ) -> None:
     """The last runs, the open batch, and files by state."""
     from retailmart.console import visible
@@ -187,9 +190,9 @@ def status(
         print(f"held back  {name}: the last run tells why; the next one tries again")
     for state, count in sorted(found.files.items()):
         print(f"{count:>8,} {'file' if count == 1 else 'files'} {state}")
-    if not found.runs:
+    if not found.runs and not quiet:
         print("no run yet")
-    for message in found.expected:
+    for message in () if quiet else found.expected:
         print(visible(f"expected   {message}"))
 
 

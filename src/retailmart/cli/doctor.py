@@ -33,13 +33,18 @@ def doctor(
     quiet: QuietOption = False,
 ) -> None:
     """Check database, sources, stores and this machine; each result with its fix."""
+    from retailmart.report import number_of
+
     each = _print if output is Output.TEXT else None
     report = open_at(project, settings).doctor(spark=spark, seconds=timeout, each=each)
     if output is Output.JSON:
         print_json(report.to_dict())
-    count, problems = len(report.results), report.problems
-    say(f"{count} checks: {problems} problems, {report.warnings} warnings", unless=quiet)
-    if problems:
+    checks, problems = (
+        number_of(len(report.results), "check"),
+        number_of(report.problems, "problem"),
+    )
+    say(f"{checks}: {problems}, {number_of(report.warnings, 'warning')}", unless=quiet)
+    if report.problems:
         raise typer.Exit(1)
 
 

@@ -69,10 +69,12 @@ def schema_diff(
 
 
 def _changes(step: SchemaStep) -> Iterator[str]:
+    from retailmart.report import number_of
+
     made = f"feeds/{step.feed}.yml"
     first = [change for change in step.changes if step.is_new and change.cause == made]
     if first:
-        yield f"made with {len(first)} columns  {made}"
+        yield f"made with {number_of(len(first), 'column')}  {made}"
     for change in step.changes:
         if change in first:
             continue

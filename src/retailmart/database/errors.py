@@ -11,6 +11,8 @@ from sqlalchemy.exc import TimeoutError as PoolTimeout
 from retailmart.database.registry import kind_of_error
 from retailmart.errors import LeaseLost, RetailmartError, TableRefused, Unavailable
 
+# A run's error does not know the account as the server does; the doctor asks the server.
+WITH_NAMES = "With the names to type, look with: retailmart doctor"
 LATER = "Run again; if it stays so, look whether the database is up and reachable"
 
 

@@ -9,6 +9,7 @@ feed declares becomes that plain form first (`plain`), if it has the declared fo
 from __future__ import annotations
 
 import re
+from collections.abc import Iterator
 
 from retailmart.project.feed import Column
 from retailmart.project.types import ColumnType
@@ -252,6 +253,8 @@ def expected(kind: ColumnType, column: Column | None = None) -> str:
     }[kind.name]
 
 
+# A sign, or a word of two or three letters.
+_CURRENCY = r"(\p{Sc}|\p{L}{2,3}[.]?|[A-Z]{2}\p{Sc})"
 _TWO = r"\s*{first}[./-]{second}[./-]([0-9]{{4}}|[0-9]{{2}})([ T,].*)?"
 _NUMBER, _LOW, _HIGH = "[0-9]{1,2}", "(0?[1-9]|1[0-2])", "(1[3-9]|2[0-9]|3[01])"
 _SAY = "write its order as `format:` of the column, such as"
@@ -277,14 +280,38 @@ def likely_causes(column: Column, text: str) -> list[tuple[str, str]]:
         ]
     if column.type.name not in NUMBERS:
         return []
-    group = r"\s*[+-]?[0-9]{1,3}"
-    if column.marks != PLAIN:
-        mark, word = (".", "points") if column.marks.point == "," else (",", "commas")
-        grouped = rf"{group}([{mark}][0-9]{{3}})+([{column.marks.point}][0-9]*)?\s*"
-        if column.marks.thousands:
-            return []
+    return [*_signs(column, text), *_marks(column, text)]
+
+
+def _signs(column: Column, text: str) -> Iterator[tuple[str, str]]:
+    """What may stand around a number, but is not declared: a currency, parentheses."""
+    if not column.marks.currency:
+        number = r"[+-]?\s*[0-9][0-9.,'’_\s]*"
+        form = rf"\s*([+-]?\s*{_CURRENCY}\s*{number}|{number}{_CURRENCY}\s*)"
+        message = "it seems to have the sign of a currency: say `currency:` with that sign, such as"
+        yield (
+            f'{message} `currency: ["$", EUR]`',
+            f"regexp_full_match({text}, {text_literal(form)})",
+        )
+    if not column.marks.parentheses:
+        message = "it may be a negative number in parentheses: say `parentheses: true`"
+        yield message, f"regexp_full_match({text}, '\\s*[(][^()]*[0-9][^()]*[)]\\s*')"
+
+
+def _marks(column: Column, text: str) -> list[tuple[str, str]]:
+    """Marks between digits that are not declared, with or without the sign of a currency."""
+    marks = column.marks
+    before, after = rf"\s*[+-]?\s*({_CURRENCY}\s*)?[+-]?", rf"\s*({_CURRENCY}\s*)?"
+    group = f"{before}[0-9]{{1,3}}"
+    if marks.thousands:
+        return []
+    if marks.decimal:
+        mark, word = (".", "points") if marks.point == "," else (",", "commas")
+        grouped = rf"{group}([{mark}][0-9]{{3}})+([{marks.point}][0-9]*)?{after}"
         message = f'it seems to have {word} between thousands: say `thousands: "{mark}"`'
-        return [(message, f"regexp_full_match({text}, '{grouped}')")]
+        return [(message, f"regexp_full_match({text}, {text_literal(grouped)})")]
+    comma = rf"{group}(([.][0-9]{{3}})*|[0-9]*),[0-9]{{1,2}}{after}"
+    commas = rf"{group}(,[0-9]{{3}})+([.][0-9]*)?{after}"
     return [
         (
             'its point may stand before decimals or between thousands: say `decimal: "."`, or'
@@ -294,10 +321,10 @@ def likely_causes(column: Column, text: str) -> list[tuple[str, str]]:
         (
             'it seems to have a comma before its decimals: say `decimal: ","`, and perhaps'
             ' `thousands: "."`',
-            rf"regexp_full_match({text}, '{group}(([.][0-9]{{3}})*|[0-9]*),[0-9]{{1,2}}\s*')",
+            f"regexp_full_match({text}, {text_literal(comma)})",
         ),
         (
             'it seems to have commas between thousands: say `thousands: ","`',
-            rf"regexp_full_match({text}, '{group}(,[0-9]{{3}})+(\.[0-9]*)?\s*')",
+            f"regexp_full_match({text}, {text_literal(commas)})",
         ),
     ]

@@ -197,8 +197,7 @@ def _headerless(first: Record, feed: Feed) -> Layout | Refusal:
     for delimiter, sign in _NAMES_OF_DELIMITERS.items():
         if len(first.cells) == 1 < len(names) == len(first.raw.split(delimiter)):
             message = f"seems to be separated by {sign}"
-            said = f"(set `delimiter: {json.dumps(delimiter)}` in {place})"
-            return Refusal(ErrorFolder.BAD_SCHEMA, f"{message} {said}")
+            return Refusal(ErrorFolder.BAD_SCHEMA, f"{message} {_also(delimiter, feed)}")
     return frozen(feed, (), {}) or Layout(names)
 
 
@@ -268,8 +267,7 @@ def _cause(content: Path, first: Record, feed: Feed) -> str:
     for delimiter, message in _NAMES_OF_DELIMITERS.items():
         cells = first.raw.split(delimiter)
         if sum(folded(cell.strip('"')) in known for cell in cells) > max(found, 1):
-            said = json.dumps(delimiter)
-            return f"; it seems to be separated by {message} (set `delimiter: {said}` in {place})"
+            return f"; it seems to be separated by {message} {_also(delimiter, feed)}"
     if first.parse_error:
         return ""
     asked = [column for column in feed.columns if column.folder is None]
@@ -282,6 +280,13 @@ def _cause(content: Path, first: Record, feed: Feed) -> str:
     if not found and len(first.cells) == len(asked) and 2 * figures >= len(asked):
         return f"; its first line seems to be a row (set `header: false` in {place})"
     return ""
+
+
+def _also(delimiter: str, feed: Feed) -> str:
+    """The setting that accepts another delimiter; the feed's other files keep theirs."""
+    several = json.dumps(list(dict.fromkeys([*(feed.delimiters or feed.delimiter), delimiter])))
+    place = f"feeds/{feed.name}.yml"
+    return f"(set `delimiter: {several}` in {place}: each file has one of these)"
 
 
 def clean(content: Path, feed: Feed, layout: Layout) -> CheckedFile | Refusal:

@@ -188,7 +188,7 @@ def is_current(connection: Connection) -> bool:
         raise NewerLedger(
             "the ledger was changed by a newer retailmart than this one, which does not know"
             f" {newer[-1]}",
-            "Use that version here, too: pip install --upgrade retailmart",
+            "Use that version here, too: update its checkout, and there: pip install .",
         )
     return known <= applied
 

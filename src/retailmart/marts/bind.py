@@ -31,6 +31,10 @@ from retailmart.sources.form import own_fields
 from retailmart.tables import Field, TableState
 
 _LINE: Final = re.compile(r"\s*\bLINE (\d+): .*", re.DOTALL)
+_NO_COLUMN: Final = re.compile(
+    r'Values list "(?P<input>[^"]+)" does not have a column named "(?P<column>[^"]+)"'
+    r'|Referenced column "(?P<bare>[^"]+)" not found in FROM'
+)
 _CLOCK: Final = "it differs from run to run; the run's moment is getvariable('as_of')"
 _CHANCE: Final = "it differs from run to run; choose rows by a column, or by hash() of one"
 
@@ -142,7 +146,32 @@ class Binding:
             columns[mart.name] = mart_fields(self.engine, mart, relations)
             self.marts[mart.name] = columns[mart.name]
         except RetailmartError as error:
-            yield text.placed(error)
+            yield text.placed(error) + self._next_step(mart, columns, reads, error)
+
+    def _next_step(
+        self, mart: Mart, columns: Columns, reads: frozenset[str], error: RetailmartError
+    ) -> str:
+        """What to do about a column that an input lacks, if the error shows which input it is."""
+        found = _NO_COLUMN.search(error.message)
+        if found is None:
+            return ""
+        column = found["column"] or found["bare"]
+        inputs = _inputs_called(mart, found["input"], reads) if found["input"] else reads
+        lacking = [name for name in inputs if column.lower() not in _named(columns, [name])]
+        if len(lacking) != 1:
+            return ""
+        (name,) = lacking
+        own = ", ".join(f.name for f in columns[name] if not is_system_column(f.name))
+        fix = f"correct marts/{mart.name}.sql"
+        if name in self.project.marts:
+            return f"; mart {name!r} has {own}: {fix}"
+        if name in self.project.feeds:
+            fix += f", or add the column to feeds/{name}.yml"
+            return f"; feed {name!r} has {own}: {fix}"
+        tables = (table.name for table in self.project.tables.values() if name in table.names)
+        table = next(tables, name)
+        fix += f", or write in tables/{table}.yml: aliases: {{{column}: [NAME_IN_THE_SOURCE]}}"
+        return f"; source table {table!r} has {own}: {fix}"
 
     # What a query must not do.
 
@@ -349,6 +378,18 @@ def names_read(project: Project, mart: Mart) -> frozenset[str]:
 
 def _of_mart(mart: Mart) -> _Text:
     return _Text(f"marts/{mart.name}.sql", mart.first_line, mart.query)
+
+
+def _inputs_called(mart: Mart, alias: str, reads: Collection[str]) -> list[str]:
+    """The inputs that a mart's query calls by this name, in any of its parts."""
+    own = {name.lower(): name for name in reads}
+    called = {
+        str(node["table_name"]).lower()
+        for node in nodes(tree_of(mart.query), into_queries=True)
+        if node.get("type") == "BASE_TABLE"
+        and str(node.get("alias") or node["table_name"]).lower() == alias.lower()
+    }
+    return [own[name] for name in sorted(called) if name in own]
 
 
 def _named(columns: Columns, reads: Iterable[str]) -> frozenset[str]:

@@ -12,7 +12,7 @@ from datetime import UTC, datetime
 
 from retailmart.database import database_file, open_database, translate_errors
 from retailmart.engines.registry import open_engine
-from retailmart.errors import NewerLedger, RetailmartError, SettingsError
+from retailmart.errors import MissingExtra, NewerLedger, RetailmartError, SettingsError
 from retailmart.lake import Lake
 from retailmart.ledger import Ledger
 from retailmart.marts.bind import Binding
@@ -47,6 +47,7 @@ class CheckReport:
 def check(project: Project) -> CheckReport:
     """Raise SettingsError with every mistake in the project's files; nothing is changed."""
     project.check_secrets()
+    _expect_packages(project)
     expect_one_feed(project)
     columns = check_definitions(project)
     return CheckReport(
@@ -55,6 +56,23 @@ def check(project: Project) -> CheckReport:
         tuple(project.settings.spark.retired),
         check_published_names(project, columns),
     )
+
+
+def _expect_packages(project: Project) -> None:
+    """Raise MissingExtra if a store or source needs packages that are not installed.
+
+    Nothing is asked yet. Runs and the doctor report what else may be wrong with them.
+    """
+    settings = project.settings
+    for place in (settings.landing, settings.lake, settings.archive):
+        store_at(project, place)
+    for name in settings.sources:
+        try:
+            open_database(project.source_url(name), project.folder, must_exist=True).dispose()
+        except MissingExtra:
+            raise
+        except RetailmartError:
+            continue
 
 
 def expect_one_feed(project: Project, paths: Iterable[str] | None = None) -> None:

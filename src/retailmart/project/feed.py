@@ -263,7 +263,11 @@ class FeedDocument(MarksDocument):
     extra_columns: str | None = Field(
         None, description="The column that takes all further columns of a file, as one JSON object."
     )
-    month: str | None = Field(None, description="The DATE column that decides a row's month.")
+    month: str | None = Field(
+        None,
+        description="The DATE or TIMESTAMP column that decides a row's month; of a TIMESTAMP, its"
+        " date in UTC.",
+    )
     balance: str | None = Field(
         None, description="The DECIMAL column whose sums must be equal in the files, raw and marts."
     )
@@ -602,13 +606,17 @@ def _default_mistakes(column: Mapping[str, Any]) -> Iterator[str]:
 def _month_mistakes(
     month: object, balance: object, columns: Mapping[str, Mapping[str, Any]]
 ) -> Iterator[tuple[Location, str]]:
-    for key, column, kind in (("month", month, "DATE"), ("balance", balance, "DECIMAL")):
+    kinds = {"month": ("DATE", "TIMESTAMP"), "balance": ("DECIMAL",)}
+    for key, column in (("month", month), ("balance", balance)):
         if not isinstance(column, str):
             continue
         if column not in columns:
             yield (key,), f"{key}: there is no column {column!r}{did_you_mean(column, columns)}"
-        elif _kind(columns[column]) not in (kind, None):
-            yield (key,), f"{key}: {column!r} must be a {kind} column"
+        elif _kind(columns[column]) not in (*kinds[key], None):
+            message = f"must be a {' or '.join(kinds[key])} column"
+            if key == "month":
+                message += "; give it that type, with `format` if it is written in another way"
+            yield (key,), f"{key}: {column!r} {message}"
         elif key == "month" and not columns[column].get("mandatory"):
             message = "must be `mandatory: true`; a row without it is in no month"
             yield ("columns", column), f"month: {column!r} {message}"

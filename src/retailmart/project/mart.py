@@ -10,7 +10,7 @@ from enum import Enum
 from functools import cached_property
 from pathlib import Path
 
-from pydantic import Field
+from pydantic import Field, field_validator
 
 from retailmart.project.documents import (
     NAME,
@@ -89,6 +89,16 @@ class MartHeader(Document):
         False,
         description="true: a run exports it as plain Parquet under its date, in business_insights.",
     )
+
+    @field_validator("publish", mode="before")
+    @classmethod
+    def _is_no_section(cls, value: object) -> object:
+        if isinstance(value, Mapping):
+            raise ValueError(
+                "is true, false or the table's name; how the tables of all marts are created, as in"
+                " publish: {collation: database}, belongs into retailmart.yml"
+            )
+        return value
 
 
 @dataclass(frozen=True)

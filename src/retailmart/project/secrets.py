@@ -19,7 +19,7 @@ from pathlib import Path
 from secrets import token_bytes, token_hex
 from typing import Any
 
-from retailmart.errors import SettingsError
+from retailmart.errors import MissingExtra, SettingsError
 from retailmart.project.addresses import SECRET_NAME
 from retailmart.project.documents import did_you_mean
 
@@ -32,7 +32,6 @@ _LARGEST_VALUE = 64 << 10
 # 32 MB and a tenth of a second for each guess at a key. Other values need a new _FORMAT.
 _SCRYPT = {"length": _KEY_BYTES, "n": 1 << 15, "r": 8, "p": 1}
 _PROOF = "proof of the key"
-_INSTALL = "Install it with: pip install 'retailmart[secrets]'"
 _MAKE_KEY = (
     "Make a key with: python3 -c 'import secrets; print(secrets.token_urlsafe(32))'\n"
     f"  and put it into the environment as {_KEY_VARIABLE}, or into a file that"
@@ -163,8 +162,8 @@ class SecretStore:
         if salt not in self._derived:
             try:
                 from cryptography.hazmat.primitives.kdf.scrypt import Scrypt
-            except ModuleNotFoundError:
-                raise _missing() from None
+            except ModuleNotFoundError as error:
+                raise _missing(error) from None
             content = text.encode("utf-8", "surrogateescape")
             self._derived[salt] = bytes(Scrypt(salt=salt, **_SCRYPT).derive(content))
         return self._derived[salt]
@@ -265,13 +264,15 @@ def _cipher(key: bytes) -> tuple[Any, type[Exception]]:
     try:
         from cryptography.exceptions import InvalidTag
         from cryptography.hazmat.primitives.ciphers.aead import AESGCM
-    except ModuleNotFoundError:
-        raise _missing() from None
+    except ModuleNotFoundError as error:
+        raise _missing(error) from None
     return AESGCM(key), InvalidTag
 
 
-def _missing() -> SettingsError:
-    return SettingsError(["the store of secrets needs the secrets parts of retailmart"], _INSTALL)
+def _missing(error: ModuleNotFoundError) -> MissingExtra:
+    return MissingExtra(
+        "secrets", f"the store of secrets needs the package {error.name}, which is not installed"
+    )
 
 
 def _bytes(text: str) -> bytes:
@@ -313,8 +314,8 @@ def _made_in_keyring(account: str) -> bytes:
 def _keyring() -> Iterator[Any]:
     try:
         import keyring
-    except ModuleNotFoundError:
-        raise _missing() from None
+    except ModuleNotFoundError as error:
+        raise _missing(error) from None
     try:
         yield keyring
     except Exception as error:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Iterator, Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field
 from decimal import Decimal
 from itertools import combinations
@@ -14,6 +15,7 @@ from pydantic import BeforeValidator, Field, field_validator, model_validator
 
 from retailmart.errors import SettingsError
 from retailmart.project.addresses import (
+    Variables,
     checked_endpoint,
     checked_place,
     complete_url,
@@ -37,11 +39,6 @@ from retailmart.project.environment import Environment
 SETTINGS_FILE = "retailmart.yml"
 _PREFIX = "RETAILMART__"
 _PLACES = (("landing",), ("lake",), ("archive",), ("s3", "endpoint"))
-_WHERE_TO = (
-    "write mysql://USER@HOST/DB and give the password in the environment or in .env as"
-    " MYSQL_PASSWORD, or write ${secret:NAME} in its place and store it with: retailmart secrets"
-    " set NAME"
-)
 _WHERE_KEYS_GO = (
     "write ${secret:NAME} and store it with: retailmart secrets set NAME, or give it in the"
     " environment or in .env as AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY"
@@ -350,13 +347,33 @@ def read_pairs(pairs: Iterable[str]) -> dict[str, object]:
         if looks and any(map(_has_password, _texts(given.value))):
             problems.append(
                 f"--set {key}=…: holds a password, and the list of processes shows it to everybody"
-                f" on this machine; {_WHERE_TO}"
+                f" on this machine; {_where_to(next(filter(_has_password, _texts(given.value))))}"
             )
             continue
         _lay(nested, given, origins, problems)
     if problems:
         raise SettingsError(problems)
     return nested
+
+
+def _where_to(url: str) -> str:
+    """Where the password of a URL belongs, in the words of its kind of database."""
+    names = _of_server(url)
+    return (
+        f"write {names.scheme}://USER@HOST/DB and give the password in the environment or in .env"
+        f" as {names.of('PASSWORD')}, or write ${{secret:NAME}} in its place and store it with:"
+        " retailmart secrets set NAME"
+    )
+
+
+def _of_server(url: str) -> Variables:
+    """The variables of a URL's kind of database; of the first kind, if the URL does not show it."""
+    from retailmart.database.registry import kind_of, kinds
+
+    named = None
+    with suppress(KeyError):
+        named = kind_of(url.partition(":")[0].strip()).variables
+    return named or next(kind.variables for kind in kinds() if kind.variables)
 
 
 def _has_password(text: str) -> bool:
@@ -443,11 +460,12 @@ def _take_passwords(
             continue
         place, name = source.at(location), ".".join(location)
         if not _is_from_outside(source, location):
-            problems.append(f"{place}: {name}: holds a password; {_WHERE_TO}")
+            problems.append(f"{place}: {name}: holds a password; {_where_to(url)}")
         elif in_query:
             problems.append(
-                f"{place}: {name}: a password goes before the @, as in mysql://USER:PASSWORD@HOST/DB,"
-                " or into MYSQL_PASSWORD"
+                f"{place}: {name}: a password goes before the @, as in"
+                f" {_of_server(url).scheme}://USER:PASSWORD@HOST/DB, or into"
+                f" {_of_server(url).of('PASSWORD')}"
             )
         if in_query:
             shown = shown.partition("?")[0]

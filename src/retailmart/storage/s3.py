@@ -10,13 +10,14 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from functools import cached_property
+from importlib.util import find_spec
 from io import RawIOBase
 from pathlib import Path
 from tempfile import TemporaryFile
 from typing import TYPE_CHECKING, Any, BinaryIO, ClassVar, cast
 from urllib.parse import urlsplit
 
-from retailmart.errors import RetailmartError, SettingsError, Unavailable
+from retailmart.errors import MissingExtra, RetailmartError, SettingsError, Unavailable
 from retailmart.storage.entries import Entry, EntryKind, Store, printable
 
 if TYPE_CHECKING:
@@ -38,7 +39,14 @@ _DENIED = frozenset(
 # Keys that cannot be requested: the client would take them for others.
 _ODD = re.compile(r"(^|/)(\.{0,2}(/|$))|[\x00-\x1f\x7f]")
 _AGAIN = "Run again to go on"
-_INSTALL = "Install it with: pip install 'retailmart[s3]'"
+_PACKAGES = ("botocore", "obstore")
+
+
+def ensure_packages() -> None:
+    """Raise MissingExtra if a package that S3 needs is not installed; none is imported."""
+    if missing := [name for name in _PACKAGES if find_spec(name) is None]:
+        packages = "the package" if len(missing) == 1 else "packages"
+        raise MissingExtra("s3", f"S3 needs {packages} {' and '.join(missing)}, not installed here")
 
 
 @dataclass(frozen=True)
@@ -71,10 +79,8 @@ class S3Access:
 
     @cached_property
     def _session(self) -> Any:
-        try:
-            import botocore.session
-        except ModuleNotFoundError as error:
-            raise SettingsError(["S3 needs the s3 parts of retailmart"], _INSTALL) from error
+        import botocore.session
+
         session = botocore.session.Session()
         if profile := self.environment.get("AWS_PROFILE"):
             session.set_config_variable("profile", profile)
@@ -150,7 +156,11 @@ class S3Folder:
 
     @classmethod
     def at(cls, place: str, access: S3Access) -> S3Folder:
-        """The folder at an address like `s3://bucket/folder`."""
+        """The folder at an address like `s3://bucket/folder`.
+
+        Raises SettingsError for an address without a bucket, or if a package for S3 is missing.
+        """
+        ensure_packages()
         parts = urlsplit(place)
         bucket = parts.netloc or access.environment.get("S3_BUCKET", "")
         if not bucket:
@@ -331,10 +341,8 @@ class S3Folder:
 
     @cached_property
     def _store(self) -> S3Store:
-        try:
-            from obstore.store import S3Store
-        except ModuleNotFoundError as error:
-            raise SettingsError([f"{self} needs the s3 parts of retailmart"], _INSTALL) from error
+        from obstore.store import S3Store
+
         where = self.access.where()
         self.access.credentials()  # reports a missing key in our words
         return S3Store(

@@ -4,15 +4,16 @@ from __future__ import annotations
 
 import re
 
-from retailmart.database.errors import LATER, NotThisTable
+from retailmart.database.errors import LATER, WITH_NAMES, NotThisTable
 from retailmart.errors import RetailmartError, Unavailable
 
 _SPACE = "Make room where the database keeps its data, then run again"
+_USER = "Check user and password: MYSQL_USER and MYSQL_PASSWORD, or the database's URL"
 _GRANTS = (
     "Grant the account what runs need: GRANT SELECT, INSERT, UPDATE, DELETE, CREATE, ALTER, DROP,"
-    " INDEX, REFERENCES, CREATE VIEW, SHOW VIEW ON db.* TO user"
+    f" INDEX, REFERENCES, CREATE VIEW, SHOW VIEW ON db.* TO user. {WITH_NAMES}"
 )
-_GRANT_OF_A_SOURCE = "Let the account read it: GRANT SELECT ON db.* TO user"
+_GRANT_OF_A_SOURCE = f"Let the account read it: GRANT SELECT ON db.* TO user. {WITH_NAMES}"
 
 # Server and driver error numbers after which a retry may succeed a moment later.
 _PASSING = {
@@ -48,11 +49,11 @@ _PASSING = {
 }
 _FIXES = {
     1044: _GRANTS,
-    1045: "Check user and password of the database",
+    1045: _USER,
     1142: _GRANTS,
     1143: _GRANTS,
     1227: _GRANTS,
-    1698: "Check user and password of the database",
+    1698: _USER,
     1049: "Create the database, or correct its name in the URL",
     1021: _SPACE,
     1114: _SPACE,

@@ -11,7 +11,7 @@ from sqlalchemy import Engine
 from sqlalchemy.engine import URL
 
 from retailmart.database.pool import ADDRESS, is_here, parameters_of, pool_of
-from retailmart.errors import SettingsError
+from retailmart.errors import MissingExtra, SettingsError
 from retailmart.tables import DatabaseAddress
 
 _CONNECT_SECONDS = 10
@@ -78,9 +78,8 @@ def _pool(address: Address, session: str, *, read_only: bool) -> Engine:
     try:
         from retailmart.database.mysql import infile
     except ModuleNotFoundError as error:
-        raise SettingsError(
-            [f"MySQL needs the package {error.name}, which is not installed"],
-            "Install it with: pip install 'retailmart[mysql]'",
+        raise MissingExtra(
+            "mysql", f"MySQL needs the package {error.name}, which is not installed"
         ) from None
     shown = URL.create(
         "mysql+pymysql", address.user, None, address.host, address.port, address.database

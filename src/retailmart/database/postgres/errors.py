@@ -4,16 +4,22 @@ from __future__ import annotations
 
 import re
 
-from retailmart.database.errors import LATER, NotThisTable
+from retailmart.database.errors import LATER, WITH_NAMES, NotThisTable
 from retailmart.errors import RetailmartError, Unavailable
 
 _SPACE = "Make room where the database keeps its data, then run again"
 _GRANTS = (
     "Grant the account what runs need: GRANT USAGE, CREATE ON SCHEMA schema TO account; tables of"
-    " this project must belong to it"
+    f" this project must belong to it. {WITH_NAMES}"
 )
-_GRANT_OF_A_SOURCE = "Let the account read it: GRANT SELECT ON ALL TABLES IN SCHEMA schema TO user"
-_ACCOUNT = "Check user and password of the database"
+_GRANT_OF_A_SOURCE = (
+    f"Let the account read it: GRANT SELECT ON ALL TABLES IN SCHEMA schema TO account. {WITH_NAMES}"
+)
+_ACCOUNT = "Check user and password: PGUSER and PGPASSWORD, or the database's URL"
+NOT_SUPPLIED = (
+    "Give the account's password as PGPASSWORD, in the environment or in .env, or write"
+    " ${secret:NAME} for it in the URL: postgresql://USER:${secret:NAME}@HOST/DB"
+)
 _PRIMARY = "The server takes no writes, as a standby does not: name the server that does"
 _CERTIFICATE = (
     "Name the certificate authority in the URL, as in ?sslrootcert=ca.pem; the server's certificate"
@@ -102,7 +108,9 @@ def _of_the_driver(shown: str, said: str, error: BaseException, *, broken: bool)
     lower = said.lower()
     if "certificate" in lower or "ssl" in lower:
         return RetailmartError(shown, _CERTIFICATE)
-    if "password authentication failed" in lower or "no password supplied" in lower:
+    if "no password supplied" in lower:
+        return NotThisTable(shown, NOT_SUPPLIED)
+    if "password authentication failed" in lower:
         return NotThisTable(shown, _ACCOUNT)
     if "does not exist" in lower and "database" in lower:
         return RetailmartError(shown, _FIXES["3D000"])

@@ -13,7 +13,7 @@ from sqlalchemy.exc import DBAPIError
 from retailmart.check_results import CheckResult, ok, problem, warning
 from retailmart.database.health import EMOJI, as_admin, clock_of, lasting, probe_name
 from retailmart.database.pool import is_here
-from retailmart.database.postgres.errors import message_of, state_of
+from retailmart.database.postgres.errors import NOT_SUPPLIED, message_of, state_of
 from retailmart.database.postgres.opening import address_of
 from retailmart.report import number_of
 from retailmart.tables import quoted, text_literal
@@ -61,14 +61,15 @@ def examine(engine: Engine, name: str, *, writes: bool) -> Iterator[CheckResult]
             yield _tls(engine, server)
             yield _encoding(server)
             if writes:
-                yield from _writable(server)
+                yield from _writable(server, address_of(engine).schema)
             else:
                 yield _readable(server)
     except DBAPIError as error:
         yield _trouble(engine, name, error)
 
 
-def _writable(server: _Server) -> Iterator[CheckResult]:
+def _writable(server: _Server, wanted: str | None) -> Iterator[CheckResult]:
+    """Whether runs can write; `wanted` is the schema that the URL names, if it names one."""
     if server.value("SELECT pg_is_in_recovery()"):
         yield problem(
             f"{server.name}: primary",
@@ -76,7 +77,7 @@ def _writable(server: _Server) -> Iterator[CheckResult]:
             "Name the primary in the database's URL",
         )
         return
-    schema = _schema(server)
+    schema = _schema(server, wanted)
     yield schema
     if schema.fix is None:
         yield from _table(server)
@@ -118,8 +119,19 @@ def _encoding(server: _Server) -> CheckResult:
     return problem(check, f"the database is {encoding}, which does not hold all letters", fix)
 
 
-def _schema(server: _Server) -> CheckResult:
-    check = f"{server.name}: schema"
+def _schema(server: _Server, wanted: str | None) -> CheckResult:
+    check, account = f"{server.name}: schema", _account(server)
+    if server.schema is None and wanted is not None:
+        # A schema that the account may not use is as hidden from its session as a missing one.
+        name = quoted(wanted)
+        query = f"SELECT count(*) FROM pg_namespace WHERE nspname = {text_literal(wanted)}"
+        if server.value(query):
+            found = f"{server.account} lacks USAGE on the schema {wanted}"
+            fix = f"GRANT USAGE, CREATE ON SCHEMA {name} TO {account};"
+        else:
+            found = f"there is no schema {wanted}, which the URL names"
+            fix = f"CREATE SCHEMA {name} AUTHORIZATION {account};"
+        return problem(check, found, as_admin(fix))
     if server.schema is None:
         fix = f"CREATE SCHEMA …, and name it in the URL as ?schema=…, or as {server.account}'s own"
         return problem(check, "there is no schema that tables can be created in", fix)
@@ -202,6 +214,8 @@ def _trouble(engine: Engine, name: str, error: DBAPIError) -> CheckResult:
     state, said = state_of(error.orig), " ".join(message_of(error.orig or error).split())
     lower, account = said.lower(), address_of(engine).user
     database = quoted(address_of(engine).database)
+    if "no password supplied" in lower:
+        return problem(check, f"{address}: {said}", NOT_SUPPLIED)
     if "password" in lower or (state or "").startswith("28"):
         fix = "Check user and password: PGUSER and PGPASSWORD, or the database's URL"
         return problem(check, f"{address}: {said}", fix)

@@ -14,7 +14,7 @@ from sqlalchemy import Engine
 from sqlalchemy.engine import URL
 
 from retailmart.database.pool import ADDRESS, is_here, parameters_of, pool_of
-from retailmart.errors import SettingsError
+from retailmart.errors import MissingExtra, SettingsError
 from retailmart.tables import DatabaseAddress
 
 KIND = "postgresql"
@@ -100,9 +100,9 @@ def _pool(address: Address, session: str, *, read_only: bool) -> Engine:
     try:
         import psycopg
     except ImportError as error:  # without libpq the package itself raises ImportError
-        raise SettingsError(
-            [f"PostgreSQL needs the package psycopg: {str(error).partition(chr(10))[0]}"],
-            "Install it with: pip install 'retailmart[postgres]'",
+        raise MissingExtra(
+            "postgres",
+            f"PostgreSQL needs the package psycopg: {str(error).partition(chr(10))[0]}",
         ) from None
     shown = URL.create(
         "postgresql+psycopg", address.user, None, address.host, address.port, address.database

@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator
 from importlib.metadata import version
 from typing import TYPE_CHECKING
 
-from retailmart.check_results import CheckResult, ok, problem
+from retailmart.check_results import CheckResult, Level, ok, problem
 from retailmart.engines.spark.java import ensure_java, ensure_packages, needs_java
 from retailmart.errors import RetailmartError
 
@@ -16,8 +16,10 @@ if TYPE_CHECKING:
 
 def examine_spark(settings: SparkSettings) -> Iterator[CheckResult]:
     """Check packages and Java on this machine."""
-    yield _checked("spark: pyspark", lambda: _packages(remote=bool(settings.remote)))
-    if needs_java(settings):
+    packages = _checked("spark: pyspark", lambda: _packages(remote=bool(settings.remote)))
+    yield packages
+    # Without pyspark, nothing knows whether a Java is needed.
+    if packages.level is Level.OK and needs_java(settings):
         yield _checked("spark: Java", ensure_java)
 
 

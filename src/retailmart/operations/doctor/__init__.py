@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from retailmart.check_results import CheckResult, DoctorReport, Level, ok, problem, warning
-from retailmart.errors import RetailmartError, SettingsError
+from retailmart.errors import MissingExtra, RetailmartError, SettingsError
 from retailmart.operations.doctor.machine import examine_machine, examine_scratch
 from retailmart.project import Project
 from retailmart.report import number_of
@@ -131,8 +131,9 @@ def _disks(project: Project) -> Iterator[CheckResult]:
 
     folders = {
         name: store.root
-        for name, store in _stores(project).items()
-        if isinstance(store, LocalFolder)
+        for name, place in _places(project).items()
+        if not place.startswith("s3://")
+        and isinstance(store := store_at(project, place), LocalFolder)
     }
     folders["scratch"] = project.folder / PRIVATE
     file = database_file(project.database_url(), project.folder)
@@ -210,8 +211,8 @@ def _values(project: Project, name: str) -> Iterator[CheckResult]:
     finally:
         database.dispose()
     if not wrong:
-        left = f"; {large} large ones were not tried" if large else ""
-        yield ok(check, f"all values of {read} tables can be read{left}")
+        left = f"; {number_of(large, 'large table')} not tried" if large else ""
+        yield ok(check, f"all values of {number_of(read, 'table')} can be read{left}")
 
 
 def _store(project: Project, use: str) -> Iterator[CheckResult]:
@@ -223,7 +224,10 @@ def _store(project: Project, use: str) -> Iterator[CheckResult]:
 def _way(project: Project) -> Iterator[CheckResult]:
     from retailmart.storage.health import examine_move
 
-    stores = _stores(project)
+    try:
+        stores = _stores(project)
+    except MissingExtra:
+        return  # the checks of landing, lake and archive report it
     yield examine_move(stores["landing"], stores["archive"])
 
 
@@ -231,7 +235,10 @@ def _s3(project: Project) -> Iterator[CheckResult]:
     from retailmart.storage.health import examine_s3_clock
     from retailmart.storage.s3 import S3Folder
 
-    stores = _stores(project).values()
+    try:
+        stores = _stores(project).values()
+    except MissingExtra:
+        return  # the checks of landing, lake and archive report it
     access = next(store.access for store in stores if isinstance(store, S3Folder))
     yield examine_s3_clock(access)
 

@@ -18,6 +18,7 @@ from retailmart.engines.registry import open_engine
 from retailmart.errors import RetailmartError
 from retailmart.lake.places import Place
 from retailmart.project import Project
+from retailmart.report import number_of
 from retailmart.session import PRIVATE, open_lake, store_at
 from retailmart.storage import Store
 from retailmart.tables import TableState
@@ -107,7 +108,10 @@ def examine_workers(project: Project) -> Iterator[CheckResult]:
             "Let all of them see the project's folder, or put the lake into a bucket",
         )
     else:
-        yield ok("spark: rows", f"{len(workers)} workers of {where} write what is found here")
+        yield ok(
+            "spark: rows",
+            f"what {number_of(len(workers), 'worker')} of {where} wrote is found here",
+        )
     memory = ", ".join(sorted({one.memory for one in seen}))
     yield ok("spark: memory", f"{memory} for a task's DuckDB; `spark: task_memory` sets it")
     yield _disk(workers)
