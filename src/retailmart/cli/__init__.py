@@ -8,7 +8,7 @@ from __future__ import annotations
 import os
 import sys
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from io import TextIOWrapper
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -35,7 +35,7 @@ from retailmart.cli.verify import verify
 from retailmart.errors import NotAllDone, RetailmartError
 
 if TYPE_CHECKING:
-    from retailmart.report import RunReport
+    from retailmart.report import Held, RunReport
 
 app = typer.Typer(
     help="Turn till exports into data marts that balance to the cent.",
@@ -171,7 +171,7 @@ def status(
     project: ProjectOption = Path(), output: OutputOption = Output.TEXT, settings: SetOption = None
 ) -> None:
     """The last runs, the open batch, and files by state."""
-    from retailmart.console import visible
+    from retailmart.console import one_line, visible
 
     found = open_at(project, settings).status()
     if output is Output.JSON:
@@ -183,8 +183,8 @@ def status(
         print(f"run {line.run_id}  {line.started_at[:19]}  {line.state}{step}{message}")
     if batch := found.open_batch:
         print(f"open batch {batch.batch_id} ({batch.state.value}): the next run finishes it")
-    for name in found.held:
-        print(f"held back  {name}: the last run tells why; the next one tries again")
+    for line in _held_lines(found.held, found.unreadable):
+        print(one_line(line))
     for state, count in sorted(found.files.items()):
         print(f"{count:>8,} {'file' if count == 1 else 'files'} {state}")
     if not found.runs:
@@ -257,6 +257,16 @@ def _held(report: RunReport) -> Iterator[str]:
             yield f"  {one.hint}"
     for table, why in report.unreadable.items():
         yield f"table {table}: {why}"
+
+
+def _held_lines(held: Iterable[Held], unreadable: Mapping[str, str]) -> Iterator[str]:
+    """What is held back as `status` lists it, with the reason and what to do."""
+    for one in held:
+        yield f"held back  {one.mart}: {one.message}"
+        if one.hint:
+            yield f"           {one.hint}"
+    for table, why in unreadable.items():
+        yield f"held back  the marts that read {table}: {why}"
 
 
 def _all_refused(report: RunReport) -> Iterator[str]:

@@ -165,6 +165,11 @@ def m011_views_for_people(connection: Connection) -> None:
         raise
 
 
+def m012_why_marts_are_held_back(connection: Connection) -> None:
+    """What is held back, with its reason; until now only the run's own report had it."""
+    tables.metadata.create_all(connection)
+
+
 MIGRATIONS: tuple[Migration, ...] = (
     m001_first_tables,
     m002_versions_undo_and_replays,
@@ -177,6 +182,7 @@ MIGRATIONS: tuple[Migration, ...] = (
     m009_files_by_the_run_that_delivered_them,
     m010_steps_that_failed_and_the_money_of_files,
     m011_views_for_people,
+    m012_why_marts_are_held_back,
 )
 
 

@@ -87,6 +87,9 @@ def run_with(
             one.left_tables = left
         try:
             batches = list(_despite_faults(one, intake))
+            if intake is take_in:  # an undo does not look at all tables
+                with translate_errors():
+                    session.ledger.held.record_tables(one.tables.unreadable)
             _sweep_when_due(session)
             report = _report(one, batches)
         except BaseException as error:

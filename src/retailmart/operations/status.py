@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -11,6 +11,7 @@ from retailmart.ledger.values import Batch, RunRecord
 from retailmart.marts.definitions import held_marts
 from retailmart.project import Project
 from retailmart.project.uses import is_mentioned
+from retailmart.report import Held
 from retailmart.session import open_ledger
 
 _RUNS = 10
@@ -20,14 +21,16 @@ _RUNS = 10
 class Status:
     """The last runs, newest first, and what the ledger says now.
 
-    `files` counts them by state. `held` are the marts that are held back; `expected` says what a
-    project that has had no input yet can start with, a line each.
+    `files` counts them by state. `held` are the marts that are held back, `unreadable` the source
+    tables that cannot be read correctly, with the reason and what to do: the marts that read them
+    are held back, too. `expected` says what has not come yet, a line each.
     """
 
     runs: tuple[RunRecord, ...]
     open_batch: Batch | None
     files: Mapping[str, int]
-    held: tuple[str, ...]
+    held: tuple[Held, ...]
+    unreadable: Mapping[str, str]
     expected: tuple[str, ...]
 
     def to_dict(self) -> dict[str, Any]:
@@ -42,9 +45,22 @@ def status(project: Project) -> Status:
             tuple(ledger.runs.last(_RUNS)),
             ledger.batches.unfinished(),
             ledger.files.count(),
-            tuple(held_marts(ledger.marts.all())),
+            tuple(_held(ledger)),
+            {
+                name: why
+                for name, why in ledger.held.tables().items()
+                if name in project.tables or is_mentioned(project, name)
+            },
             expected_inputs(project, ledger),
         )
+
+
+def _held(ledger: Ledger) -> Iterator[Held]:
+    """The marts that are held back, those with a reason of their own first."""
+    reasons = ledger.held.marts()
+    unknown = "the run that held it back has not recorded why; the next one tries again"
+    found = [reasons.get(name, Held(name, unknown)) for name in held_marts(ledger.marts.all())]
+    yield from sorted(found, key=lambda one: one.cause is not None)
 
 
 def expected_inputs(project: Project, ledger: Ledger) -> tuple[str, ...]:
