@@ -159,8 +159,11 @@ def check(
         say(f"settings: {message}")
     for table in report.left_tables:
         say(f"{table.message}\n  {table.fix}")
+    for what, why in report.unasked.items():
+        say(f"{what} was not asked: {why}")
     feeds, marts = number_of(report.feeds, "feed"), number_of(report.marts, "mart")
-    say(f"{feeds} and {marts}, no mistake found", unless=quiet)
+    where = " in what could be asked" if report.unasked else ""
+    say(f"{feeds} and {marts}, no mistake found{where}", unless=quiet)
 
 
 app.command(epilog=exits(4, instead={3: "something differs"}))(verify)
@@ -183,8 +186,8 @@ def status(
         print(f"run {line.run_id}  {line.started_at[:19]}  {line.state}{step}{message}")
     if batch := found.open_batch:
         print(f"open batch {batch.batch_id} ({batch.state.value}): the next run finishes it")
-    for line in _held_lines(found.held, found.unreadable):
-        print(one_line(line))
+    for told in _held_lines(found.held, found.unreadable):
+        print(one_line(told))
     for state, count in sorted(found.files.items()):
         print(f"{count:>8,} {'file' if count == 1 else 'files'} {state}")
     if not found.runs:
