@@ -54,6 +54,9 @@ def _settle_files(connection: Connection, batch: Batch, outcome: Outcome) -> Non
     if batch.undoes is not None:
         _mark_undone(connection, batch.undoes)
     if outcome.returned:
+        again = t.files.c.file_id.in_(outcome.returned)
+        duplicate = t.files.c.state == FileState.DUPLICATE.value
+        connection.execute(update(t.files).where(again, duplicate).values(message=None))
         connection.execute(
             update(t.files)
             .where(t.files.c.file_id.in_(outcome.returned))

@@ -13,7 +13,7 @@ from retailmart.errors import GateFailed, LeaseLost, RetailmartError
 from retailmart.feeds.deliveries import raw_state
 from retailmart.feeds.load import LoadedFeed, load
 from retailmart.feeds.replay import resolve
-from retailmart.feeds.undoing import Undoing, came_back, plan_undo
+from retailmart.feeds.undoing import Undoing, came_back, plan_undo, taken_back
 from retailmart.files.archive import archive, take_out
 from retailmart.lake.orphans import discard, sweep
 from retailmart.ledger.values import Batch, BatchState, FileState, LedgerFile, MartRecord, Outcome
@@ -185,8 +185,9 @@ def _load_build_reconcile(run: Run, batch: Batch, staged: Sequence[LedgerFile]) 
         proven = proven.without(held.held)
         agreed = [line for line in agreed if not {line.mart, line.other} & held.held.keys()]
         changed = differences(session.ledger, loaded, staged)
-        changed += came_back(session.ledger, undoing.leaving, -1)
-        changed += came_back(session.ledger, undoing.returning, 1)
+        changed += taken_back(session.ledger, undoing.leaving)
+        outcomes = {one.file_id: one for part in loaded for one in part.outcomes}
+        changed += came_back(undoing.returning, outcomes)
     return Prepared(
         loaded,
         tables,
