@@ -60,6 +60,10 @@ class Files(Access):
         with self.reading() as connection:
             return {str(feed) for feed in connection.scalars(query)}
 
+    def feeds_in_progress(self) -> set[str]:
+        """The feeds of the open batch's files."""
+        return {str(file.feed) for file in self.in_state(FileState.ACTIVE)}
+
     def find(self, path: str) -> LedgerFile | None:
         """The newest delivery under this path, found by its whole path or its name alone."""
         found = self._select(t.files.c.path_hash == hash_of(path)) or self._select(

@@ -10,7 +10,7 @@ from retailmart.ledger import Ledger
 from retailmart.ledger.values import Batch, RunRecord
 from retailmart.marts.definitions import held_marts
 from retailmart.project import Project
-from retailmart.project.uses import is_mentioned
+from retailmart.project.uses import is_mentioned, tables_by_source
 from retailmart.report import Held
 from retailmart.session import open_ledger
 
@@ -64,22 +64,19 @@ def _held(ledger: Ledger) -> Iterator[Held]:
 
 
 def expected_inputs(project: Project, ledger: Ledger) -> tuple[str, ...]:
-    """What a project without any input yet can start with, a line each; nothing once it has some.
+    """What has not come yet of what the project is to read, a line for each place.
 
     Only the definitions are asked: a source that does not answer must not make people wait.
     """
-    if ledger.files.count() or ledger.sources.all():
-        return ()
     lines = []
-    if patterns := [feed.files[0] for feed in project.feeds.values()]:
+    came = ledger.files.feeds_delivered() | ledger.files.feeds_in_progress()
+    patterns = [feed.files[0] for feed in project.feeds.values() if feed.name not in came]
+    if patterns:
         lines.append(f"files in {project.settings.landing}: {', '.join(patterns)}")
-    tables: dict[str | None, list[str]] = {}
+    read = {*ledger.sources.all(), *ledger.held.tables()}
     sources = project.settings.sources
-    for table in project.tables.values():
-        if is_mentioned(project, table.name):
-            source = table.source or next(iter(sources), None) if len(sources) < 2 else table.source
-            tables.setdefault(source, []).append(table.table)
-    for source, names in tables.items():
+    for source, tables in tables_by_source(project).items():
         where = f"{source} ({sources[source]})" if source else "a database that `sources` names"
-        lines.append(f"tables in {where}: {', '.join(names)}")
+        if missing := [table.table for table in tables if table.name not in read]:
+            lines.append(f"tables in {where}: {', '.join(missing)}")
     return tuple(lines)
