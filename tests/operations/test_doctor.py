@@ -26,6 +26,7 @@ from retailmart.check_results import CheckResult, Level, clock
 from retailmart.database.mysql.health import examine as examine_engine
 from retailmart.operations.doctor import examine
 from retailmart.project import load_project
+from tests.support.backends import shop_tables
 from tests.support.services.mariadb import Database, DatabaseServer, MariaDB
 from tests.support.services.process import free_port
 from tests.support.services.proxy import TcpProxy
@@ -414,7 +415,8 @@ def test_a_source_that_may_not_be_read_is_told(
     """A table that is seen but not readable is named, and the grant opens it."""
     source = mariadb.database(grants="INSERT")
     try:
-        mariadb.ask(f"CREATE TABLE `{source.name}`.`store` (i INT)")
+        (table,) = (one for one in shop_tables() if one.startswith("CREATE TABLE store"))
+        mariadb.ask(table.replace("TABLE store", f"TABLE `{source.name}`.`store`"))
         monkeypatch.setenv("RETAILMART__SOURCES__SHOP", source.url)
         found = visit(shop)
         assert ailing(found) == {"source shop: grants": "problem"}
