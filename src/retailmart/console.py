@@ -113,6 +113,8 @@ def summary(report: RunReport, quiet: bool = False) -> None:
     if quiet:
         if problems := _problems(report, quiet=True):
             console.print(problems)
+    elif report.undone_already:
+        console.print(one_line(f"Nothing to do: {report.undone_already.message}."))
     elif report.nothing_to_do:
         console.print("Nothing to do: landing holds nothing new.")
         for message in report.expected:

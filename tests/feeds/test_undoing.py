@@ -206,7 +206,12 @@ def test_a_batch_that_a_later_run_finished_goes_by_either_number(
     shop.run()
     undo(shop, number)
     assert digests(shop) == before
-    assert shop.open().undo(5 - number).nothing_to_do
+    again = shop.open().undo(5 - number)
+    assert again.nothing_to_do
+    assert again.undone_already is not None
+    assert again.undone_already.message.startswith(
+        f"run {5 - number} is undone already by run 4, 2"
+    )
 
 
 def test_undo_is_computed_for_the_moment_that_one_names(shop: Shop) -> None:

@@ -219,10 +219,13 @@ def _report(run: Run, batches: Sequence[BatchReport]) -> RunReport:
         unreachable=run.unreachable,
         unreadable=dict(run.tables.unreadable),
         left_tables=run.left_tables,
+        undone_already=run.undone_already,
         seconds={name: round(took, 3) for name, took in session.seconds.items()},
         lake=str(session.lake.place),
         database=shown_url(session.ledger.engine.url),
-        expected=() if batches else expected_inputs(run.project, session.ledger),
+        expected=()
+        if batches or run.undone_already
+        else expected_inputs(run.project, session.ledger),
     )
 
 
