@@ -38,7 +38,10 @@ class Difference:
 
 @dataclass(frozen=True)
 class UnknownKeys:
-    """Rows with an unknown key: it is not in the table it references. They lack its columns."""
+    """Rows of a batch's files with an unknown key: it is not in the table it references.
+
+    They lack its columns.
+    """
 
     column: str
     table: str
