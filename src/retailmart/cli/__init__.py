@@ -175,6 +175,7 @@ def status(
 ) -> None:
     """The last runs, the open batch, and files by state."""
     from retailmart.console import one_line, visible
+    from retailmart.report import number_of
 
     found = open_at(project, settings).status()
     if output is Output.JSON:
@@ -190,6 +191,9 @@ def status(
         print(one_line(told))
     for state, count in sorted(found.files.items()):
         print(f"{count:>8,} {'file' if count == 1 else 'files'} {state}")
+    for path, count in found.nothing_loaded.items():
+        see = f"see: retailmart quarantine show {path}"
+        print(one_line(f"{path}: 0 of {number_of(count, 'row')} loaded; {see}"))
     if not found.runs:
         print("no run yet")
     for message in found.expected:

@@ -170,6 +170,11 @@ def m012_why_marts_are_held_back(connection: Connection) -> None:
     tables.metadata.create_all(connection)
 
 
+def m013_views_with_the_words_of_status(connection: Connection) -> None:
+    """The views call the states of files as `status` and the run's report do."""
+    m011_views_for_people(connection)
+
+
 MIGRATIONS: tuple[Migration, ...] = (
     m001_first_tables,
     m002_versions_undo_and_replays,
@@ -183,6 +188,7 @@ MIGRATIONS: tuple[Migration, ...] = (
     m010_steps_that_failed_and_the_money_of_files,
     m011_views_for_people,
     m012_why_marts_are_held_back,
+    m013_views_with_the_words_of_status,
 )
 
 

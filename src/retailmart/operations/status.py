@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterator, Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 from retailmart.ledger import Ledger
-from retailmart.ledger.values import Batch, RunRecord
+from retailmart.ledger.values import STATE_WORDS, Batch, RunRecord
 from retailmart.marts.definitions import held_marts
 from retailmart.project import Project
 from retailmart.project.uses import is_mentioned, tables_by_source
@@ -21,7 +22,8 @@ _RUNS = 10
 class Status:
     """The last runs, newest first, and what the ledger says now.
 
-    `files` counts them by state. `held` are the marts that are held back, `unreadable` the source
+    `files` counts them by state; `nothing_loaded` are those of them whose rows are all still in
+    quarantine, with their number. `held` are the marts that are held back, `unreadable` the source
     tables that cannot be read correctly, with the reason and what to do: the marts that read them
     are held back, too. `expected` says what has not come yet, a line each.
     """
@@ -29,6 +31,7 @@ class Status:
     runs: tuple[RunRecord, ...]
     open_batch: Batch | None
     files: Mapping[str, int]
+    nothing_loaded: Mapping[str, int]
     held: tuple[Held, ...]
     unreadable: Mapping[str, str]
     expected: tuple[str, ...]
@@ -42,9 +45,13 @@ def status(project: Project) -> Status:
     """Read the ledger; sources and stores are not asked."""
     with open_ledger(project) as ledger:
         return Status(
-            tuple(ledger.runs.last(_RUNS)),
+            tuple(
+                replace(run, state=STATE_WORDS.get(run.state, run.state))
+                for run in ledger.runs.last(_RUNS)
+            ),
             ledger.batches.unfinished(),
-            ledger.files.count(),
+            {STATE_WORDS.get(state, state): n for state, n in ledger.files.count().items()},
+            _nothing_loaded(ledger),
             tuple(_held(ledger)),
             {
                 name: why
@@ -53,6 +60,14 @@ def status(project: Project) -> Status:
             },
             expected_inputs(project, ledger),
         )
+
+
+def _nothing_loaded(ledger: Ledger) -> dict[str, int]:
+    """The rows of files that are all in quarantine, and that no sheet has brought back."""
+    files = ledger.files.nothing_loaded()
+    back = Counter(key for key, _ in ledger.replays.brought_back(file.file_id for file in files))
+    rows = {file.path: (file.records or 0, back[file.file_id]) for file in files}
+    return {path: records for path, (records, brought) in rows.items() if brought < records}
 
 
 def _held(ledger: Ledger) -> Iterator[Held]:
