@@ -37,6 +37,9 @@ from retailmart.errors import NotAllDone, RetailmartError
 if TYPE_CHECKING:
     from retailmart.report import Held, RunReport
 
+# So many files without a loaded row are listed by `status`.
+_LISTED = 10
+
 app = typer.Typer(
     help="Turn till exports into data marts that balance to the cent.",
     no_args_is_help=True,
@@ -173,9 +176,8 @@ app.command(epilog=exits(4, instead={3: "something differs"}))(verify)
 def status(
     project: ProjectOption = Path(), output: OutputOption = Output.TEXT, settings: SetOption = None
 ) -> None:
-    """The last runs, the open batch, and files by state."""
+    """The last runs, the open batch, files by state, what is held back and what is expected."""
     from retailmart.console import one_line, visible
-    from retailmart.report import number_of
 
     found = open_at(project, settings).status()
     if output is Output.JSON:
@@ -191,9 +193,8 @@ def status(
         print(one_line(told))
     for state, count in sorted(found.files.items()):
         print(f"{count:>8,} {'file' if count == 1 else 'files'} {state}")
-    for path, count in found.nothing_loaded.items():
-        see = f"see: retailmart quarantine show {path}"
-        print(one_line(f"{path}: 0 of {number_of(count, 'row')} loaded; {see}"))
+    for told in _nothing_loaded(found.nothing_loaded):
+        print(one_line(told))
     if not found.runs:
         print("no run yet")
     for message in found.expected:
@@ -264,6 +265,18 @@ def _held(report: RunReport) -> Iterator[str]:
             yield f"  {one.hint}"
     for table, why in report.unreadable.items():
         yield f"table {table}: {why}"
+
+
+def _nothing_loaded(files: Mapping[str, int]) -> Iterator[str]:
+    """The files of which no row was loaded as `status` lists them, the newest few."""
+    from retailmart.report import number_of
+
+    newest = list(files.items())[-_LISTED:]
+    for path, count in newest:
+        see = f"see: retailmart quarantine show {path}"
+        yield f"{path}: 0 of {number_of(count, 'row')} loaded; {see}"
+    if more := len(files) - len(newest):
+        yield f"{number_of(more, 'earlier file')} without a loaded row: retailmart quarantine list"
 
 
 def _held_lines(held: Iterable[Held], unreadable: Mapping[str, str]) -> Iterator[str]:
