@@ -89,9 +89,12 @@ def line_of(text: str, word: str) -> str:
         ("rows loaded", "rows loaded 1,234,560"),
         (
             "unknown customer_id",
-            "unknown customer_id 2 keys in 5 rows, kept without customer's columns",
+            "unknown customer_id 2 keys in 5 rows of these files, kept without customer's columns",
         ),
-        ("unknown store_id", "unknown store_id 1 key in 1 row, kept without store's columns"),
+        (
+            "unknown store_id",
+            "unknown store_id 1 key in 1 row of these files, kept without store's columns",
+        ),
         (
             "known sales_person_id",
             "known sales_person_id 1 key came late: 12.50 in 1 row left unknown",

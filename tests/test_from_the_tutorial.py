@@ -68,7 +68,7 @@ def test_a_shop_is_brought_across_as_the_page_says(
         assert done.returncode == 0, f"{line}: {done.stdout}{done.stderr}"
         if line == "retailmart run":
             assert re.search(r"files duplicate +1\b", done.stderr)
-            assert re.search(r"unknown customer_id +1 key in 1 row, ", done.stderr)
+            assert re.search(r"unknown customer_id +1 key in 1 row of these files, ", done.stderr)
     compare, view = (sql.replace("retail.", f"{marts.name}.") for sql in blocks(_PAGE, "sql"))
     assert marts.query(compare) == [(2024, 1, 3, Decimal("25.00"))]
     marts.execute(view)

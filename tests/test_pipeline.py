@@ -12,7 +12,7 @@ import pytest
 
 from retailmart.errors import GateFailed
 from retailmart.operations import batch
-from retailmart.report import Difference
+from retailmart.report import Difference, RunReport
 from tests.support.shop import AS_OF, HEADER, Shop, all_marts, sale
 
 _MONEY = {"customer_mart": "total_cost", "sales_mart": "total_cost"}
@@ -312,6 +312,21 @@ def test_scope_and_rate_of_the_incentive_are_settings(shop: Shop) -> None:
         (2, 3, 0.2),
     ]
     assert shop.run().nothing_to_do
+
+
+def test_unknown_keys_are_counted_in_the_rows_of_the_batchs_own_files(shop: Shop) -> None:
+    """Whether a file is new, a correction or comes back: not in other files' rows of its month."""
+
+    def unknown(report: RunReport) -> list[tuple[str, int, int]]:
+        return [(u.column, u.keys, u.rows) for u in report.batches[0].unmatched]
+
+    shop.sales("sales_a.csv", [sale(77)])
+    assert unknown(shop.run()) == [("customer_id", 1, 1)]
+    shop.sales("sales_b.csv", [sale(), sale(78)])
+    assert unknown(shop.run()) == [("customer_id", 1, 1)]
+    shop.sales("sales_b.csv", [sale()])
+    assert unknown(shop.run()) == []
+    assert unknown(shop.open().undo(3)) == [("customer_id", 1, 1)]
 
 
 @all_marts

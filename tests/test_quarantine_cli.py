@@ -354,3 +354,53 @@ def test_the_page_on_refused_rows_works_as_told(tmp_path: Path) -> None:
         assert done.returncode == 0, f"{line}: {done.stderr}"
     assert "closed: counted from sales_replay_" in done.stdout
     assert "mandatory  sales_2024-01-01.csv  (closed: " in done.stdout
+
+
+@pytest.fixture
+def wrong_feed(shop: Shop, retailmart: InShop) -> Shop:
+    """The feed lacked `currency`, so every row was refused; it is mended, and the file is back."""
+    lines = [sale(n, price="$4.50") for n in (1, 2, 3)]
+    shop.sales("sales_$.csv", lines)
+    done = retailmart("run", "--as-of", "2024-04-01")
+    assert "1, 1 of them without a good row" in done.stderr
+    assert "0 of 3 rows loaded" in " ".join(done.stderr.split())
+    feed = shop.folder / "feeds" / "sales.yml"
+    feed.write_text('currency: ["$"]\n' + feed.read_text())
+    shop.sales("sales_$.csv", lines)
+    return shop
+
+
+def test_rows_that_a_wrong_feed_refused_come_back_as_they_are(
+    wrong_feed: Shop, retailmart: InShop
+) -> None:
+    """The duplicate's reason says the two commands; the sheet needs no repair. Status knows."""
+    nothing = "sales_$.csv: 0 of 3 rows loaded; see: retailmart quarantine show sales_$.csv"
+    assert nothing in retailmart("status").stdout
+    (line,) = wrong_feed.run().files
+    assert line.state == "duplicate"
+    assert line.message is not None
+    assert "counted already, but 3 of its 3 rows are in quarantine" in line.message
+    *_, typed = line.message.partition("bring them back: ")
+    for words in typed.split(", then "):
+        done = retailmart(*shlex.split(words)[1:])
+        assert done.returncode == 0, done.stderr
+    retailmart("run", "--as-of", "2024-04-01")
+    assert [row[0] for row in wrong_feed.mart("customer_mart", "customer_id")] == [1, 2, 3]
+    assert "0 of 3 rows" not in retailmart("status").stdout
+    wrong_feed.sales("sales_$.csv", [sale(n, price="$4.50") for n in (1, 2, 3)])
+    (line,) = wrong_feed.run().files
+    assert line.message == "has the same content as sales_$.csv, which is counted already"
+
+
+@pytest.mark.parametrize("again", [True, False])
+def test_undo_takes_a_file_that_a_wrong_feed_refused_in_again(
+    wrong_feed: Shop, retailmart: InShop, again: bool
+) -> None:
+    """Whether or not the duplicate came in between: its rows are read as the feed says now."""
+    if again:
+        wrong_feed.run()
+    done = retailmart("undo", "1")
+    assert done.returncode == 0, done.stderr
+    wrong_feed.run()
+    assert [row[0] for row in wrong_feed.mart("customer_mart", "customer_id")] == [1, 2, 3]
+    assert "no refused rows" in retailmart("quarantine", "list").stdout

@@ -77,6 +77,7 @@ AT_WORK = {
     "marts/publish.py",
     "marts/splitting/lookups.py",
     "marts/splitting/rows.py",
+    "operations/check.py",
     "operations/doctor/__init__.py",
     "operations/work.py",
     "session.py",

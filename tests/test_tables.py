@@ -172,7 +172,7 @@ def _without_strict_mode(shop: Shop) -> list[str]:
 
 
 def test_a_run_that_holds_something_back_says_so(shop: Shop, called: Called) -> None:
-    """In words and in its exit code, also when there is nothing else to do."""
+    """In words and in its exit code, also when there is nothing else to do; status says it, too."""
     shop.backend.execute_in_shop(
         *_without_strict_mode(shop),
         "CREATE TABLE gift (id INTEGER PRIMARY KEY, given DATE)",
@@ -181,7 +181,12 @@ def test_a_run_that_holds_something_back_says_so(shop: Shop, called: Called) -> 
     (shop.folder / "marts" / "gifts.sql").write_text("-- refresh: full\nSELECT id FROM gift")
     done = called(shop.folder, "run")
     assert done.returncode == 5
-    assert "held back  the marts that read gift: source table 'gift', column 'given'" in done.stderr
+    words = "held back  the marts that read gift: source table 'gift', column 'given'"
+    assert words in done.stderr
+    assert words in called(shop.folder, "status").stdout
+    shop.backend.execute_in_shop("DELETE FROM gift")
+    shop.run()
+    assert "held back" not in called(shop.folder, "status").stdout
 
 
 def test_keys_meet_as_the_shop_compares_them(shop: Shop) -> None:

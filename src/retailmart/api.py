@@ -94,7 +94,7 @@ class OpenProject:
         """Raise SettingsError with every mistake in the project's files; nothing is changed.
 
         Marts and rules are bound to the columns of what they read, as far as sources and lake can
-        be asked. Only functions.py is executed.
+        be asked; `unasked` of the report says what did not answer. Only functions.py is executed.
         """
         from retailmart.operations.check import check
 
@@ -107,7 +107,7 @@ class OpenProject:
         seconds: float = 25.0,
         each: Callable[[CheckResult], None] | None = None,
     ) -> DoctorReport:
-        """Check database, sources, stores and this machine; `spark` also Java and Spark.
+        """Check the project, database, sources, stores and machine; `spark` also Java and Spark.
 
         What does not answer in `seconds` is a problem. `each` gets a result once it is known.
         """

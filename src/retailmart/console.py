@@ -13,6 +13,7 @@ from retailmart.report import (
     Comparison,
     Contrast,
     DatabaseReport,
+    FileLine,
     RunReport,
     TableComparison,
     VerifyReport,
@@ -113,6 +114,8 @@ def summary(report: RunReport, quiet: bool = False) -> None:
     if quiet:
         if problems := _problems(report, quiet=True):
             console.print(problems)
+    elif report.undone_already:
+        console.print(one_line(f"Nothing to do: {report.undone_already.message}."))
     elif report.nothing_to_do:
         console.print("Nothing to do: landing holds nothing new.")
         for message in report.expected:
@@ -274,15 +277,15 @@ def _tables(report: RunReport) -> Iterable[Table]:
 def _counts(report: RunReport) -> Table:
     table = _table(f"Run {report.run_id}, as of {report.as_of:%Y-%m-%d %H:%M} UTC", "", "")
     told = [
-        ("files loaded", report.count("loaded")),
-        ("files duplicate", report.count("duplicate")),
-        ("files refused", report.count("refused")),
-        ("rows read", report.rows("records")),
-        ("rows loaded", report.rows("loaded")),
-        ("rows quarantined", report.rows("quarantined")),
+        ("files loaded", f"{report.count('loaded'):,}{_without_rows(report)}"),
+        ("files duplicate", f"{report.count('duplicate'):,}"),
+        ("files refused", f"{report.count('refused'):,}"),
+        ("rows read", f"{report.rows('records'):,}"),
+        ("rows loaded", f"{report.rows('loaded'):,}"),
+        ("rows quarantined", f"{report.rows('quarantined'):,}"),
     ]
     for name, value in told:
-        table.add_row(name, f"{value:,}")
+        table.add_row(name, value)
     for batch in report.batches:
         if batch.undoes is not None:
             table.add_row("undone", f"run {batch.undoes}")
@@ -290,7 +293,7 @@ def _counts(report: RunReport) -> Table:
             table.add_row("recovered", f"batch {batch.batch_id} of a run that was cut off")
         for gap in batch.unmatched:
             keys, rows = number_of(gap.keys, "key"), number_of(gap.rows, "row")
-            message = f"{keys} in {rows}, kept without {gap.table}'s columns"
+            message = f"{keys} in {rows} of these files, kept without {gap.table}'s columns"
             table.add_row(f"unknown {gap.column}", message)
         for late in batch.healed:
             keys, rows = number_of(late.keys, "key"), number_of(late.rows, "row")
@@ -318,6 +321,16 @@ def _counts(report: RunReport) -> Table:
     return table
 
 
+def _without_rows(report: RunReport) -> str:
+    """How many of the loaded files have no row that was loaded."""
+    count = sum(line.state == "loaded" and _is_all_refused(line) for line in report.files)
+    return f", {count:,} of them without a good row" if count else ""
+
+
+def _is_all_refused(line: FileLine) -> bool:
+    return bool(line.records) and not line.loaded
+
+
 def _problems(report: RunReport, *, quiet: bool = False) -> Table | None:
     """What deserves a look; with `quiet` without what is settled or known already."""
     table = _table("To look at", "file", "what", "why")
@@ -331,8 +344,10 @@ def _problems(report: RunReport, *, quiet: bool = False) -> Table | None:
             table.add_row(one_line(line.path), "a name like another's", one_line(line.message))
         if line.quarantined:
             message = f"see: retailmart quarantine show {line.path}"
-            rows = number_of(line.quarantined, "row")
-            table.add_row(one_line(line.path), f"{rows} quarantined", one_line(message))
+            what = f"{number_of(line.quarantined, 'row')} quarantined"
+            if _is_all_refused(line):
+                what = f"0 of {number_of(line.quarantined, 'row')} loaded"
+            table.add_row(one_line(line.path), what, one_line(message))
         for rule, count in line.warned.items():
             table.add_row(one_line(line.path), f"{number_of(count, 'row')} warned", one_line(rule))
     for one in report.held:

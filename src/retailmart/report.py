@@ -38,7 +38,10 @@ class Difference:
 
 @dataclass(frozen=True)
 class UnknownKeys:
-    """Rows with an unknown key: it is not in the table it references. They lack its columns."""
+    """Rows of a batch's files with an unknown key: it is not in the table it references.
+
+    They lack its columns.
+    """
 
     column: str
     table: str
@@ -200,12 +203,29 @@ class LeftTable:
 
 
 @dataclass(frozen=True)
+class UndoneAlready:
+    """A run that is undone already: by which run, and when that began, as an ISO time in UTC."""
+
+    run: int
+    by: int | None
+    at: str | None
+
+    @property
+    def message(self) -> str:
+        """A message that says so."""
+        by = f" by run {self.by}" if self.by is not None else ""
+        at = f", {self.at[:16].replace('T', ' ')} UTC" if self.at else ""
+        return f"run {self.run} is undone already{by}{at}"
+
+
+@dataclass(frozen=True)
 class RunReport:
     """What one run did. `seconds` is by step, in the order they ran.
 
     `unreadable` are source tables that cannot be read correctly, and why: the marts that read them
     stay as they are until that is fixed. `left_tables` are published tables of marts that are gone.
-    `expected` says what a project that has had no input yet can start with.
+    `expected` says what has not come yet, if the run had nothing to do; `undone_already` is why an
+    undo had nothing to do.
     """
 
     run_id: int
@@ -219,6 +239,7 @@ class RunReport:
     unreadable: Mapping[str, str] = field(default_factory=dict)
     left_tables: tuple[LeftTable, ...] = ()
     expected: tuple[str, ...] = ()
+    undone_already: UndoneAlready | None = None
 
     @property
     def nothing_to_do(self) -> bool:

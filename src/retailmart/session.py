@@ -14,10 +14,12 @@ from typing import TYPE_CHECKING
 from retailmart.database import open_database, translate_errors
 from retailmart.engines import Engine
 from retailmart.engines.registry import open_engine, parallel_from
+from retailmart.errors import RetailmartError, SettingsError
 from retailmart.lake import Lake, place_of
 from retailmart.ledger import Ledger, acquire_lease
 from retailmart.project import Project
 from retailmart.project.mart import AS_OF
+from retailmart.project.uses import tables_by_source
 from retailmart.report import Progress
 from retailmart.sources.databases import Sources
 from retailmart.storage import Store, open_store
@@ -60,7 +62,15 @@ def open_sources(project: Project) -> Sources:
     """The shop's own databases, each opened on its first use."""
 
     def opened(name: str) -> Database:
-        return open_database(project.source_url(name), project.folder, must_exist=True)
+        try:
+            return open_database(project.source_url(name), project.folder, must_exist=True)
+        except SettingsError:
+            raise
+        except RetailmartError as error:
+            tables = [table.table for table in tables_by_source(project).get(name, ())]
+            read = f"; from it are read: {', '.join(tables)}" if tables else ""
+            fix = f"Put it there, or correct `{name}` under `sources` in retailmart.yml{read}"
+            raise RetailmartError(f"source {name}: {error.message}", fix) from error
 
     settings = project.settings
     return Sources(tuple(settings.sources), opened, parallel_from(settings))

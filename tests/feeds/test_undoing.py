@@ -155,7 +155,7 @@ def test_what_stands_on_what_stands_on_a_run_goes_before_it(shop: Shop) -> None:
     shop.sales("sales_a.csv", [sale(2)])
     shop.sales("sales_b.csv", [sale(3)])
     shop.run()
-    shop.sales("sales_b.csv", [sale(3)])
+    shop.sales("sales_c.csv", [sale(3)])
     shop.run()
     with pytest.raises(RetailmartError) as refusal:
         undo(shop, 1)
@@ -163,6 +163,27 @@ def test_what_stands_on_what_stands_on_a_run_goes_before_it(shop: Shop) -> None:
     for run_id in (3, 2, 1):
         undo(shop, run_id)
     assert shop.mart("customer_mart") == []
+
+
+def test_the_same_file_delivered_again_counts_instead(shop: Shop) -> None:
+    """As if the run had never been: its duplicate is the first delivery then, and can be undone."""
+    shop.sales("sales_a.csv", [sale(1), sale(2, day="x")])
+    shop.run()
+    marts = shop.mart("customer_mart", "customer_id, total_cost")
+    shop.sales("sales_a.csv", [sale(1), sale(2, day="x")])
+    assert shop.run().count("duplicate") == 1
+    report = shop.open().undo(1)
+    assert [(line.path, line.rows) for line in report.batches[0].differences] == [
+        ("sales_a.csv", -1),
+        ("sales_a.csv", 1),
+    ]
+    (line,) = report.files
+    assert (line.state, line.message, line.quarantined) == ("loaded", None, 1)
+    assert shop.mart("customer_mart", "customer_id, total_cost") == marts
+    assert len(shop.refused()) == 1
+    assert shop.run().nothing_to_do
+    undo(shop, 2)
+    assert shop.mart("customer_mart") == shop.refused() == []
 
 
 @pytest.mark.parametrize("number", [2, 3])
@@ -185,7 +206,12 @@ def test_a_batch_that_a_later_run_finished_goes_by_either_number(
     shop.run()
     undo(shop, number)
     assert digests(shop) == before
-    assert shop.open().undo(5 - number).nothing_to_do
+    again = shop.open().undo(5 - number)
+    assert again.nothing_to_do
+    assert again.undone_already is not None
+    assert again.undone_already.message.startswith(
+        f"run {5 - number} is undone already by run 4, 2"
+    )
 
 
 def test_undo_is_computed_for_the_moment_that_one_names(shop: Shop) -> None:

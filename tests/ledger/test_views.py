@@ -42,7 +42,7 @@ def small(shop: Shop) -> Shop:
 
 @pytest.mark.every_database
 def test_views_tell_what_became_of_each_file(shop: Shop) -> None:
-    """Counted, replaced, duplicate and refused files, with rows, money, months and reasons."""
+    """Loaded, superseded, duplicate and refused files, with rows, money, months and reasons."""
     small(shop)
     shop.sales("sales_1.csv", [sale(), sale(price="20.50", day="2024-02-01"), sale(price="x")])
     shop.drop("sales_2.csv", "id\n")
@@ -53,15 +53,15 @@ def test_views_tell_what_became_of_each_file(shop: Shop) -> None:
     shop.run()
     columns = "path, feed, state, rows_read, rows_accepted, rows_quarantined, amount, run"
     assert rows(shop, "files", f"{columns}, first_month, last_month", "run, path") == [
-        ("sales_1.csv", "sales", "replaced", 3, 2, 1, 30.5, 1, "2024-01", "2024-02"),
+        ("sales_1.csv", "sales", "superseded", 3, 2, 1, 30.5, 1, "2024-01", "2024-02"),
         ("sales_2.csv", None, "refused", None, None, None, None, 1, None, None),
-        ("visits_1.csv", "visits", "counted", 1, 1, 0, None, 1, "2024-03", "2024-03"),
-        ("sales_1.csv", "sales", "counted", 2, 2, 0, 0.3, 2, "2024-01", "2024-01"),
+        ("visits_1.csv", "visits", "loaded", 1, 1, 0, None, 1, "2024-03", "2024-03"),
+        ("sales_1.csv", "sales", "loaded", 2, 2, 0, 0.3, 2, "2024-01", "2024-01"),
         ("visits_2.csv", "visits", "duplicate", None, None, None, None, 2, None, None),
     ]
     found = rows(shop, "files", "path, state, reason, archive_folder, replaces_file_id", "file_id")
     reasons = {(path, state): reason for path, state, reason, *_ in found}
-    assert reasons["sales_1.csv", "counted"] is None
+    assert reasons["sales_1.csv", "loaded"] is None
     assert "customer_id" in reasons["sales_2.csv", "refused"]
     assert "visits_1.csv" in reasons["visits_2.csv", "duplicate"]
     folders = {folder for *_, folder, _ in found}
@@ -105,6 +105,29 @@ def test_views_tell_how_each_run_went(shop: Shop) -> None:
     assert all(0 <= float(seconds) < 60 for *_, seconds in steps)
     with shop.open().ledger() as ledger:
         assert [run.failed_step for run in ledger.runs.last(3)] == [None, "load", None]
+
+
+def test_views_and_status_call_states_alike(shop: Shop) -> None:
+    """One word for one thing, also for files of a batch that was abandoned and a run cut off."""
+    small(shop)
+    shop.sales("sales_1.csv", [sale()])
+    shop.run()
+    shop.sales("sales_1.csv", [sale(2)])
+    shop.run()
+    shop.backend.execute(
+        "UPDATE retailmart_runs SET state = 'killed' WHERE run_id = 1",
+        "INSERT INTO retailmart_files (batch_id, path, path_hash, sha256, size, version, state)"
+        " SELECT batch_id, path, '', '', 1, '', 'released' FROM retailmart_files LIMIT 1",
+        "DROP VIEW retailmart_v_files",
+        "CREATE VIEW retailmart_v_files AS SELECT 'counted' AS state",
+        "DELETE FROM retailmart_migrations WHERE name >= 'm013'",
+    )
+    status = shop.open().status()
+    assert dict(status.files) == {"loaded": 1, "superseded": 1, "abandoned": 1}
+    assert {state for (state,) in rows(shop, "files", "state", "state")} == status.files.keys()
+    told = [run.state for run in reversed(status.runs)]
+    assert told == ["cut off", "done"]
+    assert [state for (state,) in rows(shop, "runs", "outcome", "run")] == told
 
 
 @pytest.mark.every_database
@@ -169,7 +192,7 @@ def test_an_account_that_may_not_create_views_runs_without(
     engine = open_database(database.url, folder)
     Ledger(engine).migrate()
     engine.dispose()
-    assert rows(shop, "files", "path, state", "path") == [("sales_1.csv", "counted")]
+    assert rows(shop, "files", "path, state", "path") == [("sales_1.csv", "loaded")]
     database.drop()
 
 

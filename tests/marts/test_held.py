@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from datetime import UTC, datetime
 from decimal import Decimal
 
@@ -57,13 +58,52 @@ def test_a_mart_that_overflows_is_held_back_with_its_readers(small: Shop) -> Non
 
 
 def test_a_held_mart_is_told_by_exit_code_5(small: Shop, called: Called) -> None:
-    """The message names the mart, the place and a fix; status lists it."""
+    """The message names the mart, the place and a fix; status says so, too, until it is right."""
     small.sales("sales.csv", [sale(price="99999.99")])
     done = called(small.folder, "run", "--as-of", "2024-04-01")
     assert done.returncode == 5
     assert "retailmart: the run is done, but:\n  2 marts are held back" in done.stderr
     assert "cents: marts/cents.sql:6" in done.stderr
-    assert "held back  cents" in called(small.folder, "status").stdout
+    listed = called(small.folder, "status").stdout
+    assert "held back  cents: marts/cents.sql:6" in listed
+    assert "           Widen the expression in the SELECT" in listed
+    assert "held back  months: it reads cents" in listed
+    cents, months = json.loads(called(small.folder, "status", "-o", "json").stdout)["held"]
+    assert (cents["mart"], cents["cause"], months["cause"]) == ("cents", None, "cents")
+    small.sales("sales.csv", [sale(price="0.99")])
+    small.run()
+    assert small.open().status().held == ()
+
+
+def test_status_says_what_the_database_refuses(shop: Shop) -> None:
+    """Two rows with one key are found before, a trigger's refusal by the server: both are kept."""
+    keep_only(shop.folder, marts=[], feeds=["sales"])
+    header = "-- refresh: full\n-- key: [n]\n-- publish: true\n"
+    for name, select in {"twice": "SELECT 1 AS n FROM sales", "blocked": "SELECT 1 AS n"}.items():
+        (shop.folder / "marts" / f"{name}.sql").write_text(header + select)
+    shop.sales("sales.csv", [sale(), sale(2)])
+    shop.run()
+    (shop.folder / "marts" / "blocked.sql").write_text(f"{header}SELECT 2 AS n")
+    shop.backend.execute(
+        "CREATE TRIGGER no_more BEFORE INSERT ON blocked BEGIN SELECT RAISE(ABORT, 'full'); END"
+    )
+    told = {one.mart: (one.message, one.hint) for one in shop.run().held}
+    assert told.keys() == {"twice", "blocked"}
+    assert {one.mart: (one.message, one.hint) for one in shop.open().status().held} == told
+
+
+def test_status_of_an_older_ledger_says_that_the_reason_is_not_recorded(small: Shop) -> None:
+    """What an earlier release has held back is listed until the next run, which tells why."""
+    small.sales("sales.csv", [sale(price="99999.99")])
+    small.run()
+    small.backend.execute(
+        "DROP TABLE retailmart_held",
+        "DELETE FROM retailmart_migrations WHERE name >= 'm012'",
+    )
+    cents, _ = small.open().status().held
+    assert "has not recorded why" in cents.message
+    small.run()
+    assert "marts/cents.sql:6" in small.open().status().held[0].message
 
 
 @pytest.mark.parametrize(

@@ -26,6 +26,7 @@ from retailmart.check_results import CheckResult, Level, clock
 from retailmart.database.mysql.health import examine as examine_engine
 from retailmart.operations.doctor import examine
 from retailmart.project import load_project
+from tests.support.backends import shop_tables
 from tests.support.services.mariadb import Database, DatabaseServer, MariaDB
 from tests.support.services.process import free_port
 from tests.support.services.proxy import TcpProxy
@@ -95,6 +96,35 @@ def test_a_new_project_is_well_and_left_as_it_was(shop: Shop) -> None:
         found
     )
     assert names_below(shop.folder) == before
+
+
+def test_what_check_finds_is_a_problem(shop: Shop, called: Called) -> None:
+    """A column that no input has, and a file that two feeds match: as `check` says it."""
+    mart = shop.folder / "marts" / "customer_mart.sql"
+    good = mart.read_text()
+    mart.write_text(good.replace("FROM sales", ", pric FROM sales", 1))
+    found = visit(shop)["project: files"]
+    assert found.level is Level.PROBLEM
+    assert found.found in called(shop.folder, "check").stderr
+    assert "pric" in found.found
+    mart.write_text(good)
+    (shop.folder / "feeds" / "again.yml").write_text("files: ['*_1.csv']\ncolumns: {n: INT}\n")
+    shop.sales("sales_1.csv", ["1,1,tea,2024-01-15,1,10.00,1,10.00"])
+    assert "sales_1.csv" in visit(shop)["project: files"].found
+
+
+def test_what_check_could_not_ask_is_named(shop: Shop, called: Called) -> None:
+    """Without its source a project's files are found good only as far as they could be bound."""
+    (shop.folder / "shop.db").unlink()
+    assert visit(shop)["project: files"].found.endswith("without asking source shop")
+    done = called(shop.folder, "check", "--quiet")
+    assert done.returncode == 0
+    (told,) = done.stderr.splitlines()
+    assert told.startswith("source shop was not asked: ")
+    assert "shop.db is not there" in told
+    assert "no mistake found in what could be asked" in called(shop.folder, "check").stderr
+    (shop.folder / "retail.db").write_text("no database")
+    assert "database was not asked: " in called(shop.folder, "check").stderr
 
 
 def test_a_project_that_has_run_is_left_as_it_was(shop: Shop) -> None:
@@ -385,7 +415,8 @@ def test_a_source_that_may_not_be_read_is_told(
     """A table that is seen but not readable is named, and the grant opens it."""
     source = mariadb.database(grants="INSERT")
     try:
-        mariadb.ask(f"CREATE TABLE `{source.name}`.`store` (i INT)")
+        (table,) = (one for one in shop_tables() if one.startswith("CREATE TABLE store"))
+        mariadb.ask(table.replace("TABLE store", f"TABLE `{source.name}`.`store`"))
         monkeypatch.setenv("RETAILMART__SOURCES__SHOP", source.url)
         found = visit(shop)
         assert ailing(found) == {"source shop: grants": "problem"}

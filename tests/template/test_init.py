@@ -17,7 +17,8 @@ import retailmart
 from retailmart.errors import SettingsError
 from retailmart.project import load_project
 from retailmart.template import STORIES, write_project
-from tests.support.shop import AS_OF, Called
+from tests.support.backends import shop_tables
+from tests.support.shop import AS_OF, HEADER, Called, sale
 
 FEEDS = {"sales", "orders_export", "deliveries_export", "users_export"}
 TABLES = {
@@ -428,6 +429,33 @@ def test_an_empty_shop_is_told_what_is_expected(
     assert done.stderr.splitlines()[-len(lines) - 1 : -1] == lines
     assert "retailmart doctor" in done.stderr.splitlines()[-1]
     assert json.loads(called(shop, "status", "--output", "json").stdout)["expected"] == expected
+
+
+def test_what_has_not_come_yet_stays_listed(tmp_path: Path, called: Called) -> None:
+    """After a first run that failed or found nothing, too, until each feed and table came."""
+    called(tmp_path, "init", "shop", "--with", "tills")
+    shop = tmp_path / "shop"
+    tables = "tables in shop (sqlite:///shop.db): customer, sales_team, store"
+
+    def expected() -> list[str]:
+        return list(retailmart.open_project(shop).status().expected)
+
+    retailmart.open_project(shop).run(AS_OF)
+    assert expected() == ["files in landing: sales*.csv", tables]
+    (shop / "landing" / "sales_1.csv").write_text(f"{HEADER}\n{sale()}\n")
+    done = called(shop, "run")
+    assert done.returncode == 1
+    assert "source shop: the source database" in done.stderr
+    assert "from it are read: customer, sales_team, store" in done.stderr
+    assert expected() == [tables]
+    with closing(sqlite3.connect(shop / "shop.db")) as connection:
+        for statement in shop_tables():
+            connection.execute(statement)
+        connection.execute("DROP TABLE sales_team")
+        connection.commit()
+    done = called(shop, "run")
+    assert done.returncode == 0, done.stderr
+    assert expected() == ["tables in shop (sqlite:///shop.db): sales_team"]
 
 
 def test_a_source_that_nobody_named_is_told(tmp_path: Path) -> None:

@@ -8,7 +8,7 @@ from __future__ import annotations
 import os
 import sys
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from io import TextIOWrapper
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -35,7 +35,10 @@ from retailmart.cli.verify import verify
 from retailmart.errors import NotAllDone, RetailmartError
 
 if TYPE_CHECKING:
-    from retailmart.report import RunReport
+    from retailmart.report import Held, RunReport
+
+# So many files without a loaded row are listed by `status`.
+_LISTED = 10
 
 app = typer.Typer(
     help="Turn till exports into data marts that balance to the cent.",
@@ -159,8 +162,11 @@ def check(
         say(f"settings: {message}")
     for table in report.left_tables:
         say(f"{table.message}\n  {table.fix}")
+    for what, why in report.unasked.items():
+        say(f"{what} was not asked: {why}")
     feeds, marts = number_of(report.feeds, "feed"), number_of(report.marts, "mart")
-    say(f"{feeds} and {marts}, no mistake found", unless=quiet)
+    where = " in what could be asked" if report.unasked else ""
+    say(f"{feeds} and {marts}, no mistake found{where}", unless=quiet)
 
 
 app.command(epilog=exits(4, instead={3: "something differs"}))(verify)
@@ -173,8 +179,8 @@ def status(
     settings: SetOption = None,
     quiet: QuietOption = False,
 ) -> None:
-    """The last runs, the open batch, and files by state."""
-    from retailmart.console import visible
+    """The last runs, the open batch, files by state, what is held back and what is expected."""
+    from retailmart.console import one_line, visible
 
     found = open_at(project, settings).status()
     if output is Output.JSON:
@@ -186,10 +192,12 @@ def status(
         print(f"run {line.run_id}  {line.started_at[:19]}  {line.state}{step}{message}")
     if batch := found.open_batch:
         print(f"open batch {batch.batch_id} ({batch.state.value}): the next run finishes it")
-    for name in found.held:
-        print(f"held back  {name}: the last run tells why; the next one tries again")
+    for told in _held_lines(found.held, found.unreadable):
+        print(one_line(told))
     for state, count in sorted(found.files.items()):
         print(f"{count:>8,} {'file' if count == 1 else 'files'} {state}")
+    for told in _nothing_loaded(found.nothing_loaded):
+        print(one_line(told))
     if not found.runs and not quiet:
         print("no run yet")
     for message in () if quiet else found.expected:
@@ -260,6 +268,28 @@ def _held(report: RunReport) -> Iterator[str]:
             yield f"  {one.hint}"
     for table, why in report.unreadable.items():
         yield f"table {table}: {why}"
+
+
+def _nothing_loaded(files: Mapping[str, int]) -> Iterator[str]:
+    """The files of which no row was loaded as `status` lists them, the newest few."""
+    from retailmart.report import number_of
+
+    newest = list(files.items())[-_LISTED:]
+    for path, count in newest:
+        see = f"see: retailmart quarantine show {path}"
+        yield f"{path}: 0 of {number_of(count, 'row')} loaded; {see}"
+    if more := len(files) - len(newest):
+        yield f"{number_of(more, 'earlier file')} without a loaded row: retailmart quarantine list"
+
+
+def _held_lines(held: Iterable[Held], unreadable: Mapping[str, str]) -> Iterator[str]:
+    """What is held back as `status` lists it, with the reason and what to do."""
+    for one in held:
+        yield f"held back  {one.mart}: {one.message}"
+        if one.hint:
+            yield f"           {one.hint}"
+    for table, why in unreadable.items():
+        yield f"held back  the marts that read {table}: {why}"
 
 
 def _all_refused(report: RunReport) -> Iterator[str]:

@@ -32,7 +32,7 @@ def doctor(
     settings: SetOption = None,
     quiet: QuietOption = False,
 ) -> None:
-    """Check database, sources, stores and this machine; each result with its fix."""
+    """Check the project, database, sources, stores and this machine; each result with its fix."""
     from retailmart.report import number_of
 
     each = _print if output is Output.TEXT else None

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
+from shlex import quote
 
 from retailmart.feeds.replay import origins_named
 from retailmart.feeds.standings import Content, Standings, content_of
@@ -12,6 +13,7 @@ from retailmart.files.discover import StagedCopy
 from retailmart.ledger import Ledger
 from retailmart.ledger.values import FileState, LedgerFile, NewFile, name_hash
 from retailmart.project.feed import Feed
+from retailmart.report import number_of
 
 
 @dataclass(frozen=True)
@@ -52,11 +54,13 @@ def classify(
         decision = decisions[shot.entry.path]
         supersedes = decision.supersedes.file_id if decision.supersedes else None
         if decision.twin is not None:
-            file = _duplicate(shot, checked.feed, decision.twin, supersedes)
+            counted = standings.counted.get(arrived[shot.entry.path])
+            message = _same_content(ledger, decision.twin, counted)
+            file = _duplicate(shot, checked.feed, message, supersedes)
             classified.append(Classified(file))
             continue
-        message = alike.get(shot.entry.path)
-        classified.append(Classified(_accepted(shot, checked.feed, message, supersedes), checked))
+        named = alike.get(shot.entry.path)
+        classified.append(Classified(_accepted(shot, checked.feed, named, supersedes), checked))
     return classified
 
 
@@ -146,8 +150,24 @@ def _refused(shot: StagedCopy, refusal: Refusal) -> NewFile:
     return _new(shot, FileState.REFUSED, folder=refusal.folder.value, message=refusal.message)
 
 
-def _duplicate(shot: StagedCopy, feed: Feed, twin: str, supersedes: int | None) -> NewFile:
+def _same_content(ledger: Ledger, twin: str, counted: LedgerFile | None) -> str:
+    """Why a file is a duplicate; where rows of its content are still refused, what to do."""
     message = f"has the same content as {twin}, which is counted already"
+    if counted is None or not counted.quarantined:
+        return message
+    refused = counted.quarantined - len(ledger.replays.brought_back([counted.file_id]))
+    if not refused:
+        return message
+    are = "is" if refused == 1 else "are"
+    return (
+        f"{message}, but {refused:,} of its {number_of(counted.records or 0, 'row')} {are} in"
+        " quarantine. If the feed was wrong, not the file, bring them back:"
+        f" retailmart quarantine export {quote(twin)} --to refused.csv, then retailmart quarantine"
+        " replay refused.csv"
+    )
+
+
+def _duplicate(shot: StagedCopy, feed: Feed, message: str, supersedes: int | None) -> NewFile:
     return _new(shot, FileState.DUPLICATE, feed=feed.name, message=message, supersedes=supersedes)
 
 

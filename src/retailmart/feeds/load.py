@@ -46,7 +46,7 @@ class LoadedFeed:
     """What a batch does to one feed's raw and quarantine tables.
 
     `after` is the raw table as it will be; `replaced` are the months that lose rows of superseded
-    versions and are rewritten.
+    versions and are rewritten, `kept` the files with the other rows of these months.
     """
 
     feed: Feed
@@ -58,6 +58,7 @@ class LoadedFeed:
     quarantine: TableChange | None = None
     months: Mapping[str, Totals] = field(default_factory=dict)
     schema: Schema | None = None
+    kept: tuple[DataFile, ...] = ()
 
     @property
     def has_table(self) -> bool:
@@ -68,6 +69,12 @@ class LoadedFeed:
     def added(self) -> TableState:
         """The rows this batch wrote: new rows, and kept rows of replaced months."""
         return self.after.only(self.raw.adds)
+
+    @property
+    def brought(self) -> TableState:
+        """The rows of this batch's own files."""
+        kept = {file.path for file in self.kept}
+        return self.after.only(file for file in self.raw.adds if file.path not in kept)
 
     @property
     def affected(self) -> frozenset[str]:
@@ -134,6 +141,7 @@ def load(
         loader.quarantined(refused, forgotten) if refused or forgotten else None,
         _totals_by([*sums, *loader.sums(after.only(kept))], lambda row: row.month),
         schema,
+        tuple(kept),
     )
 
 

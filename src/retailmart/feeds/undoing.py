@@ -17,7 +17,7 @@ from retailmart.feeds.standings import Decision, live_through
 from retailmart.files.archive import archive_path, archived_copies
 from retailmart.files.staged import is_as_it_was
 from retailmart.ledger import Ledger
-from retailmart.ledger.values import FileState, LedgerFile, Totals
+from retailmart.ledger.values import FileOutcome, FileState, LedgerFile, Totals
 from retailmart.project.feed import Feed
 from retailmart.report import Difference
 from retailmart.storage import Store
@@ -29,7 +29,8 @@ _READABLE = (FileState.LOADED, FileState.DUPLICATE, FileState.SUPERSEDED)
 class Undoing:
     """What undoing a run does to files.
 
-    `leaving` are those whose rows leave, `returning` those that count again, in their old place.
+    `leaving` are those whose rows leave, `returning` those that count again, in their old place:
+    also a duplicate, if the undone run delivered the same content under the same name before it.
     """
 
     leaving: tuple[LedgerFile, ...] = ()
@@ -117,6 +118,8 @@ class _History:
             if was.supersedes != would_be.supersedes:
                 old = was.supersedes or file
                 yield file, f"{old.shown} was replaced by run {run}"
+            elif was.twin == file.path and would_be.twin is None:
+                continue  # the same file, delivered again: this delivery counts instead
             elif (was.twin is None) != (would_be.twin is None):
                 through = f"counted through {was.twin}" if was.twin else "counted for itself"
                 yield file, f"{file.shown} of run {run} is {through}"
@@ -158,14 +161,22 @@ def _first(history: _History, batches: set[int]) -> list[int]:
             return list(dict.fromkeys(history.ledger.batches.get(key).run_id for key in order))
 
 
-def came_back(ledger: Ledger, files: Iterable[LedgerFile], sign: int) -> list[Difference]:
-    """What each file brings back (1) or takes with it (-1) when a run is undone."""
+def taken_back(ledger: Ledger, files: Iterable[LedgerFile]) -> list[Difference]:
+    """What each file takes with it when its run is undone."""
     lines = []
     for file in files:
-        months = ledger.files.months_of([file.file_id])
-        there, nothing = sum(months.values(), Totals()), Totals()
-        amount = (there if sign > 0 else nothing - there).amount
-        lines.append(Difference(file.path, sign * (file.loaded or 0), amount))
+        there = sum(ledger.files.months_of([file.file_id]).values(), Totals())
+        lines.append(Difference(file.path, -(file.loaded or 0), (Totals() - there).amount))
+    return lines
+
+
+def came_back(files: Iterable[LedgerFile], outcomes: Mapping[int, FileOutcome]) -> list[Difference]:
+    """What each file that counts again brings, as it was loaded now."""
+    lines = []
+    for file in files:
+        outcome = outcomes[file.file_id]
+        there = sum(outcome.months.values(), Totals())
+        lines.append(Difference(file.path, outcome.loaded, there.amount))
     return lines
 
 

@@ -11,6 +11,7 @@ from retailmart.ledger import tables as t
 from retailmart.ledger.access import READS, Access
 from retailmart.ledger.batches import Batches
 from retailmart.ledger.files import Files
+from retailmart.ledger.held import HeldBack
 from retailmart.ledger.lease import Lease, acquire_lease
 from retailmart.ledger.marts import Marts
 from retailmart.ledger.migrations import is_current, migrate
@@ -79,6 +80,11 @@ class Ledger(Access):
     def marts(self) -> Marts:
         """Marts and the tables that show them."""
         return Marts(self.engine, self.lease)
+
+    @property
+    def held(self) -> HeldBack:
+        """What is held back, and why."""
+        return HeldBack(self.engine, self.lease)
 
     @property
     def sources(self) -> Sources:

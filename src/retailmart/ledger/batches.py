@@ -104,6 +104,24 @@ class Batches(Access):
             found[batch.batch_id] = max(standing, default=0)
         return found
 
+    def undone_by(self, run_id: int) -> int | None:
+        """The run that undid a run, by whichever of its numbers; None if none did."""
+        undos = select(t.batches).where(
+            t.batches.c.undoes.is_not(None), t.batches.c.state != BatchState.ABANDONED.value
+        )
+        with self.reading() as connection:
+            found = [batch_of(row) for row in connection.execute(undos)]
+        gone = {batch.batch_id for batch in self.to_undo(run_id)}
+        return next(
+            (
+                undo.run_id
+                for undo in reversed(found)
+                if undo.undoes is not None
+                and gone & {batch.batch_id for batch in self.to_undo(undo.undoes)}
+            ),
+            None,
+        )
+
     def moment_without(self, run_id: int) -> datetime | None:
         """The `as_of` of the newest batch that stays when a run is undone."""
         query = (

@@ -51,6 +51,12 @@ class Files(Access):
         with self.reading() as connection:
             return {row.state: row.n for row in connection.execute(query)}
 
+    def nothing_loaded(self) -> list[LedgerFile]:
+        """The counted files of which every row was refused, oldest first."""
+        columns = t.files.c
+        loaded = columns.state == FileState.LOADED.value
+        return self._select(loaded & (columns.loaded == 0) & (columns.records > 0))
+
     def feeds_delivered(self) -> set[str]:
         """The feeds for which a file was ever loaded."""
         states = (FileState.LOADED, FileState.SUPERSEDED, FileState.UNDONE)
@@ -59,6 +65,10 @@ class Files(Access):
         )
         with self.reading() as connection:
             return {str(feed) for feed in connection.scalars(query)}
+
+    def feeds_in_progress(self) -> set[str]:
+        """The feeds of the open batch's files."""
+        return {str(file.feed) for file in self.in_state(FileState.ACTIVE)}
 
     def find(self, path: str) -> LedgerFile | None:
         """The newest delivery under this path, found by its whole path or its name alone."""

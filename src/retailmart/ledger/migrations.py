@@ -165,6 +165,16 @@ def m011_views_for_people(connection: Connection) -> None:
         raise
 
 
+def m012_why_marts_are_held_back(connection: Connection) -> None:
+    """What is held back, with its reason; until now only the run's own report had it."""
+    tables.metadata.create_all(connection)
+
+
+def m013_views_with_the_words_of_status(connection: Connection) -> None:
+    """The views call the states of files as `status` and the run's report do."""
+    m011_views_for_people(connection)
+
+
 MIGRATIONS: tuple[Migration, ...] = (
     m001_first_tables,
     m002_versions_undo_and_replays,
@@ -177,6 +187,8 @@ MIGRATIONS: tuple[Migration, ...] = (
     m009_files_by_the_run_that_delivered_them,
     m010_steps_that_failed_and_the_money_of_files,
     m011_views_for_people,
+    m012_why_marts_are_held_back,
+    m013_views_with_the_words_of_status,
 )
 
 

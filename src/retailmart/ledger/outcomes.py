@@ -10,10 +10,12 @@ from typing import Any
 from sqlalchemy import Connection, bindparam, delete, insert, select, update
 
 from retailmart.ledger import tables as t
+from retailmart.ledger.held import put_held
 from retailmart.ledger.marts import shows_nothing
 from retailmart.ledger.rows import READABLE, chunks, now, put
 from retailmart.ledger.sources import put_source
 from retailmart.ledger.values import Batch, BatchState, FileState, MartRecord, Outcome
+from retailmart.report import Held
 
 
 def record(
@@ -28,6 +30,7 @@ def record(
     for source in outcome.sources.values():
         put_source(connection, source)
     _write_marts(connection, outcome, {one.name: one for one in published})
+    put_held(connection, outcome.marts, (Held(**one) for one in outcome.notes.get("held", ())))
 
 
 def _settle_files(connection: Connection, batch: Batch, outcome: Outcome) -> None:
@@ -51,6 +54,9 @@ def _settle_files(connection: Connection, batch: Batch, outcome: Outcome) -> Non
     if batch.undoes is not None:
         _mark_undone(connection, batch.undoes)
     if outcome.returned:
+        again = t.files.c.file_id.in_(outcome.returned)
+        duplicate = t.files.c.state == FileState.DUPLICATE.value
+        connection.execute(update(t.files).where(again, duplicate).values(message=None))
         connection.execute(
             update(t.files)
             .where(t.files.c.file_id.in_(outcome.returned))

@@ -55,6 +55,12 @@ class Runs(Access):
         with self.reading() as connection:
             return bool(connection.scalar(select(t.runs.c.run_id).where(t.runs.c.run_id == run_id)))
 
+    def began(self, run_id: int) -> str:
+        """When a run began: an ISO time in UTC."""
+        with self.reading() as connection:
+            query = select(t.runs.c.started_at).where(t.runs.c.run_id == run_id)
+            return str(connection.scalar(query))
+
     def last(self, count: int) -> list[RunRecord]:
         """The newest runs, newest first."""
         columns = t.runs.c

@@ -160,6 +160,17 @@ published = Table(
     Column("version", BigInteger),
 )
 
+# What is held back, and why: marts, and source tables that cannot be read correctly.
+held = Table(
+    "retailmart_held",
+    metadata,
+    Column("kind", String(10), primary_key=True),
+    Column("name", String(150), primary_key=True),
+    Column("message", Long, nullable=False),
+    Column("hint", Long),
+    Column("cause", String(100)),
+)
+
 sources = Table(
     "retailmart_sources",
     metadata,

@@ -25,6 +25,10 @@ class FileState(Enum):
     RELEASED = "released"
 
 
+# States of files and runs that people know by another word than the ledger's tables have.
+STATE_WORDS = {"released": "abandoned", "killed": "cut off"}
+
+
 class BatchState(Enum):
     """The progress of a batch: each state is reached in one transaction, and never reverted.
 

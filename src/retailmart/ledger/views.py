@@ -25,20 +25,11 @@ from sqlalchemy import (
 )
 
 from retailmart.ledger import tables as t
+from retailmart.ledger.values import STATE_WORDS
 
 _FILES, _RUNS, _STEPS = "retailmart_v_files", "retailmart_v_runs", "retailmart_v_steps"
 NAMES = (_FILES, _RUNS, _STEPS)
 
-_FILE_STATES = {
-    "active": "in progress",
-    "loaded": "counted",
-    "duplicate": "duplicate",
-    "refused": "refused",
-    "superseded": "replaced",
-    "undone": "undone",
-    "released": "abandoned",
-}
-_RUN_STATES = {"running": "running", "done": "done", "failed": "failed", "killed": "cut off"}
 # The ledger's money is text. PostgreSQL keeps its digits, MySQL needs to know how many; SQLite has
 # no decimals, and no exact number for more than 15 digits.
 _MONEY = Numeric().with_variant(Numeric(65, 4), "mysql", "mariadb")
@@ -75,7 +66,7 @@ def _files() -> Select[Any]:
         file.file_id,
         file.path,
         file.feed,
-        _in_words(file.state, _FILE_STATES).label("state"),
+        _in_words(file.state).label("state"),
         file.message.label("reason"),
         file.records.label("rows_read"),
         file.loaded.label("rows_accepted"),
@@ -134,7 +125,7 @@ def _runs() -> Select[Any]:
         _time(run.as_of).label("as_of"),
         _time(run.started_at).label("began"),
         _time(run.finished_at).label("ended"),
-        _in_words(run.state, _RUN_STATES).label("outcome"),
+        _in_words(run.state).label("outcome"),
         run.message.label("error"),
         failed.c.step.label("failed_step"),
         undone.c.undid_run,
@@ -161,8 +152,8 @@ def _steps() -> Select[Any]:
     )
 
 
-def _in_words(state: ColumnElement[Any], texts: dict[str, str]) -> ColumnElement[Any]:
-    return case(texts, value=state, else_=state)
+def _in_words(state: ColumnElement[Any]) -> ColumnElement[Any]:
+    return case(STATE_WORDS, value=state, else_=state)
 
 
 def _time(column: ColumnElement[Any]) -> ColumnElement[Any]:

@@ -137,12 +137,18 @@ class Prepared:
 def count_unknown_keys(
     engine: Engine, loaded: Iterable[LoadedFeed], tables: Mapping[str, LoadedTable]
 ) -> Asking[list[UnknownKeys]]:
-    """Count the batch's rows whose key is unknown: not in the table that its column references."""
+    """Count rows whose key is unknown: not in the table that its column references.
+
+    They are the rows of the batch's own files, be they new or corrections: what other files brought
+    of the same months was counted when it came.
+    """
     asked: list[tuple[str, str]] = []
     queries: list[str] = []
     as_texts: list[str] = []
     for part in loaded:
-        added = engine.define(part.added)
+        if not part.brought.files:
+            continue
+        added = engine.define(part.brought)
         for column in part.feed.columns:
             if column.references is None or column.references[0] not in tables:
                 continue

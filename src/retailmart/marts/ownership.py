@@ -135,8 +135,8 @@ def expect_own_tables(project: Project, ledger: Ledger) -> tuple[LeftTable, ...]
             ours = folded in look.ours or is_marked(dialect.mark_of(connection, name))
             was = look.ours[folded].name if folded in look.ours else name
             if was != name:
-                why = f"the table is {was!r}, and letter case makes no other one of it"
-                problems.append(f"{_of_table(mart, why)}; write `publish: {was}`")
+                same = f"the table is {was!r}, and letter case makes no other one of it"
+                problems.append(f"{_of_table(mart, same)}; write `publish: {was}`")
             elif folded in look.read:
                 stands = True
                 problems.append(f"{place}: publish: {name!r} is a source table, which is only read")

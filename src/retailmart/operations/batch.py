@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Mapping, Sequence
-from dataclasses import replace
+from dataclasses import asdict, replace
 from typing import TYPE_CHECKING
 
 from retailmart.database.dialect import dialect_of, names_in
@@ -13,7 +13,7 @@ from retailmart.errors import GateFailed, LeaseLost, RetailmartError
 from retailmart.feeds.deliveries import raw_state
 from retailmart.feeds.load import LoadedFeed, load
 from retailmart.feeds.replay import resolve
-from retailmart.feeds.undoing import Undoing, came_back, plan_undo
+from retailmart.feeds.undoing import Undoing, came_back, plan_undo, taken_back
 from retailmart.files.archive import archive, take_out
 from retailmart.lake.orphans import discard, sweep
 from retailmart.ledger.values import Batch, BatchState, FileState, LedgerFile, MartRecord, Outcome
@@ -185,8 +185,9 @@ def _load_build_reconcile(run: Run, batch: Batch, staged: Sequence[LedgerFile]) 
         proven = proven.without(held.held)
         agreed = [line for line in agreed if not {line.mart, line.other} & held.held.keys()]
         changed = differences(session.ledger, loaded, staged)
-        changed += came_back(session.ledger, undoing.leaving, -1)
-        changed += came_back(session.ledger, undoing.returning, 1)
+        changed += taken_back(session.ledger, undoing.leaving)
+        outcomes = {one.file_id: one for part in loaded for one in part.outcomes}
+        changed += came_back(undoing.returning, outcomes)
     return Prepared(
         loaded,
         tables,
@@ -320,10 +321,15 @@ def publish_all(
         wanted.append(Wanted(mart, definition, shown, searched))
     held = HeldBack(session.project.marts, run.tables.reads)
 
+    def found() -> list[Held]:
+        # What the build has held back is told once, also where not even an empty table can be made.
+        return [one for one in held.held.values() if one.mart not in firsts]
+
     def record_published(connection: Connection, done: Sequence[MartRecord]) -> None:
         marked = built_by(run.project, batch.as_of, held=held.held)
         behind = {name: marked[name] for name in held.held}
-        said = replace(outcome, marts={**outcome.marts, **behind})
+        notes = {**outcome.notes, "held": [*outcome.notes.get("held", ()), *map(asdict, found())]}
+        said = replace(outcome, marts={**outcome.marts, **behind}, notes=notes)
         session.ledger.batches.mark_published(connection, batch, said, done)
 
     published = publish(
@@ -343,6 +349,4 @@ def publish_all(
         for done in published
     ]
     restored = [Restored(str(one.record.published_as), one.restored) for one in published]
-    # What the build has held back is told once, also where not even an empty table can be made.
-    found = [one for one in held.held.values() if one.mart not in firsts]
-    return lines, found, tuple(one for one in restored if one.columns)
+    return lines, found(), tuple(one for one in restored if one.columns)

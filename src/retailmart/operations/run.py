@@ -88,6 +88,9 @@ def run_with(
             one.left_tables = left
         try:
             batches = list(_despite_faults(one, intake))
+            if intake is take_in:  # an undo does not look at all tables
+                with translate_errors():
+                    session.ledger.held.record_tables(one.tables.unreadable)
             _sweep_when_due(session)
             report = _report(one, batches)
         except BaseException as error:
@@ -217,10 +220,13 @@ def _report(run: Run, batches: Sequence[BatchReport]) -> RunReport:
         unreachable=run.unreachable,
         unreadable=dict(run.tables.unreadable),
         left_tables=run.left_tables,
+        undone_already=run.undone_already,
         seconds={name: round(took, 3) for name, took in session.seconds.items()},
         lake=str(session.lake.place),
         database=shown_url(session.ledger.engine.url),
-        expected=() if batches else expected_inputs(run.project, session.ledger),
+        expected=()
+        if batches or run.undone_already
+        else expected_inputs(run.project, session.ledger),
     )
 
 

@@ -9,7 +9,7 @@ from retailmart.ledger.values import Batch
 from retailmart.operations.run import run_with
 from retailmart.operations.work import Run
 from retailmart.project import Project
-from retailmart.report import Progress, RunReport
+from retailmart.report import Progress, RunReport, UndoneAlready
 
 
 def undo(
@@ -35,9 +35,15 @@ def take_back(run: Run, undone: int) -> Batch | None:
     with session.step("discover"):
         plan = plan_undo(run.ledger, run.project.feeds, undone)
     if plan is None:
+        run.undone_already = _undone_already(run, undone)
         return None
     with session.step("copy"):
         engine, returning = session.engine(run.as_of), plan.returning
         expect_archived(engine, run.ledger, session.archive, returning, session.scratch)
     with session.step("stage"):
         return run.ledger.batches.stage(run.run_id, run.as_of, (), undoes=undone)
+
+
+def _undone_already(run: Run, undone: int) -> UndoneAlready:
+    by = run.ledger.batches.undone_by(undone)
+    return UndoneAlready(undone, by, run.ledger.runs.began(by) if by is not None else None)

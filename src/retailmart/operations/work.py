@@ -13,7 +13,7 @@ from retailmart.ledger import Ledger
 from retailmart.marts.definitions import stale_marts
 from retailmart.marts.plan import reads_of
 from retailmart.project import Feed, Project
-from retailmart.report import LeftTable
+from retailmart.report import LeftTable, UndoneAlready
 from retailmart.session import Session
 from retailmart.sources.shop_tables import ShopTables, Work
 
@@ -23,7 +23,7 @@ class Run:
     """A run at work: its session, the files that have landed, and the shop's tables.
 
     `waiting` and `unreachable` are names in landing that were left there, `left_tables` published
-    tables whose marts are gone.
+    tables whose marts are gone. `undone_already` is set if there is nothing left to undo.
     """
 
     session: Session
@@ -34,6 +34,7 @@ class Run:
     left_tables: tuple[LeftTable, ...] = ()
     waiting: tuple[str, ...] = ()
     unreachable: tuple[str, ...] = ()
+    undone_already: UndoneAlready | None = None
     _feeds: dict[str, Feed] | None = None
 
     @property

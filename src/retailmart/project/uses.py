@@ -19,6 +19,20 @@ def is_mentioned(project: Project, table: str) -> bool:
     return table in referenced(project) or any(table.lower() in each for each in words)
 
 
+def tables_by_source(project: Project) -> dict[str | None, list[Table]]:
+    """The declared tables that a mart or a feed may read, by the source that is to have them.
+
+    The source is None where the project does not say which of several it is, or names none.
+    """
+    sources = project.settings.sources
+    found: dict[str | None, list[Table]] = {}
+    for table in project.tables.values():
+        if is_mentioned(project, table.name):
+            source = table.source or next(iter(sources), None) if len(sources) < 2 else table.source
+            found.setdefault(source, []).append(table)
+    return found
+
+
 def referenced(project: Project) -> frozenset[str]:
     """The tables that columns of feeds refer to."""
     columns = (column for feed in project.feeds.values() for column in feed.columns)

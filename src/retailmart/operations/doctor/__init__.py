@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -15,6 +15,7 @@ from retailmart.project import Project
 from retailmart.report import number_of
 from retailmart.session import PRIVATE, store_at
 from retailmart.storage import LocalFolder, Store
+from retailmart.tables import Field
 
 # Of threads; an area that hangs holds what must not be torn down under it at the program's end.
 THREADS = "retailmart-doctor"
@@ -48,12 +49,14 @@ def examine(
     in `seconds` is a check result too. This limit is longer than any connection's timeout, so that
     the reason is shown and not only the silence.
     """
+    definitions = _Definitions(project)
     areas: dict[str, Check] = {
-        "project": lambda: _project(project),
+        "project": lambda: _project(project, definitions),
         "machine": lambda: examine_machine(project.settings.memory_limit),
         "scratch": lambda: examine_scratch(project.folder / PRIVATE),
         "disk": lambda: _disks(project),
         "database": lambda: _database(project),
+        "published tables": lambda: _published(project, definitions),
     }
     for name in project.settings.sources:
         areas[f"source {name}"] = lambda name=name: _source(project, name)  # type: ignore[misc]
@@ -114,15 +117,69 @@ class _Visit:
             self._ended.set()
 
 
-def _project(project: Project) -> Iterator[CheckResult]:
-    feeds, marts = number_of(len(project.feeds), "feed"), number_of(len(project.marts), "mart")
-    yield ok("project: files", f"{feeds} and {marts}, no mistake found")
+@dataclass
+class _Definitions:
+    """What `check` finds in the project's files, found once for the areas that show it."""
+
+    project: Project
+    mistakes: tuple[str, ...] = ()
+    hint: str | None = None
+    columns: Mapping[str, tuple[Field, ...]] = field(default_factory=dict)
+    unasked: tuple[str, ...] = ()
+    _lock: threading.Lock = field(default_factory=threading.Lock)
+    _is_checked: bool = False
+
+    def checked(self) -> _Definitions:
+        """The same once it is checked; the first area that asks does it."""
+        with self._lock:
+            if not self._is_checked:
+                self._check()
+            self._is_checked = True
+        return self
+
+    def _check(self) -> None:
+        from retailmart.operations.check import Unasked, check_definitions, expect_one_feed
+
+        unasked = Unasked()
+        try:
+            expect_one_feed(self.project, unasked=unasked)
+            self.columns = check_definitions(self.project, unasked)
+        except SettingsError as error:
+            self.mistakes, self.hint = error.problems, error.hint
+        self.unasked = tuple(unasked.reasons)
+
+
+def _project(project: Project, definitions: _Definitions) -> Iterator[CheckResult]:
+    found = definitions.checked()
+    fix = found.hint or "Correct it, then look with: retailmart check"
+    yield from (problem("project: files", mistake, fix) for mistake in found.mistakes)
+    if not found.mistakes:
+        feeds, marts = number_of(len(project.feeds), "feed"), number_of(len(project.marts), "mart")
+        # Their own areas say why they do not answer.
+        where = f" without asking {', '.join(found.unasked)}" if found.unasked else ""
+        yield ok("project: files", f"{feeds} and {marts}, no mistake found{where}")
     try:
         project.check_secrets()
     except SettingsError as error:
         told = "; ".join(error.problems)
         fix = error.hint or "Correct retailmart.yml, then look with: retailmart check"
         yield problem("project: secrets", told, "; ".join(map(str.strip, fix.splitlines())))
+
+
+def _published(project: Project, definitions: _Definitions) -> Iterator[CheckResult]:
+    from retailmart.operations.check import check_published_names
+
+    check = "database: published tables"
+    try:
+        project.database_url()
+    except SettingsError:
+        return  # the project's area says what it lacks
+    try:
+        for table in check_published_names(project, definitions.checked().columns):
+            yield warning(check, table.message, table.fix)
+    except SettingsError as error:
+        for message in error.problems:
+            yield problem(check, message, str(error.hint))
 
 
 def _disks(project: Project) -> Iterator[CheckResult]:
@@ -144,20 +201,12 @@ def _disks(project: Project) -> Iterator[CheckResult]:
 
 def _database(project: Project) -> Iterator[CheckResult]:
     from retailmart.database import database_file, examine_database
-    from retailmart.operations.check import check_published_names
 
     url = project.database_url()
     file = database_file(url, project.folder)
     if file:
         yield from _local_disk(file)
     yield from examine_database(url, project.folder, "database", writes=True)
-    check = "database: published tables"
-    try:
-        for table in check_published_names(project):
-            yield warning(check, table.message, table.fix)
-    except SettingsError as error:
-        for message in error.problems:
-            yield problem(check, message, str(error.hint))
 
 
 def _local_disk(file: Path) -> Iterator[CheckResult]:

@@ -21,6 +21,7 @@ from retailmart.lake.layout import mart_table
 from retailmart.ledger import READS, Ledger
 from retailmart.ledger.values import BatchState, MartRecord
 from retailmart.marts.definitions import held_marts
+from retailmart.marts.plan import plan_marts
 from retailmart.operations.verify.compare import Side, digest
 from retailmart.operations.verify.rebuild import scratch_lake
 from retailmart.project import Mart, Project
@@ -58,8 +59,17 @@ def verify_database(
             lake.place.workspace.mkdir(parents=True, exist_ok=True)
             settings = project.settings.model_copy(update={"engine": "duckdb"})
             engine = stack.enter_context(closing(open_engine(settings, [lake.place], folder)))
+            known = session.ledger.marts.all()
+            unpublished = any(
+                known.get(mart.name, MartRecord(mart.name)).published_as is None for mart in wanted
+            )
             tables = PublishedTables(
-                session.ledger, lake, engine, folder, held_marts(session.ledger.marts.all())
+                session.ledger,
+                lake,
+                engine,
+                folder,
+                held_marts(known),
+                unavailable_marts(session) if unpublished else {},
             )
         compared = []
         with session.step("database") as tell:
@@ -84,6 +94,17 @@ def published_marts(project: Project, names: Sequence[str]) -> list[Mart]:
     return [project.marts[name] for name in wanted if project.marts[name].publish_as]
 
 
+def unavailable_marts(session: Session) -> Mapping[str, str]:
+    """The marts that lack some input, and what; all of them if the sources do not answer."""
+    ledger = session.ledger
+    delivered = ledger.files.feeds_delivered()
+    try:
+        plan = plan_marts(session.project, session.sources, ledger.sources.all(), delivered)
+    except RetailmartError as error:
+        return dict.fromkeys(session.project.marts, error.one_line)
+    return plan.without(ledger.held.tables()).unavailable
+
+
 def expect_ledger(ledger: Ledger, lake: Lake) -> None:
     """Raise MartNotBuilt before the first run: opening the ledger would create one."""
     if not lake.place.tables() or not ledger.is_there():
@@ -92,13 +113,17 @@ def expect_ledger(ledger: Ledger, lake: Lake) -> None:
 
 @dataclass(frozen=True)
 class PublishedTables:
-    """What the comparison works with. Rows that are read back are kept in `folder` meanwhile."""
+    """What the comparison works with. Rows that are read back are kept in `folder` meanwhile.
+
+    `held` are the marts that are held back, `unavailable` those that lack some input, and what.
+    """
 
     ledger: Ledger
     lake: Lake
     engine: Engine
     folder: Path
     held: Collection[str]
+    unavailable: Mapping[str, str]
 
     def compare(self, mart: Mart) -> TableComparison:
         """Compare one mart's table, at a time when no run publishes it.
@@ -129,8 +154,7 @@ class PublishedTables:
         held = mart.name in self.held
         table = record.published_as
         if table is None:
-            message = "it is not published yet; the next run publishes it"
-            return TableComparison(mart.name, None, left_out=message, held=held)
+            return TableComparison(mart.name, None, left_out=self._why_not(mart), held=held)
         state = self.lake.state(mart_table(mart.name), record.published_version)
         if state is None or not self.lake.has_files(mart_table(mart.name), state):
             message = f"version {record.published_version} of the mart was vacuumed out of the lake"
@@ -166,6 +190,16 @@ class PublishedTables:
             mart_first=mart_only.first,
             held=held,
         )
+
+    def _why_not(self, mart: Mart) -> str:
+        """Why a mart is not published yet, and what it waits for."""
+        if mart.name in self.held:
+            reasons = self.ledger.held.marts()
+            why = reasons[mart.name].message if mart.name in reasons else "see retailmart status"
+            return f"it is held back and was never published: {why}"
+        if mart.name in self.unavailable:
+            return f"it is not published yet: {self.unavailable[mart.name]}"
+        return "it is not published yet; the next run publishes it"
 
     def _rest(self, one: Side, other: Side, key: Sequence[str]) -> _Rest:
         """The rows that one side has more often than the other."""
