@@ -43,24 +43,24 @@ def classify(
         refused = dict(_not_to_be_replaced(ledger, checks, leaving))
         if not refused:
             break  # each turn refuses at least one more file, for which others may stay
-        checks = [(shot, refused.get(shot.entry.path, found)) for shot, found in checks]
+        checks = [(copy, refused.get(copy.entry.path, found)) for copy, found in checks]
     decisions = standings.decide(arrived)
     alike = _names_alike(ledger, arrived)
     classified = []
-    for shot, checked in checks:
+    for copy, checked in checks:
         if isinstance(checked, Refusal):
-            classified.append(Classified(_refused(shot, checked)))
+            classified.append(Classified(_refused(copy, checked)))
             continue
-        decision = decisions[shot.entry.path]
+        decision = decisions[copy.entry.path]
         supersedes = decision.supersedes.file_id if decision.supersedes else None
         if decision.twin is not None:
-            counted = standings.counted.get(arrived[shot.entry.path])
+            counted = standings.counted.get(arrived[copy.entry.path])
             message = _same_content(ledger, decision.twin, counted)
-            file = _duplicate(shot, checked.feed, message, supersedes)
+            file = _duplicate(copy, checked.feed, message, supersedes)
             classified.append(Classified(file))
             continue
-        named = alike.get(shot.entry.path)
-        classified.append(Classified(_accepted(shot, checked.feed, named, supersedes), checked))
+        named = alike.get(copy.entry.path)
+        classified.append(Classified(_accepted(copy, checked.feed, named, supersedes), checked))
     return classified
 
 
@@ -80,10 +80,10 @@ def _names_alike(ledger: Ledger, arrived: Iterable[str]) -> dict[str, str]:
 def _arrived(checks: Iterable[tuple[StagedCopy, CheckedFile | Refusal]]) -> dict[str, Content]:
     """The current version of each path of a batch from now on."""
     return {
-        shot.entry.path: Content(
-            found.feed.name, shot.sha256, found.feed.from_path(shot.entry.path)
+        copy.entry.path: Content(
+            found.feed.name, copy.sha256, found.feed.from_path(copy.entry.path)
         )
-        for shot, found in checks
+        for copy, found in checks
         if isinstance(found, CheckedFile)
     }
 
@@ -117,8 +117,8 @@ def _not_to_be_replaced(
     repaired sheet is not a new version of the file whose rows it brings back.
     """
     gone = {file.file_id for file in leaving.values()}
-    for shot, found in checks:
-        path = shot.entry.path
+    for copy, found in checks:
+        path = copy.entry.path
         if path not in leaving or isinstance(found, Refusal):
             continue
         old = leaving[path]
@@ -146,8 +146,8 @@ def _is_ordinary(ledger: Ledger, old: LedgerFile, replay: CheckedFile) -> bool:
     return bool(old.loaded) and not ledger.replays.is_replay(old.file_id)
 
 
-def _refused(shot: StagedCopy, refusal: Refusal) -> NewFile:
-    return _new(shot, FileState.REFUSED, folder=refusal.folder.value, message=refusal.message)
+def _refused(copy: StagedCopy, refusal: Refusal) -> NewFile:
+    return _new(copy, FileState.REFUSED, folder=refusal.folder.value, message=refusal.message)
 
 
 def _same_content(ledger: Ledger, twin: str, counted: LedgerFile | None) -> str:
@@ -167,16 +167,16 @@ def _same_content(ledger: Ledger, twin: str, counted: LedgerFile | None) -> str:
     )
 
 
-def _duplicate(shot: StagedCopy, feed: Feed, message: str, supersedes: int | None) -> NewFile:
-    return _new(shot, FileState.DUPLICATE, feed=feed.name, message=message, supersedes=supersedes)
+def _duplicate(copy: StagedCopy, feed: Feed, message: str, supersedes: int | None) -> NewFile:
+    return _new(copy, FileState.DUPLICATE, feed=feed.name, message=message, supersedes=supersedes)
 
 
-def _accepted(shot: StagedCopy, feed: Feed, message: str | None, supersedes: int | None) -> NewFile:
-    return _new(shot, FileState.ACTIVE, feed=feed.name, message=message, supersedes=supersedes)
+def _accepted(copy: StagedCopy, feed: Feed, message: str | None, supersedes: int | None) -> NewFile:
+    return _new(copy, FileState.ACTIVE, feed=feed.name, message=message, supersedes=supersedes)
 
 
 def _new(
-    shot: StagedCopy,
+    copy: StagedCopy,
     state: FileState,
     *,
     feed: str | None = None,
@@ -184,10 +184,10 @@ def _new(
     message: str | None = None,
     supersedes: int | None = None,
 ) -> NewFile:
-    entry = shot.entry
+    entry = copy.entry
     return NewFile(
         path=entry.path,
-        sha256=shot.sha256,
+        sha256=copy.sha256,
         size=entry.size,
         version=entry.version,
         state=state,

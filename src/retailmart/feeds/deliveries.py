@@ -16,7 +16,7 @@ from retailmart.feeds.rows import raw_fields, raw_partitions
 from retailmart.files.archive import archived_copies
 from retailmart.files.check import check_content
 from retailmart.files.checked import CheckedFile, LandedCopy, Refusal
-from retailmart.files.discover import StagedCopy, is_whole, scan_again
+from retailmart.files.discover import StagedCopy, copy_path, is_whole, scan_again
 from retailmart.files.staged import CheckCopy, StageFiles, here, stage_files
 from retailmart.lake import Lake
 from retailmart.lake.layout import raw_table
@@ -88,7 +88,7 @@ class Deliveries:
         for file in files:
             checked = self._checked.get((file.path, file.sha256))
             landed = checked.landed if checked else None
-            if landed is None or (self.scratch / f"{file.sha256}.csv").exists():
+            if landed is None or copy_path(self.scratch, file.sha256).exists():
                 continue
             now = landed.store.entry(landed.entry.key)
             if now is None or now.version != landed.entry.version:
@@ -124,7 +124,7 @@ class Deliveries:
 
         The archive has what an undo brings back.
         """
-        content = self.scratch / f"{file.sha256}.csv"
+        content = copy_path(self.scratch, file.sha256)
         if is_whole(content, file.sha256):
             return check_content(content, scan_again(content), feed, file.path)
         content.unlink(missing_ok=True)  # a power cut may have left a part of it

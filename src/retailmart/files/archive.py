@@ -9,7 +9,7 @@ from pathlib import Path, PurePosixPath
 from typing import BinaryIO
 
 from retailmart.files.checked import LandedCopy
-from retailmart.files.discover import is_whole
+from retailmart.files.discover import copy_path, is_whole
 from retailmart.ledger import Ledger
 from retailmart.ledger.values import Batch, FileState, LedgerFile
 from retailmart.storage import Entry, EntryKind, Store
@@ -84,9 +84,9 @@ def _archive_one(
             moved = True
     elif archived.exists(other):
         path = other
-    snapshot = scratch / f"{file.sha256}.csv"
-    if not moved and not archived.exists(path) and is_whole(snapshot, file.sha256):
-        archived.copy_in(snapshot, path)  # a duplicate may need the same copy
+    copy = copy_path(scratch, file.sha256)
+    if not moved and not archived.exists(path) and is_whole(copy, file.sha256):
+        archived.copy_in(copy, path)  # a duplicate may need the same copy
     if file.state is FileState.REFUSED and file.message:
         message = f"{file.path} {file.message}\n"
         archived.put(_reason(path), message.encode("utf-8", "backslashreplace"))

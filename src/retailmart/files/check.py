@@ -45,15 +45,15 @@ _NAMES_OF_DELIMITERS = {"\t": "tabs", ";": ";", "|": "|", ",": ","}
 _UTF16 = (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)
 
 
-def check(snapshot: StagedCopy, feeds: Iterable[Feed]) -> CheckedFile | Refusal:
+def check(copy: StagedCopy, feeds: Iterable[Feed]) -> CheckedFile | Refusal:
     """Decide whether and how a file is loaded."""
-    path = snapshot.entry.path
-    if snapshot.content is None:
-        damaged = path.lower().endswith(".gz") and "archive" in (snapshot.refusal or "")
+    path = copy.entry.path
+    if copy.content is None:
+        damaged = path.lower().endswith(".gz") and "archive" in (copy.refusal or "")
         folder = ErrorFolder.BAD_SCHEMA if damaged else ErrorFolder.WRONG_TYPE
-        return Refusal(folder, snapshot.refusal or "cannot be read")
+        return Refusal(folder, copy.refusal or "cannot be read")
     for magic, message in _MAGIC.items():
-        if snapshot.scan.head.startswith(magic):
+        if copy.scan.head.startswith(magic):
             return Refusal(ErrorFolder.WRONG_TYPE, f"is {message}")
     known = tuple(feeds)
     claiming = [feed for feed in known if feed.matches(path)]
@@ -76,7 +76,7 @@ def check(snapshot: StagedCopy, feeds: Iterable[Feed]) -> CheckedFile | Refusal:
     if feed is None:
         message = f"is a {form.upper()} file, but feed {claiming[0].name}, which claims it, takes"
         return Refusal(ErrorFolder.WRONG_TYPE, f"{message} {claiming[0].format.upper()}")
-    return check_content(snapshot.content, snapshot.scan, feed, path)
+    return check_content(copy.content, copy.scan, feed, path)
 
 
 def format_of(path: str) -> str | None:

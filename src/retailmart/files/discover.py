@@ -88,8 +88,8 @@ def stage_copies(landing: Store, entries: tuple[Entry, ...], scratch: Path) -> I
     """
     scratch.mkdir(parents=True, exist_ok=True)
     with ThreadPoolExecutor(2) as pool:
-        shots = pool.map(lambda entry: _stage_copy(landing, entry, scratch), entries)
-        yield from (shot for shot in shots if shot)
+        copies = pool.map(lambda entry: _stage_copy(landing, entry, scratch), entries)
+        yield from (copy for copy in copies if copy)
 
 
 def _stage_copy(landing: Store, entry: Entry, scratch: Path) -> StagedCopy | None:
@@ -122,9 +122,14 @@ def _stage_copy(landing: Store, entry: Entry, scratch: Path) -> StagedCopy | Non
         if error.errno in _OUR_DISK:
             raise
         return _unread(entry, f"cannot be read: {error.strerror or error}")
-    content = scratch / f"{digest.hexdigest()}.csv"
+    content = copy_path(scratch, digest.hexdigest())
     partial.rename(content)
     return StagedCopy(entry, digest.hexdigest(), content, scan)
+
+
+def copy_path(scratch: Path, sha256: str) -> Path:
+    """Where a file's staged copy is, whatever its name and format."""
+    return scratch / f"{sha256}.csv"
 
 
 class _Bomb(Exception):

@@ -12,7 +12,13 @@ from retailmart.engines.dividing import divided
 from retailmart.errors import DeliveryReplaced
 from retailmart.files.check import check, check_content
 from retailmart.files.checked import CheckedFile, LandedCopy, Refusal, Span
-from retailmart.files.discover import StagedCopy, is_whole, scan_again, stage_copies
+from retailmart.files.discover import (
+    StagedCopy,
+    copy_path,
+    is_whole,
+    scan_again,
+    stage_copies,
+)
 from retailmart.project.feed import Feed
 from retailmart.storage import Entry, Store
 
@@ -38,14 +44,14 @@ class StageFiles:
     ) -> list[tuple[StagedCopy, Checked]]:
         """Each file's copy and its check result; files that were removed meanwhile are missing."""
         folder = folder_for(self.scratch, engine)
-        shots = list(stage_copies(self.store, tuple(entries), folder))
-        return [(shot, self._checked(engine, shot)) for shot in shots]
+        copies = list(stage_copies(self.store, tuple(entries), folder))
+        return [(copy, self._checked(engine, copy)) for copy in copies]
 
-    def _checked(self, engine: Engine, shot: StagedCopy) -> Checked:
-        found = check(shot, self.feeds)
+    def _checked(self, engine: Engine, copy: StagedCopy) -> Checked:
+        found = check(copy, self.feeds)
         if isinstance(found, Refusal):
             return found
-        found = replace(found, landed=LandedCopy(self.store, shot.entry, shot.sha256))
+        found = replace(found, landed=LandedCopy(self.store, copy.entry, copy.sha256))
         return self.type_mismatch(engine, found) or found
 
 
@@ -61,7 +67,7 @@ class CheckCopy:
         """The check result; None if the content has changed."""
         folder = folder_for(self.scratch, engine)
         folder.mkdir(parents=True, exist_ok=True)
-        content = folder / f"{landed.sha256}.csv"
+        content = copy_path(folder, landed.sha256)
         if not is_whole(content, landed.sha256):  # a power cut may have left a part of it
             content.unlink(missing_ok=True)
             if not _is_fetched(landed, folder):
@@ -77,7 +83,7 @@ def stage_files(
     groups = divided(entries, lambda entry: entry.size, engine.parts)
     sizes = [sum(entry.size for entry in group) for group in groups]
     found = engine.spread(work, groups, sizes)
-    by_path = {shot.entry.path: (shot, checked) for part in found for shot, checked in part}
+    by_path = {copy.entry.path: (copy, checked) for part in found for copy, checked in part}
     return [by_path[entry.path] for entry in entries if entry.path in by_path]
 
 
@@ -111,7 +117,7 @@ def here(checked: CheckedFile, scratch: Path, engine: Engine) -> CheckedFile:
         return checked if checked.span is None else _cut(checked, engine.scratch / "staged")
     folder = folder_for(scratch, engine)
     folder.mkdir(parents=True, exist_ok=True)
-    content = folder / f"{landed.sha256}.csv"
+    content = copy_path(folder, landed.sha256)
     if checked.span is not None:
         if content.exists():
             return _cut(replace(checked, delivered=content), folder)
@@ -139,8 +145,8 @@ def _is_here(checked: CheckedFile) -> bool:
 
 def _is_fetched(landed: LandedCopy, folder: Path) -> bool:
     """Copy a file. Returns whether it has the content that it should have."""
-    shots = stage_copies(landed.store, (landed.entry,), folder)
-    return [shot.sha256 for shot in shots] == [landed.sha256]
+    copies = stage_copies(landed.store, (landed.entry,), folder)
+    return [copy.sha256 for copy in copies] == [landed.sha256]
 
 
 def _cut(checked: CheckedFile, folder: Path) -> CheckedFile:
