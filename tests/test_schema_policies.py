@@ -8,7 +8,7 @@ import shutil
 import tempfile
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from datetime import UTC, date, datetime
+from datetime import UTC, date, datetime, time
 from decimal import Decimal
 from pathlib import Path
 from typing import Any
@@ -608,6 +608,9 @@ class Judge:
             if kind == "DATE" and name != "day" and say.moments:
                 if any(_moment(text) for text in texts):
                     self.kinds[name] = "TIMESTAMP"
+                    for row in self.rows.values():
+                        if row.get(name) is not None:
+                            row[name] = datetime.combine(row[name], time(), UTC)
             elif kind in ("INT", "BIGINT") or kind.startswith("DECIMAL"):
                 self.kinds[name] = _wider(kind, texts)
 
@@ -768,7 +771,7 @@ def _histories(draw: st.DrawFn) -> list[tuple[Policies, list[File]]]:
 
 
 @settings(
-    max_examples=tries(8, 200),
+    max_examples=tries(4, 200),
     deadline=None,
     phases=[Phase.generate],  # histories are short; to shrink one would take minutes of runs
     suppress_health_check=[HealthCheck.function_scoped_fixture],  # only ever copied from

@@ -6,7 +6,8 @@ import hashlib
 import json
 import subprocess
 import sys
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Annotated, Any
@@ -17,8 +18,9 @@ from pydantic import BaseModel, ConfigDict, Field
 
 import retailmart.engines
 import retailmart.engines.registry
-from retailmart.engines import CsvShape, Cut, Engine, Files, JsonShape, Relation
+from retailmart.engines import CsvShape, Engine, Files, JsonShape, Relation, Write
 from retailmart.engines.duckdb import DuckDBEngine
+from retailmart.errors import RetailmartError
 from retailmart.lake import Lake
 from retailmart.operations.verify import marts as verify
 from retailmart.operations.verify import pin
@@ -136,21 +138,18 @@ def tamper(shop: Shop, table: str, replaced: str, where: str = "true") -> None:
 class OffByACent(DuckDBEngine):
     """An engine that makes a cent too much of a customer's month, and of a price."""
 
-    def write_months(
-        self,
-        query: str,
-        months: Mapping[str, Mapping[str, TableState]],
-        root: Path,
-        prefix: str,
-        partition_by: Sequence[str],
-        names: Mapping[str, Relation] | None = None,
-        *,
-        cut: Cut | None = None,
-    ) -> tuple[DataFile, ...]:
-        if "AS monthly_total" in query:
-            more = "CAST(monthly_total + 0.01 AS DECIMAL(18, 2)) AS monthly_total"
-            query = f"SELECT * REPLACE ({more}) FROM ({query})"
-        return super().write_months(query, months, root, prefix, partition_by, names, cut=cut)
+    def write_each(
+        self, writes: Sequence[Write]
+    ) -> Iterator[tuple[DataFile, ...] | RetailmartError]:
+        more = "CAST(monthly_total + 0.01 AS DECIMAL(18, 2)) AS monthly_total"
+        return super().write_each(
+            [
+                replace(one, query=f"SELECT * REPLACE ({more}) FROM ({one.query})")
+                if "AS monthly_total" in one.query
+                else one
+                for one in writes
+            ]
+        )
 
     def records(
         self, files: Mapping[int, Path], shape: CsvShape | JsonShape, *, numbered: bool = False
