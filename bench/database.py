@@ -22,9 +22,9 @@ sys.path.insert(0, str(ROOT))
 MART: Final = """-- refresh: full
 -- key: [row_id]
 -- publish: true
-SELECT CAST(row_number() OVER () AS INTEGER) AS row_id, customer_id, product_name,
-    CAST(sales_date AS VARCHAR) AS day, price, total_cost
-FROM sales
+SELECT CAST(row_number() OVER (ORDER BY customer_id, product_name, day, price, total_cost)
+    AS INTEGER) AS row_id, customer_id, product_name, day, price, total_cost
+FROM (SELECT *, CAST(sales_date AS VARCHAR) AS day FROM sales)
 """
 TABLE: Final = "every_sale"
 TRIES: Final = 3
