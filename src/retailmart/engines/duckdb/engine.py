@@ -83,7 +83,8 @@ class DuckDBEngine:
     def define(self, table: TableState) -> Relation:
         text = read_table(self._here(table))
         if (known := self._tables.get(text)) is None:
-            known = self._tables[text] = self.added(OfTable(table))
+            known = self._tables[text] = Relation(self._new_name(), table.fields)
+            self._connection.view(known.name, text)
         return known
 
     def query(self, text: str) -> Relation:
@@ -97,13 +98,16 @@ class DuckDBEngine:
 
     def added(self, definition: Definition) -> Relation:
         """A new relation, even where there is one just like it."""
-        with self._naming:
-            self._named += 1
-            name = f"{_RELATION}{self._tag} {self._named}"
+        name = self._new_name()
         self.add(name, definition)
         if isinstance(definition, OfTable):
             return Relation(name, definition.table.fields)
         return Relation(name, self.fields(f"SELECT * FROM {quoted(name)}"))
+
+    def _new_name(self) -> str:
+        with self._naming:
+            self._named += 1
+            return f"{_RELATION}{self._tag} {self._named}"
 
     def add(self, name: str, definition: Definition) -> None:
         """Give a relation the name that it has in another engine."""
