@@ -13,7 +13,7 @@ import retailmart
 from retailmart.errors import OF_THE_RUN, NotComputed, RetailmartError, SettingsError, WrongMonth
 from retailmart.marts.held import HeldBack
 from retailmart.project.mart import Mart
-from tests.support.shop import Called
+from tests.support.shop import Called, bare_project
 
 _FEED = """files: ['{name}*.csv']
 month: day
@@ -36,13 +36,7 @@ class Small:
     def __init__(self, folder: Path, called: Called) -> None:
         self.folder = folder
         self._called = called
-        for name in ("feeds", "marts", "tables", "landing"):
-            (folder / name).mkdir()
-        self.write(
-            "retailmart.yml",
-            "landing: landing\nlake: lake\narchive: archive\ndatabase: sqlite:///retail.db\n"
-            "sources: {shop: 'sqlite:///shop.db'}\n",
-        )
+        bare_project(folder, "sources: {shop: 'sqlite:///shop.db'}\n")
         for name in ("sales", "other"):
             self.write(f"feeds/{name}.yml", _FEED.format(name=name, kind="BIGINT"))
         self.shop("CREATE TABLE empty (x INTEGER)")

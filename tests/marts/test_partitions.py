@@ -13,8 +13,8 @@ import retailmart
 from retailmart.errors import SettingsError
 from retailmart.operations.check import check_definitions
 from retailmart.project import load_project
+from tests.support.shop import bare_project
 
-_SETTINGS = "landing: landing\nlake: lake\narchive: archive\ndatabase: sqlite:///retail.db\n"
 _FEED = """files: ["sales*.csv"]
 month: day
 columns:
@@ -48,9 +48,7 @@ BEYOND = {
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
     """A project of one feed, and three of its rows in landing."""
-    for name in ("feeds", "marts", "tables", "landing"):
-        (tmp_path / name).mkdir()
-    (tmp_path / "retailmart.yml").write_text(_SETTINGS)
+    bare_project(tmp_path)
     (tmp_path / "feeds" / "sales.yml").write_text(_FEED)
     (tmp_path / "landing" / "sales_1.csv").write_text("id,day,note\n1,2024-01-15,x\n")
     return tmp_path

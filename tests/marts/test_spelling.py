@@ -10,11 +10,8 @@ import pytest
 
 import retailmart
 from retailmart.errors import SettingsError
+from tests.support.shop import bare_project
 
-_SETTINGS = (
-    "landing: landing\nlake: lake\narchive: archive\ndatabase: sqlite:///retail.db\n"
-    "sources: {shop: 'sqlite:///shop.db'}\n"
-)
 _FEED = """files: ["sales*.csv"]
 month: day
 columns: {id: {type: INT, mandatory: true}, day: {type: DATE, mandatory: true}}
@@ -28,9 +25,7 @@ _MART = (
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
     """A project whose mart `daily` is published, after a run."""
-    for name in ("feeds", "marts", "tables", "landing"):
-        (tmp_path / name).mkdir()
-    (tmp_path / "retailmart.yml").write_text(_SETTINGS)
+    bare_project(tmp_path, "sources: {shop: 'sqlite:///shop.db'}\n")
     (tmp_path / "feeds" / "sales.yml").write_text(_FEED)
     (tmp_path / "tables" / "customer.yml").write_text("key: [id]\nhistory: true\n")
     (tmp_path / "marts" / "daily.sql").write_text(_MART)

@@ -80,6 +80,14 @@ class Shop:
         return sorted(self.backend.archived())
 
 
+def bare_project(folder: Path, settings: str = "") -> None:
+    """The folders of a project, and its settings on local files and SQLite, with these added."""
+    for name in ("feeds", "marts", "tables", "landing"):
+        (folder / name).mkdir()
+    places = "landing: landing\nlake: lake\narchive: archive\ndatabase: sqlite:///retail.db\n"
+    (folder / "retailmart.yml").write_text(places + settings)
+
+
 def sale(
     customer: int = 1,
     store: int = 1,
