@@ -95,12 +95,18 @@ def test_a_secret_is_found_in_cells() -> None:
 
 
 def test_a_secret_is_found_in_the_process_list() -> None:
-    """On the command line of another process, however short its life."""
-    waits = "import sys; sys.stdin.read()"
+    """On the command line of another process, as soon as its program runs.
+
+    The kernel shows an empty command line for a moment after `exec`: the child says when it runs.
+    """
+    waits = "import sys; print(flush=True); sys.stdin.read()"
     with ProcessWatch(Finder([CANARY])) as watch:
         assert not watch.seen
         command = [sys.executable, "-c", waits, f"--password={CANARY.plain}"]
-        with subprocess.Popen(command, stdin=subprocess.PIPE) as process:
+        pipe = subprocess.PIPE
+        with subprocess.Popen(command, stdin=pipe, stdout=pipe) as process:
+            assert process.stdout is not None
+            assert process.stdout.readline()
             watch.look()
             process.communicate(b"")
         assert watch.seen == {"planted"}
