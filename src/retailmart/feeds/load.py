@@ -35,7 +35,7 @@ from retailmart.feeds.rows import raw_fields, raw_partitions
 from retailmart.files.staged import spans
 from retailmart.lake import Lake
 from retailmart.lake.layout import MONTH, quarantine_table, raw_table
-from retailmart.ledger.values import FileOutcome, Schema, Totals
+from retailmart.ledger.values import CountedBy, FileOutcome, Schema, Totals
 from retailmart.project.feed import Action, Feed, Policy
 from retailmart.report import number_of
 from retailmart.tables import FILE_ID, DataFile, TableChange, TableState, Written, quoted
@@ -46,7 +46,9 @@ class LoadedFeed:
     """What a batch does to one feed's raw and quarantine tables.
 
     `after` is the raw table as it will be; `replaced` are the months that lose rows of superseded
-    versions and are rewritten, `kept` the files with the other rows of these months.
+    versions and are rewritten, `kept` the files with the other rows of these months. `counted` says
+    by which columns files are counted; if these are others than before, `is_recounted`, and it has
+    the files that stay: `months` then are those of the whole table, else those of what was written.
     """
 
     feed: Feed
@@ -59,6 +61,8 @@ class LoadedFeed:
     months: Mapping[str, Totals] = field(default_factory=dict)
     schema: Schema | None = None
     kept: tuple[DataFile, ...] = ()
+    counted: CountedBy | None = None
+    is_recounted: bool = False
 
     @property
     def has_table(self) -> bool:
@@ -91,10 +95,13 @@ def load(
     batch_id: int,
     scratch: Path,
     forgotten: Collection[int] = (),
+    known: CountedBy | None = None,
 ) -> LoadedFeed:
     """Load a feed's files. `superseded` maps the file ids that leave → their months.
 
-    `forgotten` are files whose refused rows leave quarantine first.
+    `forgotten` are files whose refused rows leave quarantine first. `known` says by which columns
+    the ledger has counted the feed's files; if these are not the feed's, raw is counted again, and
+    written again if its months are others.
 
     Files that bring refused rows back must be as `replay.resolve` returns them. `feed` has all
     columns that its raw table holds (`evolve.effective`); the feed in the result also has those
@@ -114,8 +121,13 @@ def load(
             feed = loader.feed = wide
             loaded = loader.load(files)
     losing = frozenset(month for months in superseded.values() for month in months)
-    rewritten = _rewritten(before, feed, losing, any_leaves=bool(superseded))
-    kept = loader.keep(rewritten, list(superseded)) if rewritten and rewritten.files else ()
+    counted = counted_by(feed)
+    recounts = before is not None and not counted.is_as(known)
+    moves = recounts and known is not None and known.month != feed.month
+    rewritten = _rewritten(before, feed, losing, all_of_it=moves, any_leaves=bool(superseded))
+    kept: tuple[DataFile, ...] = ()
+    if rewritten and rewritten.files:
+        kept = loader.keep(rewritten, list(superseded), moves=moves)
     replaced = losing | (rewritten.months if rewritten else frozenset())
     adds = (*(file for part in loaded for file in part.raw), *kept)
     removes = tuple(file.path for file in rewritten.files) if rewritten else ()
@@ -126,6 +138,11 @@ def load(
     sums = [one for part in loaded for one in part.sums]
     outcomes = tuple(_outcomes(feed, files, loaded, sums))
     refused = [file for part in loaded for file in part.refused]
+    stays = loader.sums(after.only(kept))
+    if recounts:
+        brought = {file.path for part in loaded for file in part.raw}
+        stays = loader.sums(after.only(file for file in after.files if file.path not in brought))
+        counted = replace(counted, files=_by_file(stays))
     schema = Schema(
         raw_table(feed.name),
         remembered(feed),
@@ -139,10 +156,25 @@ def load(
         replaced,
         outcomes,
         loader.quarantined(refused, forgotten) if refused or forgotten else None,
-        _totals_by([*sums, *loader.sums(after.only(kept))], lambda row: row.month),
+        _totals_by([*sums, *stays], lambda row: row.month),
         schema,
         tuple(kept),
+        counted,
+        recounts,
     )
+
+
+def counted_by(feed: Feed) -> CountedBy:
+    """The columns that say a row's month and money, as the feed names them now."""
+    return CountedBy(feed.name, feed.month, feed.balance)
+
+
+def _by_file(sums: Iterable[Sum]) -> dict[int, dict[str, Totals]]:
+    months: dict[int, dict[str, Totals]] = {}
+    for one in sums:
+        own = months.setdefault(one.file_id, {})
+        own[one.month] = own.get(one.month, Totals()) + one.totals
+    return months
 
 
 def _with_brought(
@@ -161,16 +193,22 @@ def _with_brought(
 
 
 def _rewritten(
-    before: TableState | None, feed: Feed, losing: frozenset[str], *, any_leaves: bool
+    before: TableState | None,
+    feed: Feed,
+    losing: frozenset[str],
+    *,
+    all_of_it: bool,
+    any_leaves: bool,
 ) -> TableState | None:
     """The part of the raw table that is rewritten: months that lose rows, or all of it.
 
-    It is all of it if the feed has other columns now, or if rows leave a table without months.
+    It is all of it if the feed has other columns or months now, or if rows leave a table without
+    months.
     """
     if before is None:
         return None
     as_defined = (before.fields, before.partition_by) == (raw_fields(feed), raw_partitions(feed))
-    if not as_defined or (any_leaves and not feed.month):
+    if all_of_it or not as_defined or (any_leaves and not feed.month):
         return before
     return before.in_months(losing) if feed.month else before.only(())
 
@@ -251,18 +289,22 @@ class _Loader:
             self.engine.discard(self.raw, part.raw)
             self.engine.discard(self.quarantine, part.refused)
 
-    def keep(self, table: TableState, leaving: Sequence[int]) -> tuple[DataFile, ...]:
+    def keep(
+        self, table: TableState, leaving: Sequence[int], *, moves: bool
+    ) -> tuple[DataFile, ...]:
         """Write the rows that stay of what is replaced; columns they never had are NULL.
 
-        If the feed has a month only now, it is that of their day. Raises SettingsError if a row has
-        no day: it would be in no month.
+        If the feed has a month only now, or another one (it `moves`), it is that of their day.
+        Raises SettingsError if a row has no day: it would be in no month.
         """
         had = {field.name for field in table.fields}
         stored = str(self.engine.define(table))
-        if self.feed.month and MONTH not in had:
+        moves = bool(self.feed.month) and (moves or MONTH not in had)
+        if moves:
+            rest = "* EXCLUDE " + MONTH if MONTH in had else "*"
             had.add(MONTH)
-            month = f"left(CAST({quoted(self.feed.month)} AS VARCHAR), 7) AS {MONTH}"
-            stored = f"(SELECT *, {month} FROM {stored})"
+            day = quoted(str(self.feed.month)) if self.feed.month in had else "NULL"
+            stored = f"(SELECT {rest}, left(CAST({day} AS VARCHAR), 7) AS {MONTH} FROM {stored})"
         columns = ", ".join(
             f"CAST({quoted(f.name) if f.name in had else 'NULL'} AS {f.type}) AS {quoted(f.name)}"
             for f in raw_fields(self.feed)
@@ -272,7 +314,7 @@ class _Loader:
         self._numbered += 1
         prefix = f"{self.lake.prefix(self.batch_id)}{self._numbered:04d}-"
         by = raw_partitions(self.feed)
-        if by and table.partition_by == by:
+        if by and table.partition_by == by and not moves:
             months = {m: {"replaced": table.in_months([m])} for m in sorted(table.months)}
             query = f"SELECT {columns} FROM replaced {stays}"
             return self.engine.write_months(query, months, self.raw, prefix, by)

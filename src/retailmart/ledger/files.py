@@ -11,7 +11,7 @@ from retailmart.ledger import tables as t
 from retailmart.ledger.access import Access
 from retailmart.ledger.outcomes import undone_with
 from retailmart.ledger.rows import READABLE, chunks, files_where, hash_of, sum_months
-from retailmart.ledger.values import FileState, LedgerFile, Totals, name_hash
+from retailmart.ledger.values import CountedBy, FileState, LedgerFile, Totals, name_hash
 
 
 class Files(Access):
@@ -124,6 +124,21 @@ class Files(Access):
         ).where(t.file_months.c.file_id.in_(list(file_ids)))
         with self.reading() as connection:
             return sum_months(connection.execute(query))
+
+    def counted_by(self) -> dict[str, CountedBy]:
+        """By which columns each feed's files are counted; unknown for ledgers from before that."""
+        with self.reading() as connection:
+            rows = connection.execute(select(t.counted)).all()
+        return {row.feed: CountedBy(row.feed, row.month, row.balance) for row in rows}
+
+    def rows_of(self, feed: str) -> dict[int, int]:
+        """How many rows each counted file of a feed has."""
+        columns = t.files.c
+        query = select(columns.file_id, columns.loaded).where(
+            columns.feed == feed, columns.state == FileState.LOADED.value
+        )
+        with self.reading() as connection:
+            return {file_id: rows or 0 for file_id, rows in connection.execute(query)}
 
     def counted_months(self, feed: str, months: Iterable[str]) -> dict[str, Totals]:
         """Rows and money by month of all files of a feed that are now counted."""

@@ -175,6 +175,11 @@ def m013_views_with_the_words_of_status(connection: Connection) -> None:
     m011_views_for_people(connection)
 
 
+def m014_by_which_columns_files_are_counted(connection: Connection) -> None:
+    """The columns that say each row's month and money; unknown until a feed is counted again."""
+    tables.metadata.create_all(connection)
+
+
 MIGRATIONS: tuple[Migration, ...] = (
     m001_first_tables,
     m002_versions_undo_and_replays,
@@ -189,6 +194,7 @@ MIGRATIONS: tuple[Migration, ...] = (
     m011_views_for_people,
     m012_why_marts_are_held_back,
     m013_views_with_the_words_of_status,
+    m014_by_which_columns_files_are_counted,
 )
 
 

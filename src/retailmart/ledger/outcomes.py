@@ -14,7 +14,15 @@ from retailmart.ledger.held import put_held
 from retailmart.ledger.marts import shows_nothing
 from retailmart.ledger.rows import READABLE, chunks, now, put
 from retailmart.ledger.sources import put_source
-from retailmart.ledger.values import Batch, BatchState, FileState, MartRecord, Outcome
+from retailmart.ledger.values import (
+    Batch,
+    BatchState,
+    FileState,
+    MartRecord,
+    MonthTotals,
+    Outcome,
+    Totals,
+)
 from retailmart.report import Held
 
 
@@ -24,6 +32,7 @@ def record(
     """Record what a batch leaves, and what its marts' tables show."""
     _settle_files(connection, batch, outcome)
     _write_files(connection, outcome)
+    _write_counted(connection, outcome)
     _write_replays(connection, outcome)
     _write_balances(connection, outcome)
     _write_schemas(connection, batch, outcome)
@@ -116,21 +125,43 @@ def _write_files(connection: Connection, outcome: Outcome) -> None:
         columns = ("records", "loaded", "quarantined", "amount")
         each = update(t.files).where(t.files.c.file_id == bindparam("key"))
         connection.execute(each.values({name: bindparam(name) for name in columns}), counts)
-    months = [
+    # A file that counts again was loaded before.
+    for ids in chunks(outcome.returned):
+        connection.execute(delete(t.file_months).where(t.file_months.c.file_id.in_(ids)))
+    _put_months(connection, {file.file_id: file.months for file in outcome.files})
+
+
+def _write_counted(connection: Connection, outcome: Outcome) -> None:
+    """Record how feeds are counted, and what that makes of files that were loaded before."""
+    for one in outcome.counted:
+        put(connection, t.counted, {"feed": one.feed}, {"month": one.month, "balance": one.balance})
+        for ids in chunks(one.files):
+            connection.execute(delete(t.file_months).where(t.file_months.c.file_id.in_(ids)))
+        amounts = {key: sum(months.values(), Totals()) for key, months in one.files.items()}
+        said = [
+            {"key": key, "said": str(total.amount) if one.balance else None}
+            for key, total in amounts.items()
+        ]
+        if said:
+            each = update(t.files).where(t.files.c.file_id == bindparam("key"))
+            connection.execute(each.values(amount=bindparam("said")), said)
+        if one.month:
+            _put_months(connection, one.files)
+
+
+def _put_months(connection: Connection, files: Mapping[int, MonthTotals]) -> None:
+    rows = [
         {
-            "file_id": file.file_id,
+            "file_id": file_id,
             "month": month,
             "row_count": totals.rows,
             "amount": str(totals.amount),
         }
-        for file in outcome.files
-        for month, totals in file.months.items()
+        for file_id, months in files.items()
+        for month, totals in months.items()
     ]
-    # A file that counts again was loaded before.
-    for ids in chunks(outcome.returned):
-        connection.execute(delete(t.file_months).where(t.file_months.c.file_id.in_(ids)))
-    if months:
-        connection.execute(insert(t.file_months), months)
+    if rows:
+        connection.execute(insert(t.file_months), rows)
 
 
 def _write_replays(connection: Connection, outcome: Outcome) -> None:

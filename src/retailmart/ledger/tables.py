@@ -182,6 +182,15 @@ sources = Table(
     Column("collation", Text, quote=True),  # a reserved word in PostgreSQL
 )
 
+# By which columns of a feed the rows and money of its counted files are known, by month.
+counted = Table(
+    "retailmart_counted",
+    metadata,
+    Column("feed", String(100), primary_key=True),
+    Column("month", Text),
+    Column("balance", Text),
+)
+
 # The history of each raw table's columns: the batch from which they hold, and the cause.
 schemas = Table(
     "retailmart_schemas",

@@ -149,6 +149,23 @@ class FileOutcome:
 
 
 @dataclass(frozen=True)
+class CountedBy:
+    """The columns of a feed by which its files are counted: each row's month, and its money.
+
+    `files` are the months of files that were loaded before and are counted anew by these columns.
+    """
+
+    feed: str
+    month: str | None
+    balance: str | None
+    files: Mapping[int, MonthTotals] = field(default_factory=dict)
+
+    def is_as(self, other: CountedBy | None) -> bool:
+        """Whether both count by the same columns; None is unknown."""
+        return other is not None and (self.month, self.balance) == (other.month, other.balance)
+
+
+@dataclass(frozen=True)
 class SourceRecord:
     """The ledger's record of a source table as it is in the lake.
 
@@ -235,7 +252,7 @@ class Outcome:
     `balances` maps table → month → totals and replaces the ledger's values for these months.
     `marts` maps mart → fingerprint of the definition it was built with, `sources` maps source table
     → what was read of it. `notes` are figures for people. `returned` are files that count again,
-    because their replacements are undone.
+    because their replacements are undone. `counted` says how each loaded feed is counted.
     """
 
     files: tuple[FileOutcome, ...] = ()
@@ -245,6 +262,7 @@ class Outcome:
     notes: Mapping[str, Any] = field(default_factory=dict)
     schemas: tuple[Schema, ...] = ()
     returned: tuple[int, ...] = ()
+    counted: tuple[CountedBy, ...] = ()
 
     def to_json(self) -> str:
         """A text that `from_json` reads back; money as text."""
@@ -272,6 +290,10 @@ class Outcome:
             notes=plain["notes"],
             schemas=tuple(read_schema(**one) for one in plain.get("schemas", ())),
             returned=tuple(plain.get("returned", ())),
+            counted=tuple(
+                CountedBy(**{**one, "files": {int(k): _months(m) for k, m in one["files"].items()}})
+                for one in plain.get("counted", ())
+            ),
         )
 
 

@@ -88,6 +88,7 @@ class Prepared:
             notes=self._notes(),
             schemas=tuple(self._schemas()),
             returned=self.returned,
+            counted=tuple(feed.counted for feed in self.loaded if feed.counted),
         )
 
     def _schemas(self) -> Iterator[Schema]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from retailmart.engines import Engine
@@ -13,7 +13,7 @@ from retailmart.feeds.load import LoadedFeed
 from retailmart.feeds.sums import exact, exact_sum
 from retailmart.lake.layout import mart_table, raw_table
 from retailmart.ledger import Ledger
-from retailmart.ledger.values import LedgerFile, Totals
+from retailmart.ledger.values import CountedBy, LedgerFile, Totals
 from retailmart.marts.build import BuiltMart
 from retailmart.marts.held import HeldBack
 from retailmart.project.feed import Feed
@@ -158,28 +158,58 @@ class _Proof:
         self.ledger = ledger
         self.feed = feed
         self.outcomes = loaded.outcomes if loaded else ()
+        self.recounted = loaded.counted if loaded and loaded.is_recounted else None
         self.affected = loaded.affected if loaded else frozenset[str]()
         self.replaced = loaded.replaced if loaded else frozenset[str]()
         self.problems: list[str] = []
         name = raw_table(feed.name)
-        self.raw = self._grown(name, loaded.months if loaded else {}, self.replaced)
+        came = loaded.months if loaded else {}
+        self.proven = self.affected
+        if self.recounted:
+            # Also months that only the ledger knows, by the columns that counted until now.
+            self.proven |= came.keys() | ledger.marts.months_of(name).keys()
+        self.raw = self._grown(name, came, self.proven if self.recounted else self.replaced)
         self.months: dict[str, Mapping[str, Totals]] = {
-            name: {month: self.raw.get(month, Totals()) for month in self.affected}
+            name: {month: self.raw.get(month, Totals()) for month in self.proven}
         }
         self.tables: dict[str, list[str]] = {month: [name] for month in self.affected}
 
     def against_files(self, leaving: Iterable[LedgerFile]) -> None:
         """Check that raw holds what the counted files brought, file by file in the ledger."""
-        expected = self.ledger.files.counted_months(self.feed.name, self.affected)
-        left = self.ledger.files.months_of(file.file_id for file in leaving)
+        if self.recounted:
+            expected = self._recounted(self.recounted, {file.file_id for file in leaving})
+        else:
+            expected = self.ledger.files.counted_months(self.feed.name, self.affected)
+            left = self.ledger.files.months_of(file.file_id for file in leaving)
+            for month, totals in left.items():
+                expected[month] = expected.get(month, Totals()) - totals
         for outcome in self.outcomes:
             for month, totals in outcome.months.items():
                 expected[month] = expected.get(month, Totals()) + totals
-        for month, totals in left.items():
-            expected[month] = expected.get(month, Totals()) - totals
-        for month in sorted(self.affected):
+        for month in sorted(self.proven):
             found = expected.get(month, Totals())
             self.problems += self._differences("the files", month, found, with_rows=True)
+
+    def _recounted(self, counted: CountedBy, leaving: Collection[int]) -> dict[str, Totals]:
+        """What raw has of the files that stay, each of which must have as many rows as it brought.
+
+        The ledger knows neither their months nor their money by the feed's columns of today.
+        """
+        found: dict[str, Totals] = {}
+        rows = self.ledger.files.rows_of(self.feed.name)
+        expected = {file_id: count for file_id, count in rows.items() if file_id not in leaving}
+        for file_id in sorted({*expected, *counted.files}):
+            months = counted.files.get(file_id, {})
+            count = sum(months.values(), Totals()).rows
+            if count != expected.get(file_id, 0):
+                path = self.ledger.files.get(file_id).shown
+                self.problems.append(
+                    f"{self.feed.name}: raw has {number_of(count, 'row')} of {path}, of which"
+                    f" {expected.get(file_id, 0):,} count"
+                )
+            for month, totals in months.items():
+                found[month] = found.get(month, Totals()) + totals
+        return found
 
     def against_mart(self, part: BuiltMart, sums: Mapping[str, Totals]) -> list[str]:
         """What differs in a mart's money of each month that changed; in its rows, too, if it holds

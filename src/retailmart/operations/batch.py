@@ -11,10 +11,11 @@ from retailmart.engines import Engine
 from retailmart.engines.together import together
 from retailmart.errors import GateFailed, LeaseLost, RetailmartError
 from retailmart.feeds.deliveries import raw_state
-from retailmart.feeds.load import LoadedFeed, load
+from retailmart.feeds.load import LoadedFeed, counted_by, load
 from retailmart.feeds.replay import resolve
 from retailmart.feeds.undoing import Undoing, came_back, plan_undo, taken_back
 from retailmart.files.archive import archive, take_out
+from retailmart.lake.layout import raw_table
 from retailmart.lake.orphans import discard, sweep
 from retailmart.ledger.values import Batch, BatchState, FileState, LedgerFile, MartRecord, Outcome
 from retailmart.marts.build import Inputs, build
@@ -265,12 +266,15 @@ def _load(
     returning = {file.file_id for file in undoing.returning}
     # Their refused rows leave quarantine, too; those of a file that returns come again.
     refused = [file for file in (*undoing.leaving, *undoing.returning) if file.quarantined]
+    known = session.ledger.files.counted_by()
     loaded = []
     for feed in run.feeds().values():
         files = [
             run.deliveries.to_load(file, feed, engine) for file in active if file.feed == feed.name
         ]
-        if not files and feed.name not in leaving:
+        has_table = session.lake.state(raw_table(feed.name)) is not None
+        stays = not has_table or counted_by(feed).is_as(known.get(feed.name))
+        if not files and feed.name not in leaving and stays:
             continue
         session.progress.message("load", f"{feed.name}, {number_of(len(files), 'file')}")
         months = {
@@ -280,7 +284,19 @@ def _load(
         files = resolve(engine, session.lake, session.ledger, feed, files, list(months), returning)
         own, scratch = batch.batch_id, session.scratch
         forgotten = [file.file_id for file in refused if file.feed == feed.name]
-        loaded.append(load(engine, session.lake, feed, files, months, own, scratch, forgotten))
+        loaded.append(
+            load(
+                engine,
+                session.lake,
+                feed,
+                files,
+                months,
+                own,
+                scratch,
+                forgotten,
+                known.get(feed.name),
+            )
+        )
     return loaded
 
 
