@@ -25,6 +25,7 @@ def fork_server(tmp_path: Path) -> Iterator[ForkServer]:
         yield server
 
 
+@pytest.mark.long
 def test_mariadb_that_fails_loses_and_doubles_nothing(
     tmp_path: Path, fork_server: ForkServer, mariadb: DatabaseServer
 ) -> None:

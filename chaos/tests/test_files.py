@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 import sqlite3
 from contextlib import closing
 from pathlib import Path
@@ -32,6 +33,7 @@ def test_there_are_enough_files_made_by_hand() -> None:
     assert len(contents) == len(files.by_hand()) >= 150
 
 
+@pytest.mark.long
 def test_files_made_by_hand(tmp_path: Path) -> None:
     """Each is refused or loaded as Python's csv reads it, all in one run."""
     assert_no_fault(files.run_by_hand(tmp_path, heard))
@@ -63,6 +65,25 @@ def test_a_file_is_known_by_its_seed() -> None:
     assert [other.file(n) for n in range(50)] != made
 
 
+Told = dict[str, list[dict[str, list[dict[str, object]]]]]
+
+
+@pytest.fixture(scope="module")
+def ended(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Told, dict[str, bytes]]:
+    """A shop after a run over three files, what the run told, and the files."""
+    folder = tmp_path_factory.mktemp("ended")
+    delivered = {
+        "a.csv": text(row("a"), row("a", "x")),
+        "b.csv": text(row("b")),
+        "bad.csv": b"nothing\n",
+    }
+    shop = files.new_shop(folder / "shop")
+    for name, content in delivered.items():
+        (shop / "landing" / name).write_bytes(content)
+    done = files.run_cli(shop, "run", "--as-of", "2024-04-01", "--output", "json")
+    return shop, json.loads(done.out), delivered
+
+
 @pytest.mark.parametrize(
     ("kind", "statement"),
     [
@@ -72,9 +93,11 @@ def test_a_file_is_known_by_its_seed() -> None:
         ("lost records", "UPDATE lines SET loaded = 0 WHERE path = 'a.csv'"),
     ],
 )
-def test_a_false_report_is_found(tmp_path: Path, kind: str, statement: str) -> None:
+def test_a_false_report_is_found(
+    ended: tuple[Path, Told, dict[str, bytes]], kind: str, statement: str
+) -> None:
     """A report that says something else than what is in the files is a fault."""
-    told, delivered = ended_well(tmp_path)
+    shop, told, delivered = ended
     columns = ("path", "state", "message", "records", "loaded", "quarantined")
     with closing(sqlite3.connect(":memory:")) as database:
         database.execute(f"CREATE TABLE lines ({', '.join(columns)})")
@@ -86,20 +109,24 @@ def test_a_false_report_is_found(tmp_path: Path, kind: str, statement: str) -> N
         rows = database.execute("SELECT * FROM lines").fetchall()
     lied = {"batches": [{"files": [dict(zip(columns, line, strict=True)) for line in rows]}]}
     found = Findings()
-    files.judge_run(tmp_path / "shop", delivered, told, found, "as it is")
+    files.judge_run(shop, delivered, told, found, "as it is")
     assert not found.faults, found.notes
-    files.judge_run(tmp_path / "shop", delivered, lied, found, "as it is told")
+    files.judge_run(shop, delivered, lied, found, "as it is told")
     assert found.faults[kind]
 
 
-def test_a_lost_file_and_a_changed_row_are_found(tmp_path: Path) -> None:
+def test_a_lost_file_and_a_changed_row_are_found(
+    ended: tuple[Path, Told, dict[str, bytes]], tmp_path: Path
+) -> None:
     """What is taken from the archive is missed, and so is a row that is another now."""
-    told, delivered = ended_well(tmp_path)
-    [archived] = (tmp_path / "shop" / "archive").rglob("b.csv")
+    known, told, delivered = ended
+    shop = tmp_path / "shop"
+    shutil.copytree(known, shop)
+    [archived] = (shop / "archive").rglob("b.csv")
     archived.unlink()
     changed = {**delivered, "a.csv": delivered["a.csv"].replace(b"10.00\n", b"10.01\n", 1)}
     found = Findings()
-    files.judge_run(tmp_path / "shop", changed, told, found, "changed")
+    files.judge_run(shop, changed, told, found, "changed")
     assert found.faults["lost files"] == 2
     assert found.faults["silent changes"] == 2
 
@@ -109,19 +136,3 @@ def test_memory_is_that_of_the_run_alone(tmp_path: Path) -> None:
     held = b"x" * (600 * MEGABYTE)
     ended = files.run_files(tmp_path / "shop", {"a.csv": text(row())}, Findings(), "one")
     assert 20 * MEGABYTE < ended.memory < len(held)
-
-
-def ended_well(
-    folder: Path,
-) -> tuple[dict[str, list[dict[str, list[dict[str, object]]]]], dict[str, bytes]]:
-    """A shop after a run over three files, what the run told, and the files."""
-    delivered = {
-        "a.csv": text(row("a"), row("a", "x")),
-        "b.csv": text(row("b")),
-        "bad.csv": b"nothing\n",
-    }
-    shop = files.new_shop(folder / "shop")
-    for name, content in delivered.items():
-        (shop / "landing" / name).write_bytes(content)
-    ended = files.run_cli(shop, "run", "--as-of", "2024-04-01", "--output", "json")
-    return json.loads(ended.out), delivered

@@ -16,7 +16,7 @@ from deltalake import DeltaTable
 
 import retailmart
 from retailmart.errors import GateFailed
-from tests.support.amount import SEED
+from tests.support.amount import SEED, tries
 from tests.support.shop import bare_project
 
 _FEED = """files: ["sales*.csv"]
@@ -28,7 +28,7 @@ columns:
   due: {type: DATE, mandatory: true}
 """
 _COLUMNS = ("id", "price", "total", "day", "due")
-_HISTORIES = 4
+_HISTORIES = tries(2, 40)
 _STEPS = 6
 
 Rows = list[dict[str, str]]

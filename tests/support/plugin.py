@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import os
 import subprocess
 import sys
@@ -44,6 +45,12 @@ def called(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) 
 
     return call
 
+
+if not ALL:
+    # Two workers share two cores. With all tests, runs take every core, as they do for people.
+    os.environ.setdefault("RETAILMART__THREADS", "1")
+# The collector looks at what every test leaves behind, again and again, and finds little.
+gc.set_threshold(50_000, 20, 50)
 
 _REPEAT = f"The seed of generated data: {SEED_NAME}={SEED} generates the same again"
 _MEMORY = Path("/dev/shm")
