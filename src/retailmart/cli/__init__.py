@@ -32,7 +32,8 @@ from retailmart.cli.common import (
 )
 from retailmart.cli.doctor import doctor
 from retailmart.cli.verify import verify
-from retailmart.errors import NotAllDone, RetailmartError
+from retailmart.errors import Interrupted, NotAllDone, RetailmartError
+from retailmart.stopping import stop_on_signals
 
 if TYPE_CHECKING:
     from retailmart.report import Held, RunReport
@@ -95,7 +96,7 @@ def init(
     say(f"Wrote {folder}. Next: cd {folder} && retailmart {then}", unless=quiet)
 
 
-@app.command(epilog=exits(3, 4, 5))
+@app.command(epilog=exits(3, 4, 5, 130, 143))
 def run(
     project: ProjectOption = Path(),
     as_of: Annotated[
@@ -110,13 +111,12 @@ def run(
     from retailmart import console
 
     moment = moment_of(as_of)
-    opened = open_at(project, settings)
-    with console.progress(quiet) as progress:
-        report = opened.run(moment, progress)
+    with stop_on_signals(), console.progress(quiet) as progress:
+        report = open_at(project, settings).run(moment, progress)
     _tell(report, output, quiet)
 
 
-@app.command(epilog=exits(3, 4, 5))
+@app.command(epilog=exits(3, 4, 5, 130, 143))
 def undo(
     run_id: Annotated[int, typer.Argument(metavar="RUN", help="Its number, as status lists it.")],
     project: ProjectOption = Path(),
@@ -136,18 +136,19 @@ def undo(
     from retailmart import console
 
     moment = moment_of(as_of)
-    opened = open_at(project, settings)
-    with console.progress(quiet) as progress:
-        report = opened.undo(run_id, moment, progress)
+    with stop_on_signals(), console.progress(quiet) as progress:
+        report = open_at(project, settings).undo(run_id, moment, progress)
     _tell(report, output, quiet)
 
 
-@app.command(epilog=exits(4))
+@app.command(epilog=exits(4, 130, 143))
 def abandon(
     project: ProjectOption = Path(), settings: SetOption = None, quiet: QuietOption = False
 ) -> None:
     """Let an open batch go that is not prepared yet; its files stay in landing."""
-    say(open_at(project, settings).abandon(), unless=quiet)
+    with stop_on_signals():
+        message = open_at(project, settings).abandon()
+    say(message, unless=quiet)
 
 
 @app.command(epilog=exits())
@@ -218,7 +219,7 @@ def main() -> None:
     except (OSError, KeyboardInterrupt) as error:
         message = f"retailmart: {str(error) or 'interrupted'}\n  Run again to go on: retailmart run"
         say("\n  ".join([message, *_notes(error)]))
-        sys.exit(1)
+        sys.exit(Interrupted.exit_code if isinstance(error, KeyboardInterrupt) else 1)
 
 
 def program() -> None:

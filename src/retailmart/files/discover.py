@@ -16,6 +16,7 @@ from typing import BinaryIO
 
 from retailmart.files.scan import Scan
 from retailmart.project.feed import ENDINGS
+from retailmart.stopping import check_stop
 from retailmart.storage import Entry, EntryKind, Store
 
 _HALF_UPLOADED = (".part", ".partial", ".tmp", ".crdownload", ".filepart", ".swp", "~")
@@ -89,7 +90,13 @@ def stage_copies(landing: Store, entries: tuple[Entry, ...], scratch: Path) -> I
     scratch.mkdir(parents=True, exist_ok=True)
     with ThreadPoolExecutor(2) as pool:
         copies = pool.map(lambda entry: _stage_copy(landing, entry, scratch), entries)
-        yield from (copy for copy in copies if copy)
+        try:
+            for copy in copies:
+                check_stop()
+                if copy:
+                    yield copy
+        finally:
+            pool.shutdown(wait=False, cancel_futures=True)
 
 
 def _stage_copy(landing: Store, entry: Entry, scratch: Path) -> StagedCopy | None:
