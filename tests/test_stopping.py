@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-import os
 import signal
-import threading
-import time
 from collections.abc import Iterator
 from pathlib import Path
 from random import Random
@@ -13,16 +10,11 @@ from typing import Any
 
 import pytest
 
-import retailmart
-from retailmart.errors import Interrupted, Stopped
-from retailmart.stopping import BREAKS_OFF, ENDS, SECONDS, Stop, check_stop, stop_on_signals
-from tests.support.amount import SEED, tries
+from retailmart.stopping import BREAKS_OFF, SECONDS
 from retailmart.template import write_project
+from tests.support.amount import SEED, tries
 from tests.support.backends import shop_tables
 from tests.support.project_state import compare, state_of
-from tests.support.services.mariadb import DatabaseServer
-from tests.support.services.proxy import S3Faults
-from tests.support.services.s3 import S3Server
 from tests.support.shop import Shop, keep_only, sale
 from tests.support.stopped import Ended, Signal, Stopper
 
@@ -142,9 +134,10 @@ def test_random_moments_leave_what_no_signal_leaves(
         ended = stopper.runs(
             words(shop), Signal(step, random.choice([0.001, 0.004, 0.01, 0.03]), number)
         )
-        assert ended.code in (0, 128 + number), ended.output
+        # A signal that comes when all is said and done finds a program that ends.
+        assert ended.code in (0, 128 + number, -number), ended.output
         assert "Traceback" not in ended.output
-        if ended.code:
+        if ended.code > 0:
             expect_stopped(shop, ended, AT_ONCE, 128 + number)
     assert stopper.runs(words(shop)).code == 0
     parts = ("raw", "quarantine", "marts", "published", "orphans", "left lying", "landing")

@@ -32,6 +32,7 @@ from retailmart.cli.common import (
 )
 from retailmart.cli.doctor import doctor
 from retailmart.cli.verify import verify
+from retailmart.cli.watch import watch
 from retailmart.errors import Interrupted, NotAllDone, RetailmartError
 from retailmart.stopping import stop_on_signals
 
@@ -111,9 +112,13 @@ def run(
     from retailmart import console
 
     moment = moment_of(as_of)
-    with stop_on_signals(), console.progress(quiet) as progress:
-        report = open_at(project, settings).run(moment, progress)
-    _tell(report, output, quiet)
+    with stop_on_signals():
+        with console.progress(quiet) as progress:
+            report = open_at(project, settings).run(moment, progress)
+        _tell(report, output, quiet)
+
+
+app.command(epilog=exits(130, 143))(watch)
 
 
 @app.command(epilog=exits(3, 4, 5, 130, 143))
@@ -136,9 +141,10 @@ def undo(
     from retailmart import console
 
     moment = moment_of(as_of)
-    with stop_on_signals(), console.progress(quiet) as progress:
-        report = open_at(project, settings).undo(run_id, moment, progress)
-    _tell(report, output, quiet)
+    with stop_on_signals():
+        with console.progress(quiet) as progress:
+            report = open_at(project, settings).undo(run_id, moment, progress)
+        _tell(report, output, quiet)
 
 
 @app.command(epilog=exits(4, 130, 143))

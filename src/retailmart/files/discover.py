@@ -8,7 +8,7 @@ import hashlib
 import time
 import uuid
 import zlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -62,7 +62,11 @@ def discover(landing: Store) -> Landed:
 
     A file written in the last two seconds is checked again, and waits if it has grown.
     """
-    everything = landing.entries()
+    return sort_out(landing, landing.entries())
+
+
+def sort_out(landing: Store, everything: Sequence[Entry]) -> Landed:
+    """What of the listed entries can be read now; `discover` says how that is found."""
     odd = {entry.path for entry in everything if entry.kind is EntryKind.UNREACHABLE}
     entries = [entry for entry in everything if not _is_hidden(entry.path)]
     half = {entry.path for entry in entries if entry.path.lower().endswith(_HALF_UPLOADED)} - odd
