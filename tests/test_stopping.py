@@ -103,7 +103,6 @@ def undisturbed(tmp_path: Path, marts: tuple[str, ...]) -> dict[str, Any]:
     return state_of(other.folder)
 
 
-@pytest.mark.every_store
 @pytest.mark.every_database
 def test_a_signal_in_any_step_ends_the_run_and_the_next_is_right(
     shop: Shop, stopper: Stopper, undisturbed: dict[str, Any]
@@ -164,7 +163,7 @@ def test_a_function_that_does_not_return_is_left(shop: Shop, stopper: Stopper) -
     """What nothing can interrupt ends with its process, and the ledger knows of the stop."""
     shop.sales("sales_1.csv", [sale()])
     (shop.folder / "functions.py").write_text(
-        "import time\n\ndef slow(price: float) -> float:\n    time.sleep(600)\n    return price\n"
+        "import time\n\ndef slow(price: 'DOUBLE') -> 'DOUBLE':\n    time.sleep(600)\n    return price\n"
     )
     (shop.folder / "marts" / "endless.sql").write_text(
         "-- refresh: full\nSELECT store_id, slow(CAST(price AS DOUBLE)) AS n FROM sales\n"
@@ -180,7 +179,7 @@ def test_a_second_signal_ends_at_once(shop: Shop, stopper: Stopper) -> None:
     """Whoever can't wait need not; the next run goes on all the same."""
     shop.sales("sales_1.csv", [sale()])
     (shop.folder / "functions.py").write_text(
-        "import time\n\ndef slow(price: float) -> float:\n    time.sleep(600)\n    return price\n"
+        "import time\n\ndef slow(price: 'DOUBLE') -> 'DOUBLE':\n    time.sleep(600)\n    return price\n"
     )
     (shop.folder / "marts" / "endless.sql").write_text(
         "-- refresh: full\nSELECT store_id, slow(CAST(price AS DOUBLE)) AS n FROM sales\n"
