@@ -55,6 +55,8 @@ HEAVY = {
     "connectorx": {"database"},
     "psycopg": {"database"},
     "openpyxl": {"sheets"},
+    "watchfiles": {"operations"},
+    "dagster_pipes": {"cli"},
 }
 # Finds what belongs to a kind of thing by its name, and is imported where a name is met.
 REGISTRIES = {"retailmart.database.registry"}

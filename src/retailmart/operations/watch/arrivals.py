@@ -6,6 +6,7 @@ import threading
 import time
 from collections.abc import Callable, Mapping
 from contextlib import suppress
+from importlib.util import find_spec
 
 from retailmart.files.discover import sort_out
 from retailmart.storage import Store
@@ -41,6 +42,7 @@ class Arrivals:
         self._next_whole_look = 0.0
         self._known: dict[str, str] = {}
         self._last_key = ""
+        self._told = threading.Event()
         self._over = threading.Event()
         self._watching = self._begin_to_watch()
 
@@ -49,17 +51,20 @@ class Arrivals:
         """How arrivals are noticed, in words."""
         if self._watching:
             return "the operating system tells of changes"
-        return f"listed every {self._poll:g} s"
+        at_once = isinstance(self._landing, LocalFolder) and find_spec("watchfiles") is None
+        cure = "; at once with the extra watch: pip install '.[watch]'" if at_once else ""
+        return f"listed every {self._poll:g} s{cure}"
 
     def is_told(self) -> None:
         """Look at landing at the next chance."""
-        self._next_look = 0.0
+        self._told.set()
 
     def landed(self) -> int:
         """How many files have landed and are still; 0 while there are none, or some arrive."""
         now = time.monotonic()
-        if now < self._next_look:
+        if now < self._next_look and not self._told.is_set():
             return 0
+        self._told.clear()  # first: what changes while landing is listed is looked at again
         found = self._look(now)
         arrived = {path: v for path, v in found.items() if self._left.get(path) != v}
         if not arrived:
