@@ -30,6 +30,7 @@ from retailmart.cli.common import (
     print_json,
     say,
 )
+from retailmart.cli.dagster import tell_dagster
 from retailmart.cli.doctor import doctor
 from retailmart.cli.verify import verify
 from retailmart.cli.watch import watch
@@ -115,6 +116,7 @@ def run(
     with stop_on_signals():
         with console.progress(quiet) as progress:
             report = open_at(project, settings).run(moment, progress)
+        tell_dagster(report)
         _tell(report, output, quiet)
 
 
