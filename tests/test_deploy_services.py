@@ -240,7 +240,7 @@ def test_the_commands_of_the_page_work(tmp_path: Path) -> None:
         assert done.returncode == 0, f"{line}: {done.stderr}"
     assert call(typed[2].replace("deploy/compose/project", "other"), tmp_path).returncode == 0
     (cron,) = [block for block in blocks(PAGE, "text") if "MAILTO" in block]
-    assert " retailmart/bin/retailmart run --quiet".replace(" ", "/", 1).strip("/") in cron
+    assert cron.rstrip().endswith(f"bin/{typed[1]}")
 
 
 def test_the_files_that_the_page_names_are_there() -> None:
@@ -288,12 +288,11 @@ def health(port: str) -> dict[str, Any] | None:
     try:
         with urllib.request.urlopen(f"http://127.0.0.1:{port}/readyz", timeout=5) as page:
             found: dict[str, Any] = json.load(page)
-            return found
     except urllib.error.HTTPError as error:
         found = json.load(error)
-        return found
     except OSError:
         return None
+    return found
 
 
 def test_the_services_of_compose_run_natively(

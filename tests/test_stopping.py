@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import os
 import signal
+import threading
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from random import Random
@@ -10,11 +13,15 @@ from typing import Any
 
 import pytest
 
-from retailmart.stopping import BREAKS_OFF, SECONDS
+from retailmart.errors import Stopped
+from retailmart.stopping import BREAKS_OFF, SECONDS, Stop, check_stop, stop_on_signals
 from retailmart.template import write_project
 from tests.support.amount import SEED, tries
-from tests.support.backends import shop_tables
+from tests.support.backends import RemoteBackend, on_mariadb, shop_tables
 from tests.support.project_state import compare, state_of
+from tests.support.services.mariadb import DatabaseServer
+from tests.support.services.proxy import Fault, S3Faults
+from tests.support.services.s3 import S3Server
 from tests.support.shop import Shop, keep_only, sale
 from tests.support.stopped import Ended, Signal, Stopper
 
@@ -159,15 +166,21 @@ def test_an_endless_query_is_interrupted(shop: Shop, stopper: Stopper) -> None:
     assert state_of(shop.folder)["orphans"] == []
 
 
-def test_a_function_that_does_not_return_is_left(shop: Shop, stopper: Stopper) -> None:
-    """What nothing can interrupt ends with its process, and the ledger knows of the stop."""
-    shop.sales("sales_1.csv", [sale()])
+def hang(shop: Shop) -> None:
+    """A mart that calls a function which does not return."""
+    code = "    time.sleep(600)\n    return price\n"
     (shop.folder / "functions.py").write_text(
-        "import time\n\ndef slow(price: 'DOUBLE') -> 'DOUBLE':\n    time.sleep(600)\n    return price\n"
+        f"import time\n\ndef slow(price: 'DOUBLE') -> 'DOUBLE':\n{code}"
     )
     (shop.folder / "marts" / "endless.sql").write_text(
         "-- refresh: full\nSELECT store_id, slow(CAST(price AS DOUBLE)) AS n FROM sales\n"
     )
+
+
+def test_a_function_that_does_not_return_is_left(shop: Shop, stopper: Stopper) -> None:
+    """What nothing can interrupt ends with its process, and the ledger knows of the stop."""
+    shop.sales("sales_1.csv", [sale()])
+    hang(shop)
     ended = stopper.runs(words(shop), Signal("build", 1))
     expect_stopped(shop, ended, SECONDS)
     (shop.folder / "marts" / "endless.sql").unlink()
@@ -178,12 +191,7 @@ def test_a_function_that_does_not_return_is_left(shop: Shop, stopper: Stopper) -
 def test_a_second_signal_ends_at_once(shop: Shop, stopper: Stopper) -> None:
     """Whoever can't wait need not; the next run goes on all the same."""
     shop.sales("sales_1.csv", [sale()])
-    (shop.folder / "functions.py").write_text(
-        "import time\n\ndef slow(price: 'DOUBLE') -> 'DOUBLE':\n    time.sleep(600)\n    return price\n"
-    )
-    (shop.folder / "marts" / "endless.sql").write_text(
-        "-- refresh: full\nSELECT store_id, slow(CAST(price AS DOUBLE)) AS n FROM sales\n"
-    )
+    hang(shop)
     ended = stopper.runs(words(shop), Signal("build", 1, signal.SIGINT, again=0.2))
     assert ended.code == 130
     assert ended.seconds is not None
@@ -192,3 +200,106 @@ def test_a_second_signal_ends_at_once(shop: Shop, stopper: Stopper) -> None:
     (shop.folder / "marts" / "endless.sql").unlink()
     assert stopper.runs(words(shop)).code == 0
     assert [state for state, _ in runs(shop)] == ["killed", "done"]
+
+
+def test_a_lock_of_the_database_is_not_waited_for(
+    shop: Shop, stopper: Stopper, mariadb: DatabaseServer
+) -> None:
+    """A person's transaction holds the published table; the connection that waits is broken off."""
+    backend = on_mariadb(shop.folder, mariadb.database())
+    moved = Shop(shop.folder, backend)
+    moved.sales("sales_1.csv", [sale()])
+    assert stopper.runs(words(moved)).code == 0
+    moved.sales("sales_2.csv", [sale(2)])
+    with mariadb.admin() as connection, connection.cursor() as cursor:
+        cursor.execute(f"LOCK TABLES {backend.database.name}.customer_mart WRITE")
+        ended = stopper.runs(words(moved), Signal("publish", 1))
+        cursor.execute("UNLOCK TABLES")
+    expect_stopped(moved, ended, SECONDS)
+    assert stopper.runs(words(moved)).code == 0
+    assert len(moved.published("customer_mart")) == 2
+
+
+def test_a_store_that_does_not_answer_is_not_waited_for(
+    shop: Shop, stopper: Stopper, mariadb: DatabaseServer, s3: S3Server
+) -> None:
+    """A request that hangs ends with the process; the ledger knows of the stop."""
+    backend = RemoteBackend(s3.look(s3.bucket()), mariadb.database(), mariadb.database())
+    moved = Shop(shop.folder, backend)
+    backend.settle(shop.folder)
+    backend.execute_in_shop(*shop_tables())
+    with S3Faults(s3.port, hang_seconds=60) as faults:
+        path = shop.folder / "retailmart.yml"
+        path.write_text(path.read_text().replace(s3.endpoint, faults.endpoint))
+        moved.sales("sales_1.csv", [sale()])
+        faults.inject(Fault.HANG, "PUT", "lake/")
+        ended = stopper.runs(words(moved), Signal("persist", 0.3))
+        expect_stopped(moved, ended, SECONDS)
+        assert stopper.runs(words(moved)).code == 0
+    assert len(moved.published("customer_mart")) == 1
+
+
+# in Python
+
+
+def test_whoever_works_in_a_stop_can_be_asked_to_end() -> None:
+    """From another thread; `check_stop` is the safe point, and outside of it nothing happens."""
+    check_stop()
+    with Stop() as stop:
+        check_stop()
+        threading.Timer(0.05, stop.request, ["the shop closes"]).start()
+        with pytest.raises(Stopped, match="stopped: the shop closes") as caught:
+            stop.wait(30)
+        assert caught.value.exit_code == 143
+        with pytest.raises(Stopped):
+            check_stop()
+    check_stop()
+
+
+def test_what_computes_is_interrupted_until_it_ends() -> None:
+    """An interrupt that comes between two queries would else be lost."""
+    called = []
+    with Stop() as stop, stop.interrupting(lambda: called.append(1)):
+        stop.request()
+        end = time.monotonic() + 10
+        while len(called) < 3:
+            assert time.monotonic() < end
+            time.sleep(0.01)
+
+
+def test_handlers_of_signals_are_given_back() -> None:
+    """A program that calls a run has its own; what it ignores stays ignored."""
+    mine = signal.getsignal(signal.SIGTERM)
+    before = signal.signal(signal.SIGINT, signal.SIG_IGN)
+    try:
+        with stop_on_signals() as stop:
+            os.kill(os.getpid(), signal.SIGINT)
+            assert not stop.requested
+            os.kill(os.getpid(), signal.SIGTERM)
+            with pytest.raises(Stopped, match="SIGTERM came"):
+                stop.wait(30)
+        assert signal.getsignal(signal.SIGINT) is signal.SIG_IGN
+        assert signal.getsignal(signal.SIGTERM) is mine
+    finally:
+        signal.signal(signal.SIGINT, before)
+
+
+def test_a_run_in_python_is_stopped_from_another_thread(shop: Shop) -> None:
+    """The ledger says so, and the same process can go on."""
+    shop.sales("sales_1.csv", [sale()])
+    with Stop() as stop:
+        stop.request("the shop closes")
+        with pytest.raises(Stopped):
+            shop.run()
+    assert holders(shop) == []
+    assert shop.run().count("loaded") == 1
+
+
+def test_an_undo_is_stopped_as_a_run_is(shop: Shop, stopper: Stopper) -> None:
+    """The next run finishes it."""
+    shop.sales("sales_1.csv", [sale()])
+    assert stopper.runs(words(shop)).code == 0
+    undo = ["undo", "1", "--project", str(shop.folder)]
+    expect_stopped(shop, stopper.runs(undo, Signal("publish")), AT_ONCE)
+    assert stopper.runs(words(shop)).code == 0
+    assert shop.published("customer_mart") == []
