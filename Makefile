@@ -92,7 +92,8 @@ reference: .venv-dev/.installed
 
 LOCK = -q --universal --generate-hashes --no-header --no-annotate --no-emit-index-url \
 	--python-version 3.11
-LOCKED = $(LOCK) --extra build --extra s3 --extra mysql --extra postgres --extra secrets --extra xlsx
+LOCKED = $(LOCK) --extra build --extra s3 --extra mysql --extra postgres --extra secrets --extra xlsx \
+	--extra watch --extra dagster
 
 # Spark 3.5 refuses NumPy 2, without which newer ones of pyarrow can't be imported.
 SPARK35 = 'pyspark<4' 'pyarrow<26'

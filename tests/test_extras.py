@@ -41,6 +41,8 @@ NEEDS: dict[str, tuple[dict[str, str], tuple[str, ...]]] = {
     "xlsx": ({}, ("quarantine replay rows.xlsx",)),
     "spark": ({"engine": "spark"}, ("doctor", "run")),
 }
+# What works without its extra, and says what the extra would add.
+MORE = {"watch": "watch --runs 1", "dagster": "run"}
 # The package itself may be there without retailmart's extra, as on a cluster.
 SPARK = "pip install 'pyspark[connect]>=3.5'"
 CODE = """
@@ -72,8 +74,8 @@ def extras() -> set[str]:
 
 
 def test_every_extra_is_tried() -> None:
-    """A new extra gets a line in the table above."""
-    assert {name.partition(" ")[0] for name in NEEDS} == extras()
+    """A new extra gets a line in the table above, or in the test below."""
+    assert {name.partition(" ")[0] for name in NEEDS} | MORE.keys() == extras()
 
 
 @pytest.mark.parametrize("case", sorted(NEEDS))
@@ -98,3 +100,17 @@ def test_a_command_without_its_extra_says_how_to_install_it(tmp_path: Path, case
         assert install in said, (command, said)
         assert code == (1 if command == "doctor" else 2), command
         assert "Error" not in said, (command, said)
+
+
+@pytest.mark.parametrize("extra", sorted(MORE))
+def test_a_command_that_works_without_its_extra_names_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, extra: str
+) -> None:
+    """It does its work, and says what the extra would add to it."""
+    monkeypatch.setenv("DAGSTER_PIPES_CONTEXT", "of Dagster")
+    write_project(tmp_path, sample=False, stories=["tills"])
+    done = call_alone(CODE.format(commands=(MORE[extra],)), tmp_path)
+    assert done.stderr == ""
+    ((_, code, said),) = [json.loads(line) for line in done.stdout.splitlines()]
+    assert code == 0, said
+    assert f"pip install '.[{extra}]'" in said

@@ -33,7 +33,7 @@ FLOORS = (
     {"database"},
     {"tables"},
     {"project"},
-    {"report", "errors", "check_results"},
+    {"report", "errors", "check_results", "stopping"},
 )
 ROOMS = {room: floor for floor, rooms in enumerate(FLOORS) for room in rooms}
 HEAVY = {
@@ -55,6 +55,8 @@ HEAVY = {
     "connectorx": {"database"},
     "psycopg": {"database"},
     "openpyxl": {"sheets"},
+    "watchfiles": {"operations"},
+    "dagster_pipes": {"cli"},
 }
 # Finds what belongs to a kind of thing by its name, and is imported where a name is met.
 REGISTRIES = {"retailmart.database.registry"}
@@ -63,7 +65,7 @@ SYSTEM_COLUMNS = {
     FILE_ID,
     ROW,
 }
-VALUES = {"tables", "errors", "report", "check_results"}
+VALUES = {"tables", "errors", "report", "check_results", "stopping"}
 # Dataclasses of these keep what a step works with; all others are values.
 AT_WORK = {
     "database/shadow.py",
@@ -85,7 +87,7 @@ AT_WORK = {
     "sources/shop_tables.py",
 }
 # What `cli/` calls. All else it gets as a value from the API, and may name its type.
-BELOW_COMMANDS = {"api", "console", "report", "errors", "check_results", "project"}
+BELOW_COMMANDS = {"api", "console", "report", "errors", "check_results", "project", "stopping"}
 # Where imports may form a cycle: they find what belongs to a kind of thing by its name.
 OPENING = {
     ("retailmart.project.addresses", "retailmart.database.registry"),

@@ -50,6 +50,7 @@ TYPED = (
     ("schema history", "--output", "json"),
     ("schema diff", "sales", "--output", "json"),
     ("undo", "1", "--output", "json"),
+    ("watch", "--runs", "1"),
     ("abandon",),
     ("marts drop", "extra", "--yes"),
     ("secrets set", "WORD"),

@@ -17,11 +17,13 @@ from retailmart.errors import (
     ProjectBusy,
     RetailmartError,
     SettingsError,
+    Stopped,
 )
 
 if TYPE_CHECKING:
     from retailmart.api import OpenProject, create_project, open_project, open_secrets
     from retailmart.report import RunReport
+    from retailmart.stopping import Stop, stop_on_signals
 
     __version__: str
 
@@ -35,10 +37,13 @@ __all__ = [
     "RetailmartError",
     "RunReport",
     "SettingsError",
+    "Stop",
+    "Stopped",
     "__version__",
     "create_project",
     "open_project",
     "open_secrets",
+    "stop_on_signals",
 ]
 
 _LATE = {
@@ -47,6 +52,8 @@ _LATE = {
     "open_project": "retailmart.api",
     "open_secrets": "retailmart.api",
     "RunReport": "retailmart.report",
+    "Stop": "retailmart.stopping",
+    "stop_on_signals": "retailmart.stopping",
 }
 
 

@@ -14,6 +14,8 @@ from retailmart.project import Project, load_project
 from retailmart.project import open_secrets as secrets_of
 
 if TYPE_CHECKING:
+    from threading import Event
+
     import duckdb
 
     from retailmart.check_results import CheckResult, DoctorReport
@@ -24,6 +26,7 @@ if TYPE_CHECKING:
     from retailmart.operations.quarantine import QuarantinedFile, QuarantineList
     from retailmart.operations.schema import SchemaDiff, SchemaHistory
     from retailmart.operations.status import Status
+    from retailmart.operations.watch import Observer, WatchReport
     from retailmart.project.secrets import SecretStore
     from retailmart.report import DatabaseReport, Progress, RunReport, VerifyReport
 
@@ -75,6 +78,25 @@ class OpenProject:
         from retailmart.operations.run import run
 
         return run(self.project, as_of, progress)
+
+    def watch(
+        self,
+        observer: Observer | None = None,
+        progress: Progress | None = None,
+        *,
+        runs: int | None = None,
+        reload: Event | None = None,
+    ) -> WatchReport:
+        """Run whenever something lands or may have changed, until somebody asks to stop.
+
+        `observer` is called with each report and each failure; with `runs`, the watch ends after so
+        many. Setting `reload` has the project's files read again at once. It is stopped from
+        another thread by the `Stop` in whose `with` it works, or by signals in `stop_on_signals()`.
+        See operations.watch.
+        """
+        from retailmart.operations.watch import watch
+
+        return watch(self.project, observer, progress, runs=runs, reload=reload)
 
     def undo(
         self, run_id: int, as_of: datetime | None = None, progress: Progress | None = None

@@ -108,6 +108,24 @@ def progress(quiet: bool = False) -> PlainProgress | BarProgress:
     return BarProgress() if sys.stderr.isatty() else PlainProgress()
 
 
+def run_line(report: RunReport) -> str:
+    """What a run did, in one line."""
+    files = [
+        f"{count:,} {state}"
+        for state in ("loaded", "duplicate", "refused")
+        if (count := report.count(state))
+    ]
+    refused = report.rows("quarantined")
+    parts = [
+        f"files {', '.join(files)}" if files else "",
+        f"{number_of(report.rows('loaded'), 'row')} loaded" if files else "",
+        f"{number_of(refused, 'row')} refused" if refused else "",
+        f"{number_of(len(report.held), 'mart')} held back" if report.held else "",
+    ]
+    did = "; ".join(filter(None, parts)) or ("nothing to do" if report.nothing_to_do else "done")
+    return f"run {report.run_id}: {did}; {sum(report.seconds.values()):.1f} s"
+
+
 def summary(report: RunReport, quiet: bool = False) -> None:
     """Print what a run did to stderr; with `quiet` only what a person should look at."""
     console = _console()

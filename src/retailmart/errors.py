@@ -83,6 +83,18 @@ class Unavailable(RetailmartError):
     """A database or store broke off or did not answer; the same may work a moment later."""
 
 
+class Stopped(RetailmartError):
+    """Somebody asked the run to stop, as by SIGTERM; what it had begun, the next run finishes."""
+
+    exit_code = 143
+
+
+class Interrupted(Stopped):
+    """Somebody at the keyboard asked the run to stop, by SIGINT."""
+
+    exit_code = 130
+
+
 class NewerLedger(RetailmartError):
     """The ledger was changed by a newer version of this program, which alone may go on with it."""
 
@@ -129,4 +141,5 @@ OF_THE_RUN: Final = (
     EngineFailed,
     NewerLedger,
     DeliveryReplaced,
+    Stopped,
 )

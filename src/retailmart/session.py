@@ -11,7 +11,7 @@ from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from retailmart.database import open_database, translate_errors
+from retailmart.database import interrupt, open_database, translate_errors
 from retailmart.engines import Engine
 from retailmart.engines.registry import open_engine, parallel_from
 from retailmart.errors import RetailmartError, SettingsError
@@ -22,6 +22,7 @@ from retailmart.project.mart import AS_OF
 from retailmart.project.uses import tables_by_source
 from retailmart.report import Progress
 from retailmart.sources.databases import Sources
+from retailmart.stopping import Stop, current_stop
 from retailmart.storage import Store, open_store
 from retailmart.storage.s3 import S3Access
 
@@ -76,12 +77,32 @@ def open_sources(project: Project) -> Sources:
     return Sources(tuple(settings.sources), opened, parallel_from(settings))
 
 
+@dataclass(frozen=True)
+class _SafePoints:
+    """Progress that raises Stopped once somebody has asked to stop."""
+
+    shown: Progress
+    stop: Stop
+
+    def began(self, step: str) -> None:
+        self.stop.check()
+        self.shown.began(step)
+
+    def message(self, step: str, message: str) -> None:
+        self.stop.check()
+        self.shown.message(step, message)
+
+    def ended(self, step: str, seconds: float) -> None:
+        self.shown.ended(step, seconds)
+
+
 @dataclass
 class Session:
     """A project opened for work: its stores, ledger, lake and engine. Use `Session.open`.
 
     `seconds` has the time that each step took; `failed_step` is the one that failed last, unless
-    another one began after it.
+    another one began after it. The beginning of a step and each message of one are safe points, at
+    which the session's `stop` is checked.
     """
 
     project: Project
@@ -92,6 +113,7 @@ class Session:
     sources: Sources
     private: Path
     progress: Progress
+    stop: Stop
     _stack: ExitStack
     seconds: dict[str, float] = field(default_factory=dict)
     failed_step: str | None = None
@@ -107,6 +129,9 @@ class Session:
             stack.callback(database.dispose)
             sources = open_sources(project)
             stack.callback(sources.close)
+            stop = current_stop()
+            stack.enter_context(stop.breaking_off(lambda: interrupt(database)))
+            stack.enter_context(stop.breaking_off(sources.interrupt))
             yield cls(
                 project,
                 Ledger(database),
@@ -115,7 +140,8 @@ class Session:
                 store_at(project, settings.archive),
                 sources,
                 folder / PRIVATE,
-                progress,
+                _SafePoints(progress, stop),
+                stop,
                 stack,
             )
 
@@ -136,10 +162,10 @@ class Session:
 
         A step that fails is timed, too, and remembered; the error tells people of it.
         """
-        self.progress.began(name)
         self.failed_step = None
         start = time.perf_counter()
         try:
+            self.progress.began(name)
             yield lambda message: self.progress.message(name, message)
         except BaseException:
             self.failed_step = name
@@ -159,6 +185,7 @@ class Session:
             self.scratch.mkdir(parents=True, exist_ok=True)
             self._engine = open_engine(self.project.settings, [self.lake.place], self.private)
             self._stack.callback(self._engine.close)
+            self._stack.enter_context(self.stop.interrupting(self._engine.interrupt))
             for message in self.project.settings.spark.retired:
                 self.progress.message("settings", message)
             self._engine.add_functions(self.project.functions)

@@ -23,7 +23,7 @@ from pathlib import Path
 
 _ROOT = Path(__file__).parents[2]
 # What a run imports when it gets there. None of them starts a thread: a fork would lose it.
-_IMPORTED = (
+IMPORTED = (
     "deltalake.transaction",
     "dotenv.main",
     "duckdb",
@@ -69,7 +69,7 @@ class Killer:
 
 
 def _serve() -> None:
-    for name in _IMPORTED:
+    for name in IMPORTED:
         import_module(name)
     for line in sys.stdin:
         words, seconds = json.loads(line)

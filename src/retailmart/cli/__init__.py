@@ -30,9 +30,12 @@ from retailmart.cli.common import (
     print_json,
     say,
 )
+from retailmart.cli.dagster import tell_dagster
 from retailmart.cli.doctor import doctor
 from retailmart.cli.verify import verify
-from retailmart.errors import NotAllDone, RetailmartError
+from retailmart.cli.watch import watch
+from retailmart.errors import Interrupted, NotAllDone, RetailmartError
+from retailmart.stopping import stop_on_signals
 
 if TYPE_CHECKING:
     from retailmart.report import Held, RunReport
@@ -95,7 +98,7 @@ def init(
     say(f"Wrote {folder}. Next: cd {folder} && retailmart {then}", unless=quiet)
 
 
-@app.command(epilog=exits(3, 4, 5))
+@app.command(epilog=exits(3, 4, 5, 130, 143))
 def run(
     project: ProjectOption = Path(),
     as_of: Annotated[
@@ -110,13 +113,17 @@ def run(
     from retailmart import console
 
     moment = moment_of(as_of)
-    opened = open_at(project, settings)
-    with console.progress(quiet) as progress:
-        report = opened.run(moment, progress)
-    _tell(report, output, quiet)
+    with stop_on_signals():
+        with console.progress(quiet) as progress:
+            report = open_at(project, settings).run(moment, progress)
+        tell_dagster(report)
+        _tell(report, output, quiet)
 
 
-@app.command(epilog=exits(3, 4, 5))
+app.command(epilog=exits(130, 143))(watch)
+
+
+@app.command(epilog=exits(3, 4, 5, 130, 143))
 def undo(
     run_id: Annotated[int, typer.Argument(metavar="RUN", help="Its number, as status lists it.")],
     project: ProjectOption = Path(),
@@ -136,18 +143,20 @@ def undo(
     from retailmart import console
 
     moment = moment_of(as_of)
-    opened = open_at(project, settings)
-    with console.progress(quiet) as progress:
-        report = opened.undo(run_id, moment, progress)
-    _tell(report, output, quiet)
+    with stop_on_signals():
+        with console.progress(quiet) as progress:
+            report = open_at(project, settings).undo(run_id, moment, progress)
+        _tell(report, output, quiet)
 
 
-@app.command(epilog=exits(4))
+@app.command(epilog=exits(4, 130, 143))
 def abandon(
     project: ProjectOption = Path(), settings: SetOption = None, quiet: QuietOption = False
 ) -> None:
     """Let an open batch go that is not prepared yet; its files stay in landing."""
-    say(open_at(project, settings).abandon(), unless=quiet)
+    with stop_on_signals():
+        message = open_at(project, settings).abandon()
+    say(message, unless=quiet)
 
 
 @app.command(epilog=exits())
@@ -218,7 +227,7 @@ def main() -> None:
     except (OSError, KeyboardInterrupt) as error:
         message = f"retailmart: {str(error) or 'interrupted'}\n  Run again to go on: retailmart run"
         say("\n  ".join([message, *_notes(error)]))
-        sys.exit(1)
+        sys.exit(Interrupted.exit_code if isinstance(error, KeyboardInterrupt) else 1)
 
 
 def program() -> None:

@@ -55,6 +55,8 @@ EXIT_CODES = {
     3: "a quality gate or a total failed",
     4: "another run holds the project",
     5: "done, but something is held back",
+    130: "stopped by SIGINT",
+    143: "stopped by SIGTERM",
 }
 
 

@@ -5,8 +5,10 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
+from typing import Any
+from weakref import WeakKeyDictionary
 
-from sqlalchemy import Engine
+from sqlalchemy import Engine, event
 from sqlalchemy.engine import URL, make_url
 from sqlalchemy.exc import ArgumentError
 
@@ -19,12 +21,16 @@ from retailmart.tables import DatabaseAddress
 __all__ = [
     "database_file",
     "examine_database",
+    "interrupt",
     "is_same_database",
     "open_address",
     "open_database",
     "shown_url",
     "translate_errors",
 ]
+
+# The driver's connections that are in use, by engine.
+_AT_WORK: WeakKeyDictionary[Engine, set[Any]] = WeakKeyDictionary()
 
 
 def open_database(url: str, folder: Path, *, must_exist: bool = False) -> Engine:
@@ -34,7 +40,29 @@ def open_database(url: str, folder: Path, *, must_exist: bool = False) -> Engine
     name a database, RetailmartError if a file is missing. A server is contacted on first use.
     """
     kind, parsed = known(url)
-    return kind.open(parsed, folder, read_only=must_exist)
+    engine = kind.open(parsed, folder, read_only=must_exist)
+    _keep_what_works(engine)
+    return engine
+
+
+def interrupt(engine: Engine) -> None:
+    """Break off what the connections of an engine from `open_database` do now.
+
+    Called from another thread than theirs, which gets an error and whose transaction is rolled
+    back, as after a lost connection.
+    """
+    kind = kind_of(engine.dialect.name)
+    for connection in list(_AT_WORK.get(engine, ())):
+        with suppress(Exception):  # it may be closed meanwhile
+            kind.interrupt(connection)
+
+
+def _keep_what_works(engine: Engine) -> None:
+    """Remember the driver's connections while somebody works with them."""
+    at_work: set[Any] = set()
+    _AT_WORK[engine] = at_work
+    event.listen(engine, "checkout", lambda raw, _record, _proxy: at_work.add(raw))
+    event.listen(engine, "checkin", lambda raw, _record: at_work.discard(raw))
 
 
 def known(url: str) -> tuple[Kind, URL]:

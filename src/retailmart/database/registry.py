@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from importlib import import_module
 from pathlib import Path
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 from urllib.parse import unquote
 
 from retailmart.check_results import CheckResult
@@ -98,6 +98,12 @@ class Kind(Protocol):
         """Check whether it can do what runs need; `name` begins each check result.
 
         `writes` means that the ledger and the marts are in it; otherwise it is only read.
+        """
+
+    def interrupt(self, connection: Any) -> None:
+        """Make what a driver's connection does now fail; called from another thread than its own.
+
+        The connection need not be of use afterwards, but its transaction is rolled back.
         """
 
     def read_part(self, extract: Extract, query: str) -> Iterator[pa.RecordBatch]:

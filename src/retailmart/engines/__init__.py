@@ -203,6 +203,12 @@ class Engine(Protocol):
     def exchange(self) -> Path:
         """A new root that all machines see, for files in transit; removed on close."""
 
+    def interrupt(self) -> None:
+        """Make what the engine computes now fail, with an error of the whole run.
+
+        Called from any thread, several times; without effect while nothing is computed.
+        """
+
     def close(self) -> None:
         """Free what the engine holds."""
 

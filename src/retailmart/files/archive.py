@@ -12,6 +12,7 @@ from retailmart.files.checked import LandedCopy
 from retailmart.files.discover import copy_path, is_whole
 from retailmart.ledger import Ledger
 from retailmart.ledger.values import Batch, FileState, LedgerFile
+from retailmart.stopping import check_stop
 from retailmart.storage import Entry, EntryKind, Store
 
 _LONGEST_NAME = 255  # bytes, on every file system in use
@@ -33,6 +34,7 @@ def archive(
     """
     entries = {entry.path: entry for entry in landing.entries()}
     for file in files:
+        check_stop()
         _archive_one(landing, archived, scratch, batch, file, entries.get(file.path))
 
 

@@ -8,7 +8,7 @@ import hashlib
 import time
 import uuid
 import zlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,6 +16,7 @@ from typing import BinaryIO
 
 from retailmart.files.scan import Scan
 from retailmart.project.feed import ENDINGS
+from retailmart.stopping import check_stop
 from retailmart.storage import Entry, EntryKind, Store
 
 _HALF_UPLOADED = (".part", ".partial", ".tmp", ".crdownload", ".filepart", ".swp", "~")
@@ -61,7 +62,11 @@ def discover(landing: Store) -> Landed:
 
     A file written in the last two seconds is checked again, and waits if it has grown.
     """
-    everything = landing.entries()
+    return sort_out(landing, landing.entries())
+
+
+def sort_out(landing: Store, everything: Sequence[Entry]) -> Landed:
+    """What of the listed entries can be read now; `discover` says how that is found."""
     odd = {entry.path for entry in everything if entry.kind is EntryKind.UNREACHABLE}
     entries = [entry for entry in everything if not _is_hidden(entry.path)]
     half = {entry.path for entry in entries if entry.path.lower().endswith(_HALF_UPLOADED)} - odd
@@ -89,7 +94,13 @@ def stage_copies(landing: Store, entries: tuple[Entry, ...], scratch: Path) -> I
     scratch.mkdir(parents=True, exist_ok=True)
     with ThreadPoolExecutor(2) as pool:
         copies = pool.map(lambda entry: _stage_copy(landing, entry, scratch), entries)
-        yield from (copy for copy in copies if copy)
+        try:
+            for copy in copies:
+                check_stop()
+                if copy:
+                    yield copy
+        finally:
+            pool.shutdown(wait=False, cancel_futures=True)
 
 
 def _stage_copy(landing: Store, entry: Entry, scratch: Path) -> StagedCopy | None:

@@ -71,9 +71,9 @@ def acquire_lease(engine: Engine, lock_file: Path) -> Iterator[Lease]:
             yield lease
         finally:
             lease._stopped.set()
-            beat.join()
+            beat.join(_BEAT_SECONDS)  # it may wait for a server that does not answer
             with suppress(SQLAlchemyError):  # a lease that cannot be released expires
-                _give_back(engine, lease)
+                give_back(engine, lease)
     finally:
         os.close(descriptor)
 
@@ -111,7 +111,8 @@ def _take(engine: Engine, holder: str) -> Lease:
         return Lease(holder, row.fence + 1)
 
 
-def _give_back(engine: Engine, lease: Lease) -> None:
+def give_back(engine: Engine, lease: Lease) -> None:
+    """Let others have the lease; without effect if another one has got it already."""
     with engine.begin() as connection:
         connection.execute(
             update(lease_table)

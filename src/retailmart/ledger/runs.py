@@ -37,8 +37,13 @@ class Runs(Access):
             return key_of(result)
 
     def close(self, run_id: int, state: str, message: str | None, report: str | None) -> None:
-        """Record how a run ended."""
+        """Record how a run ended: done, failed or stopped.
+
+        A run that was stopped may have left files that nothing names, as a killed one.
+        """
         with self.transaction() as connection:
+            if state == "stopped":
+                connection.execute(delete(t.lease).where(t.lease.c.name == _SWEEP))
             connection.execute(
                 update(t.runs)
                 .where(t.runs.c.run_id == run_id)

@@ -59,6 +59,7 @@ def finish(run: Run, batch: Batch, *, recovered: bool = False) -> BatchReport:
     if batch.state in (BatchState.ACTIVE, BatchState.PREPARED):
         with session.step("commit"):
             for table, change in changes.items():
+                session.stop.check()
                 if recovered:
                     session.lake.repair(table)
                 session.lake.commit(TableChange.from_json(change), batch.batch_id)
@@ -110,8 +111,10 @@ def prepare(run: Run, batch: Batch) -> None:
     }
     with session.step("persist"):
         for change in prepared.changes():
+            session.stop.check()
             session.lake.persist(change)
         run.deliveries.expect_archivable(staged)
+        session.stop.check()  # nothing is held back because its query was interrupted
     try:
         session.ledger.batches.prepare(
             batch,
@@ -342,6 +345,7 @@ def publish_all(
         return [one for one in held.held.values() if one.mart not in firsts]
 
     def record_published(connection: Connection, done: Sequence[MartRecord]) -> None:
+        session.stop.check()
         marked = built_by(run.project, batch.as_of, held=held.held)
         behind = {name: marked[name] for name in held.held}
         notes = {**outcome.notes, "held": [*outcome.notes.get("held", ()), *map(asdict, found())]}

@@ -14,17 +14,21 @@ A batch moves through states, each reached in one ledger transaction:
 from __future__ import annotations
 
 import json
-import time
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import suppress
 from datetime import UTC, datetime
+from typing import NoReturn
 
 from retailmart.database import shown_url, translate_errors
 from retailmart.engines import EXCHANGE
 from retailmart.errors import (
     DeliveryReplaced,
+    GateFailed,
     LeaseLost,
+    NewerLedger,
     RetailmartError,
     SettingsError,
+    Stopped,
     Unavailable,
 )
 from retailmart.feeds.classify import classify
@@ -46,6 +50,8 @@ from retailmart.session import Session
 
 # Seconds to wait before each new try; what does not work after that needs a person.
 _PAUSES = (0.2, 1.0, 3.0, 8.0, 20.0)
+# Errors that a stop does not hide: they say what is wrong, and are not caused by an interruption.
+_MEANT = (GateFailed, LeaseLost, NewerLedger, SettingsError)
 # How often a batch is started again because its files were replaced while they were read.
 _TRIES = 3
 
@@ -86,21 +92,48 @@ def run_with(
             moment = (as_of or usual(session.ledger) or datetime.now(UTC)).astimezone(UTC)
             one = begin(session, moment)
             one.left_tables = left
-        try:
-            batches = list(_despite_faults(one, intake))
-            if intake is take_in:  # an undo does not look at all tables
-                with translate_errors():
-                    session.ledger.held.record_tables(one.tables.unreadable)
-            _sweep_when_due(session)
-            report = _report(one, batches)
-        except BaseException as error:
-            if step := session.failed_step:
-                took = session.seconds[step]
-                error.add_note(f"Run {one.run_id} failed in step {step}, {took:.2f} s")
-            _close(one, "failed", str(error) or type(error).__name__)
-            raise
-        _close(one, "done", None, report)
-        return report
+        with session.stop.ending(lambda: _leave(one)):
+            try:
+                batches = list(_despite_faults(one, intake))
+                session.stop.check()
+                if intake is take_in:  # an undo does not look at all tables
+                    with translate_errors():
+                        session.ledger.held.record_tables(one.tables.unreadable)
+                _sweep_when_due(session)
+                report = _report(one, batches)
+            except BaseException as error:
+                _end_early(one, error)
+            _close(one, "done", None, report)
+            return report
+
+
+def _end_early(run: Run, error: BaseException) -> NoReturn:
+    """Record why a run ends early, and raise it.
+
+    What a stop interrupts fails with errors of its own; people are told of the stop. What a check
+    or the project's files forbid stays what it is.
+    """
+    session = run.session
+    if session.stop.requested and not isinstance(error, (Stopped, *_MEANT)):
+        stopped = session.stop.error
+        stopped.__cause__ = error
+        error = stopped
+    was = "was stopped" if isinstance(error, Stopped) else "failed"
+    if step := session.failed_step:
+        took = session.seconds[step]
+        error.add_note(f"Run {run.run_id} {was} in step {step}, {took:.2f} s")
+    state = "stopped" if isinstance(error, Stopped) else "failed"
+    message = error.message if isinstance(error, Stopped) else str(error)
+    _close(run, state, message or type(error).__name__)
+    raise error
+
+
+def _leave(run: Run) -> None:
+    """Say in the ledger that this run was stopped where it is: its process is about to end."""
+    ledger = run.ledger
+    with suppress(Exception):
+        ledger.runs.close(run.run_id, "stopped", run.session.stop.error.message, None)
+    ledger.give_back_lease()
 
 
 def _expect_landing(session: Session) -> None:
@@ -124,7 +157,7 @@ def _despite_faults(run: Run, intake: TakeIn) -> Iterator[BatchReport]:
                 raise
             run.session.progress.message("retry", f"in {pause:.0f} s: {error.message}")
             run.deliveries.forget_landed()
-            time.sleep(pause)
+            run.session.stop.wait(pause)
 
 
 def _batches(run: Run, intake: TakeIn) -> Iterator[BatchReport]:
@@ -176,6 +209,7 @@ def take_in(run: Run) -> Batch | None:
         classified = classify(run.ledger, run.project.feeds, found)
         run.deliveries.keep_checked(classified)
     with session.step("stage"):
+        session.stop.check()  # nothing is refused because its reading was interrupted
         files = [one.file for one in classified]
         return run.ledger.batches.stage(run.run_id, run.as_of, files)
 
@@ -234,7 +268,7 @@ def _close(run: Run, state: str, message: str | None, report: RunReport | None =
     """Record the run's end; a run that lost its lease can't, and need not."""
     session = run.session
     text = json.dumps(report.to_dict(), default=str) if report else None
-    failed = session.failed_step if state == "failed" else None
+    failed = session.failed_step if state != "done" else None
     try:
         with translate_errors():
             seconds = list(session.seconds.items())

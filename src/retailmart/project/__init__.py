@@ -13,6 +13,7 @@ from retailmart.project.addresses import complete_url, fill_key, veiled
 from retailmart.project.documents import Location, Source, did_you_mean, validate
 from retailmart.project.environment import Environment
 from retailmart.project.feed import Feed, overlapping, read_feed
+from retailmart.project.functions import FILE as FUNCTIONS_FILE
 from retailmart.project.functions import Functions, read_functions
 from retailmart.project.mart import Mart, read_mart
 from retailmart.project.secrets import SecretStore
@@ -46,6 +47,15 @@ class Project:
     passwords: Mapping[Location, str] = field(default_factory=dict, repr=False, compare=False)
     tables: Mapping[str, Table] = field(default_factory=dict)
     functions: Functions = field(default_factory=Functions)
+    overrides: Mapping[str, object] = field(default_factory=dict, repr=False, compare=False)
+
+    def read_again(self) -> Project:
+        """The project as its files are now. SettingsError with all mistakes of all files."""
+        return load_project(self.folder, self.overrides)
+
+    def stamp(self) -> tuple[object, ...]:
+        """A value that changes when one of the project's files does; none is read."""
+        return tuple(map(_stamp, _files_of(self.folder)))
 
     @property
     def variables(self) -> dict[str, Variable]:
@@ -196,6 +206,7 @@ def load_project(folder: Path, overrides: Mapping[str, object] | None = None) ->
         read.passwords,
         named_tables,
         functions,
+        overrides or {},
     )
 
 
@@ -206,6 +217,25 @@ def open_secrets(folder: Path) -> SecretStore:
     """
     folder = _project_folder(folder)
     return SecretStore(folder, Environment.of(folder))
+
+
+def _files_of(folder: Path) -> list[Path]:
+    """The files that define a project."""
+    single = (folder / name for name in (SETTINGS_FILE, ".env", FUNCTIONS_FILE))
+    return [
+        *single,
+        *sorted(folder.glob("feeds/*.y*ml")),
+        *sorted(folder.glob("tables/*.y*ml")),
+        *sorted(folder.glob("marts/*.sql")),
+    ]
+
+
+def _stamp(path: Path) -> tuple[object, ...]:
+    try:
+        status = path.stat()
+    except OSError:  # it is optional, or was removed since the folder was listed
+        return (path.name,)
+    return path.name, status.st_size, status.st_mtime_ns, status.st_ino
 
 
 def _project_folder(folder: Path) -> Path:

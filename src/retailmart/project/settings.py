@@ -45,6 +45,10 @@ _WHERE_KEYS_GO = (
 )
 _MEMORY = re.compile(r"\d+(\.\d+)?\s*(KB|MB|GB|TB|KiB|MiB|GiB|TiB)", re.IGNORECASE)
 
+_DURATION = re.compile(r"(\d+(?:\.\d+)?)\s*(ms|s|min|h|d)")
+_SECONDS = {"ms": 0.001, "s": 1, "min": 60, "h": 3600, "d": 86_400}
+_LISTEN = re.compile(r"(\[[0-9A-Fa-f:.]+\]|[^\s:/\[\]]+):(\d{1,5})")
+
 Variable = Decimal | int | bool | str
 
 
@@ -190,6 +194,64 @@ class PublishSettings(Document):
     )
 
 
+def seconds_of(text: str) -> float:
+    """The seconds of a time as settings write it, as in `90s` and `5min`; ValueError otherwise."""
+    found = _DURATION.fullmatch(text.strip())
+    if found is None or not (seconds := float(found[1]) * _SECONDS[found[2]]):
+        raise ValueError(f"{text!r} is no time; write it as in 30s, 5min, 2h or 1d")
+    return seconds
+
+
+class WatchSettings(Document):
+    """When `retailmart watch` runs, and where it tells how it is."""
+
+    every: str = Field(
+        "5min",
+        description="The longest time between two runs, as in 30s or 5min: tables and what depends"
+        " on the day are looked at then.",
+    )
+    poll: str = Field(
+        "10s",
+        description="How often landing is listed where nothing tells of changes: in a bucket, on"
+        " a network drive, or without the extra `watch`.",
+    )
+    settle: str = Field(
+        "2s", description="How long landing must have been still before what arrived is taken in."
+    )
+    listen: str | None = Field(
+        None,
+        description="Where `/healthz`, `/readyz` and `/metrics` are served, as in"
+        " `127.0.0.1:9464`; without it, nowhere.",
+    )
+    stuck_after: str = Field(
+        "1h",
+        description="A run that has shown no progress for so long counts as stuck: `/healthz` says"
+        " so, and systemd's watchdog starts the service again.",
+    )
+
+    @field_validator("every", "poll", "settle", "stuck_after")
+    @classmethod
+    def _is_time(cls, value: str) -> str:
+        seconds_of(value)
+        return value
+
+    @field_validator("listen")
+    @classmethod
+    def _is_address(cls, value: str | None) -> str | None:
+        found = None if value is None else _LISTEN.fullmatch(value)
+        if value is not None and (found is None or int(found[2]) > 65_535):
+            raise ValueError(f"{value!r} is no address; write HOST:PORT, as in 127.0.0.1:9464")
+        return value
+
+    @property
+    def address(self) -> tuple[str, int] | None:
+        """The host and port to listen on."""
+        if self.listen is None:
+            return None
+        host, _, port = self.listen.rpartition(":")
+        return host.strip("[]"), int(port)
+
+
 class Settings(Document):
     """Where things are and how marts are computed. Paths are relative to the project folder.
 
@@ -219,6 +281,9 @@ class Settings(Document):
     engine: Literal["duckdb", "spark"] = Field("duckdb", description="What parses, joins and sums.")
     spark: SparkSettings = Field(
         default_factory=SparkSettings, description="How Apache Spark is reached."
+    )
+    watch: WatchSettings = Field(
+        default_factory=WatchSettings, description="When `retailmart watch` runs."
     )
     publish: PublishSettings = Field(
         default_factory=PublishSettings, description="How published tables are created."

@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
+from retailmart.database import interrupt
 from retailmart.database.source import extract_of, fields_of, table_names, version_of
 from retailmart.errors import RetailmartError, SettingsError
 from retailmart.ledger.values import SourceRecord
@@ -36,6 +37,11 @@ class Sources:
     _opened: dict[str, Database] = field(default_factory=dict)
     _offered: dict[str, frozenset[str]] = field(default_factory=dict)
     _versions: dict[str, str | None] = field(default_factory=dict)
+
+    def interrupt(self) -> None:
+        """Break off what is read from the sources now; another thread's call."""
+        for opened in list(self._opened.values()):
+            interrupt(opened)
 
     def database(self, source: str) -> Database:
         """A source's database."""

@@ -55,6 +55,10 @@ class LocalFolder:
         """Everything below the folder except folders, sorted by path."""
         return sorted(self._walk(self.root), key=lambda entry: entry.path)
 
+    def entries_after(self, key: str) -> list[Entry]:
+        """Everything: a folder lists in no order."""
+        return self.entries()
+
     def entry(self, key: str) -> Entry | None:
         """The entry as it is now, or None."""
         try:

@@ -186,11 +186,16 @@ class S3Folder:
 
     def entries(self) -> list[Entry]:
         """Every object below the prefix, sorted by path, without the empty markers of folders."""
+        return self.entries_after("")
+
+    def entries_after(self, key: str) -> list[Entry]:
+        """The same, but only of the objects whose keys come after this one."""
         pages = self.access.client.get_paginator("list_objects_v2")
         below = f"{self.prefix}/" if self.prefix else ""
+        after = {"StartAfter": f"{below}{key}"} if key else {}
         found = []
         with self._translate_errors():
-            for page in pages.paginate(Bucket=self.bucket, Prefix=below):
+            for page in pages.paginate(Bucket=self.bucket, Prefix=below, **after):
                 for listed in page.get("Contents", ()):
                     key = listed["Key"].removeprefix(below)
                     if listed["Size"] or (key and not key.endswith("/")):

@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, ClassVar
+from socket import SHUT_RDWR
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from retailmart.check_results import CheckResult
 from retailmart.database.names import Names, without_case
@@ -78,6 +79,10 @@ class MySQLKind:
             yield from examine(engine, name, writes=writes)
         finally:
             engine.dispose()
+
+    def interrupt(self, connection: Any) -> None:
+        # `close` would wait for the other thread's buffer; this ends what it waits for.
+        connection._sock.shutdown(SHUT_RDWR)
 
     def read_part(self, extract: Extract, query: str) -> Iterator[pa.RecordBatch]:
         from retailmart.database.mysql.reading import read_part

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, ClassVar
+from socket import SHUT_RDWR, socket
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from retailmart.check_results import CheckResult
 from retailmart.database.names import Names, as_it_is
@@ -78,6 +80,11 @@ class PostgresKind:
             yield from examine(engine, name, writes=writes)
         finally:
             engine.dispose()
+
+    def interrupt(self, connection: Any) -> None:
+        # A polite cancel needs an answer of the server, which may be what is missing.
+        with socket(fileno=os.dup(connection.fileno())) as wire:
+            wire.shutdown(SHUT_RDWR)
 
     def read_part(self, extract: Extract, query: str) -> Iterator[pa.RecordBatch]:
         from retailmart.database.postgres.reading import read_part

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from retailmart.check_results import CheckResult
 from retailmart.database.names import Names, without_ascii_case
@@ -63,6 +63,9 @@ class SQLiteKind:
 
         file = folder / str(url.database)
         return examine_target(file, name) if writes else examine_source(file, name)
+
+    def interrupt(self, connection: Any) -> None:
+        connection.interrupt()
 
     def read_part(self, extract: Extract, query: str) -> Iterator[pa.RecordBatch]:
         raise NotImplementedError("nobody else connects to a file")

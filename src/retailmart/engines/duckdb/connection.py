@@ -48,6 +48,8 @@ class Connection:
         # The connection refuses a second thread instead of making it wait.
         self._lock = threading.RLock()
         self._sorting = threading.Lock()
+        # Connections that read a large result beside the first one.
+        self._cursors: set[duckdb.DuckDBPyConnection] = set()
         self._ordered = 0
         # A separate folder: two DuckDBs that spill into one folder overwrite each other's files.
         self._spill = scratch / f"spill-{uuid.uuid4().hex}"
@@ -137,6 +139,7 @@ class Connection:
                 _set_variables(cursor, self._variables)
                 for name, rows in self._rows.items():
                     cursor.register(name, rows)
+            self._cursors.add(cursor)
             try:
                 with _translate_errors():
                     # One at a time: parallel sorts compete for memory, and each one uses all
@@ -148,6 +151,7 @@ class Connection:
                         yield first
                         yield from reader
             finally:
+                self._cursors.discard(cursor)
                 cursor.close()
 
     @contextmanager
@@ -168,6 +172,11 @@ class Connection:
             if bool(before) != bool(self._ordered):
                 wanted = str(bool(self._ordered)).lower()
                 self._connection.execute(f"SET preserve_insertion_order = {wanted}")
+
+    def interrupt(self) -> None:
+        """Make the queries that run now fail; another thread's call."""
+        for connection in (self._connection, *self._cursors):
+            connection.interrupt()
 
     def close(self) -> None:
         """Free what it holds, on disk too."""

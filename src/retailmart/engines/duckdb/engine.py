@@ -229,6 +229,9 @@ class DuckDBEngine:
     def exchange(self) -> Path:
         return self._exchange / uuid.uuid4().hex
 
+    def interrupt(self) -> None:
+        self._connection.interrupt()
+
     def close(self) -> None:
         self._connection.close()
         shutil.rmtree(self._exchange, ignore_errors=True)

@@ -279,6 +279,11 @@ class SparkEngine:
         self._exchanges.append(root)
         return root
 
+    def interrupt(self) -> None:
+        self._jobs.interrupt()
+        self._driver.engine.interrupt()
+        self._catalog.types.interrupt()
+
     def close(self) -> None:
         for root in self._exchanges:
             self._places[0].forget(root)

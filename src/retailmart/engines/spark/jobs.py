@@ -100,6 +100,16 @@ class Jobs:
     def _speculates(self) -> bool:
         return str(self._session.conf.get("spark.speculation", "false")).lower() == "true"
 
+    def interrupt(self) -> None:
+        """Make the jobs that run now fail; another thread's call."""
+        session = self.__dict__.get("_opened")
+        if session is None:
+            return
+        if _is_remote(session):
+            session.interruptAll()
+        else:
+            session.sparkContext.cancelAllJobs()
+
     def close(self) -> None:
         """Stop the session, if it was started here."""
         self._stack.close()

@@ -1,0 +1,155 @@
+"""Commands that are asked to stop: children of one warm process, each signalled in a step.
+
+As in `killed`, what commands import is paid for once. The child's own thread sends it the signal,
+so that it comes in whatever the step is doing then, a long call of a library included.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+import threading
+import time
+import traceback
+from collections.abc import Callable, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
+from importlib import import_module
+from pathlib import Path
+from signal import SIGTERM
+from tempfile import TemporaryFile
+from typing import Any
+
+from tests.support.killed import IMPORTED
+
+_ROOT = Path(__file__).parents[2]
+
+
+@dataclass(frozen=True)
+class Signal:
+    """A signal that comes `delay` seconds after a step began; `again`: the second comes so late.
+
+    `counts` is what was begun of the step before: 1 lets its first time pass.
+    """
+
+    step: str
+    delay: float = 0
+    number: int = SIGTERM
+    again: float | None = None
+    counts: int = 0
+
+
+@dataclass(frozen=True)
+class Ended:
+    """How a command ended: `seconds` after its signal came, None if none did."""
+
+    code: int
+    output: str
+    seconds: float | None
+
+
+class Stopper:
+    """A process that forks the children; close it at the end."""
+
+    def __init__(self) -> None:
+        self._process = subprocess.Popen(
+            [sys.executable, "-W", "ignore", "-m", "tests.support.stopped"],
+            cwd=_ROOT,
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
+        )
+
+    def runs(self, words: Sequence[str], signal: Signal | None = None) -> Ended:
+        """Run `retailmart WORDS`, and send it the signal."""
+        assert self._process.stdin
+        assert self._process.stdout
+        order = [list(words), asdict(signal) if signal else None]
+        self._process.stdin.write(json.dumps(order) + "\n")
+        self._process.stdin.flush()
+        return Ended(*json.loads(self._process.stdout.readline()))
+
+    def close(self) -> None:
+        """End the process."""
+        self._process.communicate()
+
+
+def _serve() -> None:
+    for name in IMPORTED:
+        import_module(name)
+    for line in sys.stdin:
+        words, told = json.loads(line)
+        with TemporaryFile() as output:
+            sent, tells = os.pipe()
+            child = os.fork()
+            if child == 0:
+                os.close(sent)
+                _work(words, Signal(**told) if told else None, output.fileno(), tells)
+            os.close(tells)
+            _, status = os.waitpid(child, 0)
+            ended = time.monotonic()
+            moment = os.read(sent, 100)
+            os.close(sent)
+            output.seek(0)
+            took = ended - float(moment) if moment else None
+            text = output.read().decode("utf-8", "replace")
+        code = os.waitstatus_to_exitcode(status)
+        sys.stdout.write(json.dumps([code, text, took]) + "\n")
+        sys.stdout.flush()
+
+
+def _work(words: Sequence[str], signal: Signal | None, output: int, tells: int) -> None:
+    from retailmart.cli import main
+
+    for stream in (1, 2):
+        os.dup2(output, stream)
+    sys.argv = ["retailmart", *words]
+    if signal is not None:
+        _send_in_step(signal, tells)
+    code: object = 0
+    try:
+        main()
+    except SystemExit as done:
+        code = done.code or 0
+    except BaseException:
+        traceback.print_exc()
+        code = 99
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(code if isinstance(code, int) else 98)
+
+
+def _send_in_step(signal: Signal, tells: int) -> None:
+    from retailmart.session import Session
+
+    step: Callable[..., Any] = Session.step
+    begun = [0]
+
+    def send() -> None:
+        time.sleep(signal.delay)
+        os.write(tells, f"{time.monotonic()}".encode())
+        os.kill(os.getpid(), signal.number)
+        if signal.again is not None:
+            time.sleep(signal.again)
+            os.kill(os.getpid(), signal.number)
+
+    @contextmanager
+    def watched(self: Session, name: str) -> Any:
+        with step(self, name) as progress:
+            if name == signal.step:
+                begun[0] += 1
+                if begun[0] == signal.counts + 1:
+                    threading.Thread(target=send, daemon=True).start()
+                    for _ in range(1_000 if not signal.delay else 0):
+                        if self.stop.requested:  # it came at the step's beginning
+                            break
+                        time.sleep(0.001)
+            yield progress
+
+    setattr(Session, "step", watched)  # noqa: B010 - for this process alone
+
+
+if __name__ == "__main__":
+    _serve()
