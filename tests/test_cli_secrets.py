@@ -369,7 +369,8 @@ WORKING = [
 ]
 
 
-@pytest.mark.parametrize("place", [".env", pytest.param("retailmart.yml", marks=pytest.mark.long)])
+@pytest.mark.long
+@pytest.mark.parametrize("place", [".env", "retailmart.yml"])
 def test_secrets_at_work_are_seen_nowhere(
     tmp_path: Path,
     place: str,
