@@ -8,7 +8,7 @@ from pathlib import Path
 
 from retailmart.engines import Engine
 from retailmart.feeds.evolve import effective
-from retailmart.feeds.load import LoadedFeed, load
+from retailmart.feeds.load import LoadedFeed, counted_by, load
 from retailmart.feeds.load_part import FileToLoad
 from retailmart.feeds.quarantine import REFUSED_FIELDS, refused_columns
 from retailmart.feeds.rows import raw_fields
@@ -116,7 +116,9 @@ def parse_again(
     table = raw_table(delivery.feed.name)
     shown = {table: pinned.tables[table]} if table in pinned.tables else {}
     lake = ScratchLake(place, shown=shown)
-    return load(engine, lake, delivery.feed, delivery.files, {}, NO_BATCH, scratch)
+    # Counted as the feed says now: what the ledger has counted is not to be counted again.
+    known = counted_by(delivery.feed)
+    return load(engine, lake, delivery.feed, delivery.files, {}, NO_BATCH, scratch, known=known)
 
 
 def sides_of_raw(
