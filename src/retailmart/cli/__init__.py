@@ -31,6 +31,7 @@ from retailmart.cli.common import (
     say,
 )
 from retailmart.cli.doctor import doctor
+from retailmart.cli.maintain import maintain
 from retailmart.cli.verify import verify
 from retailmart.errors import NotAllDone, RetailmartError
 
@@ -170,6 +171,9 @@ def check(
 
 
 app.command(epilog=exits(4, instead={3: "something differs"}))(verify)
+
+
+app.command(epilog=exits(3, 4))(maintain)
 
 
 @app.command(epilog=exits())

@@ -31,7 +31,7 @@ def restored_table(
     if before is None or record.definition != table.definition:
         return None
     as_it_is = LoadedTable(table, record, before, before)
-    versions = _versions_of(lake.batches(name), stood)
+    versions = standing_versions(lake.batches(name), stood)
     standing = [one for one in versions if one[1] <= stood[undo]]
     if not standing or standing == versions:
         return as_it_is
@@ -50,13 +50,16 @@ def restored_table(
     return LoadedTable(table, known, before, old, change, everything=True)
 
 
-def _versions_of(
+def standing_versions(
     commits: Iterable[tuple[int, int | None]], stood: Mapping[int, int]
 ) -> list[tuple[int, int]]:
-    """The versions of a table and the batches that made them, without what undos removed."""
+    """The versions of a table and the batches that made them, without what undos removed.
+
+    `stood` gives for each undo's batch the newest batch that remained after it.
+    """
     versions: list[tuple[int, int]] = []
     for version, batch_id in commits:
-        if batch_id is None:  # the same rows in other files: somebody has compacted them
+        if batch_id is None:  # the same rows in other files
             versions[-1:] = [(version, of_batch) for _, of_batch in versions[-1:]]
         elif batch_id in stood:
             versions = [one for one in versions if one[1] <= stood[batch_id]]
