@@ -28,7 +28,7 @@ def maintain(
         typer.Option(
             "--table",
             metavar="TABLE",
-            help="Only this table, as in raw/sales or sales.",
+            help="Only the table of this name, as in sales.",
         ),
     ] = None,
     output: OutputOption = Output.TEXT,

@@ -19,12 +19,14 @@ def restored_table(
     undo: int,
     stood: Mapping[int, int],
     record_of: Callable[[int], SourceRecord | None],
+    tell: Callable[[str], None] = lambda message: None,
 ) -> LoadedTable | None:
     """A table for an undo's batch: as left by the newest batch that stands after the undo.
 
     Its source is not asked: changes there come with the next run. `stood` gives that newest batch
     for each undo, `record_of` gives what the ledger knew of the table by a batch.
-    None if the lake does not have the table as it is defined now.
+    None if the lake does not have the table as it is defined now. `tell` is called if the version
+    to go back to is gone.
     """
     name = raw_table(table.name)
     before = lake.state(name)
@@ -37,9 +39,15 @@ def restored_table(
         return as_it_is
     version, batch_id = standing[-1]
     old, known = lake.state(name, version), record_of(batch_id)
-    if old is None or known is None or known.definition != table.definition:
+    if known is None or known.definition != table.definition:
         return as_it_is
-    if old.partition_by != before.partition_by or not lake.has_files(name, old):
+    if old is None or not lake.has_files(name, old):
+        tell(
+            f"{name} stays as it is: its version {version}, to which the undo would go back, has"
+            " left the lake; the next run reads the table as its source has it"
+        )
+        return as_it_is
+    if old.partition_by != before.partition_by:
         return as_it_is
     # With other columns, all files are added again: Delta's log accepts them in no other way.
     kept = {file.path for file in old.files if old.fields == before.fields}
