@@ -33,8 +33,11 @@ def restored_table(
     if before is None or record.definition != table.definition:
         return None
     as_it_is = LoadedTable(table, record, before, before)
-    versions = standing_versions(lake.batches(name), stood)
+    commits = lake.batches(name)
+    versions = standing_versions(commits, stood)
     standing = [one for one in versions if one[1] <= stood[undo]]
+    if not standing and commits[0][0] > 0:  # somebody has cleaned up its log
+        tell(_gone(name, "the version"))
     if not standing or standing == versions:
         return as_it_is
     version, batch_id = standing[-1]
@@ -42,10 +45,7 @@ def restored_table(
     if known is None or known.definition != table.definition:
         return as_it_is
     if old is None or not lake.has_files(name, old):
-        tell(
-            f"{name} stays as it is: its version {version}, to which the undo would go back, has"
-            " left the lake; the next run reads the table as its source has it"
-        )
+        tell(_gone(name, f"version {version}"))
         return as_it_is
     if old.partition_by != before.partition_by:
         return as_it_is
@@ -56,6 +56,13 @@ def restored_table(
     removes = tuple(file.path for file in before.files if file.path not in kept)
     change = TableChange(name, old.fields, old.partition_by, adds, removes)
     return LoadedTable(table, known, before, old, change, everything=True)
+
+
+def _gone(name: str, version: str) -> str:
+    return (
+        f"{name} stays as it is: {version} to which the undo would go back has left the lake; the"
+        " next run reads the table as its source has it"
+    )
 
 
 def standing_versions(
