@@ -35,13 +35,12 @@ from retailmart.lake.maintenance import (
     wants_checkpoint,
 )
 from retailmart.lake.orphans import discard, sweep_merges
-from retailmart.operations.verify.compare import Digest, digest, side_of
 from retailmart.project import Project
 from retailmart.project.documents import did_you_mean
 from retailmart.report import MaintenanceReport, Progress, Silent, TableMaintenance
 from retailmart.session import Session
 from retailmart.sources.restore import standing_versions
-from retailmart.tables import DataFile, TableChange, TableState
+from retailmart.tables import DataFile, TableChange, TableState, quoted
 
 if TYPE_CHECKING:
     from retailmart.lake.places import Stored
@@ -54,7 +53,7 @@ _OTHERS = timedelta(days=1)
 # How long a table's log remembers by itself which files left it.
 _REMEMBERED = 7
 # Measured on two cores, with all rows proven: about so many bytes of small files a second.
-_MERGED_A_SECOND = 4e6
+_MERGED_A_SECOND = 5e6
 
 
 def maintain(
@@ -314,7 +313,7 @@ class _Keeper:
         table: str,
         change: TableChange,
         old: tuple[DataFile, ...],
-        before: Digest,
+        before: _Digest,
         version: int,
     ) -> None:
         """Prove the committed version by its log; if it is not as it should be, go back."""
@@ -434,6 +433,24 @@ class _Keeper:
         )
 
 
-def _digest(engine: Engine, state: TableState, files: Iterable[DataFile]) -> Digest:
-    side = side_of(engine, "files", state.only(files))
-    return digest(engine, side, next(iter(state.partition_by), None))
+# By partition: how many rows there are, and the sum and the parity of their hashes.
+_Digest = dict[tuple[str | None, ...], tuple[int, int, int]]
+
+
+def _digest(engine: Engine, state: TableState, files: Iterable[DataFile]) -> _Digest:
+    """A digest of the rows of some files that depends on each value, not on the rows' order.
+
+    It is computed three times for each merge, so it is a lighter one than that of `verify`.
+    """
+    columns = ", ".join(quoted(field.name) for field in state.fields)
+    by = [f"CAST({quoted(name)} AS VARCHAR)" for name in state.partition_by]
+    figures = "count(*), sum(_h), bit_xor(_h)"
+    query = f"SELECT {', '.join([*by, f'hash({columns}) AS _h'])} FROM"
+    named = ", ".join([*(f"p{n}" for n, _ in enumerate(by)), figures])
+    parts = "".join(f"p{n}, " for n, _ in enumerate(by)) + "_h"
+    rows = engine.rows(
+        f"SELECT {named} FROM ({query} {engine.define(state.only(files))}) AS _s({parts})"
+        + (f" GROUP BY {', '.join(f'p{n}' for n, _ in enumerate(by))}" if by else "")
+    )
+    at = len(by)
+    return {row[:at]: (int(row[at]), int(row[at + 1] or 0), int(row[at + 2] or 0)) for row in rows}
