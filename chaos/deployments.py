@@ -156,6 +156,9 @@ class PostgresDeployment:
 
 def _write_project(folder: Path, marts: Marts) -> None:
     write_project(folder, sample=False)
+    # A run that is killed may leave it to the next one; maintenance has a day of its own.
+    with (folder / "retailmart.yml").open("a") as settings:
+        settings.write("\nmaintenance:\n  after_run: false\n")
     for path in (folder / "marts").glob("*.sql"):
         if marts is not None and path.stem not in marts:
             path.unlink()

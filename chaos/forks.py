@@ -31,6 +31,7 @@ ALL, DATABASE_ONLY, NONE = "all", "database only", "none"
 AS_OF = datetime(2024, 4, 1, tzinfo=UTC)
 Step = Sequence[Any]
 RUN: Step = ("run",)
+MAINTAIN: Step = ("maintain",)
 
 _ROOT = Path(__file__).parents[1]
 # What a run imports when it gets there; imported before the forks, it is paid for once.
@@ -49,6 +50,7 @@ _IMPORTED = (
     "sqlalchemy.dialects.mysql",
     "sqlalchemy.dialects.postgresql",
     "retailmart.api",
+    "retailmart.operations.maintain",
     "retailmart.operations.quarantine",
     "retailmart.operations.undo",
     "retailmart.database.source",
@@ -110,6 +112,9 @@ def _step(folder: Path, name: str, *arguments: Any) -> Any:
         return retailmart.open_project(folder).run(AS_OF).run_id
     if name == "undo":
         return retailmart.open_project(folder).undo(int(arguments[0]), AS_OF).run_id
+    if name == "maintain":
+        opened = retailmart.open_project(folder, {"maintenance": {"retention_days": 0}})
+        return opened.maintain().merged
     if name == "export":
         return retailmart.open_project(folder).quarantine_export(arguments[0])
     if name == "replay":

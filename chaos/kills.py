@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from tests.support.project_state import FAULTS as DIFFERENCES
-from tests.support.project_state import ProjectState, compare
+from tests.support.project_state import TABLES, ProjectState, compare
 
 from chaos.deliveries import DailyDeliveries, Files, counting
 from chaos.deployments import (
@@ -31,7 +31,7 @@ from chaos.deployments import (
     RemoteDeployment,
 )
 from chaos.effects import call_of, kind_of
-from chaos.forks import RUN, ChildFailed, ForkServer, Step, undo
+from chaos.forks import MAINTAIN, RUN, ChildFailed, ForkServer, Step, undo
 from chaos.result import Result, Tell
 
 if TYPE_CHECKING:
@@ -78,6 +78,11 @@ _FAR_AWAY = (
 _ON_POSTGRES = ("before psycopg.write", "after psycopg.finish")
 # What is compared where the disturbed shop had other batches than the undisturbed one.
 _TABLES = ("raw", "marts", "published", "orphans", "snapshots", "left lying", "landing")
+
+
+# After maintenance that was killed, files may be merged in another order: the rows are the same.
+_SAME_ROWS = (*TABLES, "orphans", "landing", "archive", "left lying")
+_DAYS_OF_WEAR = 4
 
 
 @dataclass(frozen=True)
@@ -351,6 +356,17 @@ class Worker:
                 self.fork_server.order(back.folder, ("export", str(sheet)))
                 back.drop(replayed.repaired(sheet.read_bytes()))
                 end(Day(name, seed, back), replayed)
+
+            if self._is_chosen(name := "maintenance"):
+                worn, kept = (
+                    keep(first.copy("worn")),
+                    DailyDeliveries(seed, dict(deliveries.standing)),
+                )
+                for _ in range(_DAYS_OF_WEAR):
+                    worn.drop(kept.later_day())
+                    self.fork_server.order(worn.folder, RUN)
+                ways = ((MAINTAIN,), (RUN, MAINTAIN))
+                end(Day(name, seed, worn, (MAINTAIN,), ways, only=_SAME_ROWS), kept)
 
             if self._is_chosen("later day") or self._is_chosen("undo"):
                 before = DailyDeliveries(seed, dict(deliveries.standing))

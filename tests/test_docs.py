@@ -97,6 +97,22 @@ def test_commands_about_running_work(tmp_path: Path) -> None:
     assert "rows loaded" in done.stdout
 
 
+def test_commands_about_maintenance_work(tmp_path: Path) -> None:
+    """Every command and setting of docs/maintenance.md, and its Python, on the sample shop."""
+    page = "docs/maintenance.md"
+    assert call("retailmart init shop --sample", tmp_path).returncode == 0
+    assert call("retailmart run --as-of 2024-04-01", tmp_path / "shop").returncode == 0
+    with (tmp_path / "shop" / "retailmart.yml").open("a") as settings:
+        settings.write(blocks(page, "yaml")[0])
+    for line in commands(page):
+        done = call(line, tmp_path / "shop")
+        assert done.returncode == 0, f"{line}: {done.stderr}"
+    (code,) = blocks(page, "python")
+    done = call_alone(code, tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert "bytes freed" in done.stdout
+
+
 def test_the_page_on_mysql_and_s3_followed_word_for_word(
     tmp_path: Path, mariadb: DatabaseServer, s3: S3Server, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -131,3 +131,57 @@ def test_an_older_program_leaves_a_newer_ledger_alone(shop: Shop, called: Called
     assert found[0].startswith("problem")
     assert ledger_of(shop) == before
     assert "sales_2.csv" in shop.backend.landed()
+
+
+def vacuum(shop: Shop, *tables: str) -> None:
+    """What another program may do to any Delta table: nothing but its newest version stays."""
+    lake = shop.open().lake
+    for table in tables or lake.place.tables():
+        handle = DeltaTable(lake.place.address(table))
+        handle.optimize.compact()
+        handle.vacuum(retention_hours=0, dry_run=False, enforce_retention_duration=False, full=True)
+        handle.create_checkpoint()
+        handle.alter.set_table_properties({"delta.logRetentionDuration": "interval 0 days"})
+        handle.cleanup_metadata()
+
+
+def test_an_undo_says_which_tables_it_cannot_take_back(shop: Shop, called: Called) -> None:
+    """The rows of a source table before the run are gone: it stays, and a line says so."""
+    keep_only(shop.folder, marts=["customer_mart", _MONTHLY])
+    deliver(shop, 1)
+    shop.run()
+    shop.backend.execute_in_shop("UPDATE customer SET first_name = 'Renamed' WHERE customer_id = 2")
+    deliver(shop, 2)
+    shop.run()
+    vacuum(shop)
+    done = called(shop.folder, "undo", "2")
+    assert done.returncode == 0
+    assert "load: raw/customer stays as it is: the version to which" in done.stderr
+    assert "Traceback" not in done.stderr
+    shop.run()
+    assert shown(shop, _MONTHLY)
+    assert shop.open().verify(["duckdb"], None).different == ()
+
+
+def test_a_published_version_whose_log_is_gone_too_is_not_needed(
+    shop: Shop, called: Called
+) -> None:
+    """The database is compared as it is: nothing tells any more which rows its version had."""
+    deliver(shop, 1)
+    shop.run()
+    path = shop.folder / "marts" / f"{_MONTHLY}.sql"
+    path.write_text(path.read_text().replace("publish: true", "publish: false"))
+    for number in range(2, 14):  # more than one checkpoint
+        deliver(shop, number)
+        shop.run()
+    vacuum(shop)
+    with shop.open().ledger() as ledger:
+        version = ledger.marts.all()[_MONTHLY].published_version
+    assert shop.open().lake.state(f"marts/{_MONTHLY}", version) is None
+    path.write_text(path.read_text().replace("publish: false", "publish: true"))
+    deliver(shop, 14)
+    done = called(shop.folder, "run", "--as-of", "2024-04-01")
+    assert done.returncode == 0
+    assert "Traceback" not in done.stderr
+    assert shown(shop, _MONTHLY)
+    assert called(shop.folder, "verify", "--database").returncode == 0

@@ -49,6 +49,7 @@ TYPED = (
     ("quarantine replay", "refused.csv", "--output", "json"),
     ("schema history", "--output", "json"),
     ("schema diff", "sales", "--output", "json"),
+    ("maintain", "--dry-run", "--output", "json"),
     ("undo", "1", "--output", "json"),
     ("watch", "--runs", "1"),
     ("abandon",),

@@ -28,7 +28,13 @@ if TYPE_CHECKING:
     from retailmart.operations.status import Status
     from retailmart.operations.watch import Observer, WatchReport
     from retailmart.project.secrets import SecretStore
-    from retailmart.report import DatabaseReport, Progress, RunReport, VerifyReport
+    from retailmart.report import (
+        DatabaseReport,
+        MaintenanceReport,
+        Progress,
+        RunReport,
+        VerifyReport,
+    )
 
 
 def create_project(
@@ -136,6 +142,22 @@ class OpenProject:
         from retailmart.operations.doctor import doctor
 
         return doctor(self.project, spark=spark, seconds=seconds, each=each)
+
+    def maintain(
+        self,
+        *,
+        dry_run: bool = False,
+        tables: Sequence[str] = (),
+        progress: Progress | None = None,
+    ) -> MaintenanceReport:
+        """Merge small files, remove what no version needs any more, fold the ledger's old rows.
+
+        `tables` are those of the lake to look after, as `raw/sales` or `sales`; default all. No row
+        changes. With `dry_run` nothing does. See operations.maintain.
+        """
+        from retailmart.operations.maintain import maintain
+
+        return maintain(self.project, dry_run=dry_run, tables=tables, progress=progress)
 
     def status(self) -> Status:
         """The last runs, the open batch, files by state, and what is held back or expected."""

@@ -14,10 +14,13 @@ from retailmart.report import (
     Contrast,
     DatabaseReport,
     FileLine,
+    MaintenanceReport,
     RunReport,
     TableComparison,
+    TableMaintenance,
     VerifyReport,
     number_of,
+    size_of,
 )
 
 if TYPE_CHECKING:
@@ -150,12 +153,50 @@ def summary(report: RunReport, quiet: bool = False) -> None:
         console.print(one_line(message), soft_wrap=True)
 
 
+def maintenance(report: MaintenanceReport) -> None:
+    """Print what maintenance did, or would do, to stdout: a line a table."""
+    would = "would be " if report.dry_run else ""
+    told = [one for one in report.tables if one.is_needed]
+    width = max([len(one.table) for one in told], default=0)
+    for one in told:
+        print(one_line(f"{one.table:<{width}}  {'; '.join(_maintained(one, would))}"))
+    if report.runs or report.batches:
+        runs = number_of(report.runs, "run")
+        batches = f"{report.batches:,} batch{'' if report.batches == 1 else 'es'}"
+        print(f"ledger: {runs} without work {would}removed, {batches} {would}folded")
+    if not (told or report.runs or report.batches):
+        print("Nothing to do: no small files, and nothing that is not needed any more.")
+    elif report.dry_run:
+        print(f"Nothing was changed; {size_of(report.freed)} would be freed")
+    else:
+        print(f"{size_of(report.freed)} freed in {report.seconds:.1f} s")
+
+
+def _maintained(one: TableMaintenance, would: str) -> Iterator[str]:
+    """What became of a table's files."""
+    if one.merged:
+        files = f"{number_of(one.merged, 'file')} ({size_of(one.merged_bytes)})"
+        yield f"{files} {would}merged into {one.into:,}"
+    if one.left:
+        yield f"{number_of(one.left, 'small file')} left for the next time"
+    if one.removed or one.log_entries:
+        entries = f"{one.log_entries:,} of the log"
+        linked = one.removed_bytes - one.freed
+        shared = f", {size_of(linked)} of them still in exports" if linked else ""
+        size = f"{size_of(one.removed_bytes)}{shared}"
+        yield f"{number_of(one.removed, 'file')} and {entries} {would}removed ({size})"
+    if one.kept and one.removed:
+        yield f"kept {one.kept}"
+
+
 def _remarks(report: RunReport, quiet: bool) -> Iterator[str]:
     """What is said below the figures, a line each."""
     for name, why in report.unreadable.items():
         yield f"held back  the marts that read {name}: {why}"
     for batch in report.batches:
         yield from (f"restored   {table.message}" for table in batch.restored)
+    if (maintained := report.maintenance) and maintained.problem:
+        yield f"maintenance failed, the run is done and right: {maintained.problem}"
     for left in report.left_tables:
         yield f"left over  {left.message}. {left.fix}"
     for path in () if quiet else report.waiting:

@@ -9,6 +9,14 @@ from decimal import Decimal
 from typing import Any, Protocol
 
 
+def size_of(count: int) -> str:
+    """A number of bytes in words, as in `812 bytes`, `4.2 MB` and `1.3 GB`."""
+    for unit, name in ((10**9, "GB"), (10**6, "MB"), (10**3, "kB")):
+        if count >= unit:
+            return f"{count / unit:.1f} {name}"
+    return number_of(count, "byte")
+
+
 def number_of(count: int, noun: str) -> str:
     """A number of things in words, as in `1 row` and `1,234 rows`."""
     return f"{count:,} {noun}{'' if count == 1 else 's'}"
@@ -219,13 +227,88 @@ class UndoneAlready:
 
 
 @dataclass(frozen=True)
+class TableMaintenance:
+    """What maintenance did to a table, or would do; sizes in bytes.
+
+    `merged` files became `into` files with the same rows. `removed` are files that no version needs
+    any more, with entries of the log; of their bytes `freed` are free on the disk now, as the rest
+    has another name in an export. `kept` says why older files than usual stay, `left` how many
+    files are still to be merged.
+    """
+
+    table: str
+    files: int
+    merged: int = 0
+    into: int = 0
+    merged_bytes: int = 0
+    written_bytes: int = 0
+    removed: int = 0
+    removed_bytes: int = 0
+    freed: int = 0
+    log_entries: int = 0
+    kept: str | None = None
+    left: int = 0
+
+    @property
+    def is_needed(self) -> bool:
+        """Whether there was anything to do."""
+        return bool(self.merged or self.removed or self.log_entries or self.left)
+
+
+@dataclass(frozen=True)
+class MaintenanceReport:
+    """What maintenance did, or with `dry_run` would do; sizes in bytes.
+
+    `runs` are those that did nothing and left the ledger, `batches` those of which it keeps less.
+    `problem` is what maintenance after a run failed with; the run itself is right. `skipped` says
+    why nothing was done.
+    """
+
+    dry_run: bool
+    tables: tuple[TableMaintenance, ...] = ()
+    runs: int = 0
+    batches: int = 0
+    seconds: float = 0.0
+    problem: str | None = None
+    skipped: str | None = None
+
+    @property
+    def merged(self) -> int:
+        """How many files were merged."""
+        return sum(one.merged for one in self.tables)
+
+    @property
+    def removed(self) -> int:
+        """How many files were removed."""
+        return sum(one.removed for one in self.tables)
+
+    @property
+    def freed(self) -> int:
+        """How many bytes are free now that were not before, without what was written for it."""
+        return sum(one.freed for one in self.tables)
+
+    @property
+    def left(self) -> int:
+        """How many files are still to be merged."""
+        return sum(one.left for one in self.tables)
+
+    def to_dict(self) -> dict[str, Any]:
+        """The report as plain values."""
+        plain = asdict(self)
+        for name in ("merged", "removed", "freed", "left"):
+            plain[name] = getattr(self, name)
+        return plain
+
+
+@dataclass(frozen=True)
 class RunReport:
     """What one run did. `seconds` is by step, in the order they ran.
 
     `unreadable` are source tables that cannot be read correctly, and why: the marts that read them
     stay as they are until that is fixed. `left_tables` are published tables of marts that are gone.
     `expected` says what has not come yet, if the run had nothing to do; `undone_already` is why an
-    undo had nothing to do.
+    undo had nothing to do. `maintenance` is what was tidied up after it; a run that brought nothing
+    has none.
     """
 
     run_id: int
@@ -240,6 +323,7 @@ class RunReport:
     left_tables: tuple[LeftTable, ...] = ()
     expected: tuple[str, ...] = ()
     undone_already: UndoneAlready | None = None
+    maintenance: MaintenanceReport | None = None
 
     @property
     def nothing_to_do(self) -> bool:

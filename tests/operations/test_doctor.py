@@ -5,6 +5,7 @@ from __future__ import annotations
 import http.client
 import json
 import os
+import shutil
 import sqlite3
 import subprocess
 import sys
@@ -32,7 +33,7 @@ from tests.support.services.process import free_port
 from tests.support.services.proxy import TcpProxy
 from tests.support.services.s3 import S3Bucket, S3Server
 from tests.support.services.spark import SparkCluster, fake_java
-from tests.support.shop import Called, Shop
+from tests.support.shop import Called, Shop, sale
 from tests.test_docs import blocks, call, commands
 
 RIGHTS = {
@@ -841,3 +842,41 @@ def test_a_value_that_would_be_rounded_is_found(tmp_path: Path, called: Called) 
     assert done.returncode == 1
     assert "column 'current_price', row id = 1: 1.005 is no DECIMAL" in done.stdout
     assert "round(" in done.stdout
+
+
+def test_files_that_a_version_names_and_the_disk_lacks_are_a_problem(shop: Shop) -> None:
+    """Each table is named with its first missing file; a mart's fix, tried out, works."""
+    shop.sales("sales_1.csv", [sale(), sale(2, day="2024-02-10")])
+    shop.run()
+    assert visit(shop)["lake: files"].level is Level.OK
+    assert "are there" in visit(shop)["lake: files"].found
+    before = shop.mart("customer_mart")
+    folder = shop.folder / "lake" / "marts" / "customer_mart"
+    first, *_ = sorted(folder.glob("_month=*/*.parquet"))
+    first.unlink()
+    found = visit(shop)["lake: files"]
+    assert found.level is Level.PROBLEM
+    assert found.found.startswith("1 file of marts/customer_mart not there as written")
+    assert first.name in found.found
+    assert found.fix is not None
+    assert str(folder) in found.fix
+    shutil.rmtree(folder)
+    shop.sales("sales_2.csv", [sale(3, day="2024-03-10")])
+    shop.run()
+    assert visit(shop)["lake: files"].level is Level.OK
+    assert set(before) < set(shop.mart("customer_mart"))
+
+
+@pytest.mark.every_store
+def test_a_file_that_is_cut_short_is_a_problem(shop: Shop) -> None:
+    """It would break the run that reads it; the doctor sees it by its size."""
+    shop.sales("sales_1.csv", [sale()])
+    shop.run()
+    lake = shop.open().lake
+    state = lake.state("raw/sales")
+    assert state is not None
+    lake.place.discard("raw/sales", state.files[0].path)
+    found = visit(shop)["lake: files"]
+    assert found.level is Level.PROBLEM
+    assert "raw/sales" in found.found
+    assert "as from a backup" in str(found.fix)

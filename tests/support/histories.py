@@ -229,6 +229,8 @@ class Life:
 
     def _forget(self, run_id: int) -> None:
         """What was before a later run is no longer what is there without it."""
+        # A run that was killed is named for what a later one finished.
+        run_id = min(one.run_id for one in self.model.standing if one.run_id >= run_id)
         standing = (
             one if one.run_id < run_id else replace(one, before=None)
             for one in self.model.standing

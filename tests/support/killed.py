@@ -36,6 +36,7 @@ IMPORTED = (
     "retailmart.database.source",
     "retailmart.database.sqlite.dialect",
     "retailmart.engines.duckdb",
+    "retailmart.operations.maintain",
     "retailmart.operations.run",
     "retailmart.operations.undo",
     "sqlalchemy.dialects.mysql",

@@ -12,6 +12,7 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from hashlib import sha256
+from io import BytesIO
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from urllib.parse import unquote
@@ -172,12 +173,25 @@ def _orphans(files: Mapping[str, Content]) -> Iterator[str]:
             for line in get().decode().splitlines():
                 if add := json.loads(line).get("add"):
                     logged.setdefault(table, set()).update((add["path"], unquote(add["path"])))
+        if log and entry.endswith(".checkpoint.parquet"):
+            for path in _in_checkpoint(get()):
+                logged.setdefault(table, set()).update((path, unquote(path)))
     for name in files:
         table, path = "/".join(name.split("/")[:2]), "/".join(name.split("/")[2:])
         if is_snapshot(name):
             continue
         if not path.startswith("_delta_log/") and path not in logged.get(table, ()):
             yield name
+
+
+def _in_checkpoint(content: bytes) -> Iterator[str]:
+    """The files that a checkpoint names: what the log before it said, which may be gone."""
+    import pyarrow.parquet as pq
+
+    for action in ("add", "remove"):
+        for row in pq.read_table(BytesIO(content), columns=[action]).column(action).to_pylist():
+            if row is not None and row["path"] is not None:
+                yield row["path"]
 
 
 def is_snapshot(key: str) -> bool:

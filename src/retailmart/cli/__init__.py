@@ -32,6 +32,7 @@ from retailmart.cli.common import (
 )
 from retailmart.cli.dagster import tell_dagster
 from retailmart.cli.doctor import doctor
+from retailmart.cli.maintain import maintain
 from retailmart.cli.verify import verify
 from retailmart.cli.watch import watch
 from retailmart.errors import Interrupted, NotAllDone, RetailmartError
@@ -179,6 +180,9 @@ def check(
 
 
 app.command(epilog=exits(4, instead={3: "something differs"}))(verify)
+
+
+app.command(epilog=exits(3, 4))(maintain)
 
 
 @app.command(epilog=exits())

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import json
+import math
 import re
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -26,8 +27,12 @@ __all__ = ["Lake", "place_of"]
 _TRANSACTION_ID = "retailmart"
 # The key for the batch in a commit's own metadata.
 _BATCH = "retailmart_batch"
+# The key in a commit that changed no row: its files hold the rows of those which they replace.
+_MAINTENANCE = "retailmart_maintenance"
 # A table is opened from its last checkpoint and later entries: in a bucket, a request each.
 _CHECKPOINT_EVERY = 10
+# How long a table's log remembers which files left it; without it, a week.
+_REMEMBERED = "delta.deletedFileRetentionDuration"
 _DELTA_NAMES = {
     "INT": "integer",
     "BIGINT": "long",
@@ -38,6 +43,7 @@ _DELTA_NAMES = {
     "DOUBLE": "double",
 }
 _NAME = re.compile(r"b(\d{8})-f(\d{4,})-")
+_OF_MAINTENANCE = re.compile(r"m(\d{8,})-")
 _UNREACHABLE = ("Generic S3 error", "error sending request", "HTTP error")
 _OUR_NAMES = {delta: name for name, delta in _DELTA_NAMES.items()}
 
@@ -59,6 +65,7 @@ class Lake:
     _states: dict[tuple[str, int], TableState] = field(
         default_factory=dict, compare=False, repr=False
     )
+    _changed: set[str] = field(default_factory=set, compare=False, repr=False)
 
     def folder(self, table: str) -> Path:
         """The folder where engines read and write a table's files."""
@@ -85,7 +92,8 @@ class Lake:
     def batches(self, table: str) -> list[tuple[int, int | None]]:
         """The versions of a table, oldest first, with the batch of each.
 
-        None marks a commit by another program, for example after someone compacted the table.
+        None marks a commit that belongs to no batch: maintenance merged files, or someone else
+        compacted the table.
         """
         handle = self._open(table)
         if handle is None:
@@ -115,13 +123,106 @@ class Lake:
         double count.
         """
         handle = self._open(change.table) or self._create(change)
+        self._changed.add(change.table)
         if not self._holds(handle, batch_id):
-            self._apply(handle, change, batch_id)
+            self._apply(handle, change, _of_batch(batch_id), lambda h: self._holds(h, batch_id))
         done = self._open(change.table)
         if done is None or not self._holds(done, batch_id):
             raise RetailmartError(f"the commit of batch {batch_id} to {change.table} is not there")
         self.place.persist_log(change.table, done.version())
         return int(done.version())
+
+    def merge(self, change: TableChange, version: int) -> int:
+        """Let files take the place of others that hold the same rows; return the table's version.
+
+        `version` is the one that the rows were read from: if another commit came in between, this
+        raises RetailmartError and changes nothing. The commit names no batch: those that the table
+        holds stay as they are.
+        """
+        handle = self._open(change.table)
+        if handle is None or handle.version() != version:
+            raise RetailmartError(
+                f"{change.table} was changed by another program meanwhile; it stays as it is",
+                "Try again: retailmart maintain",
+            )
+
+        def is_done(found: DeltaTable) -> bool:
+            with self._translate_errors():
+                there = {file.path for file in _state(found, self.folder(change.table)).files}
+            return all(file.path in there for file in change.adds)
+
+        self._apply(handle, change, {_MAINTENANCE: str(self.fence)}, is_done)
+        done = self._open(change.table)
+        if done is None or not is_done(done):
+            raise RetailmartError(f"the merged files of {change.table} are not in its log")
+        self.place.persist_log(change.table, done.version())
+        return int(done.version())
+
+    def is_only_maintained(self, table: str, since: int, version: int) -> bool:
+        """Whether all commits after the version `since`, up to `version`, changed no row."""
+        handle = self._open(table)
+        if handle is None or not since < version:
+            return since == version
+        with self._translate_errors():
+            entries = handle.history(int(handle.version()) - since)
+        marked = {int(one["version"]) for one in entries if one.get(_MAINTENANCE) is not None}
+        return marked >= set(range(since + 1, version + 1))
+
+    @property
+    def changed(self) -> frozenset[str]:
+        """The tables that batches were committed to through this object."""
+        return frozenset(self._changed)
+
+    def checkpoint(self, table: str) -> int | None:
+        """Write a checkpoint of the table as it is, and persist it. Returns its version."""
+        handle = self._open(table)
+        if handle is None:
+            return None
+        with self._translate_errors():
+            handle.create_checkpoint()
+        self.place.persist_log(table, handle.version())
+        return int(handle.version())
+
+    def can_open(self, table: str, version: int) -> bool:
+        """Whether the log still gives this version; what is known of it already is not asked."""
+        return self._open_new(table, version) is not None
+
+    def dead_files(self, table: str, hours: float, *, logged: bool = False) -> list[str]:
+        """Data files that left the table so many hours ago, and older ones that never were in it.
+
+        With `logged` only those of which the log still says that they left it.
+        """
+        handle = self._open(table)
+        if handle is None:
+            return []
+        with self._translate_errors():
+            return handle.vacuum(
+                retention_hours=math.ceil(hours),
+                dry_run=True,
+                enforce_retention_duration=False,
+                full=not logged,
+            )
+
+    def keep_removed(self, table: str, days: int) -> None:
+        """Let the log remember for so many days which files left the table, where it did not."""
+        handle = self._open(table)
+        if handle is None:
+            return
+        value = f"interval {days} days"
+        with self._translate_errors():
+            if handle.metadata().configuration.get(_REMEMBERED) == value:
+                return
+            from deltalake.transaction import CommitProperties
+
+            handle.alter.set_table_properties(
+                {_REMEMBERED: value},
+                commit_properties=CommitProperties(
+                    custom_metadata={_MAINTENANCE: str(self.fence)}, max_commit_retries=0
+                ),
+            )
+        self._opened.pop(table, None)
+        if (version := self.version(table)) is not None:
+            self.place.persist_log(table, version)
 
     def repair(self, table: str) -> None:
         """Make a table readable after a power cut has torn its last commit; call it before reading.
@@ -136,6 +237,24 @@ class Lake:
     def prefix(self, batch_id: int) -> str:
         """The prefix of a batch's data file names, as this writer writes them."""
         return f"{_batch_prefix(batch_id)}f{self.fence:04d}-"
+
+    def maintenance_prefix(self, number: int) -> str:
+        """The prefix of the names of data files that maintenance writes, as this writer does."""
+        return f"m{self.fence:08d}-{number:04d}-"
+
+    def orphaned_merges(self, table: str) -> list[str]:
+        """Files that maintenance of earlier writers wrote and that no commit ever named."""
+        found = [
+            path
+            for path in self.place.data_files(table)
+            if (match := _OF_MAINTENANCE.match(_name(path))) and int(match[1]) < self.fence
+        ]
+        if not found:
+            return []
+        state = self.state(table)
+        held = {file.path for file in state.files} if state else set()
+        held.update(map(unquote, self.dead_files(table, 0, logged=True)))
+        return [path for path in found if path not in held]
 
     def orphaned_files(self, table: str, batch_id: int) -> list[str]:
         """Files that attempts at this batch wrote and that no commit of the table holds."""
@@ -236,14 +355,23 @@ class Lake:
         self.place.persist_log(change.table, 0)
         return handle
 
-    def _apply(self, handle: DeltaTable, change: TableChange, batch_id: int) -> None:
+    def _apply(
+        self,
+        handle: DeltaTable,
+        change: TableChange,
+        mark: Mapping[str, str],
+        is_done: Callable[[DeltaTable], bool],
+    ) -> None:
+        """Commit a change. `mark` is the commit's metadata, `is_done` says if a table holds it."""
         from deltalake import PostCommitHookProperties
         from deltalake.exceptions import CommitFailedError
         from deltalake.transaction import CommitProperties, RemoveAction, Transaction
 
         schema = _schema(change.fields)
         now = int(time.time() * 1000)
-        adds: list[Any] = [_add_action(file, now) for file in change.adds]
+        batch = mark.get(_BATCH)
+        changes = batch is not None  # else the rows stay the same, and readers of changes skip it
+        adds: list[Any] = [_add_action(file, now, changes) for file in change.adds]
         with self._translate_errors():
             known = _state(handle, self.folder(change.table))
         gone = set(change.removes)
@@ -251,15 +379,15 @@ class Lake:
         mode = "append"
         same_layout = known.partition_by == change.partition_by
         if handle.schema() == schema and same_layout:
-            adds += [RemoveAction(f.path, True, now, f.size, dict(f.partition)) for f in going]
+            adds += [RemoveAction(f.path, changes, now, f.size, dict(f.partition)) for f in going]
         elif len(going) == len(known.files):
             mode = "overwrite"  # the only mode that accepts a new schema; it removes files
         else:
             raise RetailmartError(f"{change.table} would get other columns and keep old files")
         properties = CommitProperties(
-            custom_metadata={_BATCH: str(batch_id)},
+            custom_metadata=dict(mark),
             max_commit_retries=0,
-            app_transactions=[Transaction(_TRANSACTION_ID, batch_id)],
+            app_transactions=[] if batch is None else [Transaction(_TRANSACTION_ID, int(batch))],
         )
         try:
             with self._translate_errors():
@@ -279,7 +407,7 @@ class Lake:
             # Unknown, not failed: the log may hold the commit although the answer was lost.
             self._opened.pop(change.table, None)
             again = self._open(change.table)
-            if again is None or not self._holds(again, batch_id):
+            if again is None or not is_done(again):
                 raise
 
     def _replace(self, change: TableChange, adds: list[Any], properties: Any) -> None:
@@ -298,6 +426,10 @@ class Lake:
             commit_properties=properties,
         )
         self._opened.pop(change.table, None)
+
+
+def _of_batch(batch_id: int) -> Mapping[str, str]:
+    return {_BATCH: str(batch_id)}
 
 
 def _batch_prefix(batch_id: int) -> str:
@@ -364,7 +496,7 @@ def _texts(partition: Mapping[str, Any]) -> dict[str, str | None]:
     return {name: None if value is None else str(value) for name, value in partition.items()}
 
 
-def _add_action(file: DataFile, now: int) -> Any:
+def _add_action(file: DataFile, now: int, changes: bool) -> Any:
     from deltalake.transaction import AddAction
 
     statistics = {
@@ -373,4 +505,6 @@ def _add_action(file: DataFile, now: int) -> Any:
         "maxValues": dict(file.maximum),
         "nullCount": dict(file.nulls),
     }
-    return AddAction(file.path, file.size, dict(file.partition), now, True, json.dumps(statistics))
+    return AddAction(
+        file.path, file.size, dict(file.partition), now, changes, json.dumps(statistics)
+    )

@@ -46,6 +46,11 @@ def is_mart(table: str) -> bool:
     return table.startswith(_MARTS)
 
 
+def mart_name(table: str) -> str:
+    """The mart whose rows are at the path `table`."""
+    return table.removeprefix(_MARTS)
+
+
 def is_known(table: str) -> bool:
     """Whether a path is that of a table written here; others' are left alone."""
     return table.startswith((_RAW, _QUARANTINE, _MARTS))

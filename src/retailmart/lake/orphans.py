@@ -26,6 +26,13 @@ def sweep_others(lake: Lake, decided: Mapping[int, int | None]) -> None:
     lake.place.sweep_exports(lake.fence)
 
 
+def sweep_merges(lake: Lake) -> None:
+    """Remove what maintenance that was cut off wrote and no commit ever named."""
+    for table in lake.place.tables():
+        for path in lake.orphaned_merges(table):
+            lake.place.discard(table, path)
+
+
 def discard(lake: Lake, changes: Iterable[TableChange]) -> None:
     """Remove the files of changes that were never decided."""
     for change in changes:

@@ -35,6 +35,20 @@ _HALF = ".half"
 
 
 @dataclass(frozen=True)
+class Stored:
+    """A file of a table as it is stored: its path below the table, `size` in bytes.
+
+    `modified` is in seconds since 1970. With `linked` it has another name, such as in an export:
+    to remove this one frees nothing.
+    """
+
+    path: str
+    size: int
+    modified: float
+    linked: bool = False
+
+
+@dataclass(frozen=True)
 class Export:
     """An export: data files of a table for plain Parquet readers, all of them or none.
 
@@ -109,8 +123,14 @@ class Place(Protocol):
     def data_files(self, table: str) -> Iterator[str]:
         """The paths of all Parquet files of a table, committed or not."""
 
+    def stored(self, table: str) -> list[Stored]:
+        """All files of a table, those of its log (below `_delta_log`) included."""
+
     def discard(self, table: str, path: str) -> None:
         """Remove a data file."""
+
+    def discard_all(self, table: str, paths: Sequence[str]) -> None:
+        """Remove files of a table or its log; those that are gone already do not matter."""
 
     def tidy(self) -> None:
         """Shrink the local cache where it has grown large."""
@@ -226,8 +246,21 @@ class LocalPlace:
             if (relative := path.relative_to(folder)).parts[0] != _LOG:
                 yield relative.as_posix()
 
+    def stored(self, table: str) -> list[Stored]:
+        folder = str(self.root / table)
+        found = ((entry.path, _status(entry)) for entry in _files_below(folder))
+        return [
+            Stored(path[len(folder) + 1 :], known.st_size, known.st_mtime, known.st_nlink > 1)
+            for path, known in found
+            if known is not None
+        ]
+
     def discard(self, table: str, path: str) -> None:
         (self.root / table / path).unlink(missing_ok=True)
+
+    def discard_all(self, table: str, paths: Sequence[str]) -> None:
+        for path in paths:
+            self.discard(table, path)
 
     def tidy(self) -> None:
         """Nothing to do: no file is stored twice."""
@@ -356,9 +389,19 @@ class RemotePlace:
             if path.endswith(".parquet") and not path.startswith(f"{_LOG}/"):
                 yield path
 
+    def stored(self, table: str) -> list[Stored]:
+        return [
+            Stored(entry.key, entry.size, entry.mtime_ns / 1e9)
+            for entry in self.store.below(table).entries()
+        ]
+
     def discard(self, table: str, path: str) -> None:
         self.store.discard(f"{table}/{path}")
         (self.workspace / table / path).unlink(missing_ok=True)
+
+    def discard_all(self, table: str, paths: Sequence[str]) -> None:
+        with ThreadPoolExecutor(_AT_ONCE) as pool:
+            list(pool.map(partial(self.discard, table), paths))
 
     def tidy(self) -> None:
         """Keep the most recently used files, up to a few gigabytes."""
@@ -445,6 +488,23 @@ def _is_readable(checkpoint: Path) -> bool:
         return bool(pq.read_table(checkpoint).num_rows)
     except (pa.ArrowException, OSError):
         return False
+
+
+def _files_below(folder: str) -> Iterator[os.DirEntry[str]]:
+    """All files at any depth; what vanishes meanwhile is left out."""
+    with suppress(FileNotFoundError), os.scandir(folder) as entries:
+        for entry in entries:
+            if entry.is_dir(follow_symlinks=False):
+                yield from _files_below(entry.path)
+            else:
+                yield entry
+
+
+def _status(entry: os.DirEntry[str]) -> os.stat_result | None:
+    try:
+        return entry.stat(follow_symlinks=False)
+    except FileNotFoundError:
+        return None
 
 
 def _is_here(path: Path, size: int) -> bool:

@@ -13,6 +13,7 @@ from retailmart.ledger.batches import Batches
 from retailmart.ledger.files import Files
 from retailmart.ledger.held import HeldBack
 from retailmart.ledger.lease import Lease, acquire_lease, give_back
+from retailmart.ledger.maintenance import Maintenance
 from retailmart.ledger.marts import Marts
 from retailmart.ledger.migrations import is_current, migrate
 from retailmart.ledger.replays import Replays
@@ -85,6 +86,11 @@ class Ledger(Access):
     def marts(self) -> Marts:
         """Marts and the tables that show them."""
         return Marts(self.engine, self.lease)
+
+    @property
+    def maintenance(self) -> Maintenance:
+        """What maintenance did, and the rows it folds."""
+        return Maintenance(self.engine, self.lease)
 
     @property
     def held(self) -> HeldBack:

@@ -48,6 +48,21 @@ class Marts(Access):
         shown = t.marts.c.published_as == name
         connection.execute(shows_nothing().values(fingerprint=None).where(shown))
 
+    def move_on(self, connection: Connection, mart: str, since: int, version: int) -> None:
+        """A mart's table shows `version` as it showed `since`: both hold the same rows."""
+        shown = t.marts.c
+        connection.execute(
+            update(t.marts)
+            .where(shown.name == mart, shown.published_version == since)
+            .values(published_version=version)
+        )
+        tables = t.published.c
+        connection.execute(
+            update(t.published)
+            .where(tables.mart == mart, tables.version == since)
+            .values(version=version)
+        )
+
     def months_of(self, table: str) -> dict[str, Totals]:
         """Rows and money by month that a table last held."""
         columns = t.table_months.c

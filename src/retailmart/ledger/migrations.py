@@ -180,6 +180,11 @@ def m014_by_which_columns_files_are_counted(connection: Connection) -> None:
     tables.metadata.create_all(connection)
 
 
+def m015_maintenance(connection: Connection) -> None:
+    """What maintenance did, and whether it was cut off."""
+    tables.metadata.create_all(connection)
+
+
 MIGRATIONS: tuple[Migration, ...] = (
     m001_first_tables,
     m002_versions_undo_and_replays,
@@ -195,6 +200,7 @@ MIGRATIONS: tuple[Migration, ...] = (
     m012_why_marts_are_held_back,
     m013_views_with_the_words_of_status,
     m014_by_which_columns_files_are_counted,
+    m015_maintenance,
 )
 
 

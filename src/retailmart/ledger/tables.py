@@ -202,6 +202,19 @@ schemas = Table(
     Column("causes", Long, nullable=False),
 )
 
+# What maintenance did and when; a row that is still running was cut off.
+maintenance = Table(
+    "retailmart_maintenance",
+    metadata,
+    Column("maintenance_id", Serial, primary_key=True, autoincrement=True),
+    Column("run_id", Serial),
+    Column("started_at", String(32), nullable=False),
+    Column("finished_at", String(32)),
+    Column("state", String(20), nullable=False),
+    Column("message", Long),
+    Column("report", Blob),
+)
+
 # Independent of the database's default: names and paths in all scripts, compared by bytes.
 for _table in metadata.tables.values():
     _table.dialect_options["mysql"].update(

@@ -16,6 +16,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
+from dataclasses import replace
 from datetime import UTC, datetime
 from typing import NoReturn
 
@@ -34,7 +35,7 @@ from retailmart.errors import (
 from retailmart.feeds.classify import classify
 from retailmart.files.checked import CheckedFile, Refusal
 from retailmart.files.discover import StagedCopy, discover
-from retailmart.lake.orphans import sweep_others
+from retailmart.lake.orphans import sweep_merges, sweep_others
 from retailmart.ledger import Ledger
 from retailmart.ledger.values import Batch, BatchState
 from retailmart.marts.bind import Binding, expect_none
@@ -42,6 +43,7 @@ from retailmart.marts.definitions import changed_definitions
 from retailmart.marts.ownership import expect_known_spelling, expect_own_tables
 from retailmart.operations.batch import abandon_in, finish
 from retailmart.operations.check import expect_one_feed
+from retailmart.operations.maintain import maintain_after
 from retailmart.operations.status import expected_inputs
 from retailmart.operations.work import Run, begin, work_for
 from retailmart.project import Project
@@ -104,7 +106,8 @@ def run_with(
             except BaseException as error:
                 _end_early(one, error)
             _close(one, "done", None, report)
-            return report
+        # Last of all: the run is done and right, whatever becomes of this.
+        return replace(report, maintenance=maintain_after(session, one.run_id))
 
 
 def _end_early(run: Run, error: BaseException) -> NoReturn:
@@ -234,9 +237,13 @@ def _sweep_when_due(session: Session) -> None:
 
     This is done after a run was killed, and once a day: no orphaned file gets older than that.
     """
-    if not session.ledger.runs.sweep_is_due():
+    cut_off = session.ledger.maintenance.was_cut_off()
+    if not cut_off and not session.ledger.runs.sweep_is_due():
         return
     place = session.lake.place
+    sweep_merges(session.lake)
+    if cut_off:
+        session.ledger.maintenance.mark_cut_off()
     sweep_others(session.lake, session.ledger.batches.decided_fences())
     place.forget(place.workspace / EXCHANGE)
     place.tidy()

@@ -81,6 +81,7 @@ def begin(session: Session, moment: datetime) -> Run:
             ledger,
             lake,
             lambda: reads_of(session.project),
+            lambda message: session.progress.message("load", message),
         ),
     )
 

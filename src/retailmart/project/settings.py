@@ -252,6 +252,33 @@ class WatchSettings(Document):
         return host.strip("[]"), int(port)
 
 
+class MaintenanceSettings(Document):
+    """What keeps lake and ledger small and quick: see `retailmart maintain`."""
+
+    after_run: bool = Field(
+        True,
+        description="Whether a run that brought something tidies up after itself, for at most"
+        " `budget` seconds.",
+    )
+    budget: float = Field(
+        3.0, ge=0, description="How many seconds maintenance after a run may begin new work."
+    )
+    retention_days: int = Field(
+        7,
+        ge=0,
+        le=3650,
+        description="For how many days files stay that left a table, so that readers of an older"
+        " version still find them; 0 removes them at once, which is right where nobody reads the"
+        " lake meanwhile.",
+    )
+    ledger_days: int = Field(
+        90,
+        ge=1,
+        description="For how many days the ledger keeps runs that had nothing to do, and all"
+        " details of batches; files, totals and all other runs stay for ever.",
+    )
+
+
 class Settings(Document):
     """Where things are and how marts are computed. Paths are relative to the project folder.
 
@@ -287,6 +314,9 @@ class Settings(Document):
     )
     publish: PublishSettings = Field(
         default_factory=PublishSettings, description="How published tables are created."
+    )
+    maintenance: MaintenanceSettings = Field(
+        default_factory=MaintenanceSettings, description="How lake and ledger are kept small."
     )
     memory_limit: str | None = Field(
         None,

@@ -41,6 +41,8 @@ class Work:
 class ShopTables:
     """The shop's tables, as a run works with them. `reads` gives what each mart reads.
 
+    `tell` is called with what a person should know.
+
     `unreadable` are the tables that cannot be read correctly: the marts that read them wait. Each
     comes with the reason and what to do.
     """
@@ -50,6 +52,7 @@ class ShopTables:
     ledger: Ledger
     lake: Lake
     reads: Callable[[], Mapping[str, frozenset[str]]]
+    tell: Callable[[str], None] = lambda message: None
     unreadable: dict[str, str] = field(default_factory=dict)
     _found: dict[str, SourceChange] = field(default_factory=dict)
 
@@ -177,7 +180,8 @@ class ShopTables:
             if (record := known.get(table.name)) is None:
                 continue
             own = partial(record_of, table.name)
-            one = restored_table(self.lake, table, record, batch.batch_id, stood, own)
+            tell = self.tell
+            one = restored_table(self.lake, table, record, batch.batch_id, stood, own, tell)
             if one is not None:
                 found[table.name] = one
         return found

@@ -13,7 +13,7 @@ from retailmart.errors import MissingExtra, RetailmartError, SettingsError
 from retailmart.operations.doctor.machine import examine_machine, examine_scratch
 from retailmart.project import Project
 from retailmart.report import number_of
-from retailmart.session import PRIVATE, store_at
+from retailmart.session import PRIVATE, open_lake, store_at
 from retailmart.storage import LocalFolder, Store
 from retailmart.tables import Field
 
@@ -62,6 +62,7 @@ def examine(
         areas[f"source {name}"] = lambda name=name: _source(project, name)  # type: ignore[misc]
     for use in ("landing", "lake", "archive"):
         areas[use] = lambda use=use: _store(project, use)  # type: ignore[misc]
+    areas["lake: files"] = lambda: _lake_files(project)
     areas["archive: way"] = lambda: _way(project)
     if any(place.startswith("s3://") for place in _places(project).values()):
         areas["S3"] = lambda: _s3(project)
@@ -268,6 +269,37 @@ def _store(project: Project, use: str) -> Iterator[CheckResult]:
     from retailmart.storage.health import Use, examine_store
 
     yield from examine_store(store_at(project, _places(project)[use]), Use(use))
+
+
+def _lake_files(project: Project) -> Iterator[CheckResult]:
+    """Whether all files that the tables' current versions name are there, as they were written."""
+    from retailmart.lake.layout import is_known, is_mart
+    from retailmart.lake.maintenance import missing_files
+
+    check = "lake: files"
+    lake, files, tables, right = open_lake(project), 0, 0, True
+    try:
+        for table in filter(is_known, lake.place.tables()):
+            # First its version, then what is there: a run adds files before it names them.
+            state, stored = lake.state(table), lake.place.stored(table)
+            if state is None:
+                continue
+            files, tables = files + len(state.files), tables + 1
+            if missing := missing_files(state, stored):
+                right = False
+                folder = f"{lake.place}/{table}"
+                found = (
+                    f"{number_of(len(missing), 'file')} of {table} not there as written, first"
+                    f" {missing[0].path}"
+                )
+                fix = f"Put back what is missing in {folder}, as from a backup"
+                if is_mart(table):
+                    fix += "; or remove that folder: the next run that brings files builds it whole"
+                yield problem(check, found, fix)
+    except RetailmartError:
+        return  # the lake's own area says why it does not answer
+    if right and tables:
+        yield ok(check, f"all {number_of(files, 'file')} of {number_of(tables, 'table')} are there")
 
 
 def _way(project: Project) -> Iterator[CheckResult]:

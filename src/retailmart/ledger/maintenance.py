@@ -1,0 +1,186 @@
+"""The ledger's record of maintenance, and what it keeps of runs that ended long ago."""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+from sqlalchemy import delete, func, insert, or_, select, update
+
+from retailmart.ledger import tables as t
+from retailmart.ledger.access import Access
+from retailmart.ledger.rows import chunks, key_of, now, pack, put, unpack
+from retailmart.ledger.values import BatchState, Outcome
+
+# A row next to the lease says when old files and rows are next looked for.
+_DUE = "maintain"
+# Another one has the newest batch that is folded, in the place of a fencing token.
+_FOLDED = "folded"
+_EVERY = timedelta(days=1)
+_BATCHES_AT_ONCE = 100
+
+
+@dataclass(frozen=True)
+class Folded:
+    """How many runs left the ledger, and of how many batches it keeps less."""
+
+    runs: int = 0
+    batches: int = 0
+
+
+@dataclass(frozen=True)
+class Maintained:
+    """One maintenance as the ledger knows it. Times are ISO texts in UTC."""
+
+    maintenance_id: int
+    run_id: int | None
+    started_at: str
+    finished_at: str | None
+    state: str
+    message: str | None
+
+
+class Maintenance(Access):
+    """What maintenance did; a row that is still running was cut off."""
+
+    def begin(self, run_id: int | None) -> tuple[int, bool]:
+        """Record that maintenance begins; returns its key, and whether another was cut off."""
+        with self.transaction() as connection:
+            killed = connection.execute(
+                update(t.maintenance)
+                .where(t.maintenance.c.state == "running")
+                .values(state="killed")
+            )
+            result = connection.execute(
+                insert(t.maintenance).values(run_id=run_id, started_at=now(), state="running")
+            )
+            return key_of(result), bool(killed.rowcount)
+
+    def was_cut_off(self) -> bool:
+        """Whether maintenance was killed, and none has begun since."""
+        query = select(func.count()).where(t.maintenance.c.state == "running")
+        with self.reading() as connection:
+            return bool(connection.scalar(query))
+
+    def mark_cut_off(self) -> None:
+        """Record that what was cut off is known: its orphaned files are gone."""
+        with self.transaction() as connection:
+            running = t.maintenance.c.state == "running"
+            connection.execute(update(t.maintenance).where(running).values(state="killed"))
+
+    def end(self, key: int, state: str, message: str | None, report: str) -> None:
+        """Record how it ended: `done` or `failed`."""
+        with self.transaction() as connection:
+            connection.execute(
+                update(t.maintenance)
+                .where(t.maintenance.c.maintenance_id == key)
+                .values(finished_at=now(), state=state, message=message, report=pack(report))
+            )
+
+    def last(self, count: int) -> list[Maintained]:
+        """The newest ones, newest first."""
+        columns = t.maintenance.c
+        query = (
+            select(
+                columns.maintenance_id,
+                columns.run_id,
+                columns.started_at,
+                columns.finished_at,
+                columns.state,
+                columns.message,
+            )
+            .order_by(columns.maintenance_id.desc())
+            .limit(count)
+        )
+        with self.reading() as connection:
+            return [Maintained(*row) for row in connection.execute(query)]
+
+    def is_due(self) -> bool:
+        """Whether it is time to look for old files and rows again."""
+        query = select(t.lease.c.expires_at).where(t.lease.c.name == _DUE)
+        with self.reading() as connection:
+            due = connection.scalar(query)
+        return due is None or due <= now()
+
+    def mark_done(self) -> None:
+        """Record that old files and rows were looked for; they are due again in a day."""
+        due = (datetime.now(UTC) + _EVERY).isoformat()
+        with self.transaction() as connection:
+            put(connection, t.lease, {"name": _DUE}, {"fence": 0, "expires_at": due})
+
+    def foldable(self, before: datetime) -> Folded:
+        """What `fold` would fold."""
+        with self.reading() as connection:
+            runs = len(list(connection.scalars(_idle_runs(before))))
+            return Folded(runs, len(list(connection.scalars(_old_batches(before)))))
+
+    def fold(self, before: datetime) -> Folded:
+        """Fold what ended before a moment, and nothing that a command may still ask for.
+
+        Runs that had nothing to do leave with their steps. Of batches stays what `verify` and an
+        undo read: by what marts and tables were made. All other figures are in tables of their own.
+        """
+        runs = batches = 0
+        with self.reading() as connection:
+            idle = list(connection.scalars(_idle_runs(before)))
+            old = list(connection.scalars(_old_batches(before)))
+        for ids in chunks(idle):
+            with self.transaction() as connection:
+                connection.execute(delete(t.steps).where(t.steps.c.run_id.in_(ids)))
+                connection.execute(delete(t.runs).where(t.runs.c.run_id.in_(ids)))
+            runs += len(ids)
+        for start in range(0, len(old), _BATCHES_AT_ONCE):
+            batches += self._fold_batches(old[start : start + _BATCHES_AT_ONCE])
+        gone = t.maintenance.c.started_at < before.isoformat()
+        with self.transaction() as connection:
+            connection.execute(delete(t.maintenance).where(gone))
+        return Folded(runs, batches)
+
+    def _fold_batches(self, ids: Collection[int]) -> int:
+        columns = t.batches.c
+        with self.transaction() as connection:
+            known = connection.execute(
+                select(columns.batch_id, columns.outcome).where(columns.batch_id.in_(ids))
+            ).all()
+            for key, packed in known:
+                outcome = Outcome.from_json(unpack(packed))
+                kept = Outcome(marts=outcome.marts, sources=outcome.sources)
+                connection.execute(
+                    update(t.batches)
+                    .where(columns.batch_id == key)
+                    .values(outcome=pack(kept.to_json()))
+                )
+            done = {"fence": max(ids), "expires_at": now()}
+            put(connection, t.lease, {"name": _FOLDED}, done)
+        return len(known)
+
+
+def _idle_runs(before: datetime) -> Any:
+    """Runs that ended well, with nothing to do, long ago; the newest run always stays."""
+    run, batch = t.runs.c, t.batches.c
+    worked = select(batch.batch_id).where(
+        or_(batch.run_id == run.run_id, batch.finished_by == run.run_id)
+    )
+    newest = select(func.max(t.runs.c.run_id)).scalar_subquery()
+    return (
+        select(run.run_id)
+        .where(run.state == "done", run.started_at < before.isoformat(), run.run_id < newest)
+        .where(~worked.exists())
+        .order_by(run.run_id)
+    )
+
+
+def _old_batches(before: datetime) -> Any:
+    """Batches that are done since long, of which the ledger still keeps all."""
+    run, batch = t.runs.c, t.batches.c
+    folded = select(t.lease.c.fence).where(t.lease.c.name == _FOLDED).scalar_subquery()
+    return (
+        select(batch.batch_id)
+        .join(t.runs, run.run_id == batch.run_id)
+        .where(batch.state == BatchState.DONE.value, run.started_at < before.isoformat())
+        .where(batch.outcome.is_not(None))
+        .where(batch.batch_id > func.coalesce(folded, 0))
+        .order_by(batch.batch_id)
+    )
