@@ -85,9 +85,12 @@ reference: .venv-dev/.installed
 	$(@D)/bin/pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation -e .
 	@touch $@
 
+# Airflow pins versions of what both use, so it has an environment of its own; so has the site.
+.venv-airflow/.installed: requirements/airflow.txt
 .venv-docs/.installed: requirements/docs.txt
-	$(PYTHON) -m venv .venv-docs
-	.venv-docs/bin/pip install --quiet --disable-pip-version-check --require-hashes -r $<
+.venv-airflow/.installed .venv-docs/.installed:
+	$(PYTHON) -m venv $(@D)
+	$(@D)/bin/pip install --quiet --disable-pip-version-check --require-hashes -r $<
 	@touch $@
 
 LOCK = -q --universal --generate-hashes --no-header --no-annotate --no-emit-index-url \
@@ -98,10 +101,11 @@ LOCKED = $(LOCK) --extra build --extra s3 --extra mysql --extra postgres --extra
 # Spark 3.5 refuses NumPy 2, without which newer ones of pyarrow can't be imported.
 SPARK35 = 'pyspark<4' 'pyarrow<26'
 
-# The site is built from text, so what the project itself needs is not in its environment.
-DOCS = 'import tomllib; from pathlib import Path; \
+# The site is built from text, so what the project itself needs is not in its environment; nor is it in
+# Airflow's.
+EXTRA = 'import sys, tomllib; from pathlib import Path; \
 	project = tomllib.loads(Path("pyproject.toml").read_text())["project"]; \
-	print(*project["optional-dependencies"]["docs"], sep="\n")'
+	print(*project["optional-dependencies"][sys.argv[1]], sep="\n")'
 
 # Versions and hashes only: where packages come from is each machine's own affair.
 lock: .venv-dev/.installed
@@ -112,8 +116,10 @@ lock: .venv-dev/.installed
 	cp requirements/dev.txt requirements/spark35.txt  # what Spark 3.5 can live with stays the same
 	printf '%s\n' $(SPARK35) | .venv-dev/bin/uv pip compile $(LOCKED) --extra spark --extra dev \
 		pyproject.toml - -o requirements/spark35.txt
-	.venv-dev/bin/python -c $(DOCS) | .venv-dev/bin/uv pip compile $(LOCK) \
+	.venv-dev/bin/python -c $(EXTRA) docs | .venv-dev/bin/uv pip compile $(LOCK) \
 		-c requirements/dev.txt - -o requirements/docs.txt
+	.venv-dev/bin/python -c $(EXTRA) airflow | .venv-dev/bin/uv pip compile $(LOCK) \
+		- -o requirements/airflow.txt
 
 clean:
-	rm -rf .venv .venv-dev .venv-docs .venv-spark35 .site dist $(DEMO) .mypy_cache .pytest_cache .ruff_cache .hypothesis
+	rm -rf .venv .venv-dev .venv-docs .venv-airflow .venv-spark35 .site dist $(DEMO) .mypy_cache .pytest_cache .ruff_cache .hypothesis

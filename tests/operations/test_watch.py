@@ -25,7 +25,9 @@ from retailmart.project.settings import seconds_of
 from retailmart.report import RunReport
 from retailmart.stopping import Stop
 from retailmart.storage.local import LocalFolder
+from retailmart.storage.s3 import S3Access, S3Folder
 from tests.support.amount import tries
+from tests.support.services.s3 import S3Bucket
 from tests.support.shop import Called, Shop, sale
 
 PATIENCE = 60.0
@@ -325,6 +327,33 @@ def test_what_is_no_time_is_told(text: str, shop: Shop, called: Called) -> None:
     assert done.returncode == 2
     assert "watch.every" in done.stderr
     assert "is no time; write it as in 30s, 5min, 2h or 1d" in done.stderr
+
+
+def test_a_large_bucket_is_listed_behind_the_last_key(
+    bucket: S3Bucket, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What lies there costs nothing each time; now and then all of it is listed."""
+    monkeypatch.setattr("retailmart.operations.watch.arrivals._ONE_PAGE", 2)
+    server = bucket.server
+    landing = S3Folder(bucket.name, "in", S3Access(server.environment, server.endpoint))
+    asked: list[str] = []
+    listed = S3Folder.entries_after
+    monkeypatch.setattr(
+        S3Folder, "entries_after", lambda self, key: asked.append(key) or listed(self, key)
+    )
+    for day in "123":
+        bucket.put(f"in/2024-04-0{day}.csv", b"x")
+    arrivals = Arrivals(landing, 0, 0, 3600, lambda: None)
+    arrivals.landed()
+    arrivals.after_run(arrivals.before_run())
+    assert arrivals.landed() == 0
+    asked.clear()
+    bucket.put("in/2024-04-04.csv", b"x")
+    assert [arrivals.landed(), arrivals.landed()] == [0, 1]
+    assert asked == ["2024-04-03.csv", "2024-04-04.csv"]
+    bucket.put("in/2024-04-00.csv", b"x")  # before the last key: the next whole listing finds it
+    arrivals.after_run(arrivals.before_run())
+    assert asked[2:] == [""]
 
 
 def memory() -> int:

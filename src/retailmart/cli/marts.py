@@ -8,6 +8,7 @@ from typing import Annotated
 import typer
 
 from retailmart.cli.common import ProjectOption, QuietOption, SetOption, exits, open_at, say
+from retailmart.stopping import stop_on_signals
 
 app = typer.Typer(help="Tables of marts that are gone.", no_args_is_help=True)
 
@@ -24,7 +25,9 @@ def marts_drop(
     opened = open_at(project, settings)
     if not yes:
         typer.confirm(f"Drop the table {name} from the database?", abort=True, err=True)
-    if opened.drop_table(name):
+    with stop_on_signals():
+        dropped = opened.drop_table(name)
+    if dropped:
         say(f"Table {name} is dropped; the lake keeps what it showed", unless=quiet)
     else:
         say(f"There was no table {name} any more; the ledger has forgotten it", unless=quiet)
