@@ -24,6 +24,7 @@ from retailmart.operations.watch.health import Health, HealthServer
 from retailmart.project.settings import seconds_of
 from retailmart.report import RunReport
 from retailmart.stopping import Stop
+from retailmart.storage.entries import Entry
 from retailmart.storage.local import LocalFolder
 from retailmart.storage.s3 import S3Access, S3Folder
 from tests.support.amount import tries
@@ -338,9 +339,12 @@ def test_a_large_bucket_is_listed_behind_the_last_key(
     landing = S3Folder(bucket.name, "in", S3Access(server.environment, server.endpoint))
     asked: list[str] = []
     listed = S3Folder.entries_after
-    monkeypatch.setattr(
-        S3Folder, "entries_after", lambda self, key: asked.append(key) or listed(self, key)
-    )
+
+    def recorded(folder: S3Folder, key: str) -> list[Entry]:
+        asked.append(key)
+        return listed(folder, key)
+
+    monkeypatch.setattr(S3Folder, "entries_after", recorded)
     for day in "123":
         bucket.put(f"in/2024-04-0{day}.csv", b"x")
     arrivals = Arrivals(landing, 0, 0, 3600, lambda: None)

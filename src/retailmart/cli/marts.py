@@ -13,7 +13,7 @@ from retailmart.stopping import stop_on_signals
 app = typer.Typer(help="Tables of marts that are gone.", no_args_is_help=True)
 
 
-@app.command("drop", epilog=exits(4))
+@app.command("drop", epilog=exits(4, 130, 143))
 def marts_drop(
     name: Annotated[str, typer.Argument(metavar="NAME", help="The table, as check names it.")],
     yes: Annotated[bool, typer.Option("--yes", help="Don't ask.")] = False,
