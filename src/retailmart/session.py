@@ -132,7 +132,7 @@ class Session:
             stop = current_stop()
             stack.enter_context(stop.breaking_off(lambda: interrupt(database)))
             stack.enter_context(stop.breaking_off(sources.interrupt))
-            yield cls(
+            session = cls(
                 project,
                 Ledger(database),
                 open_lake(project),
@@ -144,6 +144,13 @@ class Session:
                 stop,
                 stack,
             )
+            try:
+                yield session
+            except Exception as error:
+                meant = stop.meaning(error)
+                if meant is error:
+                    raise
+                raise meant from error
 
     @property
     def scratch(self) -> Path:
@@ -155,6 +162,8 @@ class Session:
         lease = self._stack.enter_context(acquire_lease(self.ledger.engine, self.private / "lock"))
         self.ledger = replace(self.ledger, lease=lease)
         self.lake = replace(self.lake, fence=lease.fence)
+        # Where the process is ended in the middle of the work, the next run need not wait.
+        self._stack.enter_context(self.stop.ending(self.ledger.give_back_lease))
 
     @contextmanager
     def step(self, name: str) -> Iterator[Callable[[str], None]]:

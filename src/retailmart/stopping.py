@@ -16,7 +16,14 @@ from contextlib import contextmanager, suppress
 from contextvars import ContextVar
 from types import FrameType
 
-from retailmart.errors import Interrupted, Stopped
+from retailmart.errors import (
+    GateFailed,
+    Interrupted,
+    LeaseLost,
+    NewerLedger,
+    SettingsError,
+    Stopped,
+)
 
 # Seconds after the request: connections to databases are broken off; the process is ended; and
 # the longest that it then takes to say so in the ledger. Together less than the ten seconds that
@@ -27,6 +34,8 @@ SAYS_SO = 2.0
 SECONDS = ENDS + SAYS_SO
 # What computes is interrupted this often: an interrupt that comes between two queries is lost.
 _EVERY = 0.1
+# Errors that are not caused by an interruption.
+_MEANT = (GateFailed, LeaseLost, NewerLedger, SettingsError)
 _SHOW_CURSOR = b"\x1b[?25h"
 
 Action = Callable[[], None]
@@ -73,6 +82,21 @@ class Stop:
             raise LookupError("nobody has asked to stop")
         # A new one each time: notes are added to it, and the step may be another.
         return type(self._error)(self._error.message, self._error.hint)
+
+    def meaning(self, error: BaseException) -> BaseException:
+        """The error that people are told of where `error` ended the work.
+
+        What a stop interrupts fails with errors of its own: it was stopped. What a check or the
+        project's files forbid stays what it is, and so does a lost lease.
+        """
+        was_meant = isinstance(error, (Stopped, *_MEANT)) or not isinstance(error, Exception)
+        if was_meant or not self.requested:
+            return error
+        stopped = self.error
+        stopped.__cause__ = error
+        for note in getattr(error, "__notes__", ()):
+            stopped.add_note(note)
+        return stopped
 
     def check(self) -> None:
         """A safe point: raise Stopped if somebody has asked to stop."""
@@ -136,7 +160,7 @@ class Stop:
 
     def _all(self, actions: list[Action]) -> None:
         with self._lock:
-            known = list(actions)
+            known = actions[::-1]  # what was begun last ends first
         for action in known:
             with suppress(Exception):  # it may have ended meanwhile; nothing depends on it
                 action()

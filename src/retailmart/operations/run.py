@@ -15,7 +15,6 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import suppress
 from dataclasses import replace
 from datetime import UTC, datetime
 from typing import NoReturn
@@ -24,9 +23,7 @@ from retailmart.database import shown_url, translate_errors
 from retailmart.engines import EXCHANGE
 from retailmart.errors import (
     DeliveryReplaced,
-    GateFailed,
     LeaseLost,
-    NewerLedger,
     RetailmartError,
     SettingsError,
     Stopped,
@@ -52,8 +49,6 @@ from retailmart.session import Session
 
 # Seconds to wait before each new try; what does not work after that needs a person.
 _PAUSES = (0.2, 1.0, 3.0, 8.0, 20.0)
-# Errors that a stop does not hide: they say what is wrong, and are not caused by an interruption.
-_MEANT = (GateFailed, LeaseLost, NewerLedger, SettingsError)
 # How often a batch is started again because its files were replaced while they were read.
 _TRIES = 3
 
@@ -111,16 +106,9 @@ def run_with(
 
 
 def _end_early(run: Run, error: BaseException) -> NoReturn:
-    """Record why a run ends early, and raise it.
-
-    What a stop interrupts fails with errors of its own; people are told of the stop. What a check
-    or the project's files forbid stays what it is.
-    """
+    """Record why a run ends early, and raise it."""
     session = run.session
-    if session.stop.requested and not isinstance(error, (Stopped, *_MEANT)):
-        stopped = session.stop.error
-        stopped.__cause__ = error
-        error = stopped
+    error = session.stop.meaning(error)
     was = "was stopped" if isinstance(error, Stopped) else "failed"
     if step := session.failed_step:
         took = session.seconds[step]
@@ -133,10 +121,7 @@ def _end_early(run: Run, error: BaseException) -> NoReturn:
 
 def _leave(run: Run) -> None:
     """Say in the ledger that this run was stopped where it is: its process is about to end."""
-    ledger = run.ledger
-    with suppress(Exception):
-        ledger.runs.close(run.run_id, "stopped", run.session.stop.error.message, None)
-    ledger.give_back_lease()
+    run.ledger.runs.close(run.run_id, "stopped", run.session.stop.error.message, None)
 
 
 def _expect_landing(session: Session) -> None:
