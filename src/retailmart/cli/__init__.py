@@ -182,7 +182,7 @@ def check(
 app.command(epilog=exits(4, instead={3: "something differs"}))(verify)
 
 
-app.command(epilog=exits(3, 4))(maintain)
+app.command(epilog=exits(3, 4, 130, 143))(maintain)
 
 
 @app.command(epilog=exits())

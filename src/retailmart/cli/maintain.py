@@ -16,6 +16,7 @@ from retailmart.cli.common import (
     open_at,
     print_json,
 )
+from retailmart.stopping import stop_on_signals
 
 
 def maintain(
@@ -43,7 +44,7 @@ def maintain(
     from retailmart import console
 
     opened = open_at(project, settings)
-    with console.progress(quiet or dry_run) as progress:
+    with stop_on_signals(), console.progress(quiet or dry_run) as progress:
         report = opened.maintain(dry_run=dry_run, tables=table or (), progress=progress)
     if output is Output.JSON:
         print_json(report.to_dict())
