@@ -27,6 +27,7 @@ from chaos.result import Result
 # These are least numbers: a sweep goes on until each call with effects was killed at.
 _KILLS = tries(20, 150)
 _REMOTE = tries(6, 30)
+_MAINTENANCE = tries(10, 80)
 _MARTS = None if ALL else FEW_MARTS
 # In the short run what differs most: a day on what is there already, and its way back.
 _ALL_CALLS = Choice(1, _MARTS, () if ALL else ("later day", "undo"))
@@ -54,6 +55,15 @@ def test_files_and_postgres_survive_kills(tmp_path: Path, postgres: Postgres) ->
     """The same where the ledger and the published tables are in PostgreSQL."""
     choice = _on_server("sql", "psycopg.")
     _holds(sweep_postgres(SEED, _REMOTE, tmp_path, print, postgres, choice=choice), _REMOTE)
+
+
+def test_maintenance_survives_kills(tmp_path: Path) -> None:
+    """Merging, removing and cleaning up logs: killed anywhere, the next one or a run ends it."""
+    choice = Choice(1, _MARTS, ("maintenance",))
+    found = sweep_local(SEED, _MAINTENANCE, tmp_path, print, choice=choice)
+    wrong = {name: count for name, count in found.faults.items() if name != "blind"}
+    assert not any(wrong.values()), found.notes
+    assert found.tries["kills"] >= _MAINTENANCE
 
 
 def test_the_sweep_sees_what_a_run_leaves_behind(tmp_path: Path) -> None:

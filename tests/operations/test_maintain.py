@@ -56,6 +56,8 @@ def files(lake: Lake, table: str) -> int:
     return len(state.files)
 
 
+@pytest.mark.every_backend
+@pytest.mark.every_engine
 def test_small_files_become_one_and_no_row_changes(shop: Shop) -> None:
     """A month's files of days are merged, also by store; everything reads as before."""
     days(shop, 5)
@@ -101,6 +103,7 @@ def test_a_merge_is_no_change_to_publish(shop: Shop, monkeypatch: pytest.MonkeyP
 
 
 @pytest.mark.every_store
+@pytest.mark.every_engine
 def test_dead_files_go_after_the_retention_and_no_sooner(shop: Shop) -> None:
     """By default what left a table stays a week; without a retention nothing but the rows stays."""
     days(shop, 5)

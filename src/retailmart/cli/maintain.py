@@ -43,8 +43,8 @@ def maintain(
     """
     from retailmart import console
 
+    opened = open_at(project, settings)
     with stop_on_signals(), console.progress(quiet or dry_run) as progress:
-        opened = open_at(project, settings)
         report = opened.maintain(dry_run=dry_run, tables=table or (), progress=progress)
     if output is Output.JSON:
         print_json(report.to_dict())

@@ -92,7 +92,7 @@ def maintain_after(session: Session, run_id: int) -> MaintenanceReport | None:
     """
     settings = session.project.settings.maintenance
     changed = sorted(table for table in session.lake.changed if is_known(table))
-    if not (settings.after_run and changed):
+    if not (settings.after_run and changed) or session.stop.requested:
         return None
     start = time.perf_counter()
     try:
