@@ -13,6 +13,7 @@ from retailmart.report import (
     Comparison,
     Contrast,
     DatabaseReport,
+    ExportReport,
     FileLine,
     MaintenanceReport,
     RunReport,
@@ -149,6 +150,8 @@ def summary(report: RunReport, quiet: bool = False) -> None:
         marts = f"Delta tables in {report.lake}/marts (how to read them: {_READING})"
         console.print(one_line(f"marts      {marts}"), soft_wrap=True)
         console.print(one_line(f"published  {report.database}"), soft_wrap=True)
+        if exports := _exported(report):
+            console.print(one_line(f"exported   {exports}"), soft_wrap=True)
     for message in _remarks(report, quiet):
         console.print(one_line(message), soft_wrap=True)
 
@@ -195,6 +198,8 @@ def _remarks(report: RunReport, quiet: bool) -> Iterator[str]:
         yield f"held back  the marts that read {name}: {why}"
     for batch in report.batches:
         yield from (f"restored   {table.message}" for table in batch.restored)
+        if batch.exports:
+            yield from _expired(batch.exports)
     if (maintained := report.maintenance) and maintained.problem:
         yield f"maintenance failed, the run is done and right: {maintained.problem}"
     for left in report.left_tables:
@@ -203,6 +208,26 @@ def _remarks(report: RunReport, quiet: bool) -> Iterator[str]:
         yield f"waiting    {path} is still being uploaded"
     for path in report.unreachable:
         yield f"left       {path} has a name that can't be asked for; rename it"
+
+
+def _exported(report: RunReport) -> str | None:
+    """Where the exports of the last batch that made some are."""
+    found = [batch.exports for batch in report.batches if batch.exports and batch.exports.marts]
+    return f"{found[-1].folder}; the newest of each mart: {found[-1].latest}" if found else None
+
+
+def _expired(exports: ExportReport) -> Iterator[str]:
+    """What retention removed, or will remove for the first time."""
+    if exports.removed:
+        count = number_of(len(exports.removed), "old export")
+        yield f"removed    {count} ({exports.removed[0]} …), {exports.freed:,} bytes are free"
+    if exports.announced:
+        count = number_of(len(exports.announced), "export")
+        yield (
+            f"keep       {count} ({exports.announced[0]} …) are older than exports are kept by"
+            " default; runs of later dates remove them. To choose yourself, write keep: {exports:"
+            " for ever}, or a number of days, in retailmart.yml"
+        )
 
 
 def verification(report: VerifyReport) -> None:

@@ -161,12 +161,29 @@ class Held:
 
 
 @dataclass(frozen=True)
+class ExportReport:
+    """What became of exports. `marts` were exported into `folder`; `latest` shows the newest.
+
+    `removed` are folders of dates and marts that retention has removed, which freed `freed` bytes.
+    Those in `announced` stay for now: runs of later dates remove them.
+    """
+
+    folder: str
+    latest: str
+    marts: tuple[str, ...] = ()
+    removed: tuple[str, ...] = ()
+    freed: int = 0
+    announced: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
 class BatchReport:
     """What one batch did. `undoes` is the run that it undid, if any.
 
     `unavailable` are the marts that could not be built because something is missing, and what;
     `held` are those that can't be built or published as they are; `all_refused` are the files whose
-    rows were all refused, if their feeds want a report of that.
+    rows were all refused, if their feeds want a report of that. `exports` is None if no mart is
+    exported.
     """
 
     batch_id: int
@@ -186,6 +203,7 @@ class BatchReport:
     all_refused: tuple[str, ...] = ()
     held: tuple[Held, ...] = ()
     restored: tuple[Restored, ...] = ()
+    exports: ExportReport | None = None
 
 
 @dataclass(frozen=True)

@@ -212,6 +212,12 @@ class S3Folder:
             metas = list(self._listed(self._key(below)))
         return [self._entry(meta).key for meta in metas]
 
+    def sizes(self, below: str) -> dict[str, int]:
+        """The bytes of every object below a folder of this one, by key."""
+        with self._translate_errors():
+            entries = [self._entry(meta) for meta in self._listed(self._key(below))]
+        return {entry.key: entry.size for entry in entries}
+
     def folders(self, below: str) -> list[str]:
         """The folders directly below a folder of this one, as paths."""
         import obstore
