@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import sys
+from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
 from types import TracebackType
 from typing import TYPE_CHECKING, Self
@@ -31,6 +32,8 @@ if TYPE_CHECKING:
     from rich.table import Table
 
 _MONTHS_SHOWN = 6
+# Files that a summary names one by one; the others are counted.
+_FILES_SHOWN = 50
 _LONGEST_VALUE = 60
 # A folder of a table also holds files of earlier versions.
 _READING = 'docs/read-the-lake.md, or project.mart("NAME")'
@@ -204,10 +207,15 @@ def _remarks(report: RunReport, quiet: bool) -> Iterator[str]:
         yield f"maintenance failed, the run is done and right: {maintained.problem}"
     for left in report.left_tables:
         yield f"left over  {left.message}. {left.fix}"
-    for path in () if quiet else report.waiting:
+    waiting = () if quiet else report.waiting
+    for path in waiting[:_FILES_SHOWN]:
         yield f"waiting    {path} is still being uploaded"
-    for path in report.unreachable:
+    if more := len(waiting[_FILES_SHOWN:]):
+        yield f"waiting    {number_of(more, 'more file')} are still being uploaded"
+    for path in report.unreachable[:_FILES_SHOWN]:
         yield f"left       {path} has a name that can't be asked for; rename it"
+    if more := len(report.unreachable[_FILES_SHOWN:]):
+        yield f"left       {number_of(more, 'more file')} have such names"
 
 
 def _exported(report: RunReport) -> str | None:
@@ -418,27 +426,42 @@ def _is_all_refused(line: FileLine) -> bool:
 def _problems(report: RunReport, *, quiet: bool = False) -> Table | None:
     """What deserves a look; with `quiet` without what is settled or known already."""
     table = _table("To look at", "file", "what", "why")
-    settled = "duplicate" if quiet else None
+    more = Counter[str]()
+    shown = 0
     for line in report.files:
-        if line.state == settled:
+        if not (told := list(_told(line, quiet=quiet))):
             continue
-        if line.state in ("duplicate", "refused"):
-            table.add_row(one_line(line.path), line.state, one_line(line.message or ""))
-        elif line.message:
-            table.add_row(one_line(line.path), "a name like another's", one_line(line.message))
-        if line.quarantined:
-            message = f"see: retailmart quarantine show {line.path}"
-            what = f"{number_of(line.quarantined, 'row')} quarantined"
-            if _is_all_refused(line):
-                what = f"0 of {number_of(line.quarantined, 'row')} loaded"
-            table.add_row(one_line(line.path), what, one_line(message))
-        for rule, count in line.warned.items():
-            table.add_row(one_line(line.path), f"{number_of(count, 'row')} warned", one_line(rule))
+        shown += 1
+        for what, kind, why in told:
+            if shown <= _FILES_SHOWN:
+                table.add_row(one_line(line.path), what, one_line(why))
+            else:
+                more[kind] += 1
+    for kind, count in more.items():
+        why = "see all with: retailmart run --output json, or in the ledger: docs/ledger.md"
+        table.add_row(f"… {number_of(count, 'more file')}", kind, why)
     for one in report.held:
         table.add_row(one_line(one.mart), "held back", one_line(one.message))
     for why, names in () if quiet else _unavailable(report).items():
         table.add_row(one_line(", ".join(names)), "not available", one_line(why))
     return table if table.row_count else None
+
+
+def _told(line: FileLine, *, quiet: bool) -> Iterator[tuple[str, str, str]]:
+    """What deserves a look in a file: what, its kind, and why."""
+    if quiet and line.state == "duplicate":
+        return
+    if line.state in ("duplicate", "refused"):
+        yield line.state, line.state, line.message or ""
+    elif line.message:
+        yield "a name like another's", "a name like another's", line.message
+    if line.quarantined:
+        what = f"{number_of(line.quarantined, 'row')} quarantined"
+        if _is_all_refused(line):
+            what = f"0 of {number_of(line.quarantined, 'row')} loaded"
+        yield what, "with rows quarantined", f"see: retailmart quarantine show {line.path}"
+    for rule, count in line.warned.items():
+        yield f"{number_of(count, 'row')} warned", "with rows warned", rule
 
 
 def _agreed(batch: BatchReport) -> dict[str, list[str]]:

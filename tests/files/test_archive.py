@@ -50,7 +50,7 @@ class Place:
     def archive(self, *files: LedgerFile) -> None:
         """The step."""
         landing, archived = (LocalFolder(self.folder / name) for name in ("landing", "archive"))
-        archive(landing, archived, self.folder / "scratch", _BATCH, files)
+        archive(landing, archived, self.folder / "scratch", _BATCH, files, {})
 
     def found(self, where: str) -> dict[str, bytes]:
         """Files and contents below a folder."""

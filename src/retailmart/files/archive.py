@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path, PurePosixPath
 from typing import BinaryIO
@@ -25,17 +25,23 @@ def archive(
     archived: Store,
     scratch: Path,
     batch: Batch,
-    files: Iterable[LedgerFile],
+    files: Sequence[LedgerFile],
+    listed: Mapping[str, Entry],
 ) -> None:
     """Archive each file once, however often this is called.
 
     Only exactly the content that was read is moved. If landing holds newer content under the
-    name, or nothing, the staged copy is archived in its place.
+    name, or nothing, the staged copy is archived in its place. `listed` is landing by path as it
+    was when the files were staged; if any of them is missing there, landing is listed again.
     """
-    entries = {entry.path: entry for entry in landing.entries()}
+    if not all(file.path in listed for file in files):
+        listed = {entry.path: entry for entry in landing.entries()}
     for file in files:
         check_stop()
-        _archive_one(landing, archived, scratch, batch, file, entries.get(file.path))
+        entry = listed.get(file.path)
+        if entry is not None and not landing.appears_whole:
+            entry = landing.entry(entry.key)  # a bucket moves only the version that was listed
+        _archive_one(landing, archived, scratch, batch, file, entry)
 
 
 def archive_path(batch: Batch, file: LedgerFile) -> str:

@@ -82,7 +82,8 @@ def finish(run: Run, batch: Batch, *, recovered: bool = False) -> BatchReport:
     exports = _export(session, batch)
     with session.step("archive"):
         files = session.ledger.files.of_batch(batch.batch_id)
-        archive(session.landing, session.archive, session.scratch, batch, files)
+        listed = run.deliveries.listed
+        archive(session.landing, session.archive, session.scratch, batch, files, listed)
         if batch.undoes is not None:
             take_out(session.archive, session.ledger, batch.undoes)
         if recovered or session.has_retried or outcome.notes.get("held"):

@@ -19,7 +19,7 @@ class EntryKind(Enum):
     UNREACHABLE = "unreachable"
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class Entry:
     """One thing in a folder.
 

@@ -53,7 +53,7 @@ class LocalFolder:
 
     def entries(self) -> list[Entry]:
         """Everything below the folder except folders, sorted by path."""
-        return sorted(self._walk(self.root), key=lambda entry: entry.path)
+        return sorted(self._walk(str(self.root), ""), key=lambda entry: entry.path)
 
     def entries_after(self, key: str) -> list[Entry]:
         """Everything: a folder lists in no order."""
@@ -62,7 +62,7 @@ class LocalFolder:
     def entry(self, key: str) -> Entry | None:
         """The entry as it is now, or None."""
         try:
-            return self._entry(self.root / key)
+            return _entry(key, os.lstat(self.root / key))
         except FileNotFoundError:
             return None
 
@@ -131,27 +131,29 @@ class LocalFolder:
         os.rename(partial, target)
         sync_folder(target.parent)
 
-    def _walk(self, folder: Path) -> Iterator[Entry]:
+    def _walk(self, folder: str, above: str) -> Iterator[Entry]:
+        # Names as texts: there may be very many.
         try:
-            children = list(os.scandir(folder))
+            children = os.scandir(folder)
         except FileNotFoundError:
             return
-        for child in children:
-            if child.is_dir(follow_symlinks=False):
-                yield from self._walk(Path(child.path))
-                continue
-            try:
-                yield self._entry(Path(child.path))
-            except FileNotFoundError:
-                continue  # removed between the listing and this call
+        with children:
+            for child in children:
+                key = f"{above}{child.name}"
+                if child.is_dir(follow_symlinks=False):
+                    yield from self._walk(child.path, f"{key}/")
+                    continue
+                try:
+                    yield _entry(key, child.stat(follow_symlinks=False))
+                except FileNotFoundError:
+                    continue  # removed between the listing and this call
 
-    def _entry(self, path: Path) -> Entry:
-        status = os.lstat(path)
-        kind = EntryKind.SPECIAL
-        if stat.S_ISREG(status.st_mode):
-            kind = EntryKind.FILE
-        elif stat.S_ISLNK(status.st_mode):
-            kind = EntryKind.LINK
-        key = path.relative_to(self.root).as_posix()
-        version = f"{status.st_size}-{status.st_mtime_ns}"
-        return Entry(printable(key), key, kind, status.st_size, status.st_mtime_ns, version)
+
+def _entry(key: str, status: os.stat_result) -> Entry:
+    kind = EntryKind.SPECIAL
+    if stat.S_ISREG(status.st_mode):
+        kind = EntryKind.FILE
+    elif stat.S_ISLNK(status.st_mode):
+        kind = EntryKind.LINK
+    version = f"{status.st_size}-{status.st_mtime_ns}"
+    return Entry(printable(key), key, kind, status.st_size, status.st_mtime_ns, version)
