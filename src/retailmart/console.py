@@ -10,6 +10,7 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Self
 
 from retailmart.report import (
+    ArchiveReport,
     BatchReport,
     Comparison,
     Contrast,
@@ -207,6 +208,8 @@ def _remarks(report: RunReport, quiet: bool) -> Iterator[str]:
         yield f"maintenance failed, the run is done and right: {maintained.problem}"
     for left in report.left_tables:
         yield f"left over  {left.message}. {left.fix}"
+    if report.archive:
+        yield _let_go(report.archive)
     waiting = () if quiet else report.waiting
     for path in waiting[:_FILES_SHOWN]:
         yield f"waiting    {path} is still being uploaded"
@@ -216,6 +219,16 @@ def _remarks(report: RunReport, quiet: bool) -> Iterator[str]:
         yield f"left       {path} has a name that can't be asked for; rename it"
     if more := len(report.unreachable[_FILES_SHOWN:]):
         yield f"left       {number_of(more, 'more file')} have such names"
+
+
+def _let_go(archive: ArchiveReport) -> str:
+    """What the archive has let go."""
+    files, free = number_of(archive.removed, "old file"), f"{archive.freed:,} bytes are free"
+    message = f"removed    {files} from the archive (keep: archive), {free}"
+    if archive.needed:
+        older = number_of(archive.needed, "older version")
+        message += f"; {older} or duplicates among them can't come back by an undo any more"
+    return message
 
 
 def _exported(report: RunReport) -> str | None:

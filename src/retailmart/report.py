@@ -319,6 +319,18 @@ class MaintenanceReport:
 
 
 @dataclass(frozen=True)
+class ArchiveReport:
+    """What left the archive because it is older than the setting `keep: archive`: files and bytes.
+
+    `needed` are older versions and duplicates: an undo that would bring them back is refused now.
+    """
+
+    removed: int
+    freed: int
+    needed: int
+
+
+@dataclass(frozen=True)
 class RunReport:
     """What one run did. `seconds` is by step, in the order they ran.
 
@@ -326,7 +338,7 @@ class RunReport:
     stay as they are until that is fixed. `left_tables` are published tables of marts that are gone.
     `expected` says what has not come yet, if the run had nothing to do; `undone_already` is why an
     undo had nothing to do. `maintenance` is what was tidied up after it; a run that brought nothing
-    has none.
+    has none. `archive` is what the archive has let go, if anything.
     """
 
     run_id: int
@@ -342,6 +354,7 @@ class RunReport:
     expected: tuple[str, ...] = ()
     undone_already: UndoneAlready | None = None
     maintenance: MaintenanceReport | None = None
+    archive: ArchiveReport | None = None
 
     @property
     def nothing_to_do(self) -> bool:

@@ -71,6 +71,14 @@ class Batches(Access):
                 connection.execute(select(t.batches).where(t.batches.c.batch_id == batch_id)).one()
             )
 
+    def done_before(self, stamp: str) -> list[Batch]:
+        """The batches whose files were archived under an earlier stamp, oldest first."""
+        columns = t.batches.c
+        done = (columns.state == BatchState.DONE.value) & (columns.stamp < stamp)
+        query = select(t.batches).where(done).order_by(columns.batch_id)
+        with self.reading() as connection:
+            return [batch_of(row) for row in connection.execute(query)]
+
     def of_run(self, run_id: int) -> list[Batch]:
         """The batches that a run staged, without those that it only finished."""
         query = select(t.batches).where(t.batches.c.run_id == run_id).order_by(t.batches.c.batch_id)

@@ -10,7 +10,8 @@ import errno
 import os
 import shutil
 import stat
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 from io import BytesIO
 from pathlib import Path
@@ -121,6 +122,14 @@ class LocalFolder:
     def remove(self, entry: Entry) -> None:
         """Remove an entry; one that no longer exists is ignored."""
         (self.root / entry.key).unlink(missing_ok=True)
+
+    def remove_empty_folders(self, paths: Iterable[str]) -> None:
+        """Remove the folders of these files, and those around them, as far as they are empty."""
+        folders = {above for path in paths for above in (self.root / path).parents}
+        for folder in sorted(folders, key=lambda folder: -len(folder.parts)):
+            if folder != self.root and folder.is_relative_to(self.root):
+                with suppress(OSError):  # something is in it
+                    folder.rmdir()
 
     def _write(self, target: Path, content: BinaryIO) -> None:
         target.parent.mkdir(parents=True, exist_ok=True)

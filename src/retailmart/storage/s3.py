@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 import shutil
 import uuid
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
@@ -304,6 +304,9 @@ class S3Folder:
         if now is not None and now.version == entry.version:
             with self._translate_errors():
                 obstore.delete(self._store, self._key(entry.key))
+
+    def remove_empty_folders(self, paths: Iterable[str]) -> None:
+        """Nothing to do: a bucket has no folders."""
 
     def discard(self, path: str) -> None:
         """Remove an object of our own, whatever its content."""
