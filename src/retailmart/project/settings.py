@@ -296,7 +296,7 @@ class KeepSettings(Document):
     archive: Days = Field(
         "for ever",
         description="The days that processed, undone and refused files stay in the archive. Without"
-        " its file, a run can't be undone or its rows be parsed again.",
+        " its file, an older version can't come back by an undo, nor a run be parsed again.",
     )
 
     @property
