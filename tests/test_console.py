@@ -196,3 +196,22 @@ def test_a_bar_on_a_terminal(
     out, err = capsys.readouterr()
     assert out == ""
     assert "load" in err
+
+
+def test_very_many_files_are_counted_not_listed(capsys: pytest.CaptureFixture[str]) -> None:
+    """The first fifty are named, the others by what became of them; JSON has all of them."""
+    files = tuple(FileLine(f"{n}.csv", "refused", "is empty") for n in range(60))
+    files += tuple(FileLine(f"w{n}.csv", "loaded", None, 1, 0, 1) for n in range(7))
+    report = replace(
+        REPORT,
+        batches=(replace(BATCH, files=files),),
+        waiting=tuple(f"{n}.part" for n in range(1200)),
+    )
+    console.summary(report)
+    told = " ".join(capsys.readouterr().err.split())
+    assert " 49.csv refused" in told
+    assert " 50.csv" not in told
+    assert "… 10 more files refused" in told
+    assert "… 7 more files with rows quarantined" in told
+    assert "waiting 1,150 more files are still being uploaded" in told
+    assert len(report.to_dict()["batches"][0]["files"]) == 67

@@ -36,7 +36,7 @@ def test_the_snippets_of_the_page_run(shop: Shop, monkeypatch: pytest.MonkeyPatc
         exec(compile(code, f"{_PAGE}, block {number}", "exec"), found[str(number)])
     frames = [value for names in found.values() for value in names.values()]
     lengths = [len(frame) for frame in frames if isinstance(frame, pd.DataFrame)]
-    assert sorted(lengths) == [1, 2, 2, 2]
+    assert sorted(lengths) == [1, 2, 2, 2, 2]
 
 
 def test_a_table_read_as_plain_parquet_counts_dead_versions(shop: Shop) -> None:

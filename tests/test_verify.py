@@ -304,7 +304,7 @@ def test_only_the_last_runs_files_are_parsed(shop: Shop, verified: Verify) -> No
     (archived,) = (shop.folder / "archive").rglob("sales_3.csv")
     archived.unlink()
     report = told(verified("--files", "2", "-o", "json"))
-    assert report["skipped"] == {"sales_3.csv": "is in the archive no more"}
+    assert report["skipped"] == {"sales_3.csv": "is no longer in the archive"}
     assert [one["run"] for one in report["deliveries"]] == [2, 2]
     assert "sales_3.csv was not parsed again: is in" in verified("--files", "1").stdout
 

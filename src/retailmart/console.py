@@ -4,15 +4,18 @@ from __future__ import annotations
 
 import re
 import sys
+from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
 from types import TracebackType
 from typing import TYPE_CHECKING, Self
 
 from retailmart.report import (
+    ArchiveReport,
     BatchReport,
     Comparison,
     Contrast,
     DatabaseReport,
+    ExportReport,
     FileLine,
     MaintenanceReport,
     RunReport,
@@ -30,6 +33,8 @@ if TYPE_CHECKING:
     from rich.table import Table
 
 _MONTHS_SHOWN = 6
+# Files that a summary names one by one; the others are counted.
+_FILES_SHOWN = 50
 _LONGEST_VALUE = 60
 # A folder of a table also holds files of earlier versions.
 _READING = 'docs/read-the-lake.md, or project.mart("NAME")'
@@ -149,6 +154,8 @@ def summary(report: RunReport, quiet: bool = False) -> None:
         marts = f"Delta tables in {report.lake}/marts (how to read them: {_READING})"
         console.print(one_line(f"marts      {marts}"), soft_wrap=True)
         console.print(one_line(f"published  {report.database}"), soft_wrap=True)
+        if exports := _exported(report):
+            console.print(one_line(f"exported   {exports}"), soft_wrap=True)
     for message in _remarks(report, quiet):
         console.print(one_line(message), soft_wrap=True)
 
@@ -195,14 +202,53 @@ def _remarks(report: RunReport, quiet: bool) -> Iterator[str]:
         yield f"held back  the marts that read {name}: {why}"
     for batch in report.batches:
         yield from (f"restored   {table.message}" for table in batch.restored)
+        if batch.exports:
+            yield from _expired(batch.exports)
     if (maintained := report.maintenance) and maintained.problem:
         yield f"maintenance failed, the run is done and right: {maintained.problem}"
     for left in report.left_tables:
         yield f"left over  {left.message}. {left.fix}"
-    for path in () if quiet else report.waiting:
+    if report.archive:
+        yield _let_go(report.archive)
+    waiting = () if quiet else report.waiting
+    for path in waiting[:_FILES_SHOWN]:
         yield f"waiting    {path} is still being uploaded"
-    for path in report.unreachable:
+    if more := len(waiting[_FILES_SHOWN:]):
+        yield f"waiting    {number_of(more, 'more file')} are still being uploaded"
+    for path in report.unreachable[:_FILES_SHOWN]:
         yield f"left       {path} has a name that can't be asked for; rename it"
+    if more := len(report.unreachable[_FILES_SHOWN:]):
+        yield f"left       {number_of(more, 'more file')} have such names"
+
+
+def _let_go(archive: ArchiveReport) -> str:
+    """What the archive has let go."""
+    files, free = number_of(archive.removed, "old file"), f"{archive.freed:,} bytes are free"
+    message = f"removed    {files} from the archive (keep: archive), {free}"
+    if archive.needed:
+        older = number_of(archive.needed, "older version")
+        message += f"; {older} or duplicates among them can't come back by an undo any more"
+    return message
+
+
+def _exported(report: RunReport) -> str | None:
+    """Where the exports of the last batch that made some are."""
+    found = [batch.exports for batch in report.batches if batch.exports and batch.exports.marts]
+    return f"{found[-1].folder}; the newest of each mart: {found[-1].latest}" if found else None
+
+
+def _expired(exports: ExportReport) -> Iterator[str]:
+    """What retention removed, or will remove for the first time."""
+    if exports.removed:
+        count = number_of(len(exports.removed), "old export")
+        yield f"removed    {count} ({exports.removed[0]} …), {exports.freed:,} bytes are free"
+    if exports.announced:
+        count = number_of(len(exports.announced), "export")
+        yield (
+            f"keep       {count} ({exports.announced[0]} …) are older than exports are kept by"
+            " default; runs of later dates remove them. To choose yourself, write keep: {exports:"
+            " for ever}, or a number of days, in retailmart.yml"
+        )
 
 
 def verification(report: VerifyReport) -> None:
@@ -393,27 +439,42 @@ def _is_all_refused(line: FileLine) -> bool:
 def _problems(report: RunReport, *, quiet: bool = False) -> Table | None:
     """What deserves a look; with `quiet` without what is settled or known already."""
     table = _table("To look at", "file", "what", "why")
-    settled = "duplicate" if quiet else None
+    more = Counter[str]()
+    shown = 0
     for line in report.files:
-        if line.state == settled:
+        if not (told := list(_told(line, quiet=quiet))):
             continue
-        if line.state in ("duplicate", "refused"):
-            table.add_row(one_line(line.path), line.state, one_line(line.message or ""))
-        elif line.message:
-            table.add_row(one_line(line.path), "a name like another's", one_line(line.message))
-        if line.quarantined:
-            message = f"see: retailmart quarantine show {line.path}"
-            what = f"{number_of(line.quarantined, 'row')} quarantined"
-            if _is_all_refused(line):
-                what = f"0 of {number_of(line.quarantined, 'row')} loaded"
-            table.add_row(one_line(line.path), what, one_line(message))
-        for rule, count in line.warned.items():
-            table.add_row(one_line(line.path), f"{number_of(count, 'row')} warned", one_line(rule))
+        shown += 1
+        for what, kind, why in told:
+            if shown <= _FILES_SHOWN:
+                table.add_row(one_line(line.path), what, one_line(why))
+            else:
+                more[kind] += 1
+    for kind, count in more.items():
+        why = "see all with: retailmart run --output json, or in the ledger: docs/ledger.md"
+        table.add_row(f"… {number_of(count, 'more file')}", kind, why)
     for one in report.held:
         table.add_row(one_line(one.mart), "held back", one_line(one.message))
     for why, names in () if quiet else _unavailable(report).items():
         table.add_row(one_line(", ".join(names)), "not available", one_line(why))
     return table if table.row_count else None
+
+
+def _told(line: FileLine, *, quiet: bool) -> Iterator[tuple[str, str, str]]:
+    """What deserves a look in a file: what, its kind, and why."""
+    if quiet and line.state == "duplicate":
+        return
+    if line.state in ("duplicate", "refused"):
+        yield line.state, line.state, line.message or ""
+    elif line.message:
+        yield "a name like another's", "a name like another's", line.message
+    if line.quarantined:
+        what = f"{number_of(line.quarantined, 'row')} quarantined"
+        if _is_all_refused(line):
+            what = f"0 of {number_of(line.quarantined, 'row')} loaded"
+        yield what, "with rows quarantined", f"see: retailmart quarantine show {line.path}"
+    for rule, count in line.warned.items():
+        yield f"{number_of(count, 'row')} warned", "with rows warned", rule
 
 
 def _agreed(batch: BatchReport) -> dict[str, list[str]]:

@@ -22,7 +22,7 @@ def number_of(count: int, noun: str) -> str:
     return f"{count:,} {noun}{'' if count == 1 else 's'}"
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class FileLine:
     """One file of the run and what became of it."""
 
@@ -161,12 +161,29 @@ class Held:
 
 
 @dataclass(frozen=True)
+class ExportReport:
+    """What became of exports. `marts` were exported into `folder`; `latest` shows the newest.
+
+    `removed` are folders of dates and marts that retention has removed, which freed `freed` bytes.
+    Those in `announced` stay for now: runs of later dates remove them.
+    """
+
+    folder: str
+    latest: str
+    marts: tuple[str, ...] = ()
+    removed: tuple[str, ...] = ()
+    freed: int = 0
+    announced: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
 class BatchReport:
     """What one batch did. `undoes` is the run that it undid, if any.
 
     `unavailable` are the marts that could not be built because something is missing, and what;
     `held` are those that can't be built or published as they are; `all_refused` are the files whose
-    rows were all refused, if their feeds want a report of that.
+    rows were all refused, if their feeds want a report of that. `exports` is None if no mart is
+    exported.
     """
 
     batch_id: int
@@ -186,6 +203,7 @@ class BatchReport:
     all_refused: tuple[str, ...] = ()
     held: tuple[Held, ...] = ()
     restored: tuple[Restored, ...] = ()
+    exports: ExportReport | None = None
 
 
 @dataclass(frozen=True)
@@ -301,6 +319,18 @@ class MaintenanceReport:
 
 
 @dataclass(frozen=True)
+class ArchiveReport:
+    """What left the archive because it is older than the setting `keep: archive`: files and bytes.
+
+    `needed` are older versions and duplicates: an undo that would bring them back is refused now.
+    """
+
+    removed: int
+    freed: int
+    needed: int
+
+
+@dataclass(frozen=True)
 class RunReport:
     """What one run did. `seconds` is by step, in the order they ran.
 
@@ -308,7 +338,7 @@ class RunReport:
     stay as they are until that is fixed. `left_tables` are published tables of marts that are gone.
     `expected` says what has not come yet, if the run had nothing to do; `undone_already` is why an
     undo had nothing to do. `maintenance` is what was tidied up after it; a run that brought nothing
-    has none.
+    has none. `archive` is what the archive has let go, if anything.
     """
 
     run_id: int
@@ -324,6 +354,7 @@ class RunReport:
     expected: tuple[str, ...] = ()
     undone_already: UndoneAlready | None = None
     maintenance: MaintenanceReport | None = None
+    archive: ArchiveReport | None = None
 
     @property
     def nothing_to_do(self) -> bool:

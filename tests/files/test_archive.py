@@ -4,14 +4,20 @@ from __future__ import annotations
 
 import hashlib
 from dataclasses import dataclass
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta, tzinfo
 from pathlib import Path
+from typing import Self
 
 import pytest
 
-from retailmart.files.archive import archive, archive_path
+from retailmart import console
+from retailmart.errors import RetailmartError
+from retailmart.files.archive import ExpiredArchive, archive, archive_path, expire_archive
 from retailmart.ledger.values import Batch, BatchState, FileState, LedgerFile
+from retailmart.report import Silent
+from retailmart.session import Session
 from retailmart.storage import LocalFolder
+from tests.support.shop import Shop, sale
 
 _STAMP = "20240401_101112"
 _BATCH = Batch(3, 1, datetime(2024, 4, 1, tzinfo=UTC), _STAMP, BatchState.PUBLISHED)
@@ -50,7 +56,7 @@ class Place:
     def archive(self, *files: LedgerFile) -> None:
         """The step."""
         landing, archived = (LocalFolder(self.folder / name) for name in ("landing", "archive"))
-        archive(landing, archived, self.folder / "scratch", _BATCH, files)
+        archive(landing, archived, self.folder / "scratch", _BATCH, files, {})
 
     def found(self, where: str) -> dict[str, bytes]:
         """Files and contents below a folder."""
@@ -132,3 +138,84 @@ def test_where_a_file_goes(place: Place) -> None:
     assert archive_path(_BATCH, bad) == "error_files/bad_schema/x/bad.csv"
     good = place.land("x/a.csv", b"1")
     assert archive_path(_BATCH, good) == f"processed/{_STAMP}/x/a.csv"
+
+
+class Forgetful:
+    """A shop whose archive keeps files for some days only."""
+
+    def __init__(self, shop: Shop, days: int) -> None:
+        self.shop = shop
+        with (shop.folder / "retailmart.yml").open("a", encoding="utf-8") as file:
+            file.write(f"keep: {{archive: {days}}}\n")
+
+    def expire(self, *, later: int, dry_run: bool = False) -> ExpiredArchive:
+        """What is let go some days from now."""
+        with Session.open(self.shop.open().project, Silent()) as session:
+            session.acquire_lease()
+            now = datetime.now(UTC) + timedelta(days=later)
+            return expire_archive(session.ledger, session.archive, 10, now, dry_run=dry_run)
+
+
+@pytest.mark.every_store
+def test_the_archive_lets_old_files_go(shop: Shop) -> None:
+    """Processed, refused with their reason, and undone ones; others' files there stay."""
+    forgetful = Forgetful(shop, 10)
+    shop.sales("north/sales_a.csv", [sale()])
+    shop.drop("sales_bad.csv", "no header of ours\n1\n")
+    shop.run()
+    shop.sales("sales_b.csv", [sale(2)])
+    run = shop.run()
+    shop.open().undo(run.run_id)
+    before = shop.archived()
+    assert len(before) == 4
+    assert forgetful.expire(later=9) == ExpiredArchive()
+    told = forgetful.expire(later=11, dry_run=True)
+    assert (told.files, told.needed) == (4, 0)
+    assert told.bytes > 0
+    assert shop.archived() == before
+    assert forgetful.expire(later=11) == told
+    assert shop.archived() == []
+    assert forgetful.expire(later=12) == ExpiredArchive()
+
+
+def test_an_undo_that_needs_an_old_file_says_why_it_cannot_be(shop: Shop) -> None:
+    """The older version of a corrected file counts among those that are needed."""
+    forgetful = Forgetful(shop, 10)
+    shop.sales("sales_a.csv", [sale()])
+    shop.run()
+    shop.sales("sales_a.csv", [sale(price="7.00")])
+    corrected = shop.run()
+    assert forgetful.expire(later=11).needed == 1
+    with pytest.raises(RetailmartError, match="which keeps files for 10 days") as raised:
+        shop.open().undo(corrected.run_id)
+    assert "Put it back there as processed/" in str(raised.value.hint)
+    report = shop.open().verify(["duckdb"], runs=None)
+    assert set(report.skipped.values()) == {
+        "is no longer in the archive, which keeps files for 10 days"
+    }
+
+
+def test_a_run_lets_old_files_go_once_a_day_and_says_so(
+    shop: Shop, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """With the sweep of the day."""
+    Forgetful(shop, 1)
+    shop.sales("sales_a.csv", [sale()])
+    shop.run()
+
+    class Later(datetime):
+        """Three days from now."""
+
+        @classmethod
+        def now(cls, tz: tzinfo | None = None) -> Self:
+            return super().now(tz) + timedelta(days=3)
+
+    monkeypatch.setattr("retailmart.operations.run.datetime", Later)
+    monkeypatch.setattr("retailmart.ledger.runs.Runs.sweep_is_due", lambda _: True)
+    shop.sales("sales_b.csv", [sale(2)])
+    report = shop.run()
+    assert report.archive is not None
+    assert (report.archive.removed, report.archive.needed) == (2, 0)
+    console.summary(report)
+    told = " ".join(capsys.readouterr().err.split())
+    assert "from the archive (keep: archive)" in told

@@ -16,7 +16,7 @@ from retailmart.project.feed import Feed
 from retailmart.report import number_of
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class Classified:
     """What a staged file is, as the ledger will know it, and how it is read if it is loaded."""
 

@@ -55,19 +55,22 @@ def raw_state(lake: Lake, feed: Feed) -> TableState:
 class Deliveries:
     """The files of one run. `scratch` is where the open batch's staged copies are.
 
-    What was found when a file was checked is kept until it is loaded.
+    What was found when a file was checked is kept until it is loaded. `listed` are the files that
+    were staged last, as they were in landing.
     """
 
     landing: Store
     archive: Store
     scratch: Path
     ledger: Ledger
+    listed: Mapping[str, Entry] = field(default_factory=dict)
     _checked: dict[tuple[str, str], CheckedFile] = field(default_factory=dict)
 
     def stage(
         self, engine: Engine, feeds: Mapping[str, Feed], entries: Sequence[Entry]
     ) -> list[tuple[StagedCopy, CheckedFile | Refusal]]:
         """Copy and check what has landed."""
+        self.listed = {entry.path: entry for entry in entries}
         work = StageFiles(self.landing, tuple(feeds.values()), self.scratch, first_mismatch)
         return stage_files(engine, work, entries)
 
@@ -97,6 +100,7 @@ class Deliveries:
     def forget_landed(self) -> None:
         """Make the next request for landing list it again."""
         self.__dict__.pop("_landed", None)
+        self.listed = {}
 
     def _check_again(self, file: LedgerFile, feed: Feed, engine: Engine) -> CheckedFile:
         checked = self._checked_copy(file, feed, engine)

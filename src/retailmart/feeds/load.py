@@ -40,6 +40,9 @@ from retailmart.project.feed import Action, Feed, Policy
 from retailmart.report import number_of
 from retailmart.tables import FILE_ID, DataFile, TableChange, TableState, Written, quoted
 
+# Files of one shape that the engine reads together: it needs some memory for each of them.
+_FILES_AT_ONCE = 5_000
+
 
 @dataclass(frozen=True)
 class LoadedFeed:
@@ -276,7 +279,9 @@ class _Loader:
             whole = [item for item in pieces if item.checked.span is None]
             parts += [self._part([item]) for item in pieces if item.checked.span is not None]
             size = lambda item: Part(0, (item,)).size  # noqa: E731
-            parts += [self._part(some) for some in divided(whole, size, self.engine.parts)]
+            for start in range(0, len(whole), _FILES_AT_ONCE):
+                some = whole[start : start + _FILES_AT_ONCE]
+                parts += [self._part(part) for part in divided(some, size, self.engine.parts)]
         return parts
 
     def _part(self, items: Sequence[FileToLoad]) -> Part:
@@ -368,9 +373,12 @@ def _outcomes(
 ) -> Iterator[FileOutcome]:
     """Account for every record of every file."""
     origins = _origins(files, loaded)
+    sums_of: dict[int, list[Sum]] = {}
+    for one in sums:
+        sums_of.setdefault(one.file_id, []).append(one)
     for item in files:
         file_id = item.file.file_id
-        parts = [one for one in sums if one.file_id == file_id]
+        parts = sums_of.get(file_id, [])
         records = sum(part.records.get(file_id, 0) for part in loaded)
         quarantined = sum(part.quarantined.get(file_id, 0) for part in loaded)
         rows = sum(one.totals.rows for one in parts)

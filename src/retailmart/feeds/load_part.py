@@ -53,7 +53,7 @@ _REFUSED_AT_ONCE = 50_000
 _READ_AT_ONCE = 16 << 20
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class FileToLoad:
     """A staged file and how it is read."""
 
@@ -61,7 +61,7 @@ class FileToLoad:
     checked: CheckedFile
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class Sum:
     """A file's rows and money in a month, and how many rows break each rule that is reported."""
 

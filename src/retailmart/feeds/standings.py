@@ -14,7 +14,7 @@ from retailmart.ledger.values import LedgerFile
 from retailmart.project.feed import Feed
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class Content:
     """What is counted once: the same bytes in two feeds are two deliveries.
 

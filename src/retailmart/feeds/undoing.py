@@ -14,11 +14,12 @@ from pathlib import Path
 from retailmart.engines import Engine
 from retailmart.errors import RetailmartError
 from retailmart.feeds.standings import Decision, live_through
-from retailmart.files.archive import archive_path, archived_copies
+from retailmart.files.archive import archive_path, archived_copies, kept_for
 from retailmart.files.staged import is_as_it_was
 from retailmart.ledger import Ledger
 from retailmart.ledger.values import FileOutcome, FileState, LedgerFile, Totals
 from retailmart.project.feed import Feed
+from retailmart.project.settings import Days
 from retailmart.report import Difference
 from retailmart.storage import Store
 
@@ -181,9 +182,17 @@ def came_back(files: Iterable[LedgerFile], outcomes: Mapping[int, FileOutcome]) 
 
 
 def expect_archived(
-    engine: Engine, ledger: Ledger, archived: Store, files: Sequence[LedgerFile], scratch: Path
+    engine: Engine,
+    ledger: Ledger,
+    archived: Store,
+    files: Sequence[LedgerFile],
+    scratch: Path,
+    keep: Days,
 ) -> None:
-    """Raise RetailmartError if the archive lacks a file, as it was, that is to count again."""
+    """Raise RetailmartError if the archive lacks a file, as it was, that is to count again.
+
+    `keep` is how long the project keeps archived files.
+    """
     for file in files:
         copies = list(archived_copies(ledger, archived, file.sha256))
         if any(is_as_it_was(engine, copy, scratch) for copy in copies):
@@ -196,6 +205,7 @@ def expect_archived(
                 "Put it back there as it was delivered, from a backup or from its sender",
             )
         raise RetailmartError(
-            f"the version of {file.shown} that comes back is no longer in {archived}",
+            f"the version of {file.shown} that comes back is no longer in {archived}"
+            f"{kept_for(keep)}",
             f"Put it back there as {place}",
         )

@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable, Iterator
+import time
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
+from dataclasses import dataclass
+from datetime import datetime, timedelta
 from pathlib import Path, PurePosixPath
 from typing import BinaryIO
 
@@ -12,12 +15,16 @@ from retailmart.files.checked import LandedCopy
 from retailmart.files.discover import copy_path, is_whole
 from retailmart.ledger import Ledger
 from retailmart.ledger.values import Batch, FileState, LedgerFile
+from retailmart.project.settings import Days
+from retailmart.report import number_of
 from retailmart.stopping import check_stop
 from retailmart.storage import Entry, EntryKind, Store
 
 _LONGEST_NAME = 255  # bytes, on every file system in use
 _REASON = ".reason.txt"
 _CHUNK = 1 << 20
+# Files that go within one transaction.
+_AT_ONCE = 200
 
 
 def archive(
@@ -25,17 +32,23 @@ def archive(
     archived: Store,
     scratch: Path,
     batch: Batch,
-    files: Iterable[LedgerFile],
+    files: Sequence[LedgerFile],
+    listed: Mapping[str, Entry],
 ) -> None:
     """Archive each file once, however often this is called.
 
     Only exactly the content that was read is moved. If landing holds newer content under the
-    name, or nothing, the staged copy is archived in its place.
+    name, or nothing, the staged copy is archived in its place. `listed` is landing by path as it
+    was when the files were staged; if any of them is missing there, landing is listed again.
     """
-    entries = {entry.path: entry for entry in landing.entries()}
+    if not all(file.path in listed for file in files):
+        listed = {entry.path: entry for entry in landing.entries()}
     for file in files:
         check_stop()
-        _archive_one(landing, archived, scratch, batch, file, entries.get(file.path))
+        entry = listed.get(file.path)
+        if entry is not None and not landing.appears_whole:
+            entry = landing.entry(entry.key)  # a bucket moves only the version that was listed
+        _archive_one(landing, archived, scratch, batch, file, entry)
 
 
 def archive_path(batch: Batch, file: LedgerFile) -> str:
@@ -57,6 +70,70 @@ def _archived_entries(ledger: Ledger, archived: Store, sha256: str) -> Iterator[
         entry = archived.entry(archive_path(ledger.batches.get(file.batch_id), file))
         if entry is not None and file.state is not FileState.REFUSED:
             yield entry
+
+
+@dataclass(frozen=True)
+class ExpiredArchive:
+    """What left the archive because it is old, or would: files with their reasons, and bytes.
+
+    `needed` counts those that an undo of a later run would bring back; such an undo is refused now.
+    """
+
+    files: int = 0
+    bytes: int = 0
+    needed: int = 0
+
+
+def expire_archive(
+    ledger: Ledger,
+    archived: Store,
+    days: int,
+    now: datetime,
+    *,
+    dry_run: bool = False,
+    seconds: float | None = None,
+) -> ExpiredArchive:
+    """Remove files that were archived more than some `days` ago, for at most some `seconds`.
+
+    Only what the ledger knows is removed. The lease is needed, but for a `dry_run`.
+    """
+    before = f"{now - timedelta(days=days):%Y%m%d_%H%M%S}"
+    old = {batch.stamp: batch for batch in ledger.batches.done_before(before)}
+    if not old:
+        return ExpiredArchive()
+    known = dict(_archived_by(ledger, old.values()))
+    end = None if seconds is None else time.monotonic() + seconds
+    gone: list[Entry] = []
+    for entry in archived.entries():
+        if end is not None and time.monotonic() > end:
+            break
+        if entry.path in known:
+            gone.append(entry)
+    if not dry_run:
+        for start in range(0, len(gone), _AT_ONCE):
+            with ledger.transaction():  # which verifies the lease
+                for entry in gone[start : start + _AT_ONCE]:
+                    archived.remove(entry)
+        archived.remove_empty_folders(entry.path for entry in gone)
+    needed = [known[entry.path] for entry in gone]
+    return ExpiredArchive(len(gone), sum(entry.size for entry in gone), sum(needed))
+
+
+def _archived_by(ledger: Ledger, batches: Iterable[Batch]) -> Iterator[tuple[str, bool]]:
+    """Where files of batches may be in the archive, and whether an undo may need them."""
+    needed = (FileState.SUPERSEDED, FileState.DUPLICATE)
+    for batch in batches:
+        for file in ledger.files.of_batch(batch.batch_id):
+            path = archive_path(batch, file)
+            for one in (path, _beside(path, batch)):
+                yield one, file.state in needed
+                yield one.replace("processed/", "undone/", 1), False
+                yield _reason(one), False
+
+
+def kept_for(keep: Days) -> str:
+    """What explains that the archive lacks a file, to be said after its name."""
+    return "" if keep == "for ever" else f", which keeps files for {number_of(keep, 'day')}"
 
 
 def take_out(archived: Store, ledger: Ledger, run_id: int) -> None:

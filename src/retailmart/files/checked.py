@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import uuid
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from enum import Enum
 from pathlib import Path
 
@@ -49,7 +49,7 @@ class Refusal:
     message: str
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class LandedCopy:
     """Where any machine gets exactly the content that was checked, and the content's digest."""
 
@@ -68,7 +68,7 @@ class Span:
     lines: int
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class CheckedFile:
     """A file that can be loaded. `readable` holds exactly the records that are rows by shape.
 
@@ -87,7 +87,7 @@ class CheckedFile:
     quoted: bool
     records: int
     cleaned: bool = False
-    malformed: MalformedRecords = field(default_factory=MalformedRecords)
+    malformed: MalformedRecords = MalformedRecords()  # noqa: RUF009 - frozen, and without state
     json: JsonShape | None = None
     landed: LandedCopy | None = None
     size: int = 0

@@ -8,8 +8,9 @@ import hashlib
 import time
 import uuid
 import zlib
+from collections import deque
 from collections.abc import Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO
@@ -23,6 +24,7 @@ _HALF_UPLOADED = (".part", ".partial", ".tmp", ".crdownload", ".filepart", ".swp
 _GROWING_SECONDS = 2.0
 _SECOND_LOOK_SECONDS = 0.25
 _CHUNK = 1 << 20
+_COPIES_AHEAD = 16
 # Errors of the scratch disk; the landed file is not to blame.
 _OUR_DISK = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS)
 # Till exports pack about tenfold; a thousandfold is a bomb. Small files may pack as they like.
@@ -30,7 +32,7 @@ _LARGEST_RATIO = 200
 _RATIO_COUNTS_FROM = 256 << 20
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class StagedCopy:
     """A staged copy of a landed file: its entry as it was read, its unpacked content in scratch.
 
@@ -93,11 +95,17 @@ def stage_copies(landing: Store, entries: tuple[Entry, ...], scratch: Path) -> I
     """
     scratch.mkdir(parents=True, exist_ok=True)
     with ThreadPoolExecutor(2) as pool:
-        copies = pool.map(lambda entry: _stage_copy(landing, entry, scratch), entries)
+        # A few at a time: what waits to be copied takes memory, too.
+        ahead: deque[Future[StagedCopy | None]] = deque()
         try:
-            for copy in copies:
+            for entry in entries:
                 check_stop()
-                if copy:
+                ahead.append(pool.submit(_stage_copy, landing, entry, scratch))
+                if len(ahead) > _COPIES_AHEAD and (copy := ahead.popleft().result()):
+                    yield copy
+            while ahead:
+                check_stop()
+                if copy := ahead.popleft().result():
                     yield copy
         finally:
             pool.shutdown(wait=False, cancel_futures=True)

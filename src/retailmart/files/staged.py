@@ -11,7 +11,7 @@ from retailmart.engines import Engine
 from retailmart.engines.dividing import divided
 from retailmart.errors import DeliveryReplaced
 from retailmart.files.check import check, check_content
-from retailmart.files.checked import CheckedFile, LandedCopy, Refusal, Span
+from retailmart.files.checked import CheckedFile, LandedCopy, Layout, Refusal, Span
 from retailmart.files.discover import (
     StagedCopy,
     copy_path,
@@ -19,11 +19,13 @@ from retailmart.files.discover import (
     scan_again,
     stage_copies,
 )
+from retailmart.files.scan import Scan
 from retailmart.project.feed import Feed
 from retailmart.storage import Entry, Store
 
 _CHUNK = 1 << 20
 Checked = CheckedFile | Refusal
+_NOT_NEEDED = Scan()
 
 
 @dataclass(frozen=True)
@@ -44,8 +46,13 @@ class StageFiles:
     ) -> list[tuple[StagedCopy, Checked]]:
         """Each file's copy and its check result; files that were removed meanwhile are missing."""
         folder = folder_for(self.scratch, engine)
-        copies = list(stage_copies(self.store, tuple(entries), folder))
-        return [(copy, self._checked(engine, copy)) for copy in copies]
+        copies = stage_copies(self.store, tuple(entries), folder)
+        # One by one, without what only the check needs: there may be very many files.
+        layouts: dict[Layout, Layout] = {}
+        return [
+            (replace(copy, scan=_NOT_NEEDED), _lean(self._checked(engine, copy), layouts))
+            for copy in copies
+        ]
 
     def _checked(self, engine: Engine, copy: StagedCopy) -> Checked:
         found = check(copy, self.feeds)
@@ -53,6 +60,13 @@ class StageFiles:
             return found
         found = replace(found, landed=LandedCopy(self.store, copy.entry, copy.sha256))
         return self.type_mismatch(engine, found) or found
+
+
+def _lean(found: Checked, layouts: dict[Layout, Layout]) -> Checked:
+    """A check result that shares its layout with other files."""
+    if isinstance(found, Refusal):
+        return found
+    return replace(found, layout=layouts.setdefault(found.layout, found.layout))
 
 
 @dataclass(frozen=True)

@@ -23,7 +23,7 @@ def sweep_others(lake: Lake, decided: Mapping[int, int | None]) -> None:
     for table in lake.place.tables():
         for path in lake.orphaned_by_others(table, decided):
             lake.place.discard(table, path)
-    lake.place.sweep_exports(lake.fence)
+    lake.place.exports.sweep(lake.fence)
 
 
 def sweep_merges(lake: Lake) -> None:

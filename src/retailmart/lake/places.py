@@ -5,19 +5,19 @@ Engines read and write local files only. A `Place` fetches files to this machine
 
 from __future__ import annotations
 
-import errno
 import json
 import os
 import shutil
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol, cast
 
 from retailmart.errors import GateFailed
+from retailmart.lake.exports import EXPORTS, Exports, LocalExports, RemoteExports, parents
 from retailmart.storage import LocalFolder, Store, sync_file, sync_folder
 from retailmart.tables import DataFile, TableState
 
@@ -28,10 +28,6 @@ _AT_ONCE = 8
 _KEPT_HERE = 4 << 30
 _LOG = "_delta_log"
 _LAST_CHECKPOINT = "_last_checkpoint"
-_EXPORTS = "business_insights"
-_MARK = "_SUCCESS"
-# Next to the date folders, but outside any path that reads all of them.
-_HALF = ".half"
 
 
 @dataclass(frozen=True)
@@ -46,21 +42,6 @@ class Stored:
     size: int
     modified: float
     linked: bool = False
-
-
-@dataclass(frozen=True)
-class Export:
-    """An export: data files of a table for plain Parquet readers, all of them or none.
-
-    `folder` is a date and a name, `parts` maps paths in it to the table's files, and `files` maps
-    paths to contents. `mark` is the version tag that identifies the export.
-    """
-
-    folder: str
-    table: str
-    parts: Mapping[str, DataFile]
-    files: Mapping[str, bytes]
-    mark: str = field(repr=False)
 
 
 class Place(Protocol):
@@ -135,17 +116,9 @@ class Place(Protocol):
     def tidy(self) -> None:
         """Shrink the local cache where it has grown large."""
 
-    def exported(self, folder: str) -> str | None:
-        """The version tag of a folder's export; None if there is none, or it is incomplete."""
-
-    def export(self, export: Export, fence: int, prove: Callable[[], None]) -> None:
-        """Export in place of the folder's old content. It can be repeated after a crash.
-
-        `prove` verifies the lease before anything becomes visible; if it raises, nothing does.
-        """
-
-    def sweep_exports(self, fence: int) -> None:
-        """Remove incomplete exports of writers up to this one."""
+    @property
+    def exports(self) -> Exports:
+        """The exports of its marts."""
 
 
 @dataclass(frozen=True)
@@ -204,7 +177,7 @@ class LocalPlace:
     def tables(self) -> list[str]:
         folders = (path for path in self.root.glob("[!.]*/*") if path.is_dir())
         names = (path.relative_to(self.root).as_posix() for path in folders)
-        return sorted(name for name in names if not name.startswith(f"{_EXPORTS}/"))
+        return sorted(name for name in names if not name.startswith(f"{EXPORTS}/"))
 
     def fetch(self, table: str, files: Iterable[DataFile]) -> None:
         """Nothing to do: they are on this machine."""
@@ -214,7 +187,7 @@ class LocalPlace:
         paths = [folder / file.path for file in files]
         with ThreadPoolExecutor(_AT_ONCE) as pool:
             list(pool.map(sync_file, paths))
-            list(pool.map(sync_folder, _parents(paths, self.root)))
+            list(pool.map(sync_folder, parents(paths, self.root)))
 
     def persist_log(self, table: str, version: int) -> None:
         log = self.root / table / _LOG
@@ -222,7 +195,7 @@ class LocalPlace:
         if (checkpoint := log / f"{version:020d}.checkpoint.parquet").exists():
             sync_file(checkpoint)
             sync_file(log / _LAST_CHECKPOINT)
-        for folder in (log, *_parents([log], self.root)):
+        for folder in (log, *parents([log], self.root)):
             sync_folder(folder)
 
     def repair_log(self, table: str) -> None:
@@ -265,41 +238,9 @@ class LocalPlace:
     def tidy(self) -> None:
         """Nothing to do: no file is stored twice."""
 
-    def exported(self, folder: str) -> str | None:
-        with suppress(FileNotFoundError, NotADirectoryError):
-            return (self.root / _EXPORTS / folder / _MARK).read_text(encoding="utf-8")
-        return None
-
-    def export(self, export: Export, fence: int, prove: Callable[[], None]) -> None:
-        """Write links in a separate folder, then rename it."""
-        target = self.root / _EXPORTS / export.folder
-        half = self.root / _EXPORTS / _HALF / f"{fence:04d}"
-        new, old = half / "new", half / "old"
-        self.sweep_exports(fence)
-        for folder in {(new / path).parent for path in (*export.parts, _MARK)}:
-            folder.mkdir(parents=True, exist_ok=True)
-        for path, file in export.parts.items():
-            _link(self.root / export.table / file.path, new / path)
-        for path, content in {**export.files, _MARK: export.mark.encode()}.items():
-            (new / path).write_bytes(content)
-            sync_file(new / path)
-        with ThreadPoolExecutor(_AT_ONCE) as pool:
-            list(pool.map(sync_folder, _parents((new / path for path in export.parts), new)))
-        sync_folder(new)
-        target.parent.mkdir(parents=True, exist_ok=True)
-        prove()
-        if os.path.lexists(target):
-            os.rename(target, old)
-        os.rename(new, target)
-        for folder in _parents([target], self.root):
-            sync_folder(folder)
-        shutil.rmtree(half)
-
-    def sweep_exports(self, fence: int) -> None:
-        half = self.root / _EXPORTS / _HALF
-        for folder in half.glob("*"):
-            if not folder.name.isdecimal() or int(folder.name) <= fence:
-                shutil.rmtree(folder)
+    @property
+    def exports(self) -> LocalExports:
+        return LocalExports(self.root)
 
 
 @dataclass(frozen=True)
@@ -363,7 +304,7 @@ class RemotePlace:
         return self.store.any_below(f"{table}/{_LOG}")
 
     def tables(self) -> list[str]:
-        rooms = (r for r in self.store.folders("") if r != _EXPORTS and not r.startswith("."))
+        rooms = (r for r in self.store.folders("") if r != EXPORTS and not r.startswith("."))
         return sorted(table for room in rooms for table in self.store.folders(room))
 
     def fetch(self, table: str, files: Iterable[DataFile]) -> None:
@@ -413,43 +354,9 @@ class RemotePlace:
             if total > _KEPT_HERE:
                 path.unlink()
 
-    def exported(self, folder: str) -> str | None:
-        if (mark := self.store.entry(f"{_EXPORTS}/{folder}/{_MARK}")) is None:
-            return None
-        with suppress(FileNotFoundError), self.store.open(mark) as content:
-            return content.read().decode()
-        return None
-
-    def export(self, export: Export, fence: int, prove: Callable[[], None]) -> None:
-        """Let the store copy it. It cannot rename: remove the version tag first, write it last."""
-        base, note = f"{_EXPORTS}/{export.folder}", f"{_EXPORTS}/{_HALF}/{export.folder}"
-        prove()
-        self.store.put(note, f"{fence}".encode())
-        self.store.discard(f"{base}/{_MARK}")
-        there = {name.removeprefix(f"{base}/") for name in self.store.names(base)}
-        # A part with that name has that content: data files never change.
-        missing = [item for item in export.parts.items() if item[0] not in there]
-        gone = there - {*export.parts, *export.files, _MARK}
-        with ThreadPoolExecutor(_AT_ONCE) as pool:
-            list(pool.map(partial(self._export_part, export.table, base), missing))
-            list(pool.map(lambda path: self.store.discard(f"{base}/{path}"), gone))
-        for path, content in export.files.items():
-            self.store.put(f"{base}/{path}", content)
-        prove()
-        self.store.put(f"{base}/{_MARK}", export.mark.encode())
-        self.store.discard(note)
-
-    def sweep_exports(self, fence: int) -> None:
-        for note in self.store.names(f"{_EXPORTS}/{_HALF}"):
-            base = note.replace(f"{_HALF}/", "", 1)
-            if self.store.entry(f"{base}/{_MARK}") is None:
-                for name in self.store.names(base):
-                    self.store.discard(name)
-            self.store.discard(note)
-
-    def _export_part(self, table: str, base: str, part: tuple[str, DataFile]) -> None:
-        path, file = part
-        self.store.repeat(f"{table}/{file.path}", f"{base}/{path}", file.size)
+    @property
+    def exports(self) -> RemoteExports:
+        return RemoteExports(self.store, self.workspace, self.fetch)
 
     def _fetch(self, table: str, file: DataFile) -> None:
         self.store.fetch(f"{table}/{file.path}", self.workspace / table / file.path)
@@ -512,27 +419,3 @@ def _is_here(path: Path, size: int) -> bool:
         return path.stat().st_size == size
     except FileNotFoundError:
         return False
-
-
-def _link(file: Path, name: Path) -> None:
-    """Give a data file a second name, or copy it if the file system has no links."""
-    try:
-        os.link(file, name)
-    except OSError as error:
-        if error.errno in (errno.ENOENT, errno.EEXIST, errno.ENOSPC):
-            raise
-        shutil.copyfile(file, name)
-        sync_file(name)
-
-
-def _parents(files: Iterable[Path], root: Path) -> list[Path]:
-    """The folders that hold the files, and their parents, up to `root`."""
-    # As texts: a table of some thousand files would take seconds with paths as objects.
-    top = str(root)
-    folders: set[str] = set()
-    for file in files:
-        folder = str(file).rpartition("/")[0]
-        while folder not in folders and (folder == top or folder.startswith(f"{top}/")):
-            folders.add(folder)
-            folder = folder.rpartition("/")[0]
-    return [Path(folder) for folder in sorted(folders, reverse=True)]

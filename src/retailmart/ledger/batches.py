@@ -13,7 +13,7 @@ from retailmart.ledger import tables as t
 from retailmart.ledger.access import Access
 from retailmart.ledger.outcomes import record, undone_with
 from retailmart.ledger.returned import give_back
-from retailmart.ledger.rows import batch_of, hash_of, key_of, pack, unpack
+from retailmart.ledger.rows import batch_of, execute_many, hash_of, key_of, pack, unpack
 from retailmart.ledger.values import (
     Batch,
     BatchState,
@@ -60,9 +60,8 @@ class Batches(Access):
                 )
             )
             batch = Batch(key_of(result), run_id, as_of, stamp, BatchState.ACTIVE, undoes)
-            rows = [_file_row(batch.batch_id, file) for file in new_files]
-            if rows:
-                connection.execute(insert(t.files), rows)
+            rows = (_file_row(batch.batch_id, file) for file in new_files)
+            execute_many(connection, insert(t.files), rows)
         return batch
 
     def get(self, batch_id: int) -> Batch:
@@ -71,6 +70,14 @@ class Batches(Access):
             return batch_of(
                 connection.execute(select(t.batches).where(t.batches.c.batch_id == batch_id)).one()
             )
+
+    def done_before(self, stamp: str) -> list[Batch]:
+        """The batches whose files were archived under an earlier stamp, oldest first."""
+        columns = t.batches.c
+        done = (columns.state == BatchState.DONE.value) & (columns.stamp < stamp)
+        query = select(t.batches).where(done).order_by(columns.batch_id)
+        with self.reading() as connection:
+            return [batch_of(row) for row in connection.execute(query)]
 
     def of_run(self, run_id: int) -> list[Batch]:
         """The batches that a run staged, without those that it only finished."""

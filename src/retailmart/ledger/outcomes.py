@@ -12,7 +12,7 @@ from sqlalchemy import Connection, bindparam, delete, insert, select, update
 from retailmart.ledger import tables as t
 from retailmart.ledger.held import put_held
 from retailmart.ledger.marts import shows_nothing
-from retailmart.ledger.rows import READABLE, chunks, now, put
+from retailmart.ledger.rows import READABLE, chunks, execute_many, now, put
 from retailmart.ledger.sources import put_source
 from retailmart.ledger.values import (
     Batch,
@@ -111,7 +111,7 @@ def _mark_undone(connection: Connection, run_id: int) -> None:
 
 
 def _write_files(connection: Connection, outcome: Outcome) -> None:
-    counts = [
+    counts = (
         {
             "key": file.file_id,
             "records": file.records,
@@ -120,11 +120,10 @@ def _write_files(connection: Connection, outcome: Outcome) -> None:
             "amount": None if file.amount is None else str(file.amount),
         }
         for file in outcome.files
-    ]
-    if counts:
-        columns = ("records", "loaded", "quarantined", "amount")
-        each = update(t.files).where(t.files.c.file_id == bindparam("key"))
-        connection.execute(each.values({name: bindparam(name) for name in columns}), counts)
+    )
+    columns = ("records", "loaded", "quarantined", "amount")
+    each = update(t.files).where(t.files.c.file_id == bindparam("key"))
+    execute_many(connection, each.values({name: bindparam(name) for name in columns}), counts)
     # A file that counts again was loaded before.
     for ids in chunks(outcome.returned):
         connection.execute(delete(t.file_months).where(t.file_months.c.file_id.in_(ids)))
@@ -150,7 +149,7 @@ def _write_counted(connection: Connection, outcome: Outcome) -> None:
 
 
 def _put_months(connection: Connection, files: Mapping[int, MonthTotals]) -> None:
-    rows = [
+    rows = (
         {
             "file_id": file_id,
             "month": month,
@@ -159,9 +158,8 @@ def _put_months(connection: Connection, files: Mapping[int, MonthTotals]) -> Non
         }
         for file_id, months in files.items()
         for month, totals in months.items()
-    ]
-    if rows:
-        connection.execute(insert(t.file_months), rows)
+    )
+    execute_many(connection, insert(t.file_months), rows)
 
 
 def _write_replays(connection: Connection, outcome: Outcome) -> None:

@@ -7,6 +7,7 @@ import zlib
 from collections.abc import Iterable, Iterator, Mapping
 from datetime import UTC, datetime
 from decimal import Decimal
+from itertools import islice
 from typing import Any, TypeVar
 
 from sqlalchemy import Connection, insert, select, update
@@ -15,6 +16,7 @@ from retailmart.ledger import tables as t
 from retailmart.ledger.values import Batch, BatchState, FileState, LedgerFile, Totals
 
 _IDS_AT_ONCE = 1000
+_ROWS_AT_ONCE = 5000
 _Value = TypeVar("_Value", int, str)
 # A delivery in one of these states could be read.
 READABLE = tuple(
@@ -80,6 +82,13 @@ def chunks(values: Iterable[_Value]) -> Iterator[list[_Value]]:
     ordered = sorted(values)
     for start in range(0, len(ordered), _IDS_AT_ONCE):
         yield ordered[start : start + _IDS_AT_ONCE]
+
+
+def execute_many(connection: Connection, statement: Any, rows: Iterable[dict[str, Any]]) -> None:
+    """Execute a statement for each of the rows, of which there may be very many."""
+    left = iter(rows)
+    while some := list(islice(left, _ROWS_AT_ONCE)):
+        connection.execute(statement, some)
 
 
 def key_of(result: Any) -> int:

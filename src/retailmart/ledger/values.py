@@ -6,7 +6,7 @@ import hashlib
 import json
 import unicodedata
 from collections.abc import Iterable, Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from datetime import datetime
 from decimal import Context, Decimal
 from enum import Enum
@@ -49,7 +49,7 @@ class BatchState(Enum):
 _EXACT = Context(prec=100, traps=[])
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class Totals:
     """A number of rows, and their sum of money."""
 
@@ -72,7 +72,7 @@ def name_hash(path: str) -> str:
     return hashlib.sha256(plain.removesuffix(".gz").encode("utf-8", "surrogatepass")).hexdigest()
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class NewFile:
     """A file as it is staged. `sha256` is of its unpacked content, `size` of the file in bytes.
 
@@ -90,7 +90,7 @@ class NewFile:
     supersedes: int | None = None
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class LedgerFile:
     """A file as the ledger records it."""
 
@@ -130,7 +130,7 @@ class Batch:
     undoes: int | None = None
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class FileOutcome:
     """The outcome of one loaded file; records = loaded + quarantined.
 
@@ -266,7 +266,10 @@ class Outcome:
 
     def to_json(self) -> str:
         """A text that `from_json` reads back; money as text."""
-        return json.dumps(asdict(self), default=str, separators=(",", ":"))
+        rest = json.dumps(asdict(replace(self, files=())), default=str, separators=(",", ":"))
+        # One by one: as plain values, very many files would take much more memory.
+        files = (json.dumps(asdict(f), default=str, separators=(",", ":")) for f in self.files)
+        return rest.replace('{"files":[]', f'{{"files":[{",".join(files)}]', 1)
 
     @classmethod
     def from_json(cls, text: str) -> Outcome:

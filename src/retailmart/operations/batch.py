@@ -27,7 +27,13 @@ from retailmart.marts.definitions import (
     held_marts,
     marts_away,
 )
-from retailmart.marts.exports import export_marts
+from retailmart.marts.exports import (
+    ExpiredExports,
+    expire_exports,
+    export_marts,
+    exported_to,
+    latest_exports,
+)
 from retailmart.marts.fit import hold_unfit
 from retailmart.marts.held import HeldBack
 from retailmart.marts.outcome import (
@@ -41,13 +47,16 @@ from retailmart.marts.plan import Plan, plan_marts
 from retailmart.marts.publish import Wanted, publish, unpublishable
 from retailmart.marts.reconcile import reconcile
 from retailmart.operations.work import Run, work_for
-from retailmart.report import BatchReport, Held, MartLine, Restored, number_of
+from retailmart.report import BatchReport, ExportReport, Held, MartLine, Restored, number_of
 from retailmart.session import Session
 from retailmart.sources.loaded import LoadedTable
 from retailmart.tables import TableChange
 
 if TYPE_CHECKING:
     from sqlalchemy import Connection
+
+# How long a run may remove old exports; the next one goes on.
+_EXPIRE_SECONDS = 2.0
 
 
 def finish(run: Run, batch: Batch, *, recovered: bool = False) -> BatchReport:
@@ -70,15 +79,11 @@ def finish(run: Run, batch: Batch, *, recovered: bool = False) -> BatchReport:
     if batch.state is not BatchState.PUBLISHED:
         with session.step("publish"):
             published, held, restored = publish_all(run, batch, outcome)
-    if exported := [mart for mart in session.project.marts.values() if mart.snapshot]:
-        behind = held_marts(session.ledger.marts.all())
-        with session.step("export") as progress:
-            # A day's export shows what was known that day: a mart that is held back is left out.
-            exported = [mart for mart in exported if mart.name not in behind]
-            export_marts(session.ledger, session.lake, exported, batch.as_of, progress)
+    exports = _export(session, batch)
     with session.step("archive"):
         files = session.ledger.files.of_batch(batch.batch_id)
-        archive(session.landing, session.archive, session.scratch, batch, files)
+        listed = run.deliveries.listed
+        archive(session.landing, session.archive, session.scratch, batch, files, listed)
         if batch.undoes is not None:
             take_out(session.archive, session.ledger, batch.undoes)
         if recovered or session.has_retried or outcome.notes.get("held"):
@@ -89,7 +94,31 @@ def finish(run: Run, batch: Batch, *, recovered: bool = False) -> BatchReport:
     marts = session.project.marts.values()
     names = {mart.name: mart.publish_as for mart in marts if mart.publish_as}
     report = batch_report(batch, files, outcome, published, held, names, recovered=recovered)
-    return replace(report, restored=restored)
+    return replace(report, restored=restored, exports=exports)
+
+
+def _export(session: Session, batch: Batch) -> ExportReport | None:
+    """Export the marts that ask for it; a new date lets old ones expire."""
+    exported = [mart for mart in session.project.marts.values() if mart.snapshot]
+    if not exported:
+        return None
+    behind = held_marts(session.ledger.marts.all())
+    with session.step("export") as progress:
+        # A day's export shows what was known that day: a mart that is held back is left out.
+        exported = [mart for mart in exported if mart.name not in behind]
+        done = export_marts(session.ledger, session.lake, exported, batch.as_of, progress)
+        expired = ExpiredExports()
+        if done:
+            keep = session.project.settings.keep
+            expired = expire_exports(session.ledger, session.lake, keep, seconds=_EXPIRE_SECONDS)
+    return ExportReport(
+        exported_to(session.lake, batch.as_of),
+        latest_exports(session.lake),
+        tuple(done),
+        () if expired.announced else expired.folders,
+        0 if expired.announced else expired.size.bytes,
+        expired.folders if expired.announced else (),
+    )
 
 
 def prepare(run: Run, batch: Batch) -> None:

@@ -30,6 +30,7 @@ from retailmart.errors import (
     Unavailable,
 )
 from retailmart.feeds.classify import classify
+from retailmart.files.archive import expire_archive
 from retailmart.files.checked import CheckedFile, Refusal
 from retailmart.files.discover import StagedCopy, discover
 from retailmart.lake.orphans import sweep_merges, sweep_others
@@ -44,13 +45,15 @@ from retailmart.operations.maintain import maintain_after
 from retailmart.operations.status import expected_inputs
 from retailmart.operations.work import Run, begin, work_for
 from retailmart.project import Project
-from retailmart.report import BatchReport, Progress, RunReport, Silent
+from retailmart.report import ArchiveReport, BatchReport, Progress, RunReport, Silent
 from retailmart.session import Session
 
 # Seconds to wait before each new try; what does not work after that needs a person.
 _PAUSES = (0.2, 1.0, 3.0, 8.0, 20.0)
 # How often a batch is started again because its files were replaced while they were read.
 _TRIES = 3
+# How long a run may look for old files in the archive; the next day's goes on.
+_EXPIRE_SECONDS = 5.0
 
 
 TakeIn = Callable[[Run], Batch | None]
@@ -96,8 +99,8 @@ def run_with(
                 if intake is take_in:  # an undo does not look at all tables
                     with translate_errors():
                         session.ledger.held.record_tables(one.tables.unreadable)
-                _sweep_when_due(session)
-                report = _report(one, batches)
+                archived = _sweep_when_due(session)
+                report = replace(_report(one, batches), archive=archived)
             except BaseException as error:
                 _end_early(one, error)
             _close(one, "done", None, report)
@@ -217,14 +220,14 @@ def _binding(run: Run) -> Binding:
     return Binding(session.engine(run.as_of), run.project, session.sources, session.lake)
 
 
-def _sweep_when_due(session: Session) -> None:
+def _sweep_when_due(session: Session) -> ArchiveReport | None:
     """Remove orphaned files of runs that were stopped, outlived their batch and woke again.
 
     This is done after a run was killed, and once a day: no orphaned file gets older than that.
     """
     cut_off = session.ledger.maintenance.was_cut_off()
     if not cut_off and not session.ledger.runs.sweep_is_due():
-        return
+        return None
     place = session.lake.place
     sweep_merges(session.lake)
     if cut_off:
@@ -232,7 +235,20 @@ def _sweep_when_due(session: Session) -> None:
     sweep_others(session.lake, session.ledger.batches.decided_fences())
     place.forget(place.workspace / EXCHANGE)
     place.tidy()
+    archived = _expire_archive(session)
     session.ledger.runs.mark_swept()
+    return archived
+
+
+def _expire_archive(session: Session) -> ArchiveReport | None:
+    """Remove from the archive what is older than the project wants to keep."""
+    days = session.project.settings.keep.archive
+    if days == "for ever":
+        return None
+    gone = expire_archive(
+        session.ledger, session.archive, days, datetime.now(UTC), seconds=_EXPIRE_SECONDS
+    )
+    return ArchiveReport(gone.files, gone.bytes, gone.needed) if gone.files else None
 
 
 def _report(run: Run, batches: Sequence[BatchReport]) -> RunReport:

@@ -39,7 +39,8 @@ def take_back(run: Run, undone: int) -> Batch | None:
         return None
     with session.step("copy"):
         engine, returning = session.engine(run.as_of), plan.returning
-        expect_archived(engine, run.ledger, session.archive, returning, session.scratch)
+        keep = run.project.settings.keep.archive
+        expect_archived(engine, run.ledger, session.archive, returning, session.scratch, keep)
     with session.step("stage"):
         return run.ledger.batches.stage(run.run_id, run.as_of, (), undoes=undone)
 

@@ -279,6 +279,32 @@ class MaintenanceSettings(Document):
     )
 
 
+Days = Annotated[int, Field(ge=1)] | Literal["for ever"]
+
+
+class KeepSettings(Document):
+    """How long what grows with each day is kept. Days are whole numbers, or `for ever`."""
+
+    exports: Days = Field(
+        31,
+        description="The days of which marts' exports stay in business_insights, counted back from"
+        " the newest one; `for ever` keeps all. The newest one of a mart always stays.",
+    )
+    month_ends: bool = Field(
+        True, description="Whether the last export of each month stays for ever."
+    )
+    archive: Days = Field(
+        "for ever",
+        description="The days that processed, undone and refused files stay in the archive. Without"
+        " its file, an older version can't come back by an undo, nor a run be parsed again.",
+    )
+
+    @property
+    def is_chosen(self) -> bool:
+        """Whether somebody wrote down how long exports are kept."""
+        return "exports" in self.model_fields_set
+
+
 class Settings(Document):
     """Where things are and how marts are computed. Paths are relative to the project folder.
 
@@ -317,6 +343,10 @@ class Settings(Document):
     )
     maintenance: MaintenanceSettings = Field(
         default_factory=MaintenanceSettings, description="How lake and ledger are kept small."
+    )
+    keep: KeepSettings = Field(
+        default_factory=KeepSettings,
+        description="How long exports and archived files are kept.",
     )
     memory_limit: str | None = Field(
         None,

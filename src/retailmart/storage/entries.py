@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Iterable
 from dataclasses import dataclass
 from enum import Enum
 from pathlib import Path
@@ -19,7 +20,7 @@ class EntryKind(Enum):
     UNREACHABLE = "unreachable"
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class Entry:
     """One thing in a folder.
 
@@ -56,6 +57,7 @@ class Store(Protocol):
     def copy_in(self, source: Path, path: str) -> None: ...
     def put(self, path: str, content: bytes) -> None: ...
     def remove(self, entry: Entry) -> None: ...
+    def remove_empty_folders(self, paths: Iterable[str]) -> None: ...
 
 
 def printable(key: str) -> str:

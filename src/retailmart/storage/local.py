@@ -10,7 +10,8 @@ import errno
 import os
 import shutil
 import stat
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 from io import BytesIO
 from pathlib import Path
@@ -53,7 +54,7 @@ class LocalFolder:
 
     def entries(self) -> list[Entry]:
         """Everything below the folder except folders, sorted by path."""
-        return sorted(self._walk(self.root), key=lambda entry: entry.path)
+        return sorted(self._walk(str(self.root), ""), key=lambda entry: entry.path)
 
     def entries_after(self, key: str) -> list[Entry]:
         """Everything: a folder lists in no order."""
@@ -62,7 +63,7 @@ class LocalFolder:
     def entry(self, key: str) -> Entry | None:
         """The entry as it is now, or None."""
         try:
-            return self._entry(self.root / key)
+            return _entry(key, os.lstat(self.root / key))
         except FileNotFoundError:
             return None
 
@@ -122,6 +123,14 @@ class LocalFolder:
         """Remove an entry; one that no longer exists is ignored."""
         (self.root / entry.key).unlink(missing_ok=True)
 
+    def remove_empty_folders(self, paths: Iterable[str]) -> None:
+        """Remove the folders of these files, and those around them, as far as they are empty."""
+        folders = {above for path in paths for above in (self.root / path).parents}
+        for folder in sorted(folders, key=lambda folder: -len(folder.parts)):
+            if folder != self.root and folder.is_relative_to(self.root):
+                with suppress(OSError):  # something is in it
+                    folder.rmdir()
+
     def _write(self, target: Path, content: BinaryIO) -> None:
         target.parent.mkdir(parents=True, exist_ok=True)
         partial = target.with_name(_PARTIAL)
@@ -131,27 +140,29 @@ class LocalFolder:
         os.rename(partial, target)
         sync_folder(target.parent)
 
-    def _walk(self, folder: Path) -> Iterator[Entry]:
+    def _walk(self, folder: str, above: str) -> Iterator[Entry]:
+        # Names as texts: there may be very many.
         try:
-            children = list(os.scandir(folder))
+            children = os.scandir(folder)
         except FileNotFoundError:
             return
-        for child in children:
-            if child.is_dir(follow_symlinks=False):
-                yield from self._walk(Path(child.path))
-                continue
-            try:
-                yield self._entry(Path(child.path))
-            except FileNotFoundError:
-                continue  # removed between the listing and this call
+        with children:
+            for child in children:
+                key = f"{above}{child.name}"
+                if child.is_dir(follow_symlinks=False):
+                    yield from self._walk(child.path, f"{key}/")
+                    continue
+                try:
+                    yield _entry(key, child.stat(follow_symlinks=False))
+                except FileNotFoundError:
+                    continue  # removed between the listing and this call
 
-    def _entry(self, path: Path) -> Entry:
-        status = os.lstat(path)
-        kind = EntryKind.SPECIAL
-        if stat.S_ISREG(status.st_mode):
-            kind = EntryKind.FILE
-        elif stat.S_ISLNK(status.st_mode):
-            kind = EntryKind.LINK
-        key = path.relative_to(self.root).as_posix()
-        version = f"{status.st_size}-{status.st_mtime_ns}"
-        return Entry(printable(key), key, kind, status.st_size, status.st_mtime_ns, version)
+
+def _entry(key: str, status: os.stat_result) -> Entry:
+    kind = EntryKind.SPECIAL
+    if stat.S_ISREG(status.st_mode):
+        kind = EntryKind.FILE
+    elif stat.S_ISLNK(status.st_mode):
+        kind = EntryKind.LINK
+    version = f"{status.st_size}-{status.st_mtime_ns}"
+    return Entry(printable(key), key, kind, status.st_size, status.st_mtime_ns, version)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 import shutil
 import uuid
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
@@ -212,6 +212,12 @@ class S3Folder:
             metas = list(self._listed(self._key(below)))
         return [self._entry(meta).key for meta in metas]
 
+    def sizes(self, below: str) -> dict[str, int]:
+        """The bytes of every object below a folder of this one, by key."""
+        with self._translate_errors():
+            entries = [self._entry(meta) for meta in self._listed(self._key(below))]
+        return {entry.key: entry.size for entry in entries}
+
     def folders(self, below: str) -> list[str]:
         """The folders directly below a folder of this one, as paths."""
         import obstore
@@ -298,6 +304,9 @@ class S3Folder:
         if now is not None and now.version == entry.version:
             with self._translate_errors():
                 obstore.delete(self._store, self._key(entry.key))
+
+    def remove_empty_folders(self, paths: Iterable[str]) -> None:
+        """Nothing to do: a bucket has no folders."""
 
     def discard(self, path: str) -> None:
         """Remove an object of our own, whatever its content."""

@@ -12,7 +12,7 @@ from retailmart.feeds.load import LoadedFeed, counted_by, load
 from retailmart.feeds.load_part import FileToLoad
 from retailmart.feeds.quarantine import REFUSED_FIELDS, refused_columns
 from retailmart.feeds.rows import raw_fields
-from retailmart.files.archive import archived_copies
+from retailmart.files.archive import archived_copies, kept_for
 from retailmart.files.checked import Refusal
 from retailmart.files.staged import CheckCopy
 from retailmart.lake import Lake
@@ -24,6 +24,7 @@ from retailmart.operations.verify.compare import LAKE, Side, side_of
 from retailmart.operations.verify.pin import Pinned
 from retailmart.operations.verify.rebuild import NO_BATCH, ScratchLake
 from retailmart.project import Feed, Project
+from retailmart.project.settings import Days
 from retailmart.storage import Store
 from retailmart.tables import FILE_ID, TableState, quoted
 
@@ -59,6 +60,7 @@ def deliveries(
 
     Files that can't be parsed again go to `skipped`, with the reason.
     """
+    keep = project.settings.keep.archive
     for run_id, files in pinned.deliveries:
         by_feed: dict[str, list[LedgerFile]] = {}
         for file in files:
@@ -69,7 +71,7 @@ def deliveries(
                 skipped |= {file.path: feed for file in of_feed}
                 continue
             items = {
-                file.path: _checked(engine, ledger, archive, feed, file, scratch)
+                file.path: _checked(engine, ledger, archive, feed, file, scratch, keep)
                 for file in of_feed
             }
             skipped |= {path: why for path, why in items.items() if isinstance(why, str)}
@@ -91,14 +93,20 @@ def _feed_now(project: Project, pinned: Pinned, name: str) -> Feed | str:
 
 
 def _checked(
-    engine: Engine, ledger: Ledger, archive: Store, feed: Feed, file: LedgerFile, scratch: Path
+    engine: Engine,
+    ledger: Ledger,
+    archive: Store,
+    feed: Feed,
+    file: LedgerFile,
+    scratch: Path,
+    keep: Days,
 ) -> FileToLoad | str:
     """A file as `load` takes it, or why it can't be parsed again."""
     work = CheckCopy(feed, file.path, scratch)
     found = (work(engine, copy) for copy in archived_copies(ledger, archive, file.sha256))
     verdict = next((one for one in found if one is not None), None)
     if verdict is None:
-        return "is in the archive no more"
+        return f"is no longer in the archive{kept_for(keep)}"
     if isinstance(verdict, Refusal):
         return f"would be refused by now: {verdict.message}"
     if verdict.layout.is_replay:
