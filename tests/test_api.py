@@ -12,6 +12,7 @@ import pyarrow as pa
 import pytest
 
 import retailmart
+from retailmart.errors import SettingsError
 from tests.support.shop import Shop, sale
 
 
@@ -147,3 +148,10 @@ def test_reading_ends_cleanly(shop: Shop) -> None:
         [sys.executable, "-c", code, str(shop.folder)], capture_output=True, text=True, check=False
     )
     assert (result.returncode, result.stdout, result.stderr) == (0, "1\n", "")
+
+
+@pytest.mark.parametrize("command", ["run", "verify"])
+def test_a_moment_that_is_none_is_refused_in_words(shop: Shop, command: str) -> None:
+    """A text as `as_of` says what to write, before anything is done."""
+    with pytest.raises(SettingsError, match="as_of is '2024-04-01', and no datetime"):
+        getattr(shop.open(), command)(as_of="2024-04-01")

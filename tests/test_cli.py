@@ -460,3 +460,14 @@ def test_a_run_with_nothing_to_do_loads_no_engine(sample: Path) -> None:
     """Looking for news needs the ledger's library only."""
     assert loaded_by(HELP.format(words="'run', '--as-of', '2024-04-01'"), sample) == {"sqlalchemy"}
     assert loaded_by(HELP.format(words="'status'"), sample) == {"sqlalchemy"}
+
+
+def test_check_tells_mistakes_of_all_groups(shop: Shop, called: Called) -> None:
+    """A secret that is missing and a mart with a wrong column: one look shows both."""
+    (shop.folder / ".env").write_text("RETAILMART__SOURCES__OTHER=mysql://a:${secret:DB}@h/d\n")
+    mart = shop.folder / "marts" / "customer_mart.sql"
+    mart.write_text(mart.read_text().replace("SELECT", "SELECT no_such_column,", 1))
+    done = called(shop.folder, "check")
+    assert done.returncode == 2
+    assert "DB" in done.stderr
+    assert "no_such_column" in done.stderr

@@ -90,7 +90,7 @@ def test_from_list_to_closed(refused: Shop, retailmart: InShop, name: str) -> No
     assert (report.rows("loaded"), report.rows("quarantined")) == (2, 0)
     assert [row[0] for row in refused.mart("customer_mart", "total_cost")] == [5, 5, 10]
     after = told(retailmart("quarantine", "list", "-o", "json"))
-    assert after == {"rows": [], "files": [], "closed": 2}
+    assert after == {"rows": [], "files": [], "closed": 2, "dismissed": 0}
     text = retailmart("quarantine", "list").stdout
     assert text == "no refused rows or files are open\n       2 rows closed; see them with --all\n"
 
@@ -404,3 +404,79 @@ def test_undo_takes_a_file_that_a_wrong_feed_refused_in_again(
     wrong_feed.run()
     assert [row[0] for row in wrong_feed.mart("customer_mart", "customer_id")] == [1, 2, 3]
     assert "no refused rows" in retailmart("quarantine", "list").stdout
+
+
+def test_what_nobody_will_repair_is_dismissed(refused: Shop, retailmart: InShop) -> None:
+    """By line, by rule, by file: the list gets empty, sums stay proven, and it can be undone."""
+    refused.drop("notes.csv", "a,b\n1,2\n")
+    refused.run()
+    dismiss = ("quarantine", "dismiss")
+    assert retailmart(*dismiss, "--reason", "x").returncode == 2
+    assert retailmart(*dismiss, "sales_1.csv").returncode == 2
+    wrong = retailmart(*dismiss, "sales_1.csv", "--line", "9", "--reason", "x")
+    assert "has no open refused row in line 9" in wrong.stderr
+    one = retailmart(*dismiss, "sales_1.csv", "--line", "3", "--reason", "a test\nof the till")
+    assert "1 row is dismissed" in one.stderr
+    assert refused.open().status().refused.rows == 1
+    assert (
+        told(retailmart(*dismiss, "--rule", "columns", "--reason", "cut off", "-o", "json"))["rows"]
+        == 1
+    )
+    whole = retailmart(*dismiss, "notes.csv", "--reason", "not ours")
+    assert "1 file is dismissed" in whole.stderr
+    empty = retailmart("quarantine", "list").stdout
+    assert empty.startswith("no refused rows or files are open\n       3 dismissed; see them with")
+    assert retailmart("quarantine", "list", "-q").stdout == ""
+    listed = retailmart("quarantine", "list", "--dismissed").stdout
+    assert "north/sales_1.csv line 3: sales_date should be a date" in listed
+    assert "    dismissed: a test\\nof the till (" in listed
+    assert retailmart("status").stdout.startswith("ok\n")
+    assert retailmart("verify", "--engines", "duckdb", "--files", "all").returncode == 0
+    assert retailmart("verify", "--database").returncode == 0
+    assert retailmart(*dismiss, "sales_1.csv", "--reason", "again").returncode == 1
+    back = retailmart(*dismiss, "sales_1.csv", "--undo")
+    assert "2 rows are open again" in back.stderr
+    assert retailmart(*dismiss, "notes.csv", "--undo").returncode == 0
+    assert refused.open().status().refused.rows == 2
+    assert list(refused.open().status().refused.files) == ["notes.csv"]
+
+
+def test_a_dismissed_row_is_not_replayed_until_it_is_taken_back(
+    refused: Shop, retailmart: InShop
+) -> None:
+    """The refusal names the row, who has dismissed it and why, and the command."""
+    retailmart("quarantine", "export", "--to", "out.csv")
+    retailmart("quarantine", "dismiss", "sales_1.csv", "--line", "3", "--reason", "a test")
+    assert "Wrote 1 row " in retailmart("quarantine", "export", "--to", "open.csv").stderr
+    repair(refused.folder / "out.csv", **ALL_CELLS)
+    no = retailmart("quarantine", "replay", "out.csv")
+    assert no.returncode == 1
+    assert "1#3 is dismissed, by " in no.stderr
+    assert ": a test; take that back first: retailmart quarantine dismiss" in no.stderr
+    words = no.stderr.partition("take that back first: retailmart ")[2].splitlines()[0]
+    assert retailmart(*words.split()).returncode == 0
+    assert retailmart("quarantine", "replay", "out.csv").returncode == 0
+    assert refused.run().rows("loaded") == 2
+    assert refused.open().status().refused.rows == 0
+
+
+def test_a_row_refused_again_names_the_till_s_file_and_line(
+    refused: Shop, retailmart: InShop
+) -> None:
+    """Listed, shown and exported under the first file; it counts once as open."""
+    retailmart("quarantine", "export", "--to", "out.csv")
+    repair(refused.folder / "out.csv", **{**ALL_CELLS, "sales_date": "2023-02-29"})
+    path = told(retailmart("quarantine", "replay", "out.csv", "-o", "json"))["path"]
+    refused.run()
+    listed = told(retailmart("quarantine", "list", "-o", "json"))
+    assert listed["rows"] == [{"file": "north/sales_1.csv", "rule": "type", "rows": 2}]
+    assert refused.open().status().refused.rows == 2
+    shown = retailmart("quarantine", "show", "sales_1.csv").stdout
+    assert re.search(rf"line 3: sales_date .*  \(refused again in {path}, line 2\)\n", shown)
+    assert re.search(rf"line 4: sales_date .*  \(refused again in {path}, line 3\)\n", shown)
+    retailmart("quarantine", "export", "sales_1.csv", "--to", "again.csv")
+    sheet = (refused.folder / "again.csv").read_text(encoding="utf-8-sig")
+    assert "1#3," in sheet
+    assert ",north/sales_1.csv,3,type," in sheet or "north/sales_1.csv,4,type," in sheet
+    retailmart("quarantine", "dismiss", "sales_1.csv", "--line", "3", "--reason", "x")
+    assert refused.open().status().refused.rows == 1

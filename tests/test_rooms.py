@@ -33,6 +33,7 @@ FLOORS = (
     {"database"},
     {"tables"},
     {"project"},
+    {"shortages"},
     {"report", "errors", "check_results", "stopping"},
 )
 ROOMS = {room: floor for floor, rooms in enumerate(FLOORS) for room in rooms}
@@ -89,7 +90,9 @@ AT_WORK = {
     "sources/shop_tables.py",
 }
 # What `cli/` calls. All else it gets as a value from the API, and may name its type.
-BELOW_COMMANDS = {"api", "console", "report", "errors", "check_results", "project", "stopping"}
+BELOW_COMMANDS = {
+    *("api", "console", "report", "errors", "check_results", "project", "shortages", "stopping"),
+}
 # Where imports may form a cycle: they find what belongs to a kind of thing by its name.
 OPENING = {
     ("retailmart.project.addresses", "retailmart.database.registry"),

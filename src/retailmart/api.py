@@ -3,7 +3,7 @@
 # Operations are imported where they are called: a command waits for the libraries it needs only.
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from datetime import datetime
@@ -23,9 +23,12 @@ if TYPE_CHECKING:
     from retailmart.lake import Lake
     from retailmart.ledger import Ledger
     from retailmart.operations.check import CheckReport
-    from retailmart.operations.quarantine import QuarantinedFile, QuarantineList
+    from retailmart.operations.lease import BrokenLease, LeaseStatus
+    from retailmart.operations.quarantine import Dismissed, QuarantinedFile, QuarantineList
+    from retailmart.operations.run_status import RunStatus
     from retailmart.operations.schema import SchemaDiff, SchemaHistory
-    from retailmart.operations.status import Status
+    from retailmart.operations.settings import GivenSettings, SettingsHistory
+    from retailmart.operations.status import LeaseLine, Status
     from retailmart.operations.watch import Observer, WatchReport
     from retailmart.project.secrets import SecretStore
     from retailmart.report import (
@@ -159,11 +162,53 @@ class OpenProject:
 
         return maintain(self.project, dry_run=dry_run, tables=tables, progress=progress)
 
-    def status(self) -> Status:
-        """The last runs, the open batch, files by state, and what is held back or expected."""
+    def status(self, *, landing: bool = False) -> Status:
+        """How the project is, the last runs, and what is open, refused, held back or expected.
+
+        Only the ledger is read, and nothing is written; with `landing`, landing is listed, too.
+        """
         from retailmart.operations.status import status
 
-        return status(self.project)
+        return status(self.project, landing=landing)
+
+    def run_status(self, run_id: int) -> RunStatus:
+        """One run whole: its steps, files, marts and error. Nothing is written.
+
+        Raises RetailmartError if there is no such run.
+        """
+        from retailmart.operations.run_status import run_status
+
+        return run_status(self.project, run_id)
+
+    def settings(self) -> GivenSettings:
+        """Each setting, its value and where it comes from. Secrets are neither read nor shown."""
+        from retailmart.operations.settings import settings
+
+        return settings(self.project)
+
+    def settings_history(self) -> SettingsHistory:
+        """What changed in settings, feeds, tables, marts and functions, and with which run."""
+        from retailmart.operations.settings import settings_history
+
+        return settings_history(self.project)
+
+    def lease_show(self) -> LeaseStatus:
+        """Who holds the project, and the leases that were broken. Nothing is written."""
+        from retailmart.operations.lease import lease_status
+
+        return lease_status(self.project)
+
+    def lease_break(
+        self, *, force: bool = False, confirm: Callable[[LeaseLine], bool] = lambda _: True
+    ) -> BrokenLease:
+        """Take the lease from a holder that is known to be dead, who can write nothing more.
+
+        `confirm` is asked before. Raises ProjectBusy if it seems to be alive, unless `force` is
+        set.
+        """
+        from retailmart.operations.lease import break_lease
+
+        return break_lease(self.project, force=force, confirm=confirm)
 
     def verify(
         self,
@@ -195,11 +240,33 @@ class OpenProject:
 
         return verify_database(self.project, marts, progress)
 
-    def quarantine_list(self, *, include_closed: bool = False) -> QuarantineList:
-        """How many refused rows are open, by file and rule; and files that were refused."""
+    def quarantine_list(
+        self, *, include_closed: bool = False, dismissed: bool = False
+    ) -> QuarantineList:
+        """How many refused rows are open, by file and rule; and files that were refused.
+
+        `dismissed` adds what nobody will repair, with the reason.
+        """
         from retailmart.operations.quarantine import list_refused
 
-        return list_refused(self.project, include_closed=include_closed)
+        return list_refused(self.project, include_closed=include_closed, dismissed=dismissed)
+
+    def quarantine_dismiss(
+        self,
+        file: str | None = None,
+        *,
+        rule: str | None = None,
+        lines: Collection[int] = (),
+        reason: str | None = None,
+        undo: bool = False,
+    ) -> Dismissed:
+        """Say that nobody will repair rows of a file or rule, or a refused file, and why.
+
+        With `undo` they are open again. Raises RetailmartError if nothing is chosen by that.
+        """
+        from retailmart.operations.quarantine import dismiss
+
+        return dismiss(self.project, file, rule=rule, lines=lines, reason=reason, undo=undo)
 
     def quarantine_show(self, file: str, *, include_closed: bool = False) -> QuarantinedFile:
         """The open refused rows of a file, given by its path below landing or its name.

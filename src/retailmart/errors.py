@@ -123,6 +123,20 @@ class EngineFailed(RetailmartError):
     """The engine itself failed, as on a full disk: whatever it was asked, it would have failed."""
 
 
+class Shortage(EngineFailed):
+    """The machine lacks something: room on a disk, memory, open files, or the right to write.
+
+    `kind` is `disk`, `quota`, `inodes`, `memory`, `files`, `read-only`, `denied` or `large`.
+    """
+
+    def __init__(self, kind: str, message: str, hint: str | None = None) -> None:
+        super().__init__(message, hint)
+        self.kind = kind
+
+    def __reduce__(self) -> tuple[type[Shortage], tuple[str, str, str | None]]:
+        return type(self), (self.kind, self.message, self.hint)
+
+
 class NotComputed(RetailmartError):
     """A query can't be computed for a value that it meets, such as a sum of too many digits."""
 

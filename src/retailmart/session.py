@@ -2,25 +2,38 @@
 
 from __future__ import annotations
 
+import getpass
+import os
 import shutil
+import socket
 import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field, replace
 from datetime import datetime
+from enum import Enum
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 
-from retailmart.database import interrupt, open_database, translate_errors
+from retailmart.database import (
+    database_file,
+    interrupt,
+    look_at_database,
+    open_database,
+    translate_errors,
+)
 from retailmart.engines import Engine
 from retailmart.engines.registry import open_engine, parallel_from
 from retailmart.errors import RetailmartError, SettingsError
 from retailmart.lake import Lake, place_of
 from retailmart.ledger import Ledger, acquire_lease
+from retailmart.ledger.migrations import is_current
+from retailmart.ledger.older import copied, in_memory
 from retailmart.project import Project
 from retailmart.project.mart import AS_OF
 from retailmart.project.uses import tables_by_source
 from retailmart.report import Progress
+from retailmart.shortages import shortages_told
 from retailmart.sources.databases import Sources
 from retailmart.stopping import Stop, current_stop
 from retailmart.storage import Store, open_store
@@ -31,6 +44,21 @@ if TYPE_CHECKING:
 
 # The pipeline's own folder in a project: nothing in it is needed when no batch is open.
 PRIVATE = ".retailmart"
+# In it, the file that a run on this machine locks.
+LOCK = "lock"
+# How often the ledger is read again that was written meanwhile.
+_LOOKS = 3
+
+_Read = TypeVar("_Read")
+
+
+def who() -> str:
+    """Who is at work here, as the ledger records it: the account and the machine."""
+    try:
+        account = getpass.getuser()
+    except (KeyError, OSError):  # a container's account may have no name
+        account = str(os.getuid())
+    return f"{account}@{socket.gethostname()}"
 
 
 def store_at(project: Project, place: str) -> Store:
@@ -46,6 +74,22 @@ def open_lake(project: Project) -> Lake:
     return Lake(place_of(store_at(project, project.settings.lake), workspace))
 
 
+class LedgerAge(Enum):
+    """Whether a ledger is of this release, of an older one, or does not exist yet."""
+
+    CURRENT = "current"
+    OLDER = "older"
+    NONE = "none"
+
+
+@dataclass(frozen=True)
+class LedgerView:
+    """A ledger to look at, and what it was before it was made readable."""
+
+    ledger: Ledger
+    age: LedgerAge
+
+
 @contextmanager
 def open_ledger(project: Project) -> Iterator[Ledger]:
     """The project's ledger, for reading."""
@@ -57,6 +101,51 @@ def open_ledger(project: Project) -> Iterator[Ledger]:
         yield ledger
     finally:
         database.dispose()
+
+
+def view_ledger(project: Project, read: Callable[[LedgerView], _Read]) -> _Read:
+    """What `read` makes of the project's ledger as it is; nothing is written.
+
+    A full disk and an account that may only read are therefore enough. An older ledger is shown as
+    today's; one that does not exist is shown without rows.
+    """
+    url, folder = project.database_url(), project.folder
+    file = database_file(url, folder)
+    for again in reversed(range(_LOOKS)):
+        before = _stamp(file)
+        if file is not None and before is None:
+            return read(LedgerView(Ledger(in_memory()), LedgerAge.NONE))
+        database = look_at_database(url, folder)
+        try:
+            with translate_errors():
+                found = read(_view_of(Ledger(database)))
+        except RetailmartError:
+            if not again or before == _stamp(file):
+                raise
+            continue
+        finally:
+            database.dispose()
+        if before == _stamp(file):
+            break
+    return found
+
+
+def _stamp(file: Path | None) -> tuple[int, int] | None:
+    """What shows that a database's file was written; None if there is no file."""
+    try:
+        status = file.stat() if file else None
+    except FileNotFoundError:
+        return None
+    return (status.st_size, status.st_mtime_ns) if status else None
+
+
+def _view_of(ledger: Ledger) -> LedgerView:
+    with ledger.reading() as connection:
+        if is_current(connection):
+            return LedgerView(ledger, LedgerAge.CURRENT)
+        if not ledger.is_there():
+            return LedgerView(Ledger(in_memory()), LedgerAge.NONE)
+        return LedgerView(Ledger(copied(connection)), LedgerAge.OLDER)
 
 
 def open_sources(project: Project) -> Sources:
@@ -159,7 +248,7 @@ class Session:
 
     def acquire_lease(self) -> None:
         """Acquire the project's lease until this object is closed."""
-        lease = self._stack.enter_context(acquire_lease(self.ledger.engine, self.private / "lock"))
+        lease = self._stack.enter_context(acquire_lease(self.ledger.engine, self.private / LOCK))
         self.ledger = replace(self.ledger, lease=lease)
         self.lake = replace(self.lake, fence=lease.fence)
         # Where the process is ended in the middle of the work, the next run need not wait.
@@ -175,7 +264,8 @@ class Session:
         start = time.perf_counter()
         try:
             self.progress.began(name)
-            yield lambda message: self.progress.message(name, message)
+            with shortages_told():
+                yield lambda message: self.progress.message(name, message)
         except BaseException:
             self.failed_step = name
             raise

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import socket
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -116,3 +118,46 @@ def test_each_ledger_transaction_extends_the_lease(engine: Engine, tmp_path: Pat
         with Ledger(engine, lease).transaction():
             pass
         assert str(row(engine)[2]) > datetime.now(UTC).isoformat()
+
+
+def test_the_ledger_says_who_holds_the_lease(engine: Engine, tmp_path: Path) -> None:
+    """Host, folder, process and times; nobody after its end."""
+    leases = Ledger(engine).leases
+    assert leases.now().is_held is False
+    with acquire_lease(engine, tmp_path / "lock"):
+        found = leases.now()
+        assert (found.host, found.folder) == (socket.gethostname(), str(tmp_path))
+        assert (found.pid, found.is_fresh) == (os.getpid(), True)
+        assert str(found.since) <= datetime.now(UTC).isoformat() < str(found.until)
+    assert leases.now().is_held is False
+
+
+def test_a_broken_lease_fences_its_holder_and_is_recorded(engine: Engine, tmp_path: Path) -> None:
+    """The old holder writes nothing more, the next one goes on, and the ledger says who did it."""
+    leases, lock = Ledger(engine).leases, tmp_path / "lock"
+    with acquire_lease(engine, lock) as old:
+        seen = leases.now()
+        leases.break_from(seen, "ann@shopbox", lock)
+        with pytest.raises(LeaseLost), Ledger(engine, old).transaction():
+            pytest.fail("the old holder wrote")
+        # Here the old one still has its lock file, as a process has that is stopped.
+        with acquire_lease(engine, lock) as new:
+            assert new.fence == old.fence + 2
+            assert Ledger(engine, new).runs.begin(datetime.now(UTC)) == 1
+            with pytest.raises(ProjectBusy), acquire_lease(engine, lock):
+                pass
+    (one,) = leases.broken()
+    assert (one.pid, one.fence, one.broken_by) == (os.getpid(), old.fence, "ann@shopbox")
+
+
+def test_a_lease_that_has_changed_hands_is_not_broken(engine: Engine, tmp_path: Path) -> None:
+    """Whoever has it now is not the one that was looked at."""
+    leases, lock = Ledger(engine).leases, tmp_path / "lock"
+    with acquire_lease(engine, lock):
+        seen = leases.now()
+    with acquire_lease(engine, lock) as new:
+        with pytest.raises(ProjectBusy):
+            leases.break_from(seen, "ann@shopbox", lock)
+        with Ledger(engine, new).transaction():
+            pass
+    assert leases.broken() == []

@@ -8,15 +8,15 @@ from __future__ import annotations
 import os
 import sys
 import threading
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterator
 from io import TextIOWrapper
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from retailmart.cli import lease, quarantine, schema, secrets
 from retailmart.cli import marts as marts_commands
-from retailmart.cli import quarantine, schema, secrets
 from retailmart.cli.common import (
     Output,
     OutputOption,
@@ -33,16 +33,16 @@ from retailmart.cli.common import (
 from retailmart.cli.dagster import tell_dagster
 from retailmart.cli.doctor import doctor
 from retailmart.cli.maintain import maintain
+from retailmart.cli.settings import settings_command
+from retailmart.cli.status import status
 from retailmart.cli.verify import verify
 from retailmart.cli.watch import watch
 from retailmart.errors import Interrupted, NotAllDone, RetailmartError
+from retailmart.shortages import shortage_of
 from retailmart.stopping import stop_on_signals
 
 if TYPE_CHECKING:
-    from retailmart.report import Held, RunReport
-
-# So many files without a loaded row are listed by `status`.
-_LISTED = 10
+    from retailmart.report import RunReport
 
 app = typer.Typer(
     help="Turn till exports into data marts that balance to the cent.",
@@ -55,6 +55,7 @@ app.add_typer(schema.app, name="schema")
 app.add_typer(marts_commands.app, name="marts")
 app.command(epilog=exits(instead={1: "there is a problem, or failed"}))(doctor)
 app.add_typer(secrets.app, name="secrets")
+app.add_typer(lease.app, name="lease")
 
 
 def _print_version(wanted: bool) -> None:
@@ -183,38 +184,8 @@ app.command(epilog=exits(4, instead={3: "something differs"}))(verify)
 
 
 app.command(epilog=exits(3, 4, 130, 143))(maintain)
-
-
-@app.command(epilog=exits())
-def status(
-    project: ProjectOption = Path(),
-    output: OutputOption = Output.TEXT,
-    settings: SetOption = None,
-    quiet: QuietOption = False,
-) -> None:
-    """The last runs, the open batch, files by state, what is held back and what is expected."""
-    from retailmart.console import one_line, visible
-
-    found = open_at(project, settings).status()
-    if output is Output.JSON:
-        print_json(found.to_dict())
-        return
-    for line in found.runs:
-        step = f" in {line.failed_step}" if line.failed_step else ""
-        message = visible(f"  {line.message.splitlines()[0]}") if line.message else ""
-        print(f"run {line.run_id}  {line.started_at[:19]}  {line.state}{step}{message}")
-    if batch := found.open_batch:
-        print(f"open batch {batch.batch_id} ({batch.state.value}): the next run finishes it")
-    for told in _held_lines(found.held, found.unreadable):
-        print(one_line(told))
-    for state, count in sorted(found.files.items()):
-        print(f"{count:>8,} {'file' if count == 1 else 'files'} {state}")
-    for told in _nothing_loaded(found.nothing_loaded):
-        print(one_line(told))
-    if not found.runs and not quiet:
-        print("no run yet")
-    for message in () if quiet else found.expected:
-        print(visible(f"expected   {message}"))
+app.command(epilog=exits())(status)
+app.command("settings", epilog=exits())(settings_command)
 
 
 def main() -> None:
@@ -228,9 +199,12 @@ def main() -> None:
     except RetailmartError as error:
         say("\n  ".join([f"retailmart: {error}", *_notes(error)]))
         sys.exit(error.exit_code)
-    except (OSError, KeyboardInterrupt) as error:
-        message = f"retailmart: {str(error) or 'interrupted'}\n  Run again to go on: retailmart run"
-        say("\n  ".join([message, *_notes(error)]))
+    except (Exception, KeyboardInterrupt) as error:
+        lacking = shortage_of(error)
+        if lacking is None and not isinstance(error, OSError | KeyboardInterrupt):
+            raise
+        said = lacking or f"{str(error) or 'interrupted'}\n  Run again to go on: retailmart run"
+        say("\n  ".join([f"retailmart: {said}", *_notes(error)]))
         sys.exit(Interrupted.exit_code if isinstance(error, KeyboardInterrupt) else 1)
 
 
@@ -281,28 +255,6 @@ def _held(report: RunReport) -> Iterator[str]:
             yield f"  {one.hint}"
     for table, why in report.unreadable.items():
         yield f"table {table}: {why}"
-
-
-def _nothing_loaded(files: Mapping[str, int]) -> Iterator[str]:
-    """The files of which no row was loaded as `status` lists them, the newest few."""
-    from retailmart.report import number_of
-
-    newest = list(files.items())[-_LISTED:]
-    for path, count in newest:
-        see = f"see: retailmart quarantine show {path}"
-        yield f"{path}: 0 of {number_of(count, 'row')} loaded; {see}"
-    if more := len(files) - len(newest):
-        yield f"{number_of(more, 'earlier file')} without a loaded row: retailmart quarantine list"
-
-
-def _held_lines(held: Iterable[Held], unreadable: Mapping[str, str]) -> Iterator[str]:
-    """What is held back as `status` lists it, with the reason and what to do."""
-    for one in held:
-        yield f"held back  {one.mart}: {one.message}"
-        if one.hint:
-            yield f"           {one.hint}"
-    for table, why in unreadable.items():
-        yield f"held back  the marts that read {table}: {why}"
 
 
 def _all_refused(report: RunReport) -> Iterator[str]:

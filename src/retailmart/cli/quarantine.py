@@ -33,15 +33,29 @@ FileArgument = Annotated[
 def quarantine_list(
     project: ProjectOption = Path(),
     show_all: AllOption = False,
+    dismissed: Annotated[
+        bool, typer.Option("--dismissed", help="What nobody will repair, by whom, when and why.")
+    ] = False,
     output: OutputOption = Output.TEXT,
     settings: SetOption = None,
+    quiet: QuietOption = False,
 ) -> None:
     """Files with refused rows that are open, and refused files not delivered well since."""
     from retailmart.console import one_line
 
-    found = open_at(project, settings).quarantine_list(include_closed=show_all)
+    opened = open_at(project, settings)
+    found = opened.quarantine_list(include_closed=show_all, dismissed=dismissed)
     if output is Output.JSON:
         print_json(found.to_dict())
+        return
+    if found.dismissals is not None:
+        for one in found.dismissals:
+            at = "" if one.line is None else f" line {one.line}"
+            said = f"{one.reason} ({one.by}, {one.at[:16].replace('T', ' ')} UTC)"
+            print(one_line(f"{one.file}{at}: {one.why}"))
+            print(one_line(f"    dismissed: {said}"))
+        if not found.dismissals and not quiet:
+            print("nothing is dismissed")
         return
     for line in found.rows:
         rows = "row " if line.rows == 1 else "rows"
@@ -49,9 +63,10 @@ def quarantine_list(
         print(one_line(f"{line.rows:>8,} {rows}  {line.rule}  {line.file}{fate}"))
     for file in found.files:
         print(one_line(f"    file refused  {file.file} {file.message}"))
-    if not found.rows and not found.files:
-        print(f"no refused rows or files{' are open' if found.closed else ''}")
-    _say_closed(found.closed, show_all)
+    if not found.rows and not found.files and not quiet:
+        print(f"no refused rows or files{' are open' if found.closed or found.dismissed else ''}")
+    if not quiet:
+        _say_closed(found.closed, found.dismissed, show_all)
 
 
 @app.command("show", epilog=exits())
@@ -61,6 +76,7 @@ def quarantine_show(
     show_all: AllOption = False,
     output: OutputOption = Output.TEXT,
     settings: SetOption = None,
+    quiet: QuietOption = False,
 ) -> None:
     """The open refused rows of a file, with line, reason and raw text; or why it was refused."""
     from retailmart.console import visible
@@ -73,13 +89,13 @@ def quarantine_show(
         print(visible(f"{found.file} {found.message}"))
     for item in found.rows:
         fate = _fate(item.state.value, item.by) if show_all else ""
-        row = item.row
-        print(visible(f"line {row.line}: {row.message}{fate}\n    {row.raw}"))
-    if not found.rows and not found.message:
-        print(
-            visible(f"{found.file} has no refused rows{' that are open' if found.closed else ''}")
-        )
-    _say_closed(found.closed, show_all)
+        again = f"  (refused again in {item.again}, line {item.row.line})" if item.again else ""
+        print(visible(f"line {item.line}: {item.row.message}{again}{fate}\n    {item.row.raw}"))
+    if not found.rows and not found.message and not quiet:
+        some = found.closed or found.dismissed
+        print(visible(f"{found.file} has no refused rows{' that are open' if some else ''}"))
+    if not quiet:
+        _say_closed(found.closed, found.dismissed, show_all)
 
 
 @app.command("export", epilog=exits())
@@ -126,15 +142,54 @@ def quarantine_replay(
     say(said, unless=quiet)
 
 
+@app.command("dismiss", epilog=exits())
+def quarantine_dismiss(
+    file: Annotated[
+        str | None, typer.Argument(metavar="[FILE]", help="Its path below landing, or name.")
+    ] = None,
+    rule: Annotated[
+        str | None, typer.Option("--rule", metavar="NAME", help="Only rows that break this rule.")
+    ] = None,
+    line: Annotated[
+        list[int] | None,
+        typer.Option("--line", metavar="LINE", help="Only this row of the file; may be repeated."),
+    ] = None,
+    reason: Annotated[
+        str | None, typer.Option("--reason", metavar="TEXT", help="Why nobody will repair it.")
+    ] = None,
+    undo: Annotated[
+        bool, typer.Option("--undo", help="Take it back: what was dismissed is open again.")
+    ] = False,
+    project: ProjectOption = Path(),
+    output: OutputOption = Output.TEXT,
+    settings: SetOption = None,
+    quiet: QuietOption = False,
+) -> None:
+    """Say that nobody will repair refused rows, or a refused file: they are not open any more."""
+    done = open_at(project, settings).quarantine_dismiss(
+        file, rule=rule, lines=line or [], reason=reason, undo=undo
+    )
+    if output is Output.JSON:
+        print_json(done.to_dict())
+    told = [number_of(done.rows, "row")] if done.rows else []
+    told += [number_of(done.files, "file")] if done.files else []
+    are = "is" if done.rows + done.files == 1 else "are"
+    fate = "open again" if done.taken_back else "dismissed; with --undo it is taken back"
+    say(f"{' and '.join(told)} {are} {fate}", unless=quiet)
+
+
 def _fate(state: str | None, by: str | None) -> str:
     """What became of a row, where that is asked for."""
     return {
         "closed": f"  (closed: counted from {by})",
         "replaced": f"  (replaced: refused again in {by})",
         "left": "  (left with its file)",
+        "dismissed": "  (dismissed)",
     }.get(state or "", "")
 
 
-def _say_closed(closed: int, show_all: bool) -> None:
+def _say_closed(closed: int, dismissed: int, show_all: bool) -> None:
     if closed and not show_all:
         print(f"{closed:>8,} {'row' if closed == 1 else 'rows'} closed; see them with --all")
+    if dismissed:
+        print(f"{dismissed:>8,} dismissed; see them with: retailmart quarantine list --dismissed")

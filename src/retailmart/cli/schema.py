@@ -12,6 +12,7 @@ from retailmart.cli.common import (
     Output,
     OutputOption,
     ProjectOption,
+    QuietOption,
     SetOption,
     exits,
     open_at,
@@ -34,6 +35,7 @@ def schema_history(
     project: ProjectOption = Path(),
     output: OutputOption = Output.TEXT,
     settings: SetOption = None,
+    quiet: QuietOption = False,
 ) -> None:
     """What changed when, in which run, and which file made it so."""
     found = open_at(project, settings).schema_history(name)
@@ -43,7 +45,7 @@ def schema_history(
     for step in found.history:
         for message in _changes(step):
             _say(f"run {step.run}  {step.changed_at[:19]}  {step.feed}  {message}")
-    if not found.history:
+    if not found.history and not quiet:
         print("no column has changed yet")
 
 
@@ -53,6 +55,7 @@ def schema_diff(
     project: ProjectOption = Path(),
     output: OutputOption = Output.TEXT,
     settings: SetOption = None,
+    quiet: QuietOption = False,
 ) -> None:
     """Where the definition and raw differ now, and what files in landing would change."""
     found = open_at(project, settings).schema_diff(name)
@@ -64,7 +67,7 @@ def schema_diff(
         for message in _differences(one):
             told = True
             _say(f"{one.feed.name}  {message}")
-    if not told:
+    if not told and not quiet:
         print("definition and raw agree, and no file in landing would change that")
 
 

@@ -23,6 +23,7 @@ __all__ = [
     "examine_database",
     "interrupt",
     "is_same_database",
+    "look_at_database",
     "open_address",
     "open_database",
     "shown_url",
@@ -63,6 +64,15 @@ def _keep_what_works(engine: Engine) -> None:
     _AT_WORK[engine] = at_work
     event.listen(engine, "checkout", lambda raw, _record, _proxy: at_work.add(raw))
     event.listen(engine, "checkin", lambda raw, _record: at_work.discard(raw))
+
+
+def look_at_database(url: str, folder: Path) -> Engine:
+    """Connect to look for a moment: nothing is written, not even next to a file.
+
+    Raises SettingsError for a URL that does not name a database. A file must be there.
+    """
+    kind, parsed = known(url)
+    return kind.look(parsed, folder)
 
 
 def known(url: str) -> tuple[Kind, URL]:

@@ -78,6 +78,12 @@ class Kind(Protocol):
     def open(self, url: URL, folder: Path, *, read_only: bool) -> Engine:
         """Connect. SettingsError for a URL or a file in it that cannot be used."""
 
+    def look(self, url: URL, folder: Path) -> Engine:
+        """Connect to look for a moment: nothing is written, not even next to a file.
+
+        What changes meanwhile may be missed. A file must be there.
+        """
+
     def open_address(self, address: DatabaseAddress, *, read_only: bool) -> Engine:
         """Connect to the address from `Dialect.address`, on any machine."""
 

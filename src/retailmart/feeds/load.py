@@ -397,6 +397,7 @@ def _outcomes(
             months=_totals_by(parts, lambda part: part.month) if feed.month else {},
             origins=tuple(origins.get(file_id, ())),
             amount=money if feed.balance else None,
+            again=sum(part.again.get(file_id, 0) for part in loaded),
         )
 
 

@@ -75,8 +75,8 @@ class Sum:
 class LoadedPart:
     """The result of some files. `irregular` are files whose parts can't be read separately.
 
-    `origins` are those of the rows that files brought back; `needs` is what values need that are
-    not of their column's type.
+    `origins` are those of the rows that files brought back; `again` counts the quarantined rows of
+    each that were refused before. `needs` is what values need that are not of their column's type.
     """
 
     raw: tuple[DataFile, ...] = ()
@@ -87,6 +87,7 @@ class LoadedPart:
     origins: dict[int, list[Origin]] = field(default_factory=dict)
     needs: tuple[Need, ...] = ()
     irregular: frozenset[int] = frozenset()
+    again: dict[int, int] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -271,8 +272,9 @@ class _Loader:
         quarantined = {key: records[key] - loaded[key] for key in records if records[key]}
         needed = tuple(self._needs(as_read)) if any(quarantined.values()) else ()
         refused: list[DataFile] = []
+        again = Counter[int]()
         for group in _read_together(i for i in as_read if quarantined.get(i.file.file_id)):
-            refused += self._write_refused(group, quarantined)
+            refused += self._write_refused(group, quarantined, again)
         return LoadedPart(
             written.files,
             tuple(refused),
@@ -281,6 +283,7 @@ class _Loader:
             tuple(counted),
             self._brought_back(as_read, state),
             needed,
+            again=dict(again),
         )
 
     def _write_group(self, group: Sequence[FileToLoad]) -> Written:
@@ -381,17 +384,19 @@ class _Loader:
         return origins
 
     def _write_refused(
-        self, group: Sequence[FileToLoad], expected: Mapping[int, int]
+        self, group: Sequence[FileToLoad], expected: Mapping[int, int], again: Counter[int]
     ) -> list[DataFile]:
         """Write the refused rows of files of one shape, with place and raw text.
 
-        There must be as many of each file as `expected`.
+        There must be as many of each file as `expected`. Those that were refused before are counted
+        in `again`.
         """
         written: list[DataFile] = []
         counts = Counter[int]()
         rows = chain(self._malformed(group), self._broken(group))
         while chunk := list(islice(rows, _REFUSED_AT_ONCE)):
             counts.update(file.file_id for file, _ in chunk)
+            again.update(file.file_id for file, row in chunk if row.origin)  # "" is no known row
             values = self.engine.values(to_arrow(chunk))
             query = f"SELECT * FROM {values}"
             written += self._to(self.work.quarantine, REFUSED_FIELDS, query, ()).files

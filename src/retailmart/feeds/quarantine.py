@@ -22,6 +22,7 @@ from retailmart.files.json_records import JsonRecord, json_records
 from retailmart.files.records import ParseError, Record, data_records, parse_error_of, readable
 from retailmart.lake.layout import FURTHER, ORIGIN
 from retailmart.ledger import Ledger
+from retailmart.ledger.refusals import Dismissal
 from retailmart.ledger.values import FileState, LedgerFile
 from retailmart.project.types import ColumnType
 from retailmart.tables import Field, quoted
@@ -258,7 +259,10 @@ def seek(places: Iterator[Place | JsonPlace], row: int) -> Place | JsonPlace:
 
 def counted_among(ledger: Ledger, file_ids: Iterable[int]) -> frozenset[int]:
     """Those of the files whose rows are counted now."""
-    files = ledger.files.among(file_ids)
+    return _counted(ledger.files.among(file_ids))
+
+
+def _counted(files: Iterable[LedgerFile]) -> frozenset[int]:
     return frozenset(file.file_id for file in files if file.state is FileState.LOADED)
 
 
@@ -267,7 +271,8 @@ class ItemState(Enum):
 
     open: it can be repaired and replayed. astray: a replayed row that named no origin; its file
     can be corrected. closed: it is counted, through the replayed file `by`. replaced: refused again
-    in `by`. left: its file does not count any more.
+    in `by`. left: its file does not count any more. dismissed: somebody has said that nobody will
+    repair it.
     """
 
     OPEN = "open"
@@ -275,18 +280,32 @@ class ItemState(Enum):
     CLOSED = "closed"
     REPLACED = "replaced"
     LEFT = "left"
+    DISMISSED = "dismissed"
 
 
 @dataclass(frozen=True)
 class Item:
-    """A refused row as users see it. `origin` is None for a row of unknown origin."""
+    """A refused row as users see it. `origin` is None for a row of unknown origin.
+
+    `file` and `line` are where it was first refused, as in the till's file; `again` is the repaired
+    file in which it was refused again, if that is where this refusal is from, and `row` what was
+    read there. `file_id` is the key of the file that holds it.
+    """
 
     file_id: int
     file: str
+    line: int
     row: RefusedRow
     origin: Origin | None
     state: ItemState
     by: str | None = None
+    again: str | None = None
+    dismissal: Dismissal | None = None
+
+    @property
+    def key(self) -> Origin:
+        """By what it is dismissed: the file and line where it was first refused."""
+        return self.origin or (self.file_id, self.row.line)
 
     @property
     def needs_work(self) -> bool:
@@ -306,6 +325,8 @@ class Quarantine:
     _counted: frozenset[int] = frozenset()
     _brought: Mapping[Origin, str] = field(default_factory=dict)
     _newest: Mapping[Origin, tuple[int, int, str]] = field(default_factory=dict)
+    _paths: Mapping[int, str] = field(default_factory=dict)
+    _dismissed: Mapping[Origin, Dismissal] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         if self.refused is None:
@@ -315,7 +336,10 @@ class Quarantine:
         rows = [(*row[:3], read_origin(row[3])) for row in again.fetchall()]
         ids = {row[0] for row in self.refused.aggregate("file_id", "file_id").fetchall()}
         ids |= {origin[0] for *_, origin in rows if origin}
-        self._counted = counted_among(self.ledger, ids)
+        files = self.ledger.files.among(ids)
+        self._counted = _counted(files)
+        self._paths = {file.file_id: file.path for file in files}
+        self._dismissed = self.ledger.refusals.dismissed()
         self._brought = {
             origin: file.path for origin, file in self.ledger.replays.brought_back(ids).items()
         }
@@ -326,12 +350,15 @@ class Quarantine:
         self._newest = newest
 
     def items(self, file_id: int | None = None, *, texts: bool = True) -> Iterator[Item]:
-        """The refused rows, of one file or all, in the files' order; `texts` adds raw and cells."""
+        """The refused rows, of one file or all, in the files' order; `texts` adds raw and cells.
+
+        Those of a file include its rows that were refused again in other files.
+        """
         if self.refused is None:
             return
         found = self.refused
         if file_id is not None:
-            found = found.filter(f"file_id = {file_id:d}")
+            found = found.filter(f"file_id = {file_id:d} OR origin LIKE '{file_id:d}#%'")
         text = "raw, cells" if texts else "'' AS raw, NULL AS cells"
         found = found.order("file_id, line").project(
             f'file_id, file, line, "column", rule, message, {text}, origin'
@@ -347,10 +374,19 @@ class Quarantine:
         )
         if said == UNKNOWN_ORIGIN:
             state = ItemState.UNKNOWN_ORIGIN if file_id in self._counted else ItemState.LEFT
-            return Item(file_id, file, refused, None, state)
+            dismissal = self._dismissed.get((file_id, line))
+            if dismissal and state is ItemState.UNKNOWN_ORIGIN:
+                state = ItemState.DISMISSED
+            return Item(file_id, file, line, refused, None, state, dismissal=dismissal)
         origin = (file_id, line) if said is None else read_origin(said)
         state, by = self._state(file_id, line, origin or (file_id, line))
-        return Item(file_id, file, refused, origin, state, by)
+        if origin is None or origin == (file_id, line):
+            first, again = (file, line), None
+        else:
+            first, again = (self._paths.get(origin[0], file), origin[1]), file
+        key = origin or (file_id, line)
+        dismissal = self._dismissed.get(key)
+        return Item(file_id, *first, refused, origin, state, by, again, dismissal)
 
     def _state(self, file_id: int, line: int, origin: Origin) -> tuple[ItemState, str | None]:
         if not {file_id, origin[0]} <= self._counted:
@@ -360,4 +396,4 @@ class Quarantine:
         newest = self._newest.get(origin)
         if newest and newest[:2] != (file_id, line):
             return ItemState.REPLACED, newest[2]
-        return ItemState.OPEN, None
+        return ItemState.DISMISSED if origin in self._dismissed else ItemState.OPEN, None

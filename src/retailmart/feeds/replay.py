@@ -256,7 +256,7 @@ def export(path: Path, feed: Feed, items: Callable[[], Iterable[Item]]) -> int:
         yield [*NO_DATA[:-1], *map(defused, columns), NO_DATA[-1]]
         for item, origin in _open(items()):
             row, cells = item.row, cells_of(item)
-            told = (item.file, str(row.line), row.rule, row.message)
+            told = (item.file, str(item.line), row.rule, row.message)
             yield [
                 origin_text(origin),
                 *(defused(seen(text)) for text in told),
@@ -375,9 +375,10 @@ def _place_of_origin(sheet: Sheet) -> int:
 
 
 def _latest(items: Iterable[Item]) -> Iterator[Item]:
-    """Items with an origin; the open one of each origin is last."""
+    """Items with an origin; the open or dismissed one of each origin is last."""
     told = [item for item in items if item.origin is not None]
-    yield from sorted(told, key=lambda item: item.state is ItemState.OPEN)
+    newest = (ItemState.OPEN, ItemState.DISMISSED)
+    yield from sorted(told, key=lambda item: item.state in newest)
 
 
 def _is_empty(cell: object) -> bool:
@@ -394,6 +395,11 @@ def _unfit(
         return f"there is no refused row {said}"
     if item.state is ItemState.CLOSED:
         return f"{said} is counted already, from {item.by}"
+    if item.state is ItemState.DISMISSED and item.dismissal:
+        return (
+            f"{said} is dismissed, by {item.dismissal.by}: {item.dismissal.reason}; take that back"
+            f" first: retailmart quarantine dismiss {item.file} --line {item.line} --undo"
+        )
     if item.state is not ItemState.OPEN:
         return f"{said} left: its file was delivered anew or taken back since"
     if len(row.cells) > width:

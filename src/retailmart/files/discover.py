@@ -139,6 +139,7 @@ def _stage_copy(landing: Store, entry: Entry, scratch: Path) -> StagedCopy | Non
     except OSError as error:
         partial.unlink(missing_ok=True)
         if error.errno in _OUR_DISK:
+            error.filename = error.filename or str(partial)  # a write names no file
             raise
         return _unread(entry, f"cannot be read: {error.strerror or error}")
     content = copy_path(scratch, digest.hexdigest())

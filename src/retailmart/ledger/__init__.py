@@ -12,13 +12,17 @@ from retailmart.ledger.access import READS, Access
 from retailmart.ledger.batches import Batches
 from retailmart.ledger.files import Files
 from retailmart.ledger.held import HeldBack
+from retailmart.ledger.history import History
 from retailmart.ledger.lease import Lease, acquire_lease, give_back
+from retailmart.ledger.leases import Leases
 from retailmart.ledger.maintenance import Maintenance
 from retailmart.ledger.marts import Marts
 from retailmart.ledger.migrations import is_current, migrate
+from retailmart.ledger.refusals import Refusals
 from retailmart.ledger.replays import Replays
 from retailmart.ledger.runs import Runs
 from retailmart.ledger.schemas import Schemas
+from retailmart.ledger.settings import SettingsLog
 from retailmart.ledger.sources import Sources
 
 __all__ = ["READS", "Lease", "Ledger", "acquire_lease"]
@@ -61,6 +65,26 @@ class Ledger(Access):
         """Whether the database has a ledger, from this release or an older one."""
         with self.reading() as connection:
             return inspect(connection).has_table(t.marts.name)
+
+    @property
+    def leases(self) -> Leases:
+        """Who holds the lease, and leases that were broken."""
+        return Leases(self.engine, self.lease)
+
+    @property
+    def refusals(self) -> Refusals:
+        """Refused rows and files: what is open, and what is dismissed."""
+        return Refusals(self.engine, self.lease)
+
+    @property
+    def history(self) -> History:
+        """Past runs with their figures."""
+        return History(self.engine, self.lease)
+
+    @property
+    def settings(self) -> SettingsLog:
+        """What runs were given: settings and definitions, where they changed."""
+        return SettingsLog(self.engine, self.lease)
 
     @property
     def runs(self) -> Runs:

@@ -23,8 +23,8 @@ from retailmart.database.registry import kind_of
 from retailmart.errors import LeaseLost, ProjectBusy
 from retailmart.ledger.tables import lease as lease_table
 
-_NAME = "run"
-_LASTS = timedelta(seconds=60)
+RUN = "run"
+LASTS = timedelta(seconds=60)
 _BEAT_SECONDS = 10.0
 
 
@@ -43,7 +43,7 @@ class Lease:
         """
         proved = connection.execute(
             update(lease_table)
-            .where(lease_table.c.name == _NAME, lease_table.c.fence == self.fence)
+            .where(lease_table.c.name == RUN, lease_table.c.fence == self.fence)
             .values(expires_at=_expiry())
         )
         if proved.rowcount != 1:
@@ -53,17 +53,28 @@ class Lease:
             )
 
 
+def is_locked(lock_file: Path) -> bool:
+    """Whether a process on this machine holds the project's lock file."""
+    try:
+        descriptor = os.open(lock_file, os.O_RDONLY)
+    except FileNotFoundError:
+        return False
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return True
+    finally:
+        os.close(descriptor)
+    return False
+
+
 @contextmanager
 def acquire_lease(engine: Engine, lock_file: Path) -> Iterator[Lease]:
     """Acquire and hold the project's lease; ProjectBusy while a living run has it."""
     lock_file.parent.mkdir(parents=True, exist_ok=True)
-    descriptor = os.open(lock_file, os.O_RDWR | os.O_CREAT, 0o644)
+    descriptor = _locked(lock_file)
     try:
         holder = f"{socket.gethostname()}:{lock_file.resolve()}"
-        try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError as error:
-            raise _busy("a run on this machine") from error
         lease = _taken(engine, holder)
         beat = threading.Thread(target=_beat, args=(engine, lease), daemon=True)
         beat.start()
@@ -78,37 +89,56 @@ def acquire_lease(engine: Engine, lock_file: Path) -> Iterator[Lease]:
         os.close(descriptor)
 
 
+def _locked(lock_file: Path) -> int:
+    """Lock the project's file, and return its descriptor; ProjectBusy if another process has it."""
+    while True:
+        descriptor = os.open(lock_file, os.O_RDWR | os.O_CREAT, 0o644)
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            # A lease that is broken just now takes the file away.
+            with suppress(FileNotFoundError):
+                if os.path.samestat(os.fstat(descriptor), lock_file.stat()):
+                    return descriptor
+        except BlockingIOError as error:
+            os.close(descriptor)
+            raise busy("a run on this machine") from error
+        os.close(descriptor)
+
+
 def _taken(engine: Engine, holder: str) -> Lease:
     try:
         return _take(engine, holder)
     except IntegrityError as error:  # both saw no lease yet, and the other's was first
-        raise _busy("a run that was a moment faster") from error
+        raise busy("a run that was a moment faster") from error
     except DBAPIError as error:
         if error.orig and kind_of(engine.dialect.name).errors.is_contention(error.orig):
-            raise _busy("a run that is writing just now") from error
+            raise busy("a run that is writing just now") from error
         raise
 
 
 def _take(engine: Engine, holder: str) -> Lease:
     now = datetime.now(UTC).isoformat()
     with engine.begin() as connection:
-        row = connection.execute(select(lease_table).where(lease_table.c.name == _NAME)).first()
+        row = connection.execute(select(lease_table).where(lease_table.c.name == RUN)).first()
         if row is None:
-            connection.execute(
-                insert(lease_table).values(name=_NAME, holder=holder, fence=1, expires_at=_expiry())
-            )
+            connection.execute(insert(lease_table).values(name=RUN, fence=1, **_held_by(holder)))
             return Lease(holder, 1)
         # Having the file lock proves that the last holder of this same folder is gone.
         if row.holder and row.holder != holder and row.expires_at > now:
-            raise _busy(f"a run on {row.holder.partition(':')[0]}")
+            raise busy(f"a run on {row.holder.partition(':')[0]}")
         taken = connection.execute(
             update(lease_table)
-            .where(lease_table.c.name == _NAME, lease_table.c.fence == row.fence)
-            .values(holder=holder, fence=row.fence + 1, expires_at=_expiry())
+            .where(lease_table.c.name == RUN, lease_table.c.fence == row.fence)
+            .values(fence=row.fence + 1, **_held_by(holder))
         )
         if taken.rowcount != 1:
-            raise _busy("a run that was a moment faster")
+            raise busy("a run that was a moment faster")
         return Lease(holder, row.fence + 1)
+
+
+def _held_by(holder: str) -> dict[str, object]:
+    since = datetime.now(UTC).isoformat()
+    return {"holder": holder, "pid": os.getpid(), "since": since, "expires_at": _expiry()}
 
 
 def give_back(engine: Engine, lease: Lease) -> None:
@@ -116,8 +146,8 @@ def give_back(engine: Engine, lease: Lease) -> None:
     with engine.begin() as connection:
         connection.execute(
             update(lease_table)
-            .where(lease_table.c.name == _NAME, lease_table.c.fence == lease.fence)
-            .values(holder=None)
+            .where(lease_table.c.name == RUN, lease_table.c.fence == lease.fence)
+            .values(holder=None, pid=None, since=None)
         )
 
 
@@ -135,10 +165,10 @@ def _beat(engine: Engine, lease: Lease) -> None:
 
 
 def _expiry() -> str:
-    return (datetime.now(UTC) + _LASTS).isoformat()
+    return (datetime.now(UTC) + LASTS).isoformat()
 
 
-def _busy(who: str) -> ProjectBusy:
+def busy(who: str) -> ProjectBusy:
     return ProjectBusy(
         f"{who} holds this project", "Wait until it has ended, or look with: retailmart status"
     )

@@ -185,6 +185,41 @@ def m015_maintenance(connection: Connection) -> None:
     tables.metadata.create_all(connection)
 
 
+def m015_dismissed_rows(connection: Connection) -> None:
+    """Refused rows and files that nobody will repair; how many rows of a file were refused again.
+
+    Of earlier repaired sheets, the rows that came back are known: the others were refused again.
+    """
+    tables.metadata.create_all(connection)
+    files, replays = tables.files, tables.replays.c
+    has = {column["name"] for column in inspect(connection).get_columns(files.name)}
+    if "refused_again" in has:
+        return
+    connection.exec_driver_sql(f"ALTER TABLE {files.name} ADD COLUMN refused_again BIGINT")
+    repaired = files.c.file_id.in_(select(replays.file_id))
+    connection.execute(update(files).where(repaired).values(refused_again=files.c.quarantined))
+
+
+def m017_settings_of_runs(connection: Connection) -> None:
+    """The settings and definitions that runs were given, where they changed."""
+    tables.metadata.create_all(connection)
+    has = {column["name"] for column in inspect(connection).get_columns(tables.runs.name)}
+    if "settings" not in has:
+        connection.exec_driver_sql(
+            f"ALTER TABLE {tables.runs.name} ADD COLUMN settings VARCHAR(64)"
+        )
+
+
+def m018_who_holds_the_lease(connection: Connection) -> None:
+    """The process that holds the lease, and since when; leases that somebody has broken."""
+    tables.metadata.create_all(connection)
+    table = tables.lease.name
+    has = {column["name"] for column in inspect(connection).get_columns(table)}
+    for column in ("pid BIGINT", "since VARCHAR(32)"):
+        if column.partition(" ")[0] not in has:
+            connection.exec_driver_sql(f"ALTER TABLE {table} ADD COLUMN {column}")
+
+
 MIGRATIONS: tuple[Migration, ...] = (
     m001_first_tables,
     m002_versions_undo_and_replays,
@@ -201,6 +236,9 @@ MIGRATIONS: tuple[Migration, ...] = (
     m013_views_with_the_words_of_status,
     m014_by_which_columns_files_are_counted,
     m015_maintenance,
+    m015_dismissed_rows,
+    m017_settings_of_runs,
+    m018_who_holds_the_lease,
 )
 
 

@@ -118,10 +118,11 @@ def _write_files(connection: Connection, outcome: Outcome) -> None:
             "loaded": file.loaded,
             "quarantined": file.quarantined,
             "amount": None if file.amount is None else str(file.amount),
+            "refused_again": file.again,
         }
         for file in outcome.files
     )
-    columns = ("records", "loaded", "quarantined", "amount")
+    columns = ("records", "loaded", "quarantined", "amount", "refused_again")
     each = update(t.files).where(t.files.c.file_id == bindparam("key"))
     execute_many(connection, each.values({name: bindparam(name) for name in columns}), counts)
     # A file that counts again was loaded before.

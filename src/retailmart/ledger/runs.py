@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
+from typing import Any
 
 from sqlalchemy import delete, func, insert, select, update
 
@@ -68,25 +69,14 @@ class Runs(Access):
 
     def last(self, count: int) -> list[RunRecord]:
         """The newest runs, newest first."""
-        columns = t.runs.c
-        failed = (
-            select(func.max(t.steps.c.step))
-            .where(t.steps.c.run_id == columns.run_id, t.steps.c.state == "failed")
-            .scalar_subquery()
-        )
-        query = (
-            select(
-                columns.run_id,
-                columns.started_at,
-                columns.finished_at,
-                columns.as_of,
-                columns.state,
-                columns.message,
-                failed,
-            )
-            .order_by(columns.run_id.desc())
-            .limit(count)
-        )
+        return self._records(_records().order_by(t.runs.c.run_id.desc()).limit(count))
+
+    def get(self, run_id: int) -> RunRecord | None:
+        """One run; None if there is none of this number."""
+        found = self._records(_records().where(t.runs.c.run_id == run_id))
+        return found[0] if found else None
+
+    def _records(self, query: Any) -> list[RunRecord]:
         with self.reading() as connection:
             return [RunRecord(*row) for row in connection.execute(query)]
 
@@ -125,3 +115,22 @@ class Runs(Access):
         due = (datetime.now(UTC) + _SWEPT_EVERY).isoformat()
         with self.transaction() as connection:
             put(connection, t.lease, {"name": _SWEEP}, {"fence": 0, "expires_at": due})
+
+
+def _records() -> Any:
+    """Runs in the columns of RunRecord."""
+    columns = t.runs.c
+    failed = (
+        select(func.max(t.steps.c.step))
+        .where(t.steps.c.run_id == columns.run_id, t.steps.c.state == "failed")
+        .scalar_subquery()
+    )
+    return select(
+        columns.run_id,
+        columns.started_at,
+        columns.finished_at,
+        columns.as_of,
+        columns.state,
+        columns.message,
+        failed,
+    )

@@ -36,6 +36,20 @@ lease = Table(
     Column("holder", String(500)),
     Column("fence", BigInteger, nullable=False),
     Column("expires_at", String(32), nullable=False),
+    Column("pid", BigInteger),
+    Column("since", String(32)),
+)
+
+# Leases that somebody has broken: whose it was, and who did it.
+lease_breaks = Table(
+    "retailmart_lease_breaks",
+    metadata,
+    Column("break_id", Serial, primary_key=True, autoincrement=True),
+    Column("holder", String(500), nullable=False),
+    Column("pid", BigInteger),
+    Column("fence", BigInteger, nullable=False),
+    Column("broken_at", String(32), nullable=False),
+    Column("broken_by", String(300), nullable=False),
 )
 
 runs = Table(
@@ -48,6 +62,18 @@ runs = Table(
     Column("state", String(20), nullable=False),
     Column("message", Long),
     Column("report", Blob),
+    Column("settings", String(64)),
+)
+
+# What a run was given that differs from the run before: settings, and digests of definitions. It
+# stays when the run itself is folded.
+settings = Table(
+    "retailmart_settings",
+    metadata,
+    Column("run_id", Serial, primary_key=True, autoincrement=False),
+    Column("name", String(250), primary_key=True),
+    Column("recorded_at", String(32), nullable=False),
+    Column("value", Long),
 )
 
 steps = Table(
@@ -98,6 +124,7 @@ files = Table(
     Column("loaded", BigInteger),
     Column("quarantined", BigInteger),
     Column("amount", String(60)),
+    Column("refused_again", BigInteger),
     Index("retailmart_files_by_path", "path_hash", "state"),
     Index("retailmart_files_by_name", "name_hash"),
     Index("retailmart_files_by_content", "sha256", "state"),
@@ -112,6 +139,18 @@ replays = Table(
     Column("origin_file_id", Serial, primary_key=True),
     Column("origin_line", BigInteger, primary_key=True),
     Index("retailmart_replays_by_origin", "origin_file_id"),
+)
+
+# Refused rows, by the file and line where they were first refused, that nobody will repair; line 0
+# is a file that was refused as a whole.
+dismissed = Table(
+    "retailmart_dismissed",
+    metadata,
+    Column("file_id", Serial, ForeignKey(files.c.file_id), primary_key=True),
+    Column("line", BigInteger, primary_key=True, autoincrement=False),
+    Column("reason", Long, nullable=False),
+    Column("dismissed_at", String(32), nullable=False),
+    Column("dismissed_by", String(300), nullable=False),
 )
 
 file_months = Table(

@@ -135,7 +135,8 @@ class FileOutcome:
     """The outcome of one loaded file; records = loaded + quarantined.
 
     `origins` are the refused rows that it replayed: the file and line that each came from. `amount`
-    is the money of its loaded rows, None for a feed without `balance`.
+    is the money of its loaded rows, None for a feed without `balance`. `again` counts the
+    quarantined rows that had been refused before, in other files.
     """
 
     file_id: int
@@ -146,6 +147,7 @@ class FileOutcome:
     months: MonthTotals = field(default_factory=dict)
     origins: tuple[tuple[int, int], ...] = ()
     amount: Decimal | None = None
+    again: int = 0
 
 
 @dataclass(frozen=True)

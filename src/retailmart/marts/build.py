@@ -11,7 +11,7 @@ from functools import cached_property
 from retailmart.engines import Cut, Engine, Relation, Write
 from retailmart.engines.parsing import tree_of
 from retailmart.engines.together import sent
-from retailmart.errors import NotComputed, RetailmartError, SettingsError
+from retailmart.errors import EngineFailed, NotComputed, RetailmartError, SettingsError
 from retailmart.feeds.load import LoadedFeed
 from retailmart.lake import Lake
 from retailmart.lake.layout import MONTH, mart_table
@@ -435,6 +435,8 @@ class _Builder:
         """Add the place of the mart's SELECT to its errors."""
         try:
             yield
+        except EngineFailed:
+            raise  # the SELECT is not to blame
         except RetailmartError as error:
             place = f"marts/{self.mart.name}.sql:{self.mart.first_line}"
             raise type(error)(f"{place}: {error.message}", error.hint) from error

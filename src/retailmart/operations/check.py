@@ -93,14 +93,52 @@ class _AskedOnce(Sources):
         raise RetailmartError(self.unasked.reasons[what])
 
 
+@dataclass
+class _Mistakes:
+    """The mistakes of all groups that are checked, to be told at once."""
+
+    errors: list[SettingsError] = field(default_factory=list)
+
+    @contextmanager
+    def collected(self) -> Iterator[None]:
+        """Go on after a group with mistakes."""
+        try:
+            yield
+        except SettingsError as error:
+            self.errors.append(error)
+
+    def expect_none(self) -> None:
+        """Raise what was found; a mistake that several groups have met is told once."""
+        if len(self.errors) < 2:
+            for error in self.errors:
+                raise error
+            return
+        problems: list[str] = []
+        for one in (problem for error in self.errors for problem in error.problems):
+            if not any(one in told or told in one for told in problems):
+                problems.append(one)
+        hints = dict.fromkeys(error.hint for error in self.errors if error.hint)
+        raise SettingsError(problems, "\n  ".join(hints) or None)
+
+
 def check(project: Project) -> CheckReport:
     """Raise SettingsError with every mistake in the project's files; nothing is changed."""
-    project.check_secrets()
-    _expect_packages(project)
     unasked = Unasked()
-    expect_one_feed(project, unasked=unasked)
-    columns = check_definitions(project, unasked)
-    left = check_published_names(project, columns, unasked)
+    columns: Mapping[str, tuple[Field, ...]] = {}
+    left: tuple[LeftTable, ...] = ()
+    found = _Mistakes()
+    # What is asked below needs neither: mistakes there are found all the same.
+    with found.collected():
+        project.check_secrets()
+    with found.collected():
+        _expect_packages(project)
+    with found.collected():
+        expect_one_feed(project, unasked=unasked)
+    with found.collected():
+        columns = check_definitions(project, unasked)
+    with found.collected():
+        left = check_published_names(project, columns, unasked)
+    found.expect_none()
     return CheckReport(
         len(project.feeds),
         len(project.marts),

@@ -43,7 +43,7 @@ from retailmart.operations.batch import abandon_in, finish
 from retailmart.operations.check import expect_one_feed
 from retailmart.operations.maintain import maintain_after
 from retailmart.operations.status import expected_inputs
-from retailmart.operations.work import Run, begin, work_for
+from retailmart.operations.work import Run, begin, expect_moment, work_for
 from retailmart.project import Project
 from retailmart.report import ArchiveReport, BatchReport, Progress, RunReport, Silent
 from retailmart.session import Session
@@ -81,6 +81,7 @@ def run_with(
 
     `usual` gives the moment if `as_of` is not given; if it gives none, it is now.
     """
+    expect_moment(as_of)
     with Session.open(project, progress or Silent()) as session:
         _expect_landing(session)
         with translate_errors():

@@ -7,11 +7,12 @@ from contextlib import suppress
 from dataclasses import dataclass
 from datetime import datetime
 
-from retailmart.errors import RetailmartError
+from retailmart.errors import RetailmartError, SettingsError
 from retailmart.feeds.deliveries import Deliveries, feeds_as_held
 from retailmart.ledger import Ledger
 from retailmart.marts.definitions import stale_marts
 from retailmart.marts.plan import reads_of
+from retailmart.operations.settings import recorded
 from retailmart.project import Feed, Project
 from retailmart.report import LeftTable, UndoneAlready
 from retailmart.session import Session
@@ -67,12 +68,23 @@ class Run:
         self.session.clear_scratch()
 
 
+def expect_moment(as_of: object) -> None:
+    """Raise SettingsError if what Python code gave as `as_of` is no moment."""
+    if as_of is not None and not isinstance(as_of, datetime):
+        raise SettingsError(
+            [f"as_of is {as_of!r}, and no datetime"],
+            "Write it as in datetime(2024, 4, 1, tzinfo=UTC)",
+        )
+
+
 def begin(session: Session, moment: datetime) -> Run:
     """Begin a run under the session's lease. `moment` (UTC) is what it computes marts for."""
     ledger, lake = session.ledger, session.lake
+    run_id = ledger.runs.begin(moment)
+    ledger.settings.record(run_id, recorded(session.project))
     return Run(
         session,
-        ledger.runs.begin(moment),
+        run_id,
         moment,
         Deliveries(session.landing, session.archive, session.scratch, ledger),
         ShopTables(

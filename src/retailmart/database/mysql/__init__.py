@@ -45,6 +45,9 @@ class MySQLKind:
 
         return open_mysql(url, folder, read_only=read_only)
 
+    def look(self, url: URL, folder: Path) -> Engine:
+        return self.open(url, folder, read_only=True)
+
     def open_address(self, address: DatabaseAddress, *, read_only: bool) -> Engine:
         from retailmart.database.mysql.opening import open_address
 

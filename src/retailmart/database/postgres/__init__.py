@@ -46,6 +46,9 @@ class PostgresKind:
 
         return open_postgres(url, folder, read_only=read_only)
 
+    def look(self, url: URL, folder: Path) -> Engine:
+        return self.open(url, folder, read_only=True)
+
     def open_address(self, address: DatabaseAddress, *, read_only: bool) -> Engine:
         from retailmart.database.postgres.opening import open_address
 

@@ -35,6 +35,11 @@ class SQLiteKind:
 
         return open_sqlite(folder / str(url.database), must_exist=read_only)
 
+    def look(self, url: URL, folder: Path) -> Engine:
+        from retailmart.database.sqlite.opening import look_at
+
+        return look_at(folder / str(url.database))
+
     def open_address(self, address: DatabaseAddress, *, read_only: bool) -> Engine:
         raise NotImplementedError("nobody else connects to a file")
 

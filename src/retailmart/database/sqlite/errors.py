@@ -5,7 +5,12 @@ from __future__ import annotations
 from retailmart.database.errors import NotThisTable
 from retailmart.errors import RetailmartError, Unavailable
 
-_PASSING = ("database is locked", "database table is locked", "disk I/O error")
+_PASSING = ("database is locked", "database table is locked")
+_IO = "disk I/O error"
+_IO_FIX = (
+    "See whether the database's disk is full, or is broken or away: df -h; then run again:"
+    " retailmart run"
+)
 
 
 def message_of(error: BaseException) -> str:
@@ -27,6 +32,9 @@ def translate(name: str, error: BaseException, *, broken: bool) -> RetailmartErr
     """Translate an error of the library to one of ours."""
     said = message_of(error)
     shown = f"{name}: {said}"
+    if _IO in said:
+        # The library says so of a full disk, too, where it creates files next to the database.
+        return NotThisTable(shown, _IO_FIX)
     if any(passing in said for passing in _PASSING):
         return Unavailable(shown, "Run again; another program holds the database's file")
     if "disk is full" in said:

@@ -17,8 +17,16 @@ from retailmart.engines import VariableValue
 from retailmart.engines.duckdb.sql import escaped, literal, sql_type
 from retailmart.engines.errors import ours
 from retailmart.engines.parsing import is_call
-from retailmart.errors import CsvBroken, EngineFailed, NotComputed, RetailmartError, SettingsError
+from retailmart.errors import (
+    CsvBroken,
+    EngineFailed,
+    NotComputed,
+    RetailmartError,
+    SettingsError,
+    Shortage,
+)
 from retailmart.project.functions import FILE, Functions, guarded
+from retailmart.shortages import shortage_in, shortage_of
 from retailmart.tables import quoted, text_literal
 
 if TYPE_CHECKING:
@@ -29,6 +37,9 @@ if TYPE_CHECKING:
 _OF_VALUES = ("Out of Range Error", "Conversion Error", "Invalid Input Error")
 # After the last two, it answers nothing any more.
 _OF_ENGINE = ("IO Error", "INTERRUPT Error", "INTERNAL Error", "FATAL Error")
+
+# These can be caused by what the machine lacks.
+_OF_MACHINE = ("IO Error", "Out of Memory Error", "FATAL Error", "INTERNAL Error")
 
 
 class Connection:
@@ -56,6 +67,7 @@ class Connection:
         execute = self._connection.execute
         execute("SET GLOBAL TimeZone = 'UTC'")
         execute("SET preserve_insertion_order = false")
+        execute("SET enable_progress_bar = false")  # it would be in the log of a pipe
         execute(f"SET temp_directory = {text_literal(str(self._spill))}")
         execute("SET autoinstall_known_extensions = false")
         execute("SET autoload_known_extensions = false")
@@ -105,7 +117,7 @@ class Connection:
 
     def view(self, name: str, query: str) -> None:
         """Give a query a name."""
-        with self._lock:
+        with self._lock, _translate_errors():
             if self._views.get(name) != query:
                 self._connection.execute(f"CREATE OR REPLACE VIEW {quoted(name)} AS {query}")
                 self._views[name] = query
@@ -198,6 +210,8 @@ def _translate_errors() -> Iterator[None]:
         yield
     except (duckdb.Error, OSError) as error:  # OSError: an error in the middle of a stream
         message = str(error)
+        if lacking := _lacking(message, error):
+            raise lacking from error
         if (known := ours(message)) is not None:
             raise known from error
         if "CSV Error" in message:
@@ -205,6 +219,15 @@ def _translate_errors() -> Iterator[None]:
         if "CSV Parser" in message:  # mixed line ends; what DuckDB advises would hide flawed rows
             raise CsvBroken("the file's lines are not as regular as its scan says") from error
         raise _kind(message, error)(_first_lines(message)) from error
+
+
+def _lacking(message: str, error: Exception) -> Shortage | None:
+    """What the machine lacks. A value in a row may say the same words, so only these kinds are."""
+    if isinstance(error, OSError) and error.errno is not None:
+        return shortage_of(error)
+    if message.startswith(_OF_MACHINE):
+        return shortage_in(message)
+    return None
 
 
 def _kind(message: str, error: Exception) -> type[RetailmartError]:

@@ -12,8 +12,12 @@ import retailmart.errors
 from retailmart.engines.spark.session import first_words
 from retailmart.engines.spark.tasks import MEMORY_HINT
 from retailmart.errors import EngineFailed, RetailmartError
+from retailmart.shortages import shortage_in
 
 _OUR_ERROR = re.compile(r"retailmart\.errors\.(\w+): ([^\n]*)(?:\n  ([^\n]*))?")
+
+# What the machine lacks, as the JVM says it.
+_OF_MACHINE = re.compile(r"java\.(?:io\.\w+Exception|lang\.OutOfMemoryError)[^\n]*")
 
 
 @contextmanager
@@ -41,6 +45,8 @@ def translated(message: str, error: BaseException) -> RetailmartError:
         if kind is not retailmart.errors.SettingsError and issubclass(kind, RetailmartError):
             found: RetailmartError = kind(own[2].strip(), own[3] and own[3].strip())
             return found
+    if (words := _OF_MACHINE.search(message)) and (short := shortage_in(words[0])):
+        return short
     if "Python worker exited unexpectedly" in message or "MemoryError" in message:
         return RetailmartError("a worker's Python was ended, as by too little memory", MEMORY_HINT)
     return EngineFailed(first_words(error))  # queries run in tasks, whose errors are ours

@@ -21,6 +21,8 @@ from retailmart.tables import Field
 THREADS = "retailmart-doctor"
 # Tables with this many rows or more are not read for a check.
 _LARGE = 1_000_000
+# Areas that ask what others are about.
+_WAIT_FOR_OTHERS = ("project", "published tables")
 Check = Callable[[], Iterator[CheckResult]]
 
 
@@ -71,8 +73,18 @@ def examine(
     visits = [_Visit(name, check) for name, check in areas.items()]
     for visit in visits:
         visit.start()
+    silent: list[str] = []
+    waited: list[CheckResult] = []
     for visit in visits:
-        yield from visit.results(max(0.0, until - time.monotonic()), seconds)
+        found = visit.results(max(0.0, until - time.monotonic()), seconds)
+        if visit.is_silent:
+            silent.append(visit.name)
+            if visit.name in _WAIT_FOR_OTHERS:
+                waited.append(found.pop())
+        yield from found
+    # These ask sources, database and stores, too: what does not answer is told once, by its area.
+    if not set(silent) - set(_WAIT_FOR_OTHERS):
+        yield from waited
 
 
 @dataclass
@@ -87,6 +99,11 @@ class _Visit:
     def start(self) -> None:
         # The program does not wait for it at its end.
         threading.Thread(target=self._ask, name=THREADS, daemon=True).start()
+
+    @property
+    def is_silent(self) -> bool:
+        """Whether it has not ended in time."""
+        return not self._ended.is_set()
 
     def results(self, wait: float, patience: float) -> list[CheckResult]:
         """The check results that arrived in time."""

@@ -29,6 +29,7 @@ from retailmart.operations.verify.reparse import (
     sides_of_raw,
     sides_of_refused,
 )
+from retailmart.operations.work import expect_moment
 from retailmart.project import Project
 from retailmart.project.settings import engines_named
 from retailmart.report import Comparison, Progress, Silent, VerifyReport
@@ -58,6 +59,7 @@ def verify(
     commits or another verify is at work.
     """
     names = engines_named(engines, "engines")
+    expect_moment(as_of)
     moment = as_of.astimezone(UTC) if as_of else None
     with (
         Session.open(project, progress or Silent()) as session,
