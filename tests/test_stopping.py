@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 
-from retailmart.errors import GateFailed, Stopped, Unavailable
+from retailmart.errors import LeaseLost, SettingsError, Stopped, Unavailable
 from retailmart.report import Silent
 from retailmart.session import Session
 from retailmart.stopping import SECONDS, Stop, check_stop, stop_on_signals
@@ -307,7 +307,7 @@ def test_an_undo_is_stopped_as_a_run_is(shop: Shop, stopper: Stopper) -> None:
 
 
 def test_what_a_stop_breaks_off_is_told_as_the_stop(shop: Shop) -> None:
-    """A lost connection is the stop's doing; a failed gate is not, whenever it is found."""
+    """Whatever failed may have been interrupted; a lost lease was lost in any case."""
     project = shop.open().project
 
     def fail(error: Exception) -> None:
@@ -320,8 +320,10 @@ def test_what_a_stop_breaks_off_is_told_as_the_stop(shop: Shop) -> None:
         stop.request()
         with pytest.raises(Stopped):
             fail(Unavailable("the server has gone away"))
-        with pytest.raises(GateFailed):
-            fail(GateFailed("a total differs"))
+        with pytest.raises(Stopped):
+            fail(SettingsError(["marts/a.sql:1: INTERRUPT Error: Interrupted!"]))
+        with pytest.raises(LeaseLost):
+            fail(LeaseLost("another run has taken the project over"))
 
 
 def test_maintenance_is_stopped_as_a_run_is(shop: Shop, stopper: Stopper) -> None:

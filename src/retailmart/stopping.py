@@ -16,14 +16,7 @@ from contextlib import contextmanager, suppress
 from contextvars import ContextVar
 from types import FrameType
 
-from retailmart.errors import (
-    GateFailed,
-    Interrupted,
-    LeaseLost,
-    NewerLedger,
-    SettingsError,
-    Stopped,
-)
+from retailmart.errors import Interrupted, LeaseLost, NewerLedger, Stopped
 
 # Seconds after the request: connections to databases are broken off; the process is ended; and
 # the longest that it then takes to say so in the ledger. Together less than the ten seconds that
@@ -34,8 +27,9 @@ SAYS_SO = 2.0
 SECONDS = ENDS + SAYS_SO
 # What computes is interrupted this often: an interrupt that comes between two queries is lost.
 _EVERY = 0.1
-# Errors that are not caused by an interruption.
-_MEANT = (GateFailed, LeaseLost, NewerLedger, SettingsError)
+# Errors that no interruption causes. A mart or a file that seems to be at fault may be: its query
+# was interrupted.
+_MEANT = (LeaseLost, NewerLedger)
 _SHOW_CURSOR = b"\x1b[?25h"
 
 Action = Callable[[], None]
@@ -86,8 +80,8 @@ class Stop:
     def meaning(self, error: BaseException) -> BaseException:
         """The error that people are told of where `error` ended the work.
 
-        What a stop interrupts fails with errors of its own: it was stopped. What a check or the
-        project's files forbid stays what it is, and so does a lost lease.
+        What a stop interrupts fails with errors of its own: it was stopped. What is wrong apart
+        from that, the next run finds again.
         """
         was_meant = isinstance(error, (Stopped, *_MEANT)) or not isinstance(error, Exception)
         if was_meant or not self.requested:
