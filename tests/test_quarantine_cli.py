@@ -480,3 +480,22 @@ def test_a_row_refused_again_names_the_till_s_file_and_line(
     assert ",north/sales_1.csv,3,type," in sheet or "north/sales_1.csv,4,type," in sheet
     retailmart("quarantine", "dismiss", "sales_1.csv", "--line", "3", "--reason", "x")
     assert refused.open().status().refused.rows == 1
+
+
+def test_rows_that_only_warned_are_listed_with_their_lines(shop: Shop, retailmart: InShop) -> None:
+    """They are loaded; the list says where each is, in a regular file and in one that is not."""
+    shop.sales("a.csv", ["x"])
+    shop.sales("sales_1.csv", [sale(), sale(2, total="99.00"), BAD, sale(3, total="98.00")])
+    shop.sales("sales_2.csv", [sale(4), "1,1,tea", sale(5, total="97.00")])
+    shop.run()
+    found = told(retailmart("quarantine", "warned", "-o", "json"))
+    assert [(row["file"], row["line"], row["rule"]) for row in found["rows"]] == [
+        ("sales_1.csv", 3, "total_is_price_times_quantity"),
+        ("sales_1.csv", 5, "total_is_price_times_quantity"),
+        ("sales_2.csv", 4, "total_is_price_times_quantity"),
+    ]
+    text = retailmart("quarantine", "warned", "sales_2.csv").stdout
+    assert text.startswith("sales_2.csv line 4: ")
+    assert sale(5, total="97.00") in text
+    assert retailmart("quarantine", "warned", "no.csv").returncode == 1
+    assert not list(shop.folder.glob(".retailmart/warned-*"))

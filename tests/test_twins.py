@@ -52,6 +52,7 @@ TYPED = (
     ("quarantine list", "--output", "json"),
     ("quarantine list", "--all", "--output", "json"),
     ("quarantine show", "sales_1.csv", "--output", "json"),
+    ("quarantine warned", "--output", "json"),
     ("quarantine dismiss", "sales_1.csv", "--reason", "a test", "--output", "json"),
     ("quarantine list", "--dismissed", "--output", "json"),
     ("quarantine dismiss", "sales_1.csv", "--undo", "--output", "json"),

@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from retailmart.operations.schema import SchemaDiff, SchemaHistory
     from retailmart.operations.settings import GivenSettings, SettingsHistory
     from retailmart.operations.status import LeaseLine, Status
+    from retailmart.operations.warned import WarnedRows
     from retailmart.operations.watch import Observer, WatchReport
     from retailmart.project.secrets import SecretStore
     from retailmart.report import (
@@ -250,6 +251,16 @@ class OpenProject:
         from retailmart.operations.quarantine import list_refused
 
         return list_refused(self.project, include_closed=include_closed, dismissed=dismissed)
+
+    def quarantine_warned(self, file: str | None = None) -> WarnedRows:
+        """Loaded rows that break a rule which only warns, with file and line.
+
+        They are read again from the archive, of one file or of all. Raises RetailmartError if no
+        such file was ever delivered.
+        """
+        from retailmart.operations.warned import warned
+
+        return warned(self.project, file)
 
     def quarantine_dismiss(
         self,

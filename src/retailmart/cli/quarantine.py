@@ -142,6 +142,31 @@ def quarantine_replay(
     say(said, unless=quiet)
 
 
+@app.command("warned", epilog=exits())
+def quarantine_warned(
+    file: Annotated[
+        str | None, typer.Argument(metavar="[FILE]", help="One file's rows; default all.")
+    ] = None,
+    project: ProjectOption = Path(),
+    output: OutputOption = Output.TEXT,
+    settings: SetOption = None,
+    quiet: QuietOption = False,
+) -> None:
+    """Loaded rows that break a rule which only warns, with file, line and raw text."""
+    from retailmart.console import one_line, visible
+
+    found = open_at(project, settings).quarantine_warned(file)
+    if output is Output.JSON:
+        print_json(found.to_dict())
+        return
+    for row in found.rows:
+        print(visible(f"{one_line(row.file)} line {row.line}: {row.message}\n    {row.raw}"))
+    for path, why in found.skipped.items():
+        print(one_line(f"{path} can't be read again: {why}"))
+    if not found.rows and not found.skipped and not quiet:
+        print("no loaded row breaks a rule that warns")
+
+
 @app.command("dismiss", epilog=exits())
 def quarantine_dismiss(
     file: Annotated[

@@ -239,6 +239,35 @@ def _numbered(engine: Engine, files: Mapping[int, CheckedFile]) -> Relation:
     return engine.records(paths, checked.json or csv_shape(checked), numbered=True)
 
 
+def warned_rows(engine: Engine, feed: Feed, item: FileToLoad) -> Iterator[RefusedRow]:
+    """The accepted rows of a file that break a rule which warns, each with its place.
+
+    Raises CsvBroken if the file can't be read again as it was.
+    """
+    checked = item.checked
+    rules, sql = feed.rules_that(Action.WARN), RowSql(feed, True, careful=True)
+    if not rules:
+        return
+    broken = [f"coalesce(NOT ({rule.tried}), true)" for rule in rules]
+    flags = ", ".join(f"CASE WHEN {one} THEN {number} END" for number, one in enumerate(broken))
+    relation = _numbered(engine, {item.file.file_id: checked})
+    query = (
+        f"SELECT {ROW}, list_filter([{flags}], lambda x: x IS NOT NULL)"
+        f" FROM {sql.typed(relation, checked.layout)}"
+        f" WHERE NOT ({sql.refused(checked.layout)}) AND ({' OR '.join(broken)}) ORDER BY {ROW}"
+    )
+    places = places_of(checked)
+    with closing(engine.batches(query, _REFUSED_AT_ONCE)) as chunks:
+        for chunk in chunks:
+            for row, numbers in zip(*(part.to_pylist() for part in chunk.columns), strict=True):
+                place = seek(places, row)
+                for rule in (rules[number] for number in numbers):
+                    message = f"{rule.message}{place.at(rule.column)}"
+                    yield RefusedRow(
+                        place.line, rule.column, rule.name, message, place.raw, place.cells
+                    )
+
+
 class _Loader:
     """One part's load on one machine."""
 

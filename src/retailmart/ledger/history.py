@@ -129,6 +129,16 @@ class History(Access):
                 for row in connection.execute(query)
             ]
 
+    def warned_files(self) -> list[int]:
+        """The keys of files of which rows broke a rule that warns.
+
+        Those of batches that are folded are not known any more.
+        """
+        query = select(t.batches.c.outcome).where(t.batches.c.outcome.is_not(None))
+        with self.reading() as connection:
+            outcomes = (Outcome.from_json(unpack(packed)) for packed in connection.scalars(query))
+            return [one.file_id for outcome in outcomes for one in outcome.files if one.warned]
+
     def paths_of(self, file_ids: Iterable[int]) -> dict[int, str]:
         """The paths of files, by their keys."""
         found: dict[int, str] = {}

@@ -71,7 +71,7 @@ def deliveries(
                 skipped |= {file.path: feed for file in of_feed}
                 continue
             items = {
-                file.path: _checked(engine, ledger, archive, feed, file, scratch, keep)
+                file.path: checked_again(engine, ledger, archive, feed, file, scratch, keep)
                 for file in of_feed
             }
             skipped |= {path: why for path, why in items.items() if isinstance(why, str)}
@@ -92,7 +92,7 @@ def _feed_now(project: Project, pinned: Pinned, name: str) -> Feed | str:
     return feed
 
 
-def _checked(
+def checked_again(
     engine: Engine,
     ledger: Ledger,
     archive: Store,
