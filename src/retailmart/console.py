@@ -171,7 +171,13 @@ def maintenance(report: MaintenanceReport) -> None:
         runs = number_of(report.runs, "run")
         batches = f"{report.batches:,} batch{'' if report.batches == 1 else 'es'}"
         print(f"ledger: {runs} without work {would}removed, {batches} {would}folded")
-    if not (told or report.runs or report.batches):
+    if report.exports:
+        exports, size = number_of(len(report.exports), "export"), size_of(report.exports_freed)
+        print(f"exports: {exports} {would}removed, the oldest is {report.exports[0]} ({size})")
+    if report.archive:
+        files, size = number_of(report.archive.removed, "file"), size_of(report.archive.freed)
+        print(f"archive: {files} {would}removed ({size})")
+    if not (told or report.runs or report.batches or report.exports or report.archive):
         print("Nothing to do: no small files, and nothing that is not needed any more.")
     elif report.dry_run:
         print(f"Nothing was changed; {size_of(report.freed)} would be freed")

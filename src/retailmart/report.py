@@ -279,7 +279,8 @@ class MaintenanceReport:
 
     `runs` are those that did nothing and left the ledger, `batches` those of which it keeps less.
     `problem` is what maintenance after a run failed with; the run itself is right. `skipped` says
-    why nothing was done.
+    why nothing was done. `exports` are folders of dates and marts that are too old, `archive` is
+    what the archive let go.
     """
 
     dry_run: bool
@@ -289,6 +290,9 @@ class MaintenanceReport:
     seconds: float = 0.0
     problem: str | None = None
     skipped: str | None = None
+    exports: tuple[str, ...] = ()
+    exports_freed: int = 0
+    archive: ArchiveReport | None = None
 
     @property
     def merged(self) -> int:
@@ -303,7 +307,8 @@ class MaintenanceReport:
     @property
     def freed(self) -> int:
         """How many bytes are free now that were not before, without what was written for it."""
-        return sum(one.freed for one in self.tables)
+        archived = self.archive.freed if self.archive else 0
+        return sum(one.freed for one in self.tables) + self.exports_freed + archived
 
     @property
     def left(self) -> int:

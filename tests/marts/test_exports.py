@@ -776,3 +776,21 @@ def test_a_wrong_retention_is_told(shop: Shop) -> None:
     settings(shop, "keep: {exports: 0}")
     with pytest.raises(SettingsError, match="keep"):
         shop.open()
+
+
+def test_maintenance_removes_old_exports_and_a_dry_run_says_which(
+    shop: Shop, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """As a run does, for who has shortened the time that they stay."""
+    settings(shop, "keep: {exports: for ever}")
+    days_of(shop, "2024-04-01", "2024-04-02")
+    text = (shop.folder / "retailmart.yml").read_text()
+    (shop.folder / "retailmart.yml").write_text(text.replace("for ever", "1"))
+    told = shop.open().maintain(dry_run=True)
+    assert set(told.exports) == {f"2024-04-01/{name}" for name in _SHOWN}
+    assert dates(shop) == {"2024-04-01", "2024-04-02"}
+    done = shop.open().maintain()
+    assert done.exports == told.exports
+    assert dates(shop) == {"2024-04-02"}
+    console.maintenance(done)
+    assert "exports: 4 exports removed, the oldest is 2024-04-01/" in capsys.readouterr().out

@@ -4,6 +4,7 @@
     log       a checkpoint where a table lacks a recent one; log entries that nobody needs go
     remove    files that left their tables go after a while, but for those that something needs
     fold      the ledger keeps less of what ended long ago
+    expire    exports and archived files go that are older than the project keeps them
 
 Each step can be repeated: after a crash anywhere, the next run or maintenance gives the same
 tables. Files go, and commits are made, within a transaction that holds the lease: no run that was
@@ -24,6 +25,7 @@ from typing import TYPE_CHECKING
 from retailmart.database import translate_errors
 from retailmart.engines import Engine, Write
 from retailmart.errors import GateFailed, RetailmartError
+from retailmart.files.archive import ExpiredArchive, expire_archive
 from retailmart.lake.layout import is_known, is_mart, mart_name, raw_table
 from retailmart.lake.maintenance import (
     Merge,
@@ -35,9 +37,10 @@ from retailmart.lake.maintenance import (
     wants_checkpoint,
 )
 from retailmart.lake.orphans import discard, sweep_merges
+from retailmart.marts.exports import ExpiredExports, expire_exports
 from retailmart.project import Project
 from retailmart.project.documents import did_you_mean
-from retailmart.report import MaintenanceReport, Progress, Silent, TableMaintenance
+from retailmart.report import ArchiveReport, MaintenanceReport, Progress, Silent, TableMaintenance
 from retailmart.session import Session
 from retailmart.sources.restore import standing_versions
 from retailmart.tables import DataFile, TableChange, TableState, quoted
@@ -182,6 +185,9 @@ class _Keeper:
     folds: bool = True
     _numbers: Iterator[int] = field(default_factory=lambda: count(1), compare=False, repr=False)
     _folded: list[int] = field(default_factory=list, compare=False, repr=False)
+    _expired: list[tuple[ExpiredExports, ExpiredArchive]] = field(
+        default_factory=list, compare=False, repr=False
+    )
 
     def look_after(
         self, to_merge: Collection[str], to_clean: Collection[str]
@@ -195,15 +201,43 @@ class _Keeper:
             known = self.session.ledger.maintenance
             folded = known.foldable(before) if self.dry_run else known.fold(before)
             self._folded[:] = [folded.runs, folded.batches]
+            self._expired.append(self._expire())
             if not self.dry_run:
                 known.mark_done()
+
+    def _expire(self) -> tuple[ExpiredExports, ExpiredArchive]:
+        """Remove exports and archived files that are older than the project keeps them."""
+        session, keep = self.session, self.session.project.settings.keep
+        left = None if self.until is None else max(0.0, self.until - time.monotonic())
+        exports = expire_exports(
+            session.ledger, session.lake, keep, dry_run=self.dry_run, seconds=left
+        )
+        if keep.archive == "for ever" or self._is_late:
+            return exports, ExpiredArchive()
+        now = datetime.now(UTC)
+        return exports, expire_archive(
+            session.ledger, session.archive, keep.archive, now, dry_run=self.dry_run, seconds=left
+        )
 
     def report(self, found: Iterable[TableMaintenance], start: float) -> MaintenanceReport:
         """What was done, in the order of tables."""
         tables = tuple(sorted(found, key=lambda one: one.table))
         runs, batches = self._folded or (0, 0)
         seconds = round(time.perf_counter() - start, 3)
-        return MaintenanceReport(self.dry_run, tables, runs, batches, seconds)
+        exports, archive = self._expired[0] if self._expired else (None, None)
+        return MaintenanceReport(
+            self.dry_run,
+            tables,
+            runs,
+            batches,
+            seconds,
+            # What is only announced stays.
+            exports=exports.folders if exports and not exports.announced else (),
+            exports_freed=exports.size.bytes if exports and not exports.announced else 0,
+            archive=ArchiveReport(archive.files, archive.bytes, archive.needed)
+            if archive and archive.files
+            else None,
+        )
 
     @property
     def _settings(self) -> MaintenanceSettings:
