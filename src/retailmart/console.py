@@ -203,6 +203,8 @@ def _remarks(report: RunReport, quiet: bool) -> Iterator[str]:
         yield f"waiting    {path} is still being uploaded"
     for path in report.unreachable:
         yield f"left       {path} has a name that can't be asked for; rename it"
+    for message in report.not_told:
+        yield f"not told   {message}"
 
 
 def verification(report: VerifyReport) -> None:

@@ -40,6 +40,7 @@ from retailmart.marts.outcome import (
 from retailmart.marts.plan import Plan, plan_marts
 from retailmart.marts.publish import Wanted, publish, unpublishable
 from retailmart.marts.reconcile import reconcile
+from retailmart.monitoring.events import BatchBegan
 from retailmart.operations.work import Run, work_for
 from retailmart.report import BatchReport, Held, MartLine, Restored, number_of
 from retailmart.session import Session
@@ -53,6 +54,7 @@ if TYPE_CHECKING:
 def finish(run: Run, batch: Batch, *, recovered: bool = False) -> BatchReport:
     """Move a batch from its current state to done, for a run."""
     session = run.session
+    run.tell(BatchBegan(batch.batch_id, recovered))
     if batch.state is BatchState.ACTIVE:
         prepare(run, batch)
     outcome, changes = session.ledger.batches.prepared(batch)

@@ -52,7 +52,7 @@ def status(project: Project) -> Status:
             ledger.batches.unfinished(),
             {STATE_WORDS.get(state, state): n for state, n in ledger.files.count().items()},
             _nothing_loaded(ledger),
-            tuple(_held(ledger)),
+            tuple(held_back(ledger)),
             {
                 name: why
                 for name, why in ledger.held.tables().items()
@@ -70,7 +70,7 @@ def _nothing_loaded(ledger: Ledger) -> dict[str, int]:
     return {path: records for path, (records, brought) in rows.items() if brought < records}
 
 
-def _held(ledger: Ledger) -> Iterator[Held]:
+def held_back(ledger: Ledger) -> Iterator[Held]:
     """The marts that are held back, those with a reason of their own first."""
     reasons = ledger.held.marts()
     unknown = "the run that held it back has not recorded why; the next one tries again"
