@@ -84,6 +84,8 @@ AT_WORK = {
     "marts/splitting/rows.py",
     "operations/check.py",
     "operations/doctor/__init__.py",
+    "operations/watch/__init__.py",
+    "operations/watch/health.py",
     "operations/work.py",
     "session.py",
     "sources/databases.py",
