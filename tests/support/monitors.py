@@ -135,7 +135,8 @@ class Monitors:
         new = events[self.before.lineage :]
         kinds = [event["eventType"] for event in new if event["eventType"] != "ABORT"]
         end = {"success": "COMPLETE", "incomplete": "COMPLETE", "failed": "FAIL"}.get(state)
-        wanted = ["START", end] if end else ["START"] if run and state in ("killed", "stopped") else []
+        begun = run is not None and state in ("killed", "stopped")
+        wanted = ["START", end] if end else ["START"] if begun else []
         if kinds != wanted:
             yield f"lineage: {kinds}, not {wanted}"
         if len({event["run"]["runId"] for event in new if event["eventType"] != "ABORT"}) > 1:

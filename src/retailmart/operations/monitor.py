@@ -186,11 +186,11 @@ class Monitor:
 
     def _remember(self, end: RunEnded) -> None:
         """Keep how the run ended beside the ledger, if anybody will ask for it."""
-        from retailmart.monitoring.attempts import LastAttempt, read_attempts, write_attempts
-
         settings = self._known.settings
         is_lost = end.run_id is None and end.failure is not None
         if settings.metrics.file or settings.alerts.targets or is_lost:
+            from retailmart.monitoring.attempts import LastAttempt, read_attempts, write_attempts
+
             private = self._known.folder / PRIVATE
             names = [problem.target for problem in self._observers.problems]
             write_attempts(private, read_attempts(private).after(LastAttempt.of(end, names)))
