@@ -97,6 +97,8 @@ LOCK = -q --universal --generate-hashes --no-header --no-annotate --no-emit-inde
 	--python-version 3.11
 LOCKED = $(LOCK) --extra build --extra s3 --extra mysql --extra postgres --extra secrets --extra xlsx \
 	--extra watch --extra dagster
+# What tells others of runs is of no use to the sample shop that run.txt is for.
+LOCKED_DEV = $(LOCKED) --extra alerts --extra lineage --extra spark --extra dev
 
 # Spark 3.5 refuses NumPy 2, without which newer ones of pyarrow can't be imported.
 SPARK35 = 'pyspark<4' 'pyarrow<26'
@@ -111,10 +113,10 @@ EXTRA = 'import sys, tomllib; from pathlib import Path; \
 lock: .venv-dev/.installed
 	.venv-dev/bin/pip install --quiet --disable-pip-version-check uv
 	.venv-dev/bin/uv pip compile $(LOCKED) pyproject.toml -o requirements/run.txt
-	.venv-dev/bin/uv pip compile $(LOCKED) --extra spark --extra dev pyproject.toml \
+	.venv-dev/bin/uv pip compile $(LOCKED_DEV) pyproject.toml \
 		-c requirements/run.txt -o requirements/dev.txt
 	cp requirements/dev.txt requirements/spark35.txt  # what Spark 3.5 can live with stays the same
-	printf '%s\n' $(SPARK35) | .venv-dev/bin/uv pip compile $(LOCKED) --extra spark --extra dev \
+	printf '%s\n' $(SPARK35) | .venv-dev/bin/uv pip compile $(LOCKED_DEV) \
 		pyproject.toml - -o requirements/spark35.txt
 	.venv-dev/bin/python -c $(EXTRA) docs | .venv-dev/bin/uv pip compile $(LOCK) \
 		-c requirements/dev.txt - -o requirements/docs.txt

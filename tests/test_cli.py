@@ -302,7 +302,7 @@ def test_a_missing_source_exits_1(shop: Shop) -> None:
     (shop.folder / "shop.db").rename(shop.folder / "away.db")
     shop.sales("sales.csv", [sale()])
     result = command("run", "--output", "json", at=shop.folder)
-    assert (result.returncode, result.stdout) == (1, "")
+    assert (result.returncode, json.loads(result.stdout)["exit_code"]) == (1, 1)
     assert "shop.db is not there" in result.stderr
     (shop.folder / "away.db").rename(shop.folder / "shop.db")
     assert only_json(command("run", "-o", "json", at=shop.folder))["rows"]["loaded"] == 1
@@ -329,7 +329,7 @@ def test_a_failed_gate_exits_3(shop: Shop) -> None:
     path.write_text(path.read_text().replace("action: warn", "action: fail", 1))
     shop.sales("sales.csv", [sale(price="10.00", total="11.00")])
     result = command("run", "--output", "json", at=shop.folder)
-    assert (result.returncode, result.stdout) == (3, "")
+    assert (result.returncode, json.loads(result.stdout)["exit_code"]) == (3, 3)
     assert "total_is_price_times_quantity" in result.stderr
     assert "\n  Run 1 failed in step load, " in result.stderr
     assert "  failed in load  sales.csv: 1 row breaks " in command("status", at=shop.folder).stdout
@@ -342,7 +342,7 @@ def test_a_held_project_exits_4(shop: Shop) -> None:
         session.ledger.migrate()
         session.acquire_lease()
         result = command("run", "--output", "json", at=shop.folder)
-    assert (result.returncode, result.stdout) == (4, "")
+    assert (result.returncode, json.loads(result.stdout)["exit_code"]) == (4, 4)
     assert result.stderr.startswith("retailmart: ")
     assert command("run", at=shop.folder).returncode == 0
 

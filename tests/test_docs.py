@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import shlex
@@ -12,10 +13,13 @@ from pathlib import Path
 
 import pytest
 
+import retailmart
 from retailmart.project import load_project
+from retailmart.project.monitoring import ALERT_KINDS
 from retailmart.template.sample import write_sample
 from tests.support.alone import call_alone
 from tests.support.backends import shop_tables
+from tests.support.services.listener import Listener, listening
 from tests.support.services.mariadb import DatabaseServer
 from tests.support.services.postgres import Postgres
 from tests.support.services.s3 import S3Server
@@ -111,6 +115,61 @@ def test_commands_about_maintenance_work(tmp_path: Path) -> None:
     done = call_alone(code, tmp_path)
     assert done.returncode == 0, done.stderr
     assert "bytes freed" in done.stdout
+
+
+def test_the_page_on_monitoring_followed_word_for_word(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its settings, commands and Python tell of runs; only the addresses are this machine's."""
+    page = "docs/monitoring.md"
+    assert call("retailmart init shop --sample --with tills", tmp_path).returncode == 0
+    folder = tmp_path / "shop"
+    (settings,) = blocks(page, "yaml")
+    with (folder / "retailmart.yml").open("a") as file:
+        file.write(settings)
+    monkeypatch.setenv("RETAILMART_KEY", "a key of more than sixteen characters")
+    monkeypatch.setenv("PYTHON_KEYRING_BACKEND", "keyring.backends.fail.Keyring")
+    with listening() as listener:
+        for line in commands(page):
+            if "secrets set" in line:
+                name = line.split()[-1]
+                store = retailmart.open_secrets(folder)
+                store.set(name, f"{listener.url}/{name.lower()}")
+                continue
+            done = call(line, folder)
+            assert done.returncode == 0, f"{line}: {done.stderr}"
+        (code,) = blocks(page, "python")
+        done = call_alone(code, folder)
+        assert done.returncode == 0, done.stderr
+        assert "RunEnded" in done.stdout
+        assert listener.at("/chat")[0].plain["text"].startswith("retailmart shop: test")
+        assert {kind for about, kind in told_at(listener, "/chat")} >= {"refused"}
+        assert listener.at("/ping")
+    (shown,) = blocks(page, "json")
+    logged = (folder / "logs" / "retailmart.log").read_text().splitlines()
+    assert json.loads(shown).keys() == json.loads(logged[-1]).keys()
+    events = {json.loads(line)["event"] for line in logged}
+    text = (ROOT / page).read_text()
+    assert [event for event in events if f"`{event}`" not in text] == []
+    assert "retailmart_last_run_state" in (folder / "metrics" / "retailmart.prom").read_text()
+    events_sent = (folder / "logs" / "lineage.ndjson").read_text().splitlines()
+    assert {json.loads(line)["eventType"] for line in events_sent} == {"START", "COMPLETE"}
+
+
+def told_at(listener: Listener, path: str) -> list[tuple[str, str]]:
+    """The alerts that a target was told of."""
+    return [
+        (about, alert["kind"])
+        for heard in listener.at(path)
+        for about in ("opened", "closed")
+        for alert in heard.plain[about]
+    ]
+
+
+def test_each_kind_of_alert_is_explained() -> None:
+    """The page says when each kind of alert comes, and when it is over."""
+    text = (ROOT / "docs" / "monitoring.md").read_text()
+    assert [kind for kind in ALERT_KINDS if f"| `{kind}` |" not in text] == []
 
 
 def test_the_page_on_mysql_and_s3_followed_word_for_word(

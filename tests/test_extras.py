@@ -38,6 +38,8 @@ NEEDS: dict[str, tuple[dict[str, str], tuple[str, ...]]] = {
         {"database": "mysql://mart:${secret:DB}@127.0.0.1:1/retail"},
         ("secrets set DB",),
     ),
+    "alerts": ({"alerts": "{targets: ['mailtos://host.example?to=a@b.example']}"}, ("doctor",)),
+    "lineage": ({"lineage": "{file: lineage.ndjson}"}, ("doctor",)),
     "xlsx": ({}, ("quarantine replay rows.xlsx",)),
     "spark": ({"engine": "spark"}, ("doctor", "run")),
 }

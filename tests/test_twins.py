@@ -22,6 +22,7 @@ from retailmart import api
 from retailmart.api import OpenProject
 from retailmart.cli import app
 from retailmart.project.secrets import SecretStore
+from tests.support.services.listener import listening
 from tests.support.shop import Called, Shop, sale
 
 # What has another name in Python, or is no project's.
@@ -64,6 +65,8 @@ TYPED = (
     ("undo", "1", "--output", "json"),
     ("watch", "--runs", "1"),
     ("abandon",),
+    ("alerts list", "--output", "json"),
+    ("alerts test", "--output", "json"),
     ("marts drop", "extra", "--yes"),
     ("secrets set", "WORD"),
     ("secrets list", "--output", "json"),
@@ -136,6 +139,15 @@ def test_commands_print_what_their_twins_return(
         "-- refresh: full\n-- publish: true\n-- key: [store_id]\n"
         "SELECT store_id, count(*) AS n FROM sales GROUP BY store_id\n"
     )
+    with listening() as listener, (shop.folder / "retailmart.yml").open("a") as settings:
+        settings.write(f"alerts: {{targets: ['{listener.url}']}}\n")
+        settings.flush()
+        compare_all(shop, called, monkeypatch)
+
+
+def compare_all(shop: Shop, called: Called, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Run all commands, and compare what each prints with what its twin returns."""
+    extra = shop.folder / "marts" / "extra.sql"
     shop.sales("sales_1.csv", [sale(), sale(2, day="2024-02-31")])
     returned: list[tuple[str, Any]] = []
 

@@ -155,12 +155,21 @@ def _file(schema: Mapping[str, Any], more: str) -> Iterator[str]:
     models = schema.get("$defs", {})
     yield f"{_sentences(schema['description'])} {more}"
     yield _keys(schema, models)
+    yield from _sections(schema, models, "", set())
+
+
+def _sections(
+    schema: Mapping[str, Any], models: Mapping[str, Any], above: str, told: set[str]
+) -> Iterator[str]:
+    """A section for each model in a model, at any depth, where it is first met."""
     for key, said in schema["properties"].items():
         for name in _models_in(said):
-            if "properties" in models[name]:
-                yield f"### {_title(key, said)}"
+            if "properties" in models[name] and name not in told:
+                told.add(name)
+                yield f"### {_title(f'{above}{key}', said)}"
                 yield _sentences(models[name]["description"])
                 yield _keys(models[name], models)
+                yield from _sections(models[name], models, f"{above}{key}.", told)
 
 
 def _title(key: str, said: Mapping[str, Any]) -> str:

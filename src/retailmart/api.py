@@ -8,7 +8,7 @@ from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TextIO
 
 from retailmart.project import Project, load_project
 from retailmart.project import open_secrets as secrets_of
@@ -22,6 +22,8 @@ if TYPE_CHECKING:
     from retailmart.feeds.replay import Dropped
     from retailmart.lake import Lake
     from retailmart.ledger import Ledger
+    from retailmart.monitoring.events import Observer
+    from retailmart.operations.alerts import AlertList, AlertTest
     from retailmart.operations.check import CheckReport
     from retailmart.operations.lease import BrokenLease, LeaseStatus
     from retailmart.operations.quarantine import Dismissed, QuarantinedFile, QuarantineList
@@ -30,7 +32,9 @@ if TYPE_CHECKING:
     from retailmart.operations.settings import GivenSettings, SettingsHistory
     from retailmart.operations.status import LeaseLine, Status
     from retailmart.operations.warned import WarnedRows
-    from retailmart.operations.watch import Observer, WatchReport
+    from retailmart.operations.watch import Observer as WatchObserver
+    from retailmart.operations.watch import WatchReport
+    from retailmart.project.monitoring import LogSettings
     from retailmart.project.secrets import SecretStore
     from retailmart.report import (
         DatabaseReport,
@@ -72,6 +76,42 @@ def open_secrets(path: str | Path) -> SecretStore:
     return secrets_of(Path(path))
 
 
+def tell_unopened(
+    path: str | Path,
+    settings: Mapping[str, object] | None,
+    command: str,
+    error: BaseException,
+    observers: Sequence[Observer] = (),
+) -> None:
+    """Tell whoever is told of runs that one could not begin: `open_project` raised `error`."""
+    from retailmart.operations.monitor import tell_unopened
+
+    tell_unopened(Path(path), settings, command, error, observers)
+
+
+def log_settings(path: str | Path, settings: Mapping[str, object] | None = None) -> LogSettings:
+    """What a project says of its log, even if its files have mistakes."""
+    from retailmart.project import load_monitoring
+    from retailmart.project.monitoring import LogSettings
+
+    known = load_monitoring(Path(path), settings)
+    return known.settings.log if known else LogSettings()
+
+
+def json_log(stream: TextIO, level: str = "info") -> Observer:
+    """An observer that writes a run's log to a stream: a JSON object a line."""
+    from retailmart.monitoring.log import log_to_stream
+
+    return log_to_stream(stream, as_json=True, level=level)
+
+
+def log_line(message: str, level: str = "info") -> str:
+    """A message as a line of a log in JSON."""
+    from retailmart.monitoring.log import message_entry
+
+    return message_entry(message, level).to_json()
+
+
 @dataclass(frozen=True)
 class OpenProject:
     """A project folder whose files were read and found good.
@@ -83,38 +123,49 @@ class OpenProject:
 
     project: Project
 
-    def run(self, as_of: datetime | None = None, progress: Progress | None = None) -> RunReport:
+    def run(
+        self,
+        as_of: datetime | None = None,
+        progress: Progress | None = None,
+        observers: Sequence[Observer] = (),
+    ) -> RunReport:
         """Bring everything that has landed into the marts, exactly once. See operations.run."""
         from retailmart.operations.run import run
 
-        return run(self.project, as_of, progress)
+        return run(self.project, as_of, progress, observers)
 
     def watch(
         self,
-        observer: Observer | None = None,
+        observer: WatchObserver | None = None,
         progress: Progress | None = None,
+        observers: Sequence[Observer] = (),
         *,
         runs: int | None = None,
         reload: Event | None = None,
     ) -> WatchReport:
         """Run whenever something lands or may have changed, until somebody asks to stop.
 
-        `observer` is called with each report and each failure; with `runs`, the watch ends after so
+        `observer` is called with each report and each failure, `observers` are those of each run;
+        with `runs`, the watch ends after so
         many. Setting `reload` has the project's files read again at once. It is stopped from
         another thread by the `Stop` in whose `with` it works, or by signals in `stop_on_signals()`.
         See operations.watch.
         """
         from retailmart.operations.watch import watch
 
-        return watch(self.project, observer, progress, runs=runs, reload=reload)
+        return watch(self.project, observer, progress, observers, runs=runs, reload=reload)
 
     def undo(
-        self, run_id: int, as_of: datetime | None = None, progress: Progress | None = None
+        self,
+        run_id: int,
+        as_of: datetime | None = None,
+        progress: Progress | None = None,
+        observers: Sequence[Observer] = (),
     ) -> RunReport:
         """Undo a run in raw, marts, database and archive. See operations.undo."""
         from retailmart.operations.undo import undo
 
-        return undo(self.project, run_id, as_of, progress)
+        return undo(self.project, run_id, as_of, progress, observers)
 
     def abandon(self, progress: Progress | None = None) -> str:
         """Abandon an open batch that is not prepared yet. See operations.abandon."""
@@ -210,6 +261,24 @@ class OpenProject:
         from retailmart.operations.lease import break_lease
 
         return break_lease(self.project, force=force, confirm=confirm)
+
+    def alerts_list(self) -> AlertList:
+        """The alerts that are open, and those that are over since 30 days."""
+        from retailmart.operations.alerts import list_alerts
+
+        return list_alerts(self.project)
+
+    def alerts_test(self) -> AlertTest:
+        """Send a test message to every target of alerts. SettingsError if there is none."""
+        from retailmart.operations.alerts import try_alerts
+
+        return try_alerts(self.project)
+
+    def metrics(self) -> str:
+        """The project's figures in the text format of Prometheus. See operations.metrics."""
+        from retailmart.operations.metrics import render_metrics
+
+        return render_metrics(self.project)
 
     def verify(
         self,

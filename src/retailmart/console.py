@@ -225,6 +225,8 @@ def _remarks(report: RunReport, quiet: bool) -> Iterator[str]:
         yield f"left       {path} has a name that can't be asked for; rename it"
     if more := len(report.unreachable[_FILES_SHOWN:]):
         yield f"left       {number_of(more, 'more file')} have such names"
+    for message in report.not_told:
+        yield f"not told   {message}"
 
 
 def _let_go(archive: ArchiveReport) -> str:

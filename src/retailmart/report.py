@@ -8,6 +8,8 @@ from datetime import datetime
 from decimal import Decimal
 from typing import Any, Protocol
 
+from retailmart.errors import NotAllDone
+
 
 def size_of(count: int) -> str:
     """A number of bytes in words, as in `812 bytes`, `4.2 MB` and `1.3 GB`."""
@@ -343,7 +345,8 @@ class RunReport:
     stay as they are until that is fixed. `left_tables` are published tables of marts that are gone.
     `expected` says what has not come yet, if the run had nothing to do; `undone_already` is why an
     undo had nothing to do. `maintenance` is what was tidied up after it; a run that brought nothing
-    has none. `archive` is what the archive has let go, if anything.
+    has none. `archive` is what the archive has let go, if anything. `not_told` are targets of
+    alerts, metrics, lineage or the ping that were not told of the run, and why.
     """
 
     run_id: int
@@ -360,6 +363,42 @@ class RunReport:
     undone_already: UndoneAlready | None = None
     maintenance: MaintenanceReport | None = None
     archive: ArchiveReport | None = None
+    not_told: tuple[str, ...] = ()
+
+    @property
+    def problems(self) -> tuple[str, ...]:
+        """Why the run is not all that it should be: what it holds back or could not take in."""
+        held = sorted(self.held, key=lambda one: one.cause is not None)
+        refused = self.files if self.took_none else ()
+        return (
+            *(f"mart {one.mart} is held back: {one.message}" for one in held),
+            *(f"table {name} is not read: {why}" for name, why in self.unreadable.items()),
+            *(f"{path}: all of its rows are refused" for path in self.all_refused),
+            *(f"{one.path} is refused: {one.message}" for one in refused),
+        )
+
+    @property
+    def took_none(self) -> bool:
+        """Whether files had landed and every one of them was refused as a whole."""
+        return bool(self.files) and all(line.state == "refused" for line in self.files)
+
+    @property
+    def exit_code(self) -> int:
+        """0, or that of NotAllDone: nothing of what was there is passed over as a success."""
+        return NotAllDone.exit_code if self.problems else 0
+
+    @property
+    def files_by_state(self) -> dict[str, int]:
+        """How many files the run brought in, by state; superseded are those that they replace."""
+        counts = {state: self.count(state) for state in ("loaded", "duplicate", "refused")}
+        corrected = (len(batch.differences) for batch in self.batches if batch.undoes is None)
+        return {**counts, "superseded": sum(corrected)}
+
+    @property
+    def rows_by_fate(self) -> dict[str, int]:
+        """How many rows the run's files have: read = loaded + quarantined."""
+        fates = {"read": "records", "loaded": "loaded", "quarantined": "quarantined"}
+        return {fate: self.rows(column) for fate, column in fates.items()}
 
     @property
     def nothing_to_do(self) -> bool:
@@ -393,20 +432,34 @@ class RunReport:
         """The report as plain values; money and times as text."""
         plain = asdict(self)
         plain["nothing_to_do"] = self.nothing_to_do
-        plain["files"] = {
-            state: self.count(state) for state in ("loaded", "duplicate", "refused", "superseded")
-        }
-        plain["files"]["superseded"] = sum(
-            len(batch.differences) for batch in self.batches if batch.undoes is None
-        )
-        plain["rows"] = {
-            "read": self.rows("records"),
-            "loaded": self.rows("loaded"),
-            "quarantined": self.rows("quarantined"),
-        }
+        plain["files"] = self.files_by_state
+        plain["rows"] = self.rows_by_fate
         plain["held"] = [asdict(one) for one in self.held]
+        plain["problems"] = list(self.problems)
+        plain["exit_code"] = self.exit_code
         plain["balanced"] = True  # a run that does not balance raises and has no report
         return plain
+
+
+@dataclass(frozen=True)
+class Alert:
+    """Something that is not well: `kind` and `subject` name it, as refused and a file's path.
+
+    Times are ISO texts in UTC; `closed_at` is None while it lasts.
+    """
+
+    kind: str
+    subject: str
+    message: str
+    hint: str | None = None
+    opened_at: str = ""
+    closed_at: str | None = None
+    alert_id: int | None = None
+
+    @property
+    def key(self) -> tuple[str, str]:
+        """What makes it the same alert in a later run."""
+        return self.kind, self.subject
 
 
 @dataclass(frozen=True)

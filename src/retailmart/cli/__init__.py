@@ -15,24 +15,29 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from retailmart.cli import lease, quarantine, schema, secrets
+from retailmart.cli import alerts, lease, quarantine, schema, secrets
 from retailmart.cli import marts as marts_commands
 from retailmart.cli.common import (
+    LogOption,
     Output,
     OutputOption,
     ProjectOption,
     QuietOption,
     SetOption,
+    Talk,
     exits,
     moment_of,
     names_in,
     open_at,
+    print_error,
     print_json,
     say,
+    talk,
 )
 from retailmart.cli.dagster import tell_dagster
 from retailmart.cli.doctor import doctor
 from retailmart.cli.maintain import maintain
+from retailmart.cli.runs import opened_to_run
 from retailmart.cli.settings import settings_command
 from retailmart.cli.status import status
 from retailmart.cli.verify import verify
@@ -43,6 +48,11 @@ from retailmart.stopping import stop_on_signals
 
 if TYPE_CHECKING:
     from retailmart.report import RunReport
+
+# What the library of the command line ends with, without an error of ours.
+_USAGE, _INTERRUPTED = 2, 130
+# So many files are listed at a time.
+_LISTED = 10
 
 app = typer.Typer(
     help="Turn till exports into data marts that balance to the cent.",
@@ -56,6 +66,7 @@ app.add_typer(marts_commands.app, name="marts")
 app.command(epilog=exits(instead={1: "there is a problem, or failed"}))(doctor)
 app.add_typer(secrets.app, name="secrets")
 app.add_typer(lease.app, name="lease")
+app.add_typer(alerts.app, name="alerts")
 
 
 def _print_version(wanted: bool) -> None:
@@ -108,16 +119,15 @@ def run(
         typer.Option("--as-of", metavar="TIME", help="Compute for this moment (UTC), default now."),
     ] = None,
     output: OutputOption = Output.TEXT,
+    log: LogOption = None,
     settings: SetOption = None,
     quiet: QuietOption = False,
 ) -> None:
     """Bring everything that has landed into the marts, each file exactly once."""
-    from retailmart import console
-
     moment = moment_of(as_of)
     with stop_on_signals():
-        with console.progress(quiet) as progress:
-            report = open_at(project, settings).run(moment, progress)
+        with opened_to_run(project, settings, "run", log, quiet) as one:
+            report = one.opened.run(moment, one.progress, one.observers)
         tell_dagster(report)
         _tell(report, output, quiet)
 
@@ -138,16 +148,15 @@ def undo(
         ),
     ] = None,
     output: OutputOption = Output.TEXT,
+    log: LogOption = None,
     settings: SetOption = None,
     quiet: QuietOption = False,
 ) -> None:
     """Take a run back out of raw, marts, database and archive, or say why that can't be."""
-    from retailmart import console
-
     moment = moment_of(as_of)
     with stop_on_signals():
-        with console.progress(quiet) as progress:
-            report = open_at(project, settings).undo(run_id, moment, progress)
+        with opened_to_run(project, settings, "undo", log, quiet) as one:
+            report = one.opened.undo(run_id, moment, one.progress, one.observers)
         _tell(report, output, quiet)
 
 
@@ -194,22 +203,34 @@ def main() -> None:
         # A name that the terminal's encoding lacks is no reason to fail.
         if isinstance(stream, TextIOWrapper):
             stream.reconfigure(errors="backslashreplace")
+    vars(talk).update(vars(Talk()))
     try:
         app()
     except RetailmartError as error:
-        say("\n  ".join([f"retailmart: {error}", *_notes(error)]))
+        told = "\n  ".join([f"retailmart: {error}", *_notes(error)])
+        say(told, unless=talk.is_told, level="error")
+        print_error(error.message, error.hint, type(error).__name__, error.exit_code)
         sys.exit(error.exit_code)
+    except SystemExit as end:
+        if isinstance(end.code, int) and end.code:
+            message = "interrupted" if end.code == _INTERRUPTED else "see what stderr says"
+            print_error(message, None, "Usage" if end.code == _USAGE else "Exit", end.code)
+        raise
     except (Exception, KeyboardInterrupt) as error:
         lacking = shortage_of(error)
         if lacking is None and not isinstance(error, OSError | KeyboardInterrupt):
             raise
-        said = lacking or f"{str(error) or 'interrupted'}\n  Run again to go on: retailmart run"
-        say("\n  ".join([f"retailmart: {said}", *_notes(error)]))
-        sys.exit(Interrupted.exit_code if isinstance(error, KeyboardInterrupt) else 1)
+        again = "Run again to go on: retailmart run"
+        known = lacking or RetailmartError(str(error) or "interrupted", again)
+        told = "\n  ".join([f"retailmart: {known}", *_notes(error)])
+        say(told, unless=talk.is_told, level="error")
+        code = Interrupted.exit_code if isinstance(error, KeyboardInterrupt) else 1
+        print_error(known.message, known.hint, type(error).__name__, code)
+        sys.exit(code)
 
 
 def program() -> None:
-    """The installed command: `main`, and an end even if the doctor still waits for an answer."""
+    """The installed command: `main`, and an end even if a thread still waits for an answer."""
     try:
         main()
     except SystemExit as end:
@@ -222,10 +243,12 @@ def program() -> None:
 
 
 def _is_waiting() -> bool:
-    doctor = sys.modules.get("retailmart.operations.doctor")
-    return doctor is not None and any(
-        thread.name == doctor.THREADS for thread in threading.enumerate()
-    )
+    names = {
+        module.THREADS
+        for name in ("retailmart.operations.doctor", "retailmart.monitoring.targets")
+        if (module := sys.modules.get(name)) is not None
+    }
+    return any(thread.name in names for thread in threading.enumerate())
 
 
 def _notes(error: BaseException) -> list[str]:
@@ -237,12 +260,16 @@ def _tell(report: RunReport, output: Output, quiet: bool) -> None:
     """Print what a run did; NotAllDone where it is done but for something."""
     from retailmart import console
 
-    console.summary(report, quiet)
+    if not talk.as_json:  # else the log has it
+        console.summary(report, quiet)
     if output is Output.JSON:
         print_json(report.to_dict())
-    if problems := [*_held(report), *_all_refused(report)]:
+    if problems := [*_held(report), *_all_refused(report), *_all_files_refused(report)]:
         message = "the run is done, but:\n  " + "\n  ".join(problems)
-        raise NotAllDone(message, "Nothing is lost: the next run tries again what is held back")
+        hint = "Nothing is lost: the next run tries again what is held back"
+        if report.took_none and not (report.held or report.unreadable):
+            hint = "Nothing is lost: they are among the error files; deliver them again, corrected"
+        raise NotAllDone(message, hint)
 
 
 def _held(report: RunReport) -> Iterator[str]:
@@ -255,6 +282,17 @@ def _held(report: RunReport) -> Iterator[str]:
             yield f"  {one.hint}"
     for table, why in report.unreadable.items():
         yield f"table {table}: {why}"
+
+
+def _all_files_refused(report: RunReport) -> Iterator[str]:
+    """The files of a run in which not one was taken in: it has done nothing of what was there."""
+    refused = [line for line in report.files if line.state == "refused"] if report.took_none else []
+    if refused:
+        yield "not one of the files that landed could be taken in"
+    for line in refused[:_LISTED]:
+        yield f"{line.path}: {line.message}"
+    if len(refused) > _LISTED:
+        yield f"{len(refused) - _LISTED:,} more files: retailmart quarantine list"
 
 
 def _all_refused(report: RunReport) -> Iterator[str]:

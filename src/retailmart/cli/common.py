@@ -5,7 +5,8 @@ from __future__ import annotations
 import json
 import re
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from enum import Enum, StrEnum
 from pathlib import Path
@@ -21,6 +22,13 @@ if TYPE_CHECKING:
 
 class Output(StrEnum):
     """How results are shown."""
+
+    TEXT = "text"
+    JSON = "json"
+
+
+class LogFormat(StrEnum):
+    """How a run's log is written."""
 
     TEXT = "text"
     JSON = "json"
@@ -46,6 +54,15 @@ SetOption = Annotated[
 ]
 QuietOption = Annotated[
     bool, typer.Option("--quiet", "-q", help="Write to stderr only what needs a person.")
+]
+
+LogOption = Annotated[
+    LogFormat | None,
+    typer.Option(
+        "--log-format",
+        metavar="text|json",
+        help="What stderr gets: text, or JSON, an object a line; overrides `log.format`.",
+    ),
 ]
 
 EXIT_CODES = {
@@ -93,17 +110,55 @@ def names_in(text: str) -> list[str]:
     return [name for word in text.split(",") if (name := word.strip())]
 
 
+@dataclass
+class Talk:
+    """How this call of the program talks, for the one place where errors become exit codes.
+
+    `as_json` says that stderr gets JSON, a line a message; `is_told` that the log has told of the
+    error already; `has_printed` that stdout has its one JSON object.
+    """
+
+    as_json: bool = False
+    is_told: bool = False
+    has_printed: bool = False
+
+
+talk = Talk()
+
+
+def wants_json(words: Sequence[str]) -> bool:
+    """Whether a command line asks for JSON on stdout; it may have mistakes elsewhere."""
+    pairs = zip(words, (*words[1:], ""), strict=True)
+    return any(
+        word in ("--output=json", "-ojson", "-o=json")
+        or (word in ("--output", "-o") and after == Output.JSON)
+        for word, after in pairs
+    )
+
+
+def print_error(message: str, hint: str | None, kind: str, exit_code: int) -> None:
+    """What a command that fails prints with `--output json`, unless it has printed its result."""
+    if not talk.has_printed and wants_json(sys.argv[1:]):
+        print_json({"error": message, "hint": hint, "kind": kind, "exit_code": exit_code})
+
+
 def print_json(value: Any) -> None:
     """One JSON text on stdout."""
+    talk.has_printed = True
     unicode = sys.stdout.encoding.lower().startswith("utf")
     text = json.dumps(value, default=_plain, ensure_ascii=not unicode)
     # JSON leaves these as they are, and a terminal obeys some of them.
     print(re.sub(r"[\x7f-\x9f]", lambda found: f"\\u{ord(found[0]):04x}", text))
 
 
-def say(message: str, *, unless: bool = False) -> None:
+def say(message: str, *, unless: bool = False, level: str = "info") -> None:
     """Talk, on stderr; `unless` the user asked for quiet, for what needs nobody."""
     if unless:
+        return
+    if talk.as_json:
+        from retailmart.api import log_line
+
+        print(log_line(message, level), file=sys.stderr)
         return
     from retailmart.console import visible
 

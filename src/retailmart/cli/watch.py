@@ -11,7 +11,16 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from retailmart.cli.common import ProjectOption, QuietOption, SetOption, open_at, say
+from retailmart.cli.common import (
+    LogOption,
+    ProjectOption,
+    QuietOption,
+    SetOption,
+    open_at,
+    say,
+    talk,
+)
+from retailmart.cli.runs import log_on_stderr, with_log
 from retailmart.errors import RetailmartError, SettingsError
 from retailmart.stopping import stop_on_signals
 
@@ -25,6 +34,7 @@ def watch(
         int | None,
         typer.Option("--runs", min=1, metavar="N", help="End after so many runs; default: never."),
     ] = None,
+    log: LogOption = None,
     settings: SetOption = None,
     quiet: QuietOption = False,
 ) -> None:
@@ -35,8 +45,11 @@ def watch(
     from retailmart import console
 
     with stop_on_signals(), _reloading() as reload:
-        opened = open_at(project, settings)
-        report = opened.watch(_Shown(quiet), console.QuietProgress(), runs=runs, reload=reload)
+        opened = open_at(project, with_log(settings, log))
+        observers = log_on_stderr(opened, quiet)
+        report = opened.watch(
+            _Shown(quiet), console.QuietProgress(), observers, runs=runs, reload=reload
+        )
     if report.last_error is not None:
         raise typer.Exit(report.last_error.exit_code)
 
@@ -68,7 +81,8 @@ class _Shown:
         from retailmart import console
 
         say(console.run_line(report), unless=self._quiet or report.nothing_to_do)
-        console.summary(report, quiet=True)
+        if not talk.as_json:
+            console.summary(report, quiet=True)
 
     def failed(self, error: RetailmartError, pause: float) -> None:
         notes = "".join(f"\n  {note}" for note in getattr(error, "__notes__", ()))

@@ -20,6 +20,7 @@ from retailmart.tables import DatabaseAddress
 
 __all__ = [
     "database_file",
+    "dataset_of",
     "examine_database",
     "interrupt",
     "is_same_database",
@@ -113,6 +114,12 @@ def database_file(url: str, folder: Path) -> Path | None:
     except SettingsError:
         return None
     return kind.file(parsed, folder)
+
+
+def dataset_of(url: str, folder: Path, table: str) -> tuple[str, str]:
+    """How OpenLineage names a table of a database: a namespace, and a name in it."""
+    kind, parsed = known(url)
+    return kind.dataset(parsed, folder, table)
 
 
 def is_same_database(one: str, other: str, folder: Path) -> bool:

@@ -93,6 +93,9 @@ class Kind(Protocol):
     def place(self, url: URL) -> tuple[object, ...]:
         """Values that are equal for two URLs of one database, whichever account connects."""
 
+    def dataset(self, url: URL, folder: Path, table: str) -> tuple[str, str]:
+        """How OpenLineage names a table: a namespace, and a name in it."""
+
     def dialect(self, engine: Engine) -> Dialect:
         """How to write to and read from it."""
 

@@ -9,7 +9,9 @@ from sqlalchemy.exc import DatabaseError
 
 from retailmart.ledger import tables as t
 from retailmart.ledger.access import READS, Access
+from retailmart.ledger.alerts import Alerts
 from retailmart.ledger.batches import Batches
+from retailmart.ledger.figures import Figures
 from retailmart.ledger.files import Files
 from retailmart.ledger.held import HeldBack
 from retailmart.ledger.history import History
@@ -130,3 +132,13 @@ class Ledger(Access):
     def schemas(self) -> Schemas:
         """The columns of raw tables."""
         return Schemas(self.engine, self.lease)
+
+    @property
+    def alerts(self) -> Alerts:
+        """What is or was worth an alert, and who was told."""
+        return Alerts(self.engine, self.lease)
+
+    @property
+    def figures(self) -> Figures:
+        """Sums over the ledger, for metrics and alerts."""
+        return Figures(self.engine, self.lease)

@@ -220,6 +220,15 @@ def m018_who_holds_the_lease(connection: Connection) -> None:
             connection.exec_driver_sql(f"ALTER TABLE {table} ADD COLUMN {column}")
 
 
+def m016_alerts(connection: Connection) -> None:
+    """What is worth an alert, and who was told; with which code and error a run ended."""
+    has = {one["name"] for one in inspect(connection).get_columns(tables.runs.name)}
+    for name, kind in (("exit_code", "INTEGER"), ("error", "VARCHAR(100)")):
+        if name not in has:
+            connection.exec_driver_sql(f"ALTER TABLE {tables.runs.name} ADD COLUMN {name} {kind}")
+    tables.metadata.create_all(connection)
+
+
 MIGRATIONS: tuple[Migration, ...] = (
     m001_first_tables,
     m002_versions_undo_and_replays,
@@ -237,6 +246,7 @@ MIGRATIONS: tuple[Migration, ...] = (
     m014_by_which_columns_files_are_counted,
     m015_maintenance,
     m015_dismissed_rows,
+    m016_alerts,
     m017_settings_of_runs,
     m018_who_holds_the_lease,
 )

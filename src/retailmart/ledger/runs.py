@@ -37,8 +37,22 @@ class Runs(Access):
             )
             return key_of(result)
 
-    def close(self, run_id: int, state: str, message: str | None, report: str | None) -> None:
-        """Record how a run ended: done, failed or stopped.
+    def running(self) -> tuple[int, ...]:
+        """The runs that have not recorded their end: under the lease, those that were killed."""
+        query = select(t.runs.c.run_id).where(t.runs.c.state == "running")
+        with self.reading() as connection:
+            return tuple(connection.scalars(query.order_by(t.runs.c.run_id)))
+
+    def close(
+        self,
+        run_id: int,
+        state: str,
+        message: str | None,
+        report: str | None,
+        exit_code: int | None = None,
+        error: str | None = None,
+    ) -> None:
+        """Record how a run ended: done, failed or stopped; `error` is the name of its error.
 
         A run that was stopped may have left files that nothing names, as a killed one.
         """
@@ -53,6 +67,8 @@ class Runs(Access):
                     state=state,
                     message=message,
                     report=pack(report) if report else None,
+                    exit_code=exit_code,
+                    error=error,
                 )
             )
 

@@ -62,6 +62,8 @@ runs = Table(
     Column("state", String(20), nullable=False),
     Column("message", Long),
     Column("report", Blob),
+    Column("exit_code", Integer),
+    Column("error", String(100)),
     Column("settings", String(64)),
 )
 
@@ -252,6 +254,32 @@ maintenance = Table(
     Column("state", String(20), nullable=False),
     Column("message", Long),
     Column("report", Blob),
+)
+
+# What is or was worth an alert, and which target was told that it began, and that it is over. A
+# notice without a time was tried, and not delivered.
+alerts = Table(
+    "retailmart_alerts",
+    metadata,
+    Column("alert_id", Serial, primary_key=True, autoincrement=True),
+    Column("kind", String(20), nullable=False),
+    Column("subject", Long, nullable=False),
+    Column("message", Long, nullable=False),
+    Column("hint", Long),
+    Column("opened_at", String(32), nullable=False),
+    Column("opened_by", Serial),
+    Column("closed_at", String(32)),
+    Column("closed_by", Serial),
+    Index("retailmart_alerts_by_end", "closed_at"),
+)
+
+notices = Table(
+    "retailmart_notices",
+    metadata,
+    Column("alert_id", Serial, ForeignKey(alerts.c.alert_id), primary_key=True),
+    Column("target", String(64), primary_key=True),
+    Column("about", String(10), primary_key=True),
+    Column("sent_at", String(32)),
 )
 
 # Independent of the database's default: names and paths in all scripts, compared by bytes.

@@ -46,6 +46,7 @@ from retailmart.marts.outcome import (
 from retailmart.marts.plan import Plan, plan_marts
 from retailmart.marts.publish import Wanted, publish, unpublishable
 from retailmart.marts.reconcile import reconcile
+from retailmart.monitoring.events import BatchBegan
 from retailmart.operations.work import Run, work_for
 from retailmart.report import BatchReport, ExportReport, Held, MartLine, Restored, number_of
 from retailmart.session import Session
@@ -62,6 +63,7 @@ _EXPIRE_SECONDS = 2.0
 def finish(run: Run, batch: Batch, *, recovered: bool = False) -> BatchReport:
     """Move a batch from its current state to done, for a run."""
     session = run.session
+    run.tell(BatchBegan(batch.batch_id, recovered))
     if batch.state is BatchState.ACTIVE:
         prepare(run, batch)
     outcome, changes = session.ledger.batches.prepared(batch)

@@ -39,13 +39,15 @@ from retailmart.ledger.values import Batch, BatchState
 from retailmart.marts.bind import Binding, expect_none
 from retailmart.marts.definitions import changed_definitions
 from retailmart.marts.ownership import expect_known_spelling, expect_own_tables
+from retailmart.monitoring.events import Observer
 from retailmart.operations.batch import abandon_in, finish
 from retailmart.operations.check import expect_one_feed
 from retailmart.operations.maintain import maintain_after
+from retailmart.operations.monitor import Monitor, monitored
 from retailmart.operations.status import expected_inputs
 from retailmart.operations.work import Run, begin, expect_moment, work_for
 from retailmart.project import Project
-from retailmart.report import ArchiveReport, BatchReport, Progress, RunReport, Silent
+from retailmart.report import ArchiveReport, BatchReport, Progress, RunReport
 from retailmart.session import Session
 
 # Seconds to wait before each new try; what does not work after that needs a person.
@@ -60,39 +62,52 @@ TakeIn = Callable[[Run], Batch | None]
 
 
 def run(
-    project: Project, as_of: datetime | None = None, progress: Progress | None = None
+    project: Project,
+    as_of: datetime | None = None,
+    progress: Progress | None = None,
+    observers: Sequence[Observer] = (),
 ) -> RunReport:
     """Bring everything that has landed into the marts, exactly once.
 
     `as_of` (UTC, default now) is the moment the marts are computed for; an unfinished batch keeps
-    its own. Raises GateFailed, ProjectBusy, SettingsError or RetailmartError.
+    its own. `observers` are told what happens, besides those that the settings name. Raises
+    GateFailed, ProjectBusy, SettingsError or RetailmartError.
     """
-    return run_with(project, as_of, progress, take_in)
+    with monitored(project.monitoring(), "run", observers, progress, project) as monitor:
+        run_with(project, as_of, monitor, take_in)
+    return monitor.report_of_run()
 
 
 def run_with(
     project: Project,
     as_of: datetime | None,
-    progress: Progress | None,
+    monitor: Monitor,
     intake: TakeIn,
     usual: Callable[[Ledger], datetime | None] = lambda _: None,
-) -> RunReport:
-    """A run whose new batch, if any, is staged by `intake`.
+) -> None:
+    """A run whose new batch, if any, is staged by `intake`; `monitor` gets its report.
 
     `usual` gives the moment if `as_of` is not given; if it gives none, it is now.
     """
     expect_moment(as_of)
-    with Session.open(project, progress or Silent()) as session:
+    with Session.open(project, monitor.progress) as session:
         _expect_landing(session)
         with translate_errors():
             with session.step("lease"):
                 session.ledger.migrate()
                 session.acquire_lease()
-            expect_known_spelling(project, session.ledger)
-            left = expect_own_tables(project, session.ledger)
-            moment = (as_of or usual(session.ledger) or datetime.now(UTC)).astimezone(UTC)
-            one = begin(session, moment)
+            try:
+                expect_known_spelling(project, session.ledger)
+                left = expect_own_tables(project, session.ledger)
+                moment = (as_of or usual(session.ledger) or datetime.now(UTC)).astimezone(UTC)
+                cut_off = session.ledger.runs.running()
+                one = begin(session, moment)
+            except RetailmartError as error:
+                monitor.failed(error, session.ledger, session.failed_step, session.seconds)
+                raise
             one.left_tables = left
+        monitor.began(one.run_id, moment, cut_off)
+        one.tell = monitor.see
         with session.stop.ending(lambda: _leave(one)):
             try:
                 batches = list(_despite_faults(one, intake))
@@ -103,13 +118,14 @@ def run_with(
                 archived = _sweep_when_due(session)
                 report = replace(_report(one, batches), archive=archived)
             except BaseException as error:
-                _end_early(one, error)
+                _end_early(one, error, monitor)
             _close(one, "done", None, report)
         # Last of all: the run is done and right, whatever becomes of this.
-        return replace(report, maintenance=maintain_after(session, one.run_id))
+        tidied = maintain_after(session, one.run_id)
+        monitor.ended(replace(report, maintenance=tidied), session.ledger, session.seconds)
 
 
-def _end_early(run: Run, error: BaseException) -> NoReturn:
+def _end_early(run: Run, error: BaseException, monitor: Monitor) -> NoReturn:
     """Record why a run ends early, and raise it."""
     session = run.session
     error = session.stop.meaning(error)
@@ -119,7 +135,8 @@ def _end_early(run: Run, error: BaseException) -> NoReturn:
         error.add_note(f"Run {run.run_id} {was} in step {step}, {took:.2f} s")
     state = "stopped" if isinstance(error, Stopped) else "failed"
     message = error.message if isinstance(error, Stopped) else str(error)
-    _close(run, state, message or type(error).__name__)
+    _close(run, state, message or type(error).__name__, failure=error)
+    monitor.failed(error, session.ledger, session.failed_step, session.seconds)
     raise error
 
 
@@ -273,7 +290,13 @@ def _report(run: Run, batches: Sequence[BatchReport]) -> RunReport:
     )
 
 
-def _close(run: Run, state: str, message: str | None, report: RunReport | None = None) -> None:
+def _close(
+    run: Run,
+    state: str,
+    message: str | None,
+    report: RunReport | None = None,
+    failure: BaseException | None = None,
+) -> None:
     """Record the run's end; a run that lost its lease can't, and need not."""
     session = run.session
     text = json.dumps(report.to_dict(), default=str) if report else None
@@ -282,7 +305,9 @@ def _close(run: Run, state: str, message: str | None, report: RunReport | None =
         with translate_errors():
             seconds = list(session.seconds.items())
             session.ledger.runs.record_steps(run.run_id, None, seconds, failed)
-            session.ledger.runs.close(run.run_id, state, message, text)
+            code = report.exit_code if report else getattr(failure, "exit_code", 1)
+            error = type(failure).__name__ if failure else None
+            session.ledger.runs.close(run.run_id, state, message, text, code, error)
     except RetailmartError as lost:
         # Whatever error a run met after it lost its lease: the lost lease is the reason.
         if state == "done" or isinstance(lost, LeaseLost):

@@ -156,7 +156,7 @@ def _status(project: Project, view: LedgerView, landed: tuple[str, ...] | None) 
     runs = tuple(run_line(one) for one in ledger.history.figures(ledger.runs.last(_RUNS)))
     open_batch = ledger.batches.unfinished()
     refused = ledger.refusals.open()
-    held = tuple(_held(ledger))
+    held = tuple(held_back(ledger))
     unreadable = {
         name: why
         for name, why in ledger.held.tables().items()
@@ -322,7 +322,7 @@ def _nothing_loaded(ledger: Ledger) -> dict[str, int]:
     return {path: records for path, (records, done) in rows.items() if done < records}
 
 
-def _held(ledger: Ledger) -> Iterator[Held]:
+def held_back(ledger: Ledger) -> Iterator[Held]:
     """The marts that are held back, those with a reason of their own first."""
     reasons = ledger.held.marts()
     unknown = "the run that held it back has not recorded why; the next one tries again"

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from datetime import datetime
 
 from retailmart.feeds.undoing import expect_archived, plan_undo
 from retailmart.ledger.values import Batch
+from retailmart.monitoring.events import Observer
+from retailmart.operations.monitor import monitored
 from retailmart.operations.run import run_with
 from retailmart.operations.work import Run
 from retailmart.project import Project
@@ -13,20 +16,26 @@ from retailmart.report import Progress, RunReport, UndoneAlready
 
 
 def undo(
-    project: Project, run_id: int, as_of: datetime | None = None, progress: Progress | None = None
+    project: Project,
+    run_id: int,
+    as_of: datetime | None = None,
+    progress: Progress | None = None,
+    observers: Sequence[Observer] = (),
 ) -> RunReport:
     """Undo a run in raw, marts, database and archive: all is as if the run had never been.
 
     `as_of` is by default that of the newest run that stays. Raises RetailmartError, which says why
     it can't be done; then nothing has changed.
     """
-    return run_with(
-        project,
-        as_of,
-        progress,
-        lambda run: take_back(run, run_id),
-        lambda ledger: ledger.batches.moment_without(run_id),
-    )
+    with monitored(project.monitoring(), "undo", observers, progress, project) as monitor:
+        run_with(
+            project,
+            as_of,
+            monitor,
+            lambda run: take_back(run, run_id),
+            lambda ledger: ledger.batches.moment_without(run_id),
+        )
+    return monitor.report_of_run()
 
 
 def take_back(run: Run, undone: int) -> Batch | None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from contextlib import suppress
 from dataclasses import dataclass
 from datetime import datetime
@@ -12,6 +12,7 @@ from retailmart.feeds.deliveries import Deliveries, feeds_as_held
 from retailmart.ledger import Ledger
 from retailmart.marts.definitions import stale_marts
 from retailmart.marts.plan import reads_of
+from retailmart.monitoring.events import Event
 from retailmart.operations.settings import recorded
 from retailmart.project import Feed, Project
 from retailmart.report import LeftTable, UndoneAlready
@@ -24,7 +25,8 @@ class Run:
     """A run at work: its session, the files that have landed, and the shop's tables.
 
     `waiting` and `unreachable` are names in landing that were left there, `left_tables` published
-    tables whose marts are gone. `undone_already` is set if there is nothing left to undo.
+    tables whose marts are gone. `undone_already` is set if there is nothing left to undo. `tell`
+    tells the run's observers of an event.
     """
 
     session: Session
@@ -36,6 +38,7 @@ class Run:
     waiting: tuple[str, ...] = ()
     unreachable: tuple[str, ...] = ()
     undone_already: UndoneAlready | None = None
+    tell: Callable[[Event], None] = lambda _: None
     _feeds: dict[str, Feed] | None = None
 
     @property

@@ -9,13 +9,14 @@ from functools import cached_property, partial
 from pathlib import Path
 
 from retailmart.errors import NotAProject, SettingsError
-from retailmart.project.addresses import complete_url, fill_key, veiled
+from retailmart.project.addresses import complete_url, fill_key, references, veiled
 from retailmart.project.documents import Location, Source, did_you_mean, validate
 from retailmart.project.environment import Environment
 from retailmart.project.feed import Feed, overlapping, read_feed
 from retailmart.project.functions import FILE as FUNCTIONS_FILE
 from retailmart.project.functions import Functions, read_functions
 from retailmart.project.mart import Mart, read_mart
+from retailmart.project.monitoring import MonitoringSettings, complete_target
 from retailmart.project.secrets import SecretStore
 from retailmart.project.settings import (
     SETTINGS_FILE,
@@ -27,7 +28,33 @@ from retailmart.project.settings import (
 )
 from retailmart.project.table import HISTORY, Table, read_table_file
 
-__all__ = ["Feed", "Mart", "Project", "Settings", "Table", "load_project", "open_secrets"]
+__all__ = [
+    "Feed",
+    "Mart",
+    "Monitoring",
+    "Project",
+    "Settings",
+    "Table",
+    "load_monitoring",
+    "load_project",
+    "open_secrets",
+]
+
+
+@dataclass(frozen=True)
+class Monitoring:
+    """Who is told of a project's runs; known even if other files of the project have mistakes."""
+
+    folder: Path
+    settings: MonitoringSettings
+    _fill: Callable[[str], str] = field(repr=False, compare=False)
+
+    def url(self, target: str) -> str:
+        """A target's whole address, only to send. SettingsError if it refers to what is not set."""
+        try:
+            return self._fill(target)
+        except ValueError as error:
+            raise SettingsError([str(error)]) from None
 
 
 @dataclass(frozen=True)
@@ -98,6 +125,27 @@ class Project:
             if text is not None
         }
 
+    def monitoring(self) -> Monitoring:
+        """Who is told of the project's runs."""
+        sections = {name: getattr(self.settings, name) for name in MonitoringSettings.model_fields}
+        settings = MonitoringSettings.model_construct(**sections)
+        return Monitoring(self.folder, settings, self._fill_target)
+
+    def _fill_target(self, target: str) -> str:
+        return complete_target(target, self.environment, self._store.get)
+
+    def _targets(self) -> Iterator[tuple[Location, str]]:
+        """The settings that name a target outside."""
+        settings = self.settings
+        for number, target in enumerate(settings.alerts.targets):
+            yield ("alerts", "targets", number), target
+        named = {
+            ("lineage", "url"): settings.lineage.url,
+            ("lineage", "api_key"): settings.lineage.api_key,
+            ("ping", "url"): settings.ping.url,
+        }
+        yield from ((location, url) for location, url in named.items() if url is not None)
+
     def secrets(self) -> SecretStore:
         """The project's encrypted store."""
         return self._store
@@ -134,6 +182,9 @@ class Project:
         for name in self.settings.sources:
             yield partial(self.source_url, name)
         yield from self._s3_keys().values()
+        for location, target in self._targets():
+            if references(target):
+                yield partial(self._located, location, partial(self._fill_target, target))
 
     def _url(self, location: Location, url: str) -> str:
         password = self.passwords.get(location)
@@ -207,6 +258,35 @@ def load_project(folder: Path, overrides: Mapping[str, object] | None = None) ->
         named_tables,
         functions,
         overrides or {},
+    )
+
+
+def load_monitoring(
+    folder: Path, overrides: Mapping[str, object] | None = None
+) -> Monitoring | None:
+    """Who is told of a project's runs, whatever mistakes its files have.
+
+    A section with mistakes is left out, and so are feeds and marts. None if there is no project, or
+    if its settings are no YAML.
+    """
+    try:
+        folder = _project_folder(folder)
+        plain = Environment.of(folder)
+        store = SecretStore(folder, plain)
+        environment = plain.asking(store.get)
+        read = read_settings(folder, overrides or {}, environment, [])
+    except (SettingsError, OSError):
+        return None
+    if read is None or not isinstance(read.source.data, Mapping):
+        return None
+    sections: dict[str, object] = {}
+    for name in MonitoringSettings.model_fields.keys() & read.source.data.keys():
+        alone = Source(read.source.label, {name: read.source.data[name]})
+        if (found := validate(MonitoringSettings, alone, [])) is not None:
+            sections[name] = getattr(found, name)
+    settings = MonitoringSettings().model_copy(update=sections)
+    return Monitoring(
+        folder, settings, lambda target: complete_target(target, environment, store.get)
     )
 
 

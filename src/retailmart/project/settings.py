@@ -35,6 +35,7 @@ from retailmart.project.documents import (
     parse_yaml,
 )
 from retailmart.project.environment import Environment
+from retailmart.project.monitoring import MonitoringSettings
 
 SETTINGS_FILE = "retailmart.yml"
 _PREFIX = "RETAILMART__"
@@ -305,11 +306,8 @@ class KeepSettings(Document):
         return "exports" in self.model_fields_set
 
 
-class Settings(Document):
-    """Where things are and how marts are computed. Paths are relative to the project folder.
-
-    No value holds a password: the environment or the project's secrets complete the URLs.
-    """
+class RunSettings(Document):
+    """The sections of the settings that say where things are and how marts are computed."""
 
     landing: str = Field(
         "landing", description="Where files arrive: a folder, or `s3://bucket/folder`."
@@ -370,6 +368,14 @@ class Settings(Document):
     @classmethod
     def _is_memory(cls, value: str | None) -> str | None:
         return None if value is None else _amount(value)
+
+
+class Settings(MonitoringSettings, RunSettings):
+    """Where things are, how marts are computed, and who is told of runs.
+
+    Paths are relative to the project folder. No value holds a password: the environment or the
+    project's secrets complete the URLs.
+    """
 
 
 def engines_named(names: Iterable[str], place: str) -> list[str]:

@@ -63,6 +63,10 @@ class MySQLKind:
     def schema(self, url: URL) -> str | None:
         return url.database
 
+    def dataset(self, url: URL, folder: Path, table: str) -> tuple[str, str]:
+        host, port, database = self.place(url)
+        return f"mysql://{host}:{port}", f"{database}.{table}"
+
     def dialect(self, engine: Engine) -> Dialect:
         from retailmart.database.mysql.dialect import MySQL
 

@@ -64,6 +64,10 @@ class PostgresKind:
     def schema(self, url: URL) -> str | None:
         return str(given) if (given := url.query.get("schema")) else None
 
+    def dataset(self, url: URL, folder: Path, table: str) -> tuple[str, str]:
+        host, port, database, schema = self.place(url)
+        return f"postgres://{host}:{port}", f"{database}.{schema or 'public'}.{table}"
+
     def dialect(self, engine: Engine) -> Dialect:
         from retailmart.database.postgres.dialect import Postgres
 

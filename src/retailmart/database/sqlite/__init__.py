@@ -52,6 +52,9 @@ class SQLiteKind:
     def schema(self, url: URL) -> str | None:
         return None
 
+    def dataset(self, url: URL, folder: Path, table: str) -> tuple[str, str]:
+        return f"sqlite://{self.file(url, folder)}", table
+
     def dialect(self, engine: Engine) -> Dialect:
         from retailmart.database.sqlite.dialect import SQLite
 

@@ -11,6 +11,7 @@ from pathlib import Path
 from retailmart.check_results import CheckResult, DoctorReport, Level, ok, problem, warning
 from retailmart.errors import MissingExtra, RetailmartError, SettingsError
 from retailmart.operations.doctor.machine import examine_machine, examine_scratch
+from retailmart.operations.doctor.monitoring import examine_monitoring
 from retailmart.project import Project
 from retailmart.report import number_of
 from retailmart.session import PRIVATE, open_lake, store_at
@@ -68,6 +69,7 @@ def examine(
     areas["archive: way"] = lambda: _way(project)
     if any(place.startswith("s3://") for place in _places(project).values()):
         areas["S3"] = lambda: _s3(project)
+    areas["monitoring"] = lambda: examine_monitoring(project)
     areas["spark"] = lambda: _spark(project, spark)
     until = time.monotonic() + seconds
     visits = [_Visit(name, check) for name, check in areas.items()]

@@ -8,12 +8,13 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import asdict, dataclass, field
 from typing import Any, Protocol
 
 from retailmart.errors import ProjectBusy, RetailmartError, SettingsError, Stopped
+from retailmart.monitoring.events import Observer as RunObserver
 from retailmart.operations.run import run
 from retailmart.operations.watch.arrivals import Arrivals
 from retailmart.operations.watch.health import Health, HealthServer, Signs, now
@@ -77,6 +78,7 @@ def watch(
     project: Project,
     observer: Observer | None = None,
     progress: Progress | None = None,
+    observers: Sequence[RunObserver] = (),
     *,
     runs: int | None = None,
     reload: threading.Event | None = None,
@@ -88,7 +90,8 @@ def watch(
     """
     observer, progress = observer or Unobserved(), progress or Silent()
     with ExitStack() as stack:
-        watcher = _Watcher(project, observer, progress, runs, reload or threading.Event(), stack)
+        reload = reload or threading.Event()
+        watcher = _Watcher(project, observer, progress, runs, reload, stack, tuple(observers))
         try:
             watcher.work()
         except Stopped:
@@ -109,6 +112,7 @@ class _Watcher:
     wanted: int | None
     reload: threading.Event
     stack: ExitStack
+    observers: tuple[RunObserver, ...] = ()
     stop: Stop = field(default_factory=current_stop)
     last_error: RetailmartError | None = None
     _wake: threading.Event = field(default_factory=threading.Event)
@@ -170,7 +174,9 @@ class _Watcher:
         self.observer.message(f"watching {landing}: {self.arrivals.how}; {every}")
 
     def _metrics(self) -> str:
-        return self.health.metrics()
+        from retailmart.operations.metrics import render_metrics
+
+        return self.health.metrics() + render_metrics(self.project)
 
     # the project's files
 
@@ -238,7 +244,7 @@ class _Watcher:
         before = None
         try:
             before = self.arrivals.before_run()
-            report = run(self.project, None, Signs(self.progress, self.health))
+            report = run(self.project, None, Signs(self.progress, self.health), self.observers)
         except Stopped:
             raise
         except (RetailmartError, OSError) as error:
