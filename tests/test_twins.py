@@ -98,7 +98,7 @@ def has_json(command: Any) -> bool:
     return any("--output" in parameter.opts for parameter in command.params)
 
 
-@pytest.mark.parametrize("words", [*COMMANDS, *(OTHERS.keys() - COMMANDS.keys())])
+@pytest.mark.parametrize("words", [*COMMANDS, *sorted(OTHERS.keys() - COMMANDS.keys())])
 def test_each_command_has_a_twin(words: str) -> None:
     """A command is a method of the API or a function that the package offers."""
     owner, name = twin_of(words)
