@@ -6,6 +6,7 @@ import json
 from pathlib import Path
 from typing import Any
 
+import pyarrow.parquet as pq
 import pytest
 from deltalake import DeltaTable
 
@@ -278,6 +279,9 @@ def test_the_log_begins_at_a_checkpoint(shop: Shop) -> None:
     opened(shop, _NOW).maintain()
     log = shop.folder / "lake" / "raw" / "sales" / "_delta_log"
     assert len(list(log.glob("*.json"))) < 10
+    newest = max(log.glob("*.checkpoint.parquet"))
+    removed = pq.read_table(newest, columns=["remove"]).column("remove").to_pylist()
+    assert not any(removed), "a reader would read what left the table long ago"
     assert DeltaTable(str(log.parent)).to_pyarrow_table().num_rows == 3 * 14 + 1
     assert read(shop) == before
     days(shop, 3, first=15)

@@ -21,7 +21,7 @@ from retailmart.tables import DataFile, Field, TableChange, TableState
 if TYPE_CHECKING:
     from deltalake import DeltaTable, Schema
 
-__all__ = ["Lake", "place_of"]
+__all__ = ["Lake", "is_ours", "place_of"]
 
 # Each table has one application transaction id, in every commit; it records the latest batch.
 _TRANSACTION_ID = "retailmart"
@@ -33,6 +33,7 @@ _MAINTENANCE = "retailmart_maintenance"
 _CHECKPOINT_EVERY = 10
 # How long a table's log remembers which files left it; without it, a week.
 _REMEMBERED = "delta.deletedFileRetentionDuration"
+_A_WEEK = "interval 7 days"
 _DELTA_NAMES = {
     "INT": "integer",
     "BIGINT": "long",
@@ -203,17 +204,20 @@ class Lake:
                 full=not logged,
             )
 
-    def keep_removed(self, table: str, days: int) -> None:
-        """Let the log remember for so many days which files left the table, where it did not."""
+    def remember_removed(self, table: str, days: int) -> bool:
+        """Let the log remember for so many days which files left the table; whether that is new.
+
+        All that it remembers is read whenever the table is opened.
+        """
+        from deltalake.transaction import CommitProperties
+
         handle = self._open(table)
         if handle is None:
-            return
+            return False
         value = f"interval {days} days"
         with self._translate_errors():
-            if handle.metadata().configuration.get(_REMEMBERED) == value:
-                return
-            from deltalake.transaction import CommitProperties
-
+            if handle.metadata().configuration.get(_REMEMBERED, _A_WEEK) == value:
+                return False
             handle.alter.set_table_properties(
                 {_REMEMBERED: value},
                 commit_properties=CommitProperties(
@@ -223,6 +227,7 @@ class Lake:
         self._opened.pop(table, None)
         if (version := self.version(table)) is not None:
             self.place.persist_log(table, version)
+        return True
 
     def repair(self, table: str) -> None:
         """Make a table readable after a power cut has torn its last commit; call it before reading.
@@ -430,6 +435,11 @@ class Lake:
 
 def _of_batch(batch_id: int) -> Mapping[str, str]:
     return {_BATCH: str(batch_id)}
+
+
+def is_ours(path: str) -> bool:
+    """Whether a data file has a name that batches or maintenance give."""
+    return bool(_NAME.match(_name(path)) or _OF_MAINTENANCE.match(_name(path)))
 
 
 def _batch_prefix(batch_id: int) -> str:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -119,8 +119,8 @@ class Maintenance(Access):
     def fold(self, before: datetime) -> Folded:
         """Fold what ended before a moment, and nothing that a command may still ask for.
 
-        Runs that had nothing to do leave with their steps. Of batches stays what `verify` and an
-        undo read: by what marts and tables were made. All other figures are in tables of their own.
+        Runs that had nothing to do leave with their steps. Of batches stays what `status --run`,
+        `verify` and an undo read. All other figures are in tables of their own.
         """
         runs = batches = 0
         with self.reading() as connection:
@@ -145,8 +145,7 @@ class Maintenance(Access):
                 select(columns.batch_id, columns.outcome).where(columns.batch_id.in_(ids))
             ).all()
             for key, packed in known:
-                outcome = Outcome.from_json(unpack(packed))
-                kept = Outcome(marts=outcome.marts, sources=outcome.sources)
+                kept = _folded(Outcome.from_json(unpack(packed)))
                 connection.execute(
                     update(t.batches)
                     .where(columns.batch_id == key)
@@ -155,6 +154,23 @@ class Maintenance(Access):
             done = {"fence": max(ids), "expires_at": now()}
             put(connection, t.lease, {"name": _FOLDED}, done)
         return len(known)
+
+
+def _folded(outcome: Outcome) -> Outcome:
+    """An outcome without the figures that tables of their own have.
+
+    What `status --run`, `verify` and an undo read of it stays.
+    """
+    warned = (
+        replace(file, months={}, origins=(), amount=None) for file in outcome.files if file.warned
+    )
+    return Outcome(
+        files=tuple(warned),
+        marts=outcome.marts,
+        sources=outcome.sources,
+        notes=outcome.notes,
+        schemas=outcome.schemas,
+    )
 
 
 def _idle_runs(before: datetime) -> Any:

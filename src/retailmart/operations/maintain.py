@@ -26,6 +26,7 @@ from retailmart.database import translate_errors
 from retailmart.engines import Engine, Write
 from retailmart.errors import GateFailed, RetailmartError
 from retailmart.files.archive import ExpiredArchive, expire_archive
+from retailmart.lake import is_ours
 from retailmart.lake.layout import is_known, is_mart, mart_name, raw_table
 from retailmart.lake.maintenance import (
     Merge,
@@ -53,8 +54,6 @@ if TYPE_CHECKING:
 _AT_ONCE = 200
 # A file that no log names may be somebody's who is about to commit it.
 _OTHERS = timedelta(days=1)
-# How long a table's log remembers by itself which files left it.
-_REMEMBERED = 7
 # Measured on two cores, with all rows proven: about so many bytes of small files a second.
 _MERGED_A_SECOND = 5e6
 
@@ -255,8 +254,8 @@ class _Keeper:
         one = TableMaintenance(table, len(state.files))
         self.session.progress.message("maintain", table)
         if clean and not self.dry_run:
-            if (days := self._settings.retention_days) > _REMEMBERED:
-                lake.keep_removed(table, days)
+            if lake.remember_removed(table, self._settings.retention_days):
+                lake.checkpoint(table)  # what it need not remember any more is in none from here on
             self._settle(table)
         if merge:
             one = self._merge(one, state)
@@ -430,7 +429,10 @@ class _Keeper:
         # All of these left the table; a file that never was in it may be somebody's new one.
         left = {file.path for file in dead_files(lake, table, hours, (), stored, logged=True)}
         aged = time.time() - _OTHERS.total_seconds()
-        return [file for file in dead if file.path in left or file.modified < aged]
+        # Nothing of ours is about to be committed: no batch is unfinished.
+        return [
+            file for file in dead if file.path in left or file.modified < aged or is_ours(file.path)
+        ]
 
     def _can_begin_at(self, table: str, first: int) -> bool:
         """Whether the log is whole from a checkpoint on; what is before it goes only then."""

@@ -1,0 +1,51 @@
+"""What the ledger folds of runs that ended long ago, and that nothing people ask for changes."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime, timedelta
+
+import pytest
+
+from retailmart.ledger.maintenance import Folded
+from retailmart.report import Silent
+from retailmart.session import Session
+from tests.support.shop import Shop, sale
+
+_TOMORROW = timedelta(days=1)
+
+
+def fold(shop: Shop, before: datetime) -> Folded:
+    """Fold what ended before a moment; what was foldable is what is folded."""
+    with Session.open(shop.open().project, Silent()) as session:
+        session.acquire_lease()
+        known = session.ledger.maintenance
+        expected = known.foldable(before)
+        assert known.fold(before) == expected
+        assert known.foldable(before) == Folded()
+        return expected
+
+
+@pytest.mark.every_database
+def test_old_rows_are_folded_and_all_that_is_asked_for_stays(shop: Shop) -> None:
+    """Runs with nothing to do leave; of others, status, verification and undo are as before."""
+    shop.sales("sales_1.csv", [sale(), sale(2, day="2024-02-31"), sale(3, total="11.00")])
+    shop.run()
+    shop.run()
+    shop.sales("sales_2.csv", [sale(4, day="2024-03-01")])
+    shop.run()
+    shop.run()
+    shop.run()
+    opened = shop.open()
+    runs = {run: opened.run_status(run).to_dict() for run in (1, 3)}
+    assert fold(shop, datetime.now(UTC) - _TOMORROW) == Folded()
+    assert fold(shop, datetime.now(UTC) + _TOMORROW) == Folded(runs=2, batches=2)
+    with opened.ledger() as ledger:
+        assert [run.run_id for run in ledger.runs.last(9)] == [5, 3, 1]
+    assert {run: opened.run_status(run).to_dict() for run in (1, 3)} == runs
+    assert opened.verify(["duckdb"], None).different == ()
+    before = shop.mart("customer_mart")
+    opened.undo(3)
+    assert opened.verify(["duckdb"], None).different == ()
+    shop.sales("sales_3.csv", [sale(4, day="2024-03-01")])
+    shop.run()
+    assert len(shop.mart("customer_mart")) == len(before)
