@@ -142,7 +142,7 @@ def _send_in_step(signal: Signal, tells: int) -> None:
                 begun[0] += 1
                 if begun[0] == signal.counts + 1:
                     threading.Thread(target=send, daemon=True).start()
-                    for _ in range(1_000 if not signal.delay else 0):
+                    for _ in range(20_000 if not signal.delay else 0):
                         if self.stop.requested:  # it came at the step's beginning
                             break
                         time.sleep(0.001)

@@ -176,7 +176,10 @@ class _Watcher:
     def _metrics(self) -> str:
         from retailmart.operations.metrics import render_metrics
 
-        return self.health.metrics() + render_metrics(self.project)
+        try:
+            return self.health.metrics() + render_metrics(self.project)
+        except (RetailmartError, OSError):  # the ledger is away: what the watch knows still counts
+            return self.health.metrics()
 
     # the project's files
 
