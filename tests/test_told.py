@@ -64,6 +64,7 @@ def test_a_refused_file(shop: Shop, called: Called, monitors: Monitors, listener
     assert listener.alerts() == [("opened", "refused")] * 2  # once each
 
 
+@pytest.mark.every_database
 def test_a_gate_that_fails_until_it_is_right(
     shop: Shop, called: Called, monitors: Monitors, listener: Listener
 ) -> None:

@@ -142,7 +142,9 @@ def _end_early(run: Run, error: BaseException, monitor: Monitor) -> NoReturn:
 
 def _leave(run: Run) -> None:
     """Say in the ledger that this run was stopped where it is: its process is about to end."""
-    run.ledger.runs.close(run.run_id, "stopped", run.session.stop.error.message, None)
+    stop = run.session.stop.error
+    name, code = type(stop).__name__, stop.exit_code
+    run.ledger.runs.close(run.run_id, "stopped", stop.message, None, code, name)
 
 
 def _expect_landing(session: Session) -> None:
