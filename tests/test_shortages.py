@@ -123,7 +123,9 @@ def test_each_step_tells_what_it_lacks(
                     raise _ERRORS[said]()
                 yield progress
 
-        shop.sales(f"sales_{number}.csv", [sale(number % 9 + 1, day=f"2024-01-{number % 28 + 1}")])
+        shop.sales(
+            f"sales_{number}.csv", [sale(number % 9 + 1, day=f"2024-01-{number % 28 + 1:02d}")]
+        )
         with monkeypatch.context() as patched:
             patched.setattr(Session, "step", failing)
             done = called(shop.folder, "run", "--as-of", "2024-04-01")
