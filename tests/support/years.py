@@ -19,6 +19,7 @@ from pathlib import Path
 from tests.support.shop import Shop, sale
 
 FIRST = date(2023, 1, 1)
+_MAINTAINED_EVERY = 7
 
 
 @dataclass(frozen=True)
@@ -38,8 +39,15 @@ class Day:
 def simulate(
     shop: Shop, days: int, seed: int, look_every: int = 5, start: int = 0
 ) -> Iterator[Day]:
-    """Live through some days, from the day `start` on; every few days, look at what is there."""
+    """Live through some days, from the day `start` on; every few days, look at what is there.
+
+    Maintenance counts days by the machine's clock, which stands still meanwhile: it is called every
+    seventh day and removes at once what it would remove seven days later.
+    """
     dice = random.Random(seed)
+    settings = shop.folder / "retailmart.yml"
+    if "retention_days" not in settings.read_text():
+        settings.write_text(f"{settings.read_text()}\nmaintenance: {{retention_days: 0}}\n")
     for number in range(start, start + days):
         today = FIRST + timedelta(days=number)
         _drop(shop, dice, today)
@@ -53,6 +61,8 @@ def simulate(
         moment = datetime(today.year, today.month, today.day, 23, tzinfo=UTC)
         began = time.process_time()
         report = shop.run(moment)
+        if number % _MAINTAINED_EVERY == 0:
+            shop.open().maintain()
         seconds = time.process_time() - began
         if number and dice.random() < 0.02:  # the day was wrong: it is taken back and comes again
             shop.open().undo(report.run_id)
@@ -67,7 +77,7 @@ def _drop(shop: Shop, dice: random.Random, day: date) -> None:
     rows = [
         sale(dice.randint(1, 9), store, day.isoformat(), person, f"{dice.randint(1, 99)}.25")
         for store, person in ((1, 1), (1, 2), (2, 3))
-        for _ in range(8)
+        for _ in range(100)
     ]
     shop.sales(f"sales_{day.isoformat()}.csv", rows)
 

@@ -169,7 +169,7 @@ def load(
 
 def counted_by(feed: Feed) -> CountedBy:
     """The columns that say a row's month and money, as the feed names them now."""
-    return CountedBy(feed.name, feed.month, feed.balance)
+    return CountedBy(raw_table(feed.name), feed.month, feed.balance)
 
 
 def _by_file(sums: Iterable[Sum]) -> dict[int, dict[str, Totals]]:

@@ -126,10 +126,10 @@ class Files(Access):
             return sum_months(connection.execute(query))
 
     def counted_by(self) -> dict[str, CountedBy]:
-        """By which columns each feed's files are counted; unknown for ledgers from before that."""
+        """By which columns each table is counted; unknown for ledgers from before that."""
         with self.reading() as connection:
             rows = connection.execute(select(t.counted)).all()
-        return {row.feed: CountedBy(row.feed, row.month, row.balance) for row in rows}
+        return {row.table_name: CountedBy(row.table_name, row.month, row.balance) for row in rows}
 
     def rows_of(self, feed: str) -> dict[int, int]:
         """How many rows each counted file of a feed has."""

@@ -176,7 +176,7 @@ def m013_views_with_the_words_of_status(connection: Connection) -> None:
 
 
 def m014_by_which_columns_files_are_counted(connection: Connection) -> None:
-    """The columns that say each row's month and money; unknown until a feed is counted again."""
+    """The columns that say each row's month and money; unknown until a table is counted again."""
     tables.metadata.create_all(connection)
 
 

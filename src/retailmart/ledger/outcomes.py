@@ -132,9 +132,10 @@ def _write_files(connection: Connection, outcome: Outcome) -> None:
 
 
 def _write_counted(connection: Connection, outcome: Outcome) -> None:
-    """Record how feeds are counted, and what that makes of files that were loaded before."""
+    """Record how tables are counted, and what that makes of files that were loaded before."""
     for one in outcome.counted:
-        put(connection, t.counted, {"feed": one.feed}, {"month": one.month, "balance": one.balance})
+        columns = {"month": one.month, "balance": one.balance}
+        put(connection, t.counted, {"table_name": one.table}, columns)
         for ids in chunks(one.files):
             connection.execute(delete(t.file_months).where(t.file_months.c.file_id.in_(ids)))
         amounts = {key: sum(months.values(), Totals()) for key, months in one.files.items()}

@@ -223,11 +223,11 @@ sources = Table(
     Column("collation", Text, quote=True),  # a reserved word in PostgreSQL
 )
 
-# By which columns of a feed the rows and money of its counted files are known, by month.
+# By which columns the rows and money of a table, or of a raw table's files, are known, by month.
 counted = Table(
     "retailmart_counted",
     metadata,
-    Column("feed", String(100), primary_key=True),
+    Column("table_name", String(150), primary_key=True),
     Column("month", Text),
     Column("balance", Text),
 )

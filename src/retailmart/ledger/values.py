@@ -152,12 +152,13 @@ class FileOutcome:
 
 @dataclass(frozen=True)
 class CountedBy:
-    """The columns of a feed by which its files are counted: each row's month, and its money.
+    """The columns by which a table is counted: each row's month, and its money.
 
-    `files` are the months of files that were loaded before and are counted anew by these columns.
+    `files` are the months of a raw table's files that were loaded before and are counted anew by
+    these columns.
     """
 
-    feed: str
+    table: str
     month: str | None
     balance: str | None
     files: Mapping[int, MonthTotals] = field(default_factory=dict)
@@ -254,7 +255,7 @@ class Outcome:
     `balances` maps table → month → totals and replaces the ledger's values for these months.
     `marts` maps mart → fingerprint of the definition it was built with, `sources` maps source table
     → what was read of it. `notes` are figures for people. `returned` are files that count again,
-    because their replacements are undone. `counted` says how each loaded feed is counted.
+    because their replacements are undone. `counted` says how tables are counted.
     """
 
     files: tuple[FileOutcome, ...] = ()

@@ -13,10 +13,19 @@ from retailmart.errors import RetailmartError
 from retailmart.feeds.load import LoadedFeed
 from retailmart.feeds.sums import exact, exact_sum
 from retailmart.ledger import Ledger
-from retailmart.ledger.values import Batch, LedgerFile, Outcome, Schema, SourceRecord, Totals
+from retailmart.ledger.values import (
+    Batch,
+    CountedBy,
+    LedgerFile,
+    Outcome,
+    Schema,
+    SourceRecord,
+    Totals,
+)
 from retailmart.marts.build import BuiltMart, Inputs
-from retailmart.marts.reconcile import Reconciled
+from retailmart.marts.reconcile import Reconciled, counted_by
 from retailmart.project import Feed
+from retailmart.project.mart import Refresh
 from retailmart.project.types import ColumnType
 from retailmart.report import (
     Agreement,
@@ -88,8 +97,17 @@ class Prepared:
             notes=self._notes(),
             schemas=tuple(self._schemas()),
             returned=self.returned,
-            counted=tuple(feed.counted for feed in self.loaded if feed.counted),
+            counted=tuple(self._counted()),
         )
+
+    def _counted(self) -> Iterator[CountedBy]:
+        yield from (feed.counted for feed in self.loaded if feed.counted)
+        months = self.proven.months if self.proven else {}
+        for part in self.built:
+            if part.mart.refresh is Refresh.APPEND:
+                counted = counted_by(part.mart)
+                # Rows that nobody proved are not in its sums: they will be added up another day.
+                yield counted if counted.table in months else replace(counted, balance=None)
 
     def _schemas(self) -> Iterator[Schema]:
         yield from (feed.schema for feed in self.loaded if feed.schema and feed.has_table)

@@ -17,7 +17,7 @@ from retailmart.ledger.values import CountedBy, LedgerFile, Totals
 from retailmart.marts.build import BuiltMart
 from retailmart.marts.held import HeldBack
 from retailmart.project.feed import Feed
-from retailmart.project.mart import Refresh
+from retailmart.project.mart import Mart, Refresh
 from retailmart.report import number_of
 from retailmart.tables import quoted
 
@@ -78,12 +78,17 @@ def reconcile(
     parts = {part.feed.name: part for part in loaded}
     proofs: list[_Proof] = []
     sums: list[_MartSums] = []
+    counted = ledger.files.counted_by()
     for feed in feeds:
         marts = [part for part in built if feed.name in part.mart.balance]
         if feed.balance is None or (feed.name not in parts and not marts):
             continue
         proofs.append(_Proof(ledger, feed, parts.get(feed.name)))
-        sums += [_MartSums(engine, part, feed.name) for part in marts if part.mart.month]
+        sums += [
+            _MartSums(engine, part, feed.name, counted.get(mart_table(part.mart.name)))
+            for part in marts
+            if part.mart.month
+        ]
     queries = [query for one in sums for query in one.queries]
     try:
         told: Sequence[Answer | RetailmartError] = yield queries
@@ -93,7 +98,7 @@ def reconcile(
     for proof in proofs:
         proof.against_files(leaving.get(proof.feed.name, ()))
         for one, by_month in found:
-            if one.feed == proof.feed.name and (off := proof.against_mart(one.part, by_month)):
+            if one.feed == proof.feed.name and (off := proof.against_mart(one, by_month)):
                 name = one.part.mart.name
                 message = f"marts/{name}.sql does not balance: {_first(off)}"
                 held.add(name, RetailmartError(message, _FIX))
@@ -127,13 +132,26 @@ def _first(problems: Sequence[str]) -> str:
     return "; ".join(problems[:_TOLD]) + (f"; and {further} more" if further > 0 else "")
 
 
-class _MartSums:
-    """What a mart wrote of a feed's money, by the column that holds each row's month."""
+def counted_by(mart: Mart) -> CountedBy:
+    """The columns that say the month of a mart's rows and their money, by feed."""
+    money = ", ".join(f"{feed}: {column}" for feed, column in sorted(mart.balance.items()))
+    return CountedBy(mart_table(mart.name), mart.month, money)
 
-    def __init__(self, engine: Engine, part: BuiltMart, feed: str) -> None:
+
+class _MartSums:
+    """What a mart wrote of a feed's money, by the column that holds each row's month.
+
+    If its rows that stay were counted by other columns until now (`known`), it is what the mart
+    has: then it `is_whole`.
+    """
+
+    def __init__(self, engine: Engine, part: BuiltMart, feed: str, known: CountedBy | None) -> None:
         self.part = part
         self.feed = feed
-        written = part.after.only(part.change.adds)
+        self.is_whole = part.rebuilt or (
+            part.mart.refresh is Refresh.APPEND and not counted_by(part.mart).is_as(known)
+        )
+        written = part.after if self.is_whole else part.after.only(part.change.adds)
         month, amount = quoted(str(part.mart.month)), part.mart.balance[feed]
         self.kind = next(one.type for one in written.fields if one.name == amount)
         total = exact_sum(quoted(amount), self.kind)
@@ -211,14 +229,15 @@ class _Proof:
                 found[month] = found.get(month, Totals()) + totals
         return found
 
-    def against_mart(self, part: BuiltMart, sums: Mapping[str, Totals]) -> list[str]:
+    def against_mart(self, written: _MartSums, sums: Mapping[str, Totals]) -> list[str]:
         """What differs in a mart's money of each month that changed; in its rows, too, if it holds
         one a sale.
         """
+        part = written.part
         name = mart_table(part.mart.name)
         row_level = part.mart.refresh is Refresh.APPEND
         months = self.affected | (part.months or frozenset())
-        if part.rebuilt:
+        if written.is_whole:
             # Also months that only the ledger knows: no row of them is left.
             known = self.ledger.marts.months_of(name).keys()
             months = frozenset(self.raw) | frozenset(sums) | known

@@ -307,7 +307,7 @@ def _load(
             run.deliveries.to_load(file, feed, engine) for file in active if file.feed == feed.name
         ]
         has_table = session.lake.state(raw_table(feed.name)) is not None
-        stays = not has_table or counted_by(feed).is_as(known.get(feed.name))
+        stays = not has_table or counted_by(feed).is_as(known.get(raw_table(feed.name)))
         if not files and feed.name not in leaving and stays:
             continue
         session.progress.message("load", f"{feed.name}, {number_of(len(files), 'file')}")
@@ -328,7 +328,7 @@ def _load(
                 own,
                 scratch,
                 forgotten,
-                known.get(feed.name),
+                known.get(raw_table(feed.name)),
             )
         )
     return loaded

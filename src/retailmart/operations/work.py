@@ -9,6 +9,7 @@ from datetime import datetime
 
 from retailmart.errors import RetailmartError, SettingsError
 from retailmart.feeds.deliveries import Deliveries, feeds_as_held
+from retailmart.lake.layout import raw_table
 from retailmart.ledger import Ledger
 from retailmart.marts.definitions import stale_marts
 from retailmart.marts.plan import reads_of
@@ -102,13 +103,23 @@ def begin(session: Session, moment: datetime) -> Run:
 
 
 def work_for(run: Run, as_of: datetime, *, files: bool) -> Work:
-    """What there is to do: `files` to load or to take out, stale marts, or changed tables.
+    """What there is to do: `files` to load or to take out, stale marts, other months, or changed
+    tables.
 
     Tables are probed last: that may mean to read them.
     """
-    if files or _has_stale_marts(run, as_of):
+    if files or _has_stale_marts(run, as_of) or _has_other_months(run):
         return Work(True)
     return run.tables.work()
+
+
+def _has_other_months(run: Run) -> bool:
+    """Whether a feed's rows are of other months than they were counted by."""
+    known = run.ledger.files.counted_by()
+    by_table = {raw_table(feed.name): feed for feed in run.project.feeds.values()}
+    return any(
+        known[table].month != feed.month for table, feed in by_table.items() if table in known
+    )
 
 
 def _has_stale_marts(run: Run, as_of: datetime) -> bool:

@@ -149,8 +149,6 @@ class Mart:
         self, variables: Mapping[str, Variable], functions: Mapping[str, str] | None = None
     ) -> str:
         """A text that changes if the mart would compute something else from the same rows.
-
-        It also does if rows that stay would be proven by other columns: their sums are remembered.
         `functions` are the user's functions that it may call: name → digest of their source.
         """
         used = {
@@ -162,8 +160,6 @@ class Mart:
         said: tuple[object, ...] = (self.query, shape, sorted(used.items()))
         if functions:
             said = (*said, sorted(functions.items()))
-        if self.refresh is Refresh.APPEND and self.balance:
-            said = (*said, sorted(self.balance.items()))
         return hashlib.sha256(repr(said).encode()).hexdigest()
 
 
