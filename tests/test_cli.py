@@ -208,6 +208,7 @@ def test_quarantine_list_without_any(called: Called, shop: Shop) -> None:
         "rows": [],
         "files": [],
         "closed": 0,
+        "dismissed": 0,
     }
 
 

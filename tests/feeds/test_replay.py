@@ -52,7 +52,7 @@ def items(shop: Shop) -> list[Item]:
 
 def states(shop: Shop) -> list[tuple[str, int, str, str | None]]:
     """File, line, state and what closed it, of all refused rows."""
-    return [(item.file, item.row.line, item.state.value, item.by) for item in items(shop)]
+    return [(item.file, item.line, item.state.value, item.by) for item in items(shop)]
 
 
 def open_rows(shop: Shop) -> dict[str, Item]:
@@ -331,7 +331,7 @@ def test_a_row_that_is_refused_again_keeps_its_first_origin(refused: Shop, tmp_p
     assert (report.rows("loaded"), report.rows("quarantined")) == (0, 1)
     assert states(refused) == [
         ("sales_1.csv", 3, "replaced", "sales_back.csv"),
-        ("sales_back.csv", 2, "open", None),
+        ("sales_1.csv", 3, "open", None),
     ]
     (row,) = exported(refused, tmp_path / "out.csv")
     assert (row["_origin"], row["sales_date"]) == (origin, "2024-02-30")

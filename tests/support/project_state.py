@@ -27,8 +27,9 @@ TABLES = ("raw", "quarantine", "marts", "published")
 FAULTS = ("lost", "doubled", "unreadable", "differs")
 
 _STAMP = re.compile(r"\d{8}_\d{6}")
-# In the name of a data file: its batch and the fence of the attempt.
-_ATTEMPT = re.compile(r"b\d{8}-f\d{4,}")
+# In the name of a data file: its batch and the fence of the attempt; in that of an exported part
+# that was put together, its batch and what its members are called.
+_ATTEMPT = re.compile(r"b\d{8}-([0-9a-f]{24}|f\d{4,})")
 _ORIGIN = re.compile(r"^(\d+)#(\d+)$")
 
 
@@ -200,10 +201,18 @@ def is_snapshot(key: str) -> bool:
 
 
 def _snapshots(files: Mapping[str, Content]) -> Iterator[str]:
-    """The files of dated snapshots, without what tells the attempt that wrote them."""
-    for name in files:
+    """The files of dated snapshots and their rows, without what tells who wrote them."""
+    for name, content in files.items():
         if is_snapshot(name):
-            yield _ATTEMPT.sub("ATTEMPT", name)
+            rows = _rows_in(content()) if name.endswith(".parquet") else ""
+            yield f"{_ATTEMPT.sub('ATTEMPT', name)} {rows}"
+
+
+def _rows_in(parquet: bytes) -> str:
+    import pyarrow.parquet as pq
+
+    rows = sorted(map(repr, pq.read_table(BytesIO(parquet)).to_pylist()))
+    return sha256("\n".join(rows).encode("utf-8", "surrogateescape")).hexdigest()[:8]
 
 
 def _files(project: Project, place: str) -> dict[str, Content]:
