@@ -224,8 +224,8 @@ def test_a_ledger_of_an_earlier_release_learns_its_files_names(tmp_path: Path) -
             "ALTER TABLE retailmart_files DROP COLUMN name_hash",
             "ALTER TABLE retailmart_batches DROP COLUMN finished_by",
             "DELETE FROM retailmart_migrations WHERE name >= 'm004'",
-            "INSERT INTO retailmart_runs VALUES (1, '', '', '2024-04-01T00:00:00+00:00', 'done',"
-            " NULL, NULL)",
+            "INSERT INTO retailmart_runs (run_id, started_at, finished_at, as_of, state)"
+            " VALUES (1, '', '', '2024-04-01T00:00:00+00:00', 'done')",
             "INSERT INTO retailmart_batches VALUES (1, 1, '2024-04-01T00:00:00+00:00', 's', 'done',"
             " NULL, NULL, 1)",
             "INSERT INTO retailmart_files (batch_id, path, path_hash, sha256, size, version, state)"

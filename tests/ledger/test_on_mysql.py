@@ -132,7 +132,10 @@ def test_two_first_claims_at_once_are_one(
 
     def faster(_connection: Any, _cursor: Any, statement: str, *_: Any) -> None:
         if statement.startswith("INSERT INTO retailmart_lease"):
-            database.execute("INSERT INTO retailmart_lease VALUES ('run', 'else', 1, '2999')")
+            database.execute(
+                "INSERT INTO retailmart_lease (name, holder, fence, expires_at)"
+                " VALUES ('run', 'else', 1, '2999')"
+            )
 
     event.listen(engine, "before_cursor_execute", faster)
     with (

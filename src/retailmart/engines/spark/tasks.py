@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any
 
 from retailmart.engines import Files, VariableValue
 from retailmart.engines.duckdb import DuckDBEngine
-from retailmart.errors import EngineFailed, RetailmartError, Unavailable
+from retailmart.errors import EngineFailed, RetailmartError, Shortage, Unavailable
 from retailmart.project.functions import Functions
 
 if TYPE_CHECKING:
@@ -29,6 +29,8 @@ RESULT = "number LONG, result BINARY"
 MEMORY_HINT = (
     "Raise `spark: task_memory` in retailmart.yml, or give each worker fewer cores or more memory"
 )
+# The kind of a shortage for which another worker is no better: all have the same settings.
+_MEMORY = "memory"
 # Spark retries a failure that may pass on another worker; after that it is reported.
 _TRIES = 2
 _CACHE_BYTES = 8 << 30
@@ -205,10 +207,12 @@ def keep_within(folder: Path, limit: int) -> None:
 
 def _may_pass(error: RetailmartError) -> bool:
     """Whether a retry on another machine may succeed."""
+    if isinstance(error, Shortage):
+        return error.kind != _MEMORY
     return isinstance(error, Unavailable) or "IO Error" in error.message
 
 
 def _with_hint(error: RetailmartError) -> RetailmartError:
-    if "Out of Memory" in error.message and error.hint is None:
-        return type(error)(error.message, MEMORY_HINT)
+    if isinstance(error, Shortage) and error.kind == _MEMORY:
+        return Shortage(_MEMORY, error.message, MEMORY_HINT)
     return error
