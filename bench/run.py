@@ -451,7 +451,10 @@ def _process(
 ) -> Usage:
     """Run a process in `folder` to its end; where it fails, BenchFailed tells what it said last."""
     inherited = {
-        key: value for key, value in os.environ.items() if not key.startswith("RETAILMART__")
+        key: value
+        for key, value in os.environ.items()
+        # Without bytecode, which pip installs, each process would compile the program first.
+        if not key.startswith("RETAILMART__") and key != "PYTHONDONTWRITEBYTECODE"
     }
     os.sync()  # What earlier processes left unwritten is not to be paid for by this one.
     with tempfile.TemporaryFile() as output:
