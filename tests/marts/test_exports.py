@@ -18,7 +18,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from retailmart import console
-from retailmart.errors import LeaseLost, SettingsError
+from retailmart.errors import LeaseLost, SettingsError, Shortage
 from retailmart.lake import exports
 from retailmart.ledger.access import Access
 from retailmart.ledger.values import BatchState
@@ -395,7 +395,7 @@ def test_a_file_system_that_is_full_is_told(shop: Shop, monkeypatch: pytest.Monk
 
     monkeypatch.setattr(os, "link", full)
     shop.sales("sales_a.csv", [sale()])
-    with pytest.raises(OSError, match="No space left"):
+    with pytest.raises(Shortage, match="the disk is full"):
         run(shop)
     assert not [path for path in insights(shop) if path.startswith("2024")]
     monkeypatch.undo()
