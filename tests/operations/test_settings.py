@@ -17,6 +17,12 @@ def marts() -> Collection[str]:
     return ("customer_mart",)
 
 
+@pytest.fixture(autouse=True)
+def as_people_have_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Without the setting that all tests get, so that two of them share two cores."""
+    monkeypatch.delenv("RETAILMART__THREADS", raising=False)
+
+
 def test_each_setting_says_where_it_comes_from(
     shop: Shop, called: Called, monkeypatch: pytest.MonkeyPatch
 ) -> None:
