@@ -483,7 +483,7 @@ def _completed(rows: Sequence[Row]) -> list[Row]:
     """The lines of an order with the currency and the cancelling that are the order's."""
     currency = _any(rows, "currency")
     cancelled = any(_cancelled(row["order_status"]) for row in rows)
-    about = ("sku", "category", "quantity", "unit_price", "total_price")
+    about = ("sku", "category", "quantity", "unit_price", "total_price", "currency")
     return [
         {
             **row,
