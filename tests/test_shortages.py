@@ -158,6 +158,7 @@ def placed(shop: Shop, disk: Path, place: str) -> Path:
     return home
 
 
+@pytest.mark.long
 def test_a_full_disk_is_told_wherever_it_is(shop: Shop, tmp_path: Path) -> None:
     """Lake, archive, ledger, the folder for temporary files, or all of it, at any fill."""
     chance = random.Random(SEED)

@@ -98,6 +98,7 @@ def test_a_mistake_in_the_settings(
     assert listener.alerts() == [("opened", "failure"), ("closed", "failure")]
 
 
+@pytest.mark.long
 def test_a_database_that_is_away(
     shop: Shop, called: Called, monitors: Monitors, listener: Listener
 ) -> None:

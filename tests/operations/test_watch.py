@@ -369,6 +369,7 @@ def memory() -> int:
     return pages * resource.getpagesize()
 
 
+@pytest.mark.long
 def test_a_hundred_runs_do_not_grow(shop: Shop) -> None:
     """What a run needs is given back: a watch of months fits where its first day did."""
     opened = shop.open()
