@@ -20,6 +20,7 @@ from tests.support.judge import COLUMNS, PUBLISHED, Marts, expected_marts, in_ce
 from tests.support.judge_shop import market_marts, webshop_marts
 from tests.support.shop import Called, Shop, keep_only
 from tests.template.looking import differences
+from tests.test_docs import commands
 from tests.upgrade import story
 from tests.upgrade.reading import Tables, tables_of
 
@@ -248,3 +249,13 @@ def _written(folder: Path, files: Mapping[str, str]) -> list[Path]:
 
 def _moment(day: str) -> datetime:
     return datetime.fromisoformat(day).replace(tzinfo=UTC)
+
+
+def test_the_page_on_upgrades_followed_word_for_word(tmp_path: Path, called: Called) -> None:
+    """On a project of the first release: its ledger is shown, updated, and all is right."""
+    folder = _unpacked(_FIRST, "shop", tmp_path).folder
+    lines = commands("docs/upgrades.md")
+    assert [line.split()[1] for line in lines] == ["status", "check", "run", "verify"]
+    for line in lines:
+        done = called(folder, *line.split()[1:])
+        assert done.returncode == 0, f"{line}: {done.stderr}"
