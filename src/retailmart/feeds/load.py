@@ -5,7 +5,7 @@ The files are processed in parts, on one machine or several (`load_part`); here 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
@@ -141,11 +141,14 @@ def load(
     sums = [one for part in loaded for one in part.sums]
     outcomes = tuple(_outcomes(feed, files, loaded, sums))
     refused = [file for part in loaded for file in part.refused]
-    stays = loader.sums(after.only(kept))
+    stays = kept
     if recounts:
         brought = {file.path for part in loaded for file in part.raw}
-        stays = loader.sums(after.only(file for file in after.files if file.path not in brought))
-        counted = replace(counted, files=_by_file(stays))
+        stays = tuple(file for file in after.files if file.path not in brought)
+    sums_of_stays = loader.sums(after.only(stays))
+    if recounts:
+        by_file = _by_file(sums_of_stays)
+        counted = replace(counted, files={key: _by_month(own) for key, own in by_file.items()})
     schema = Schema(
         raw_table(feed.name),
         remembered(feed),
@@ -159,7 +162,7 @@ def load(
         replaced,
         outcomes,
         loader.quarantined(refused, forgotten) if refused or forgotten else None,
-        _totals_by([*sums, *stays], lambda row: row.month),
+        _by_month([*sums, *sums_of_stays]),
         schema,
         tuple(kept),
         counted,
@@ -172,12 +175,11 @@ def counted_by(feed: Feed) -> CountedBy:
     return CountedBy(raw_table(feed.name), feed.month, feed.balance)
 
 
-def _by_file(sums: Iterable[Sum]) -> dict[int, dict[str, Totals]]:
-    months: dict[int, dict[str, Totals]] = {}
+def _by_file(sums: Iterable[Sum]) -> dict[int, list[Sum]]:
+    found: dict[int, list[Sum]] = {}
     for one in sums:
-        own = months.setdefault(one.file_id, {})
-        own[one.month] = own.get(one.month, Totals()) + one.totals
-    return months
+        found.setdefault(one.file_id, []).append(one)
+    return found
 
 
 def _with_brought(
@@ -373,9 +375,7 @@ def _outcomes(
 ) -> Iterator[FileOutcome]:
     """Account for every record of every file."""
     origins = _origins(files, loaded)
-    sums_of: dict[int, list[Sum]] = {}
-    for one in sums:
-        sums_of.setdefault(one.file_id, []).append(one)
+    sums_of = _by_file(sums)
     for item in files:
         file_id = item.file.file_id
         parts = sums_of.get(file_id, [])
@@ -394,7 +394,7 @@ def _outcomes(
             loaded=rows,
             quarantined=quarantined,
             warned=_warned(feed, item, parts),
-            months=_totals_by(parts, lambda part: part.month) if feed.month else {},
+            months=_by_month(parts) if feed.month else {},
             origins=tuple(origins.get(file_id, ())),
             amount=money if feed.balance else None,
             again=sum(part.again.get(file_id, 0) for part in loaded),
@@ -430,8 +430,8 @@ def _origins(files: Sequence[FileToLoad], loaded: Sequence[LoadedPart]) -> dict[
     return found
 
 
-def _totals_by(parts: Iterable[Sum], key: Callable[[Sum], str]) -> dict[str, Totals]:
+def _by_month(sums: Iterable[Sum]) -> dict[str, Totals]:
     totals: dict[str, Totals] = {}
-    for part in parts:
-        totals[key(part)] = totals.get(key(part), Totals()) + part.totals
+    for one in sums:
+        totals[one.month] = totals.get(one.month, Totals()) + one.totals
     return totals

@@ -6,7 +6,7 @@ from collections.abc import Callable
 from datetime import UTC, datetime
 from decimal import Decimal
 
-from sqlalchemy import Connection, bindparam, insert, inspect, select, update
+from sqlalchemy import Connection, Table, bindparam, insert, inspect, select, update
 from sqlalchemy.exc import DBAPIError
 
 from retailmart.database.dialect import dialect_of
@@ -35,8 +35,7 @@ def m002_versions_undo_and_replays(connection: Connection) -> None:
     A ledger that the first migration has just created already has them.
     """
     tables.metadata.create_all(connection)
-    columns = {column["name"] for column in inspect(connection).get_columns(tables.files.name)}
-    if "version" in columns:
+    if "version" in _columns_of(connection, tables.files):
         return
     for statement in (
         f"ALTER TABLE {tables.files.name} ADD COLUMN version VARCHAR(150) NOT NULL DEFAULT ''",
@@ -51,27 +50,19 @@ def m002_versions_undo_and_replays(connection: Connection) -> None:
 def m003_sources_that_move_and_schemas(connection: Connection) -> None:
     """Source tables with a cursor, by their source's version; the history of columns."""
     tables.metadata.create_all(connection)
-    columns = {column["name"] for column in inspect(connection).get_columns(tables.sources.name)}
-    if "version" in columns:
-        return
-    for column in ("definition VARCHAR(64)", "version VARCHAR(200)", "cursor_at TEXT"):
-        connection.exec_driver_sql(f"ALTER TABLE {tables.sources.name} ADD COLUMN {column}")
+    columns = ("definition VARCHAR(64)", "version VARCHAR(200)", "cursor_at TEXT")
+    _add_columns(connection, tables.sources, *columns)
 
 
 def m004_batches_by_who_finished_them(connection: Connection) -> None:
     """The run that finished a batch, which need not be the one that began it."""
-    columns = {column["name"] for column in inspect(connection).get_columns(tables.batches.name)}
-    if "finished_by" in columns:
-        return
-    connection.exec_driver_sql(f"ALTER TABLE {tables.batches.name} ADD COLUMN finished_by BIGINT")
+    _add_columns(connection, tables.batches, "finished_by BIGINT")
 
 
 def m005_files_by_what_their_names_share(connection: Connection) -> None:
     """Names without letter case, Unicode form and `.gz`, to find similar names."""
     table = tables.files
-    columns = {column["name"] for column in inspect(connection).get_columns(table.name)}
-    if "name_hash" not in columns:
-        connection.exec_driver_sql(f"ALTER TABLE {table.name} ADD COLUMN name_hash VARCHAR(64)")
+    _add_columns(connection, table, "name_hash VARCHAR(64)")
     known = {index["name"] for index in inspect(connection).get_indexes(table.name)}
     if "retailmart_files_by_name" not in known:
         connection.exec_driver_sql(
@@ -97,18 +88,13 @@ def m006_names_that_marts_had(connection: Connection) -> None:
 
 def m007_keys_as_their_database_compares_them(connection: Connection) -> None:
     """The collations of source tables' keys."""
-    columns = {column["name"] for column in inspect(connection).get_columns(tables.sources.name)}
-    if "collation" not in columns:
-        connection.exec_driver_sql(f"ALTER TABLE {tables.sources.name} ADD COLUMN collation TEXT")
+    _add_columns(connection, tables.sources, "collation TEXT")
 
 
 def m008_tables_by_the_marts_they_show(connection: Connection) -> None:
     """The mart that a published table shows, and its version in the lake."""
     table, marts = tables.published, tables.marts.c
-    columns = {column["name"] for column in inspect(connection).get_columns(table.name)}
-    for name, kind in (("mart", "VARCHAR(100)"), ("version", "BIGINT")):
-        if name not in columns:
-            connection.exec_driver_sql(f"ALTER TABLE {table.name} ADD COLUMN {name} {kind}")
+    _add_columns(connection, table, "mart VARCHAR(100)", "version BIGINT")
     query = select(marts.published_as, marts.name, marts.published_version)
     # If several marts were published under one name, the table shows the last.
     query = query.where(marts.published_as.is_not(None)).order_by(marts.published_version)
@@ -128,13 +114,8 @@ def m009_files_by_the_run_that_delivered_them(connection: Connection) -> None:
 
 def m010_steps_that_failed_and_the_money_of_files(connection: Connection) -> None:
     """In which step a run failed; the sum of each file's months, which only the ledger knows."""
-    for table, column in (
-        (tables.steps, "state VARCHAR(20)"),
-        (tables.files, "amount VARCHAR(60)"),
-    ):
-        has = {one["name"] for one in inspect(connection).get_columns(table.name)}
-        if column.partition(" ")[0] not in has:
-            connection.exec_driver_sql(f"ALTER TABLE {table.name} ADD COLUMN {column}")
+    _add_columns(connection, tables.steps, "state VARCHAR(20)")
+    _add_columns(connection, tables.files, "amount VARCHAR(60)")
     months, files = tables.file_months.c, tables.files
     query = select(months.file_id, months.row_count, months.amount)
     totals: dict[int, Totals] = {}
@@ -192,41 +173,43 @@ def m015_dismissed_rows(connection: Connection) -> None:
     """
     tables.metadata.create_all(connection)
     files, replays = tables.files, tables.replays.c
-    has = {column["name"] for column in inspect(connection).get_columns(files.name)}
-    if "refused_again" in has:
-        return
-    connection.exec_driver_sql(f"ALTER TABLE {files.name} ADD COLUMN refused_again BIGINT")
-    repaired = files.c.file_id.in_(select(replays.file_id))
-    connection.execute(update(files).where(repaired).values(refused_again=files.c.quarantined))
+    if _add_columns(connection, files, "refused_again BIGINT"):
+        repaired = files.c.file_id.in_(select(replays.file_id))
+        connection.execute(update(files).where(repaired).values(refused_again=files.c.quarantined))
 
 
 def m017_settings_of_runs(connection: Connection) -> None:
     """The settings and definitions that runs were given, where they changed."""
     tables.metadata.create_all(connection)
-    has = {column["name"] for column in inspect(connection).get_columns(tables.runs.name)}
-    if "settings" not in has:
-        connection.exec_driver_sql(
-            f"ALTER TABLE {tables.runs.name} ADD COLUMN settings VARCHAR(64)"
-        )
+    _add_columns(connection, tables.runs, "settings VARCHAR(64)")
 
 
 def m018_who_holds_the_lease(connection: Connection) -> None:
     """The process that holds the lease, and since when; leases that somebody has broken."""
     tables.metadata.create_all(connection)
-    table = tables.lease.name
-    has = {column["name"] for column in inspect(connection).get_columns(table)}
-    for column in ("pid BIGINT", "since VARCHAR(32)"):
-        if column.partition(" ")[0] not in has:
-            connection.exec_driver_sql(f"ALTER TABLE {table} ADD COLUMN {column}")
+    _add_columns(connection, tables.lease, "pid BIGINT", "since VARCHAR(32)")
 
 
 def m016_alerts(connection: Connection) -> None:
     """What is worth an alert, and who was told; with which code and error a run ended."""
-    has = {one["name"] for one in inspect(connection).get_columns(tables.runs.name)}
-    for name, kind in (("exit_code", "INTEGER"), ("error", "VARCHAR(100)")):
-        if name not in has:
-            connection.exec_driver_sql(f"ALTER TABLE {tables.runs.name} ADD COLUMN {name} {kind}")
+    _add_columns(connection, tables.runs, "exit_code INTEGER", "error VARCHAR(100)")
     tables.metadata.create_all(connection)
+
+
+def _columns_of(connection: Connection, table: Table) -> set[str]:
+    return {column["name"] for column in inspect(connection).get_columns(table.name)}
+
+
+def _add_columns(connection: Connection, table: Table, *columns: str) -> list[str]:
+    """Add columns, each a name and a type, where the table lacks them; returns those it lacked.
+
+    A ledger that the first migration has just created has them already.
+    """
+    has = _columns_of(connection, table)
+    missing = [column for column in columns if column.partition(" ")[0] not in has]
+    for column in missing:
+        connection.exec_driver_sql(f"ALTER TABLE {table.name} ADD COLUMN {column}")
+    return missing
 
 
 MIGRATIONS: tuple[Migration, ...] = (
