@@ -14,7 +14,7 @@ from pathlib import Path
 
 import retailmart
 from retailmart.errors import RetailmartError
-from retailmart.ledger.figures import RunFigures
+from retailmart.ledger.figures import LastRun
 from retailmart.monitoring.attempts import read_attempts
 from retailmart.session import PRIVATE, open_ledger
 from tests.support.services.listener import Listener
@@ -84,7 +84,7 @@ class Monitors:
         yield from self._of_alerts(state)
         yield from self._of_ping(state)
 
-    def _of_ledger(self, code: int | None, state: str, run: RunFigures | None) -> Iterator[str]:
+    def _of_ledger(self, code: int | None, state: str, run: LastRun | None) -> Iterator[str]:
         if run is None:
             if state in ("success", "incomplete"):
                 yield f"ledger: exit code {code}, and no run"
@@ -97,7 +97,7 @@ class Monitors:
         if (run.error is not None) != (state in ("failed", "stopped")):
             yield f"ledger: the error is {run.error}, the state {state}"
 
-    def _of_log(self, code: int | None, state: str, run: RunFigures | None) -> Iterator[str]:
+    def _of_log(self, code: int | None, state: str, run: LastRun | None) -> Iterator[str]:
         lines = [json.loads(line) for line in self._lines("run.log")[self.before.log :]]
         ends = [line for line in lines if line["event"] == "run_ended"]
         if state == "killed":
@@ -115,7 +115,7 @@ class Monitors:
         if (ends[0]["level"] == "info") != (state == "success"):
             yield f"log: the level is {ends[0]['level']}, the state {state}"
 
-    def _of_metrics(self, code: int | None, state: str, run: RunFigures | None) -> Iterator[str]:
+    def _of_metrics(self, code: int | None, state: str, run: LastRun | None) -> Iterator[str]:
         if state in ("killed", "busy"):
             if self._text("run.prom") != self.before.metrics:
                 yield f"metrics: written by a run that was {state}"
@@ -130,7 +130,7 @@ class Monitors:
         if (success != self.before.success) != (state == "success"):
             yield f"metrics: the last success is {success}, before {self.before.success}: {state}"
 
-    def _of_lineage(self, state: str, run: RunFigures | None) -> Iterator[str]:
+    def _of_lineage(self, state: str, run: LastRun | None) -> Iterator[str]:
         events = [json.loads(line) for line in self._lines("lineage.ndjson")]
         new = events[self.before.lineage :]
         kinds = [event["eventType"] for event in new if event["eventType"] != "ABORT"]
@@ -174,11 +174,11 @@ class Monitors:
 
     # What each of them says.
 
-    def _new_run(self) -> RunFigures | None:
+    def _new_run(self) -> LastRun | None:
         run = self._last_run()
         return run if run and run.run_id > self.before.run else None
 
-    def _last_run(self) -> RunFigures | None:
+    def _last_run(self) -> LastRun | None:
         try:
             with open_ledger(retailmart.open_project(self.folder).project) as ledger:
                 return ledger.figures.last_run()
@@ -211,7 +211,7 @@ def samples(text: str) -> Mapping[tuple[str, str], float]:
     return {(found[1], found[2] or ""): float(found[3]) for found in _SAMPLE.finditer(text)}
 
 
-def _state_of(code: int | None, run: RunFigures | None) -> str:
+def _state_of(code: int | None, run: LastRun | None) -> str:
     """What a run was, by its exit code: 4 without a run means that another one has the project."""
     if code is None:
         return "killed"

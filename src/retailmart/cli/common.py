@@ -105,6 +105,11 @@ def moment_of(text: str | None) -> datetime | None:
         ) from error
 
 
+def utc_text(text: str) -> str:
+    """An ISO time in UTC for people."""
+    return f"{text[:19].replace('T', ' ')} UTC"
+
+
 def names_in(text: str) -> list[str]:
     """The names of an option that takes several, with commas in between."""
     return [name for word in text.split(",") if (name := word.strip())]

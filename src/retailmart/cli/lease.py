@@ -17,7 +17,9 @@ from retailmart.cli.common import (
     open_at,
     print_json,
     say,
+    utc_text,
 )
+from retailmart.cli.status import process_of
 
 if TYPE_CHECKING:
     from retailmart.operations.status import LeaseLine
@@ -48,7 +50,9 @@ def lease_show(
         print("nobody holds the project")
     for one in found.broken:
         process = f", process {one.pid}" if one.pid else ""
-        print(one_line(f"broken {_time(one.broken_at)} by {one.broken_by}: {one.holder}{process}"))
+        print(
+            one_line(f"broken {utc_text(one.broken_at)} by {one.broken_by}: {one.holder}{process}")
+        )
 
 
 @app.command("break", epilog=exits(4))
@@ -86,11 +90,5 @@ def lease_break(
 
 
 def _holder(lease: LeaseLine) -> str:
-    process = f", process {lease.pid}" if lease.pid else ""
-    since = f", since {_time(lease.since)}" if lease.since else ""
-    alive = "alive" if lease.fresh else f"not heard of in time, until {_time(lease.until)}"
-    return f"a run on {lease.host} in {lease.folder}{process}{since}: {alive}"
-
-
-def _time(text: str) -> str:
-    return f"{text[:19].replace('T', ' ')} UTC"
+    alive = "alive" if lease.fresh else f"not heard of in time, until {utc_text(lease.until)}"
+    return f"a run on {lease.host} in {lease.folder}{process_of(lease)}: {alive}"

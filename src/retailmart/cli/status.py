@@ -16,6 +16,7 @@ from retailmart.cli.common import (
     SetOption,
     open_at,
     print_json,
+    utc_text,
 )
 from retailmart.report import number_of
 
@@ -104,19 +105,20 @@ def _health(found: Status, *, quiet: bool) -> Iterator[str]:
 
 
 def _lease(lease: LeaseLine) -> str:
-    process = f", process {lease.pid}" if lease.pid else ""
-    since = f", since {_time(lease.since)}" if lease.since else ""
+    since = process_of(lease)
     if lease.fresh:
-        return f"a run is at work on {lease.host}{process}{since}; it is alive as of its heartbeat"
+        return f"a run is at work on {lease.host}{since}; it is alive as of its heartbeat"
     return (
-        f"of a run on {lease.host}{process}{since}, not extended in time (until"
-        f" {_time(lease.until)}): it is dead or cut off, and the next run takes over: retailmart"
+        f"of a run on {lease.host}{since}, not extended in time (until"
+        f" {utc_text(lease.until)}): it is dead or cut off, and the next run takes over: retailmart"
         " run; if that says that it is busy: retailmart lease break"
     )
 
 
-def _time(text: str) -> str:
-    return f"{text[:19].replace('T', ' ')} UTC"
+def process_of(lease: LeaseLine) -> str:
+    """Which process holds the project and since when, as far as the ledger knows."""
+    process = f", process {lease.pid}" if lease.pid else ""
+    return process + (f", since {utc_text(lease.since)}" if lease.since else "")
 
 
 def _run(line: RunLine) -> str:
@@ -191,8 +193,8 @@ def _capped(lines: Iterable[str]) -> Iterator[str]:
 def _run_lines(found: RunStatus) -> Iterator[str]:
     run = found.run
     yield _run(run)
-    ended = f", ended {_time(run.finished_at)}" if run.finished_at else ""
-    yield f"as of      {_time(run.as_of)}; began {_time(run.started_at)}{ended}"
+    ended = f", ended {utc_text(run.finished_at)}" if run.finished_at else ""
+    yield f"as of      {utc_text(run.as_of)}; began {utc_text(run.started_at)}{ended}"
     if run.message:
         for number, line in enumerate(run.message.splitlines()):
             yield f"{'error' if not number else '':<11}{line.strip()}"

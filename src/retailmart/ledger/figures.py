@@ -12,8 +12,6 @@ from retailmart.ledger.access import Access
 from retailmart.ledger.rows import READABLE
 from retailmart.ledger.values import FileState
 
-_RUN = "run"
-
 
 @dataclass(frozen=True)
 class FeedFigures:
@@ -28,7 +26,7 @@ class FeedFigures:
 
 
 @dataclass(frozen=True)
-class RunFigures:
+class LastRun:
     """A run as metrics show it; times are ISO texts in UTC."""
 
     run_id: int
@@ -37,14 +35,6 @@ class RunFigures:
     state: str
     exit_code: int | None
     error: str | None
-
-
-@dataclass(frozen=True)
-class LeaseFigures:
-    """Who holds the project's lease and until when; `holder` is None if nobody does."""
-
-    holder: str | None
-    expires_at: str
 
 
 class Figures(Access):
@@ -140,11 +130,11 @@ class Figures(Access):
                 found[key] = found.get(key, 0) + count
         return found
 
-    def last_run(self) -> RunFigures | None:
+    def last_run(self) -> LastRun | None:
         """The newest run."""
         return self._run(None)
 
-    def last_success(self) -> RunFigures | None:
+    def last_success(self) -> LastRun | None:
         """The newest run that took in all that was there.
 
         Runs of earlier releases have not recorded their exit code; done counts as success.
@@ -159,19 +149,11 @@ class Figures(Access):
             rows = connection.execute(query.group_by(c.step)).all()
         return {str(step): int(took) / 1000 for step, took in rows}
 
-    def held_lease(self) -> LeaseFigures | None:
-        """The project's lease; None before the first run."""
-        c = t.lease.c
-        query = select(c.holder, c.expires_at).where(c.name == _RUN)
-        with self.reading() as connection:
-            row = connection.execute(query).first()
-        return LeaseFigures(row.holder, row.expires_at) if row else None
-
-    def _run(self, condition: object) -> RunFigures | None:
+    def _run(self, condition: object) -> LastRun | None:
         c = t.runs.c
         query = select(c.run_id, c.started_at, c.finished_at, c.state, c.exit_code, c.error)
         if condition is not None:
             query = query.where(condition)  # type: ignore[arg-type]
         with self.reading() as connection:
             row = connection.execute(query.order_by(c.run_id.desc()).limit(1)).first()
-        return RunFigures(*row) if row else None
+        return LastRun(*row) if row else None

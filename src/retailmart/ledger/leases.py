@@ -18,17 +18,26 @@ from retailmart.ledger.lease import LASTS, RUN, busy, is_locked
 class Holding:
     """The project's lease as the ledger shows it. Times are ISO texts in UTC.
 
-    `host`, `folder`, `pid` and `since` are None while nobody holds it; a run of an earlier release
+    `holder` is its machine and lock file, None while nobody holds it; a run of an earlier release
     has recorded neither `pid` nor `since`. The holder extends it every ten seconds: once `until` is
     past, any other run may take it.
     """
 
-    host: str | None
-    folder: str | None
+    holder: str | None
     pid: int | None
     since: str | None
     until: str | None
     fence: int
+
+    @property
+    def host(self) -> str | None:
+        """The holder's machine."""
+        return self.holder.partition(":")[0] if self.holder else None
+
+    @property
+    def folder(self) -> str | None:
+        """The folder in which the holder works."""
+        return self.holder.partition(":")[2].removesuffix("/lock") if self.holder else None
 
     @property
     def is_held(self) -> bool:
@@ -115,7 +124,5 @@ class Leases(Access):
 
 def _holding(row: Any) -> Holding:
     if row is None or row.holder is None:
-        return Holding(None, None, None, None, None, row.fence if row else 0)
-    host, _, lock = row.holder.partition(":")
-    folder = lock.removesuffix("/lock")
-    return Holding(host, folder, row.pid, row.since, row.expires_at, row.fence)
+        return Holding(None, None, None, None, row.fence if row else 0)
+    return Holding(row.holder, row.pid, row.since, row.expires_at, row.fence)

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Collection
 from dataclasses import dataclass, replace
-from datetime import UTC, datetime, timedelta
+from datetime import datetime, timedelta
 from typing import Any
 
 from sqlalchemy import delete, func, insert, or_, select, update
 
 from retailmart.ledger import tables as t
 from retailmart.ledger.access import Access
-from retailmart.ledger.rows import chunks, key_of, now, pack, put, unpack
+from retailmart.ledger.rows import chunks, is_due, key_of, now, pack, put, put_due, unpack
 from retailmart.ledger.values import BatchState, Outcome
 
 # A row next to the lease says when old files and rows are next looked for.
@@ -48,11 +48,7 @@ class Maintenance(Access):
     def begin(self, run_id: int | None) -> tuple[int, bool]:
         """Record that maintenance begins; returns its key, and whether another was cut off."""
         with self.transaction() as connection:
-            killed = connection.execute(
-                update(t.maintenance)
-                .where(t.maintenance.c.state == "running")
-                .values(state="killed")
-            )
+            killed = connection.execute(_cut_off())
             result = connection.execute(
                 insert(t.maintenance).values(run_id=run_id, started_at=now(), state="running")
             )
@@ -67,8 +63,7 @@ class Maintenance(Access):
     def mark_cut_off(self) -> None:
         """Record that what was cut off is known: its orphaned files are gone."""
         with self.transaction() as connection:
-            running = t.maintenance.c.state == "running"
-            connection.execute(update(t.maintenance).where(running).values(state="killed"))
+            connection.execute(_cut_off())
 
     def end(self, key: int, state: str, message: str | None, report: str) -> None:
         """Record how it ended: `done` or `failed`."""
@@ -99,16 +94,13 @@ class Maintenance(Access):
 
     def is_due(self) -> bool:
         """Whether it is time to look for old files and rows again."""
-        query = select(t.lease.c.expires_at).where(t.lease.c.name == _DUE)
         with self.reading() as connection:
-            due = connection.scalar(query)
-        return due is None or due <= now()
+            return is_due(connection, _DUE)
 
     def mark_done(self) -> None:
         """Record that old files and rows were looked for; they are due again in a day."""
-        due = (datetime.now(UTC) + _EVERY).isoformat()
         with self.transaction() as connection:
-            put(connection, t.lease, {"name": _DUE}, {"fence": 0, "expires_at": due})
+            put_due(connection, _DUE, _EVERY)
 
     def foldable(self, before: datetime) -> Folded:
         """What `fold` would fold."""
@@ -154,6 +146,11 @@ class Maintenance(Access):
             done = {"fence": max(ids), "expires_at": now()}
             put(connection, t.lease, {"name": _FOLDED}, done)
         return len(known)
+
+
+def _cut_off() -> Any:
+    """Those that still run when the lease is another's are cut off."""
+    return update(t.maintenance).where(t.maintenance.c.state == "running").values(state="killed")
 
 
 def _folded(outcome: Outcome) -> Outcome:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import zlib
 from collections.abc import Iterable, Iterator, Mapping
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from decimal import Decimal
 from itertools import islice
 from typing import Any, TypeVar
@@ -47,6 +47,18 @@ def files_where(connection: Connection, condition: Any) -> list[LedgerFile]:
     """The files that a condition holds for, oldest first."""
     query = select(t.files).where(condition).order_by(t.files.c.file_id)
     return [file_of(row) for row in connection.execute(query)]
+
+
+def is_due(connection: Connection, name: str) -> bool:
+    """Whether it is time for work that a row next to the lease has the time of."""
+    due = connection.scalar(select(t.lease.c.expires_at).where(t.lease.c.name == name))
+    return due is None or due <= now()
+
+
+def put_due(connection: Connection, name: str, every: timedelta) -> None:
+    """Record that such work was done; it is due again after some time."""
+    due = (datetime.now(UTC) + every).isoformat()
+    put(connection, t.lease, {"name": name}, {"fence": 0, "expires_at": due})
 
 
 def batch_of(row: Any) -> Batch:

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from datetime import UTC, datetime, timedelta
+from datetime import datetime, timedelta
 from typing import Any
 
 from sqlalchemy import delete, func, insert, select, update
 
 from retailmart.ledger import tables as t
 from retailmart.ledger.access import Access
-from retailmart.ledger.rows import key_of, now, pack, put
+from retailmart.ledger.rows import is_due, key_of, now, pack, put_due
 from retailmart.ledger.values import RunRecord
 
 # A row next to the lease says when the next search for orphaned files is due.
@@ -121,16 +121,13 @@ class Runs(Access):
 
     def sweep_is_due(self) -> bool:
         """Whether it is time to search for orphaned files."""
-        query = select(t.lease.c.expires_at).where(t.lease.c.name == _SWEEP)
         with self.reading() as connection:
-            due = connection.scalar(query)
-        return due is None or due <= now()
+            return is_due(connection, _SWEEP)
 
     def mark_swept(self) -> None:
         """Record a search for orphaned files; the next one is due in a day."""
-        due = (datetime.now(UTC) + _SWEPT_EVERY).isoformat()
         with self.transaction() as connection:
-            put(connection, t.lease, {"name": _SWEEP}, {"fence": 0, "expires_at": due})
+            put_due(connection, _SWEEP, _SWEPT_EVERY)
 
 
 def _records() -> Any:

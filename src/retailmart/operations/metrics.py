@@ -17,7 +17,8 @@ from retailmart.feeds.quarantine import Item, Quarantine
 from retailmart.lake import Lake
 from retailmart.lake.layout import mart_table, quarantine_table, raw_table
 from retailmart.ledger import Ledger
-from retailmart.ledger.figures import LeaseFigures, RunFigures
+from retailmart.ledger.figures import LastRun
+from retailmart.ledger.leases import Holding
 from retailmart.ledger.values import STATE_WORDS, FileState
 from retailmart.marts.definitions import held_marts
 from retailmart.monitoring.attempts import Attempts, read_attempts
@@ -69,7 +70,7 @@ def render_unread(private: Path, old: str) -> str:
 def snapshot(project: Project, ledger: Ledger, attempts: Attempts) -> Snapshot:
     """What a project's ledger and lake say now."""
     figures = ledger.figures
-    run, success, lease = figures.last_run(), figures.last_success(), figures.held_lease()
+    run, success, lease = figures.last_run(), figures.last_success(), ledger.leases.now()
     files = figures.files()
     rows: Counter[tuple[str, str]] = Counter()
     for one in files:
@@ -98,8 +99,8 @@ def snapshot(project: Project, ledger: Ledger, attempts: Attempts) -> Snapshot:
         held=sorted({*held_marts(ledger.marts.all())} & project.marts.keys()),
         unreadable=sorted(ledger.held.tables()),
         open_batch=open_batch.state.value if open_batch else None,
-        lease_holder=lease.holder if lease and _is_held(lease) else None,
-        lease_expires=_moment(lease.expires_at) if lease else None,
+        lease_holder=lease.holder if lease.is_fresh else None,
+        lease_expires=_moment(lease.until),
         tables=tuple(_sizes(lake, [*_tables(project, ledger)])),
         alerts=Counter(alert.kind for alert in ledger.alerts.open()),
     )
@@ -164,7 +165,7 @@ def _sizes(lake: Lake, tables: Iterable[str]) -> Iterator[TableSize]:
 
 
 def _with_last(
-    found: Snapshot, run: RunFigures | None, steps: dict[str, float], lease: LeaseFigures | None
+    found: Snapshot, run: LastRun | None, steps: dict[str, float], lease: Holding
 ) -> Snapshot:
     """Add the last run, as the ledger or, if it is newer, the file beside it has it."""
     last = found.attempts.last
@@ -173,7 +174,7 @@ def _with_last(
     if run is None:
         return found
     state = run.state
-    if state == "running" and not (lease and _is_held(lease)):
+    if state == "running" and not lease.is_fresh:
         state = "killed"  # the next run will record it
     if state == "done":
         state = "incomplete" if run.exit_code else "success"
@@ -186,10 +187,6 @@ def _with_last(
         last_exit_code=run.exit_code,
         steps=steps,
     )
-
-
-def _is_held(lease: LeaseFigures) -> bool:
-    return bool(lease.holder) and lease.expires_at > datetime.now(UTC).isoformat()
 
 
 def _moment(text: str | None) -> datetime | None:
