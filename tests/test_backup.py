@@ -51,6 +51,6 @@ def follow(called: Called, lines: list[str], folder: Path, then: Path | None = N
 
 
 def test_the_page_names_both_kinds_of_links() -> None:
-    """Whoever copies without them gets exports many times over."""
+    """A copy without them holds exports many times over."""
     text = " ".join(blocks(_PAGE, "sh"))
     assert "rsync -aH" in text

@@ -6,12 +6,12 @@ import os
 import signal
 import subprocess
 import sys
-from collections.abc import Collection, Iterator
+from collections.abc import Collection
 
 import pytest
 
 from tests.support.monitors import Monitors
-from tests.support.services.listener import Listener, listening
+from tests.support.services.listener import Listener
 from tests.support.shop import Called, Shop, sale
 
 RUN = ("run", "--as-of", "2024-04-01")
@@ -21,13 +21,6 @@ RUN = ("run", "--as-of", "2024-04-01")
 def marts() -> Collection[str]:
     """Two marts show all that is of interest here."""
     return ("sales_mart", "sales_team_incentive")
-
-
-@pytest.fixture
-def listener() -> Iterator[Listener]:
-    """Whoever is told by HTTP."""
-    with listening() as one:
-        yield one
 
 
 @pytest.fixture

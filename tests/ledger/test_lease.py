@@ -151,7 +151,7 @@ def test_a_broken_lease_fences_its_holder_and_is_recorded(engine: Engine, tmp_pa
 
 
 def test_a_lease_that_has_changed_hands_is_not_broken(engine: Engine, tmp_path: Path) -> None:
-    """Whoever has it now is not the one that was looked at."""
+    """Its holder now is not the one that was looked at."""
     leases, lock = Ledger(engine).leases, tmp_path / "lock"
     with acquire_lease(engine, lock):
         seen = leases.now()

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import sys
 import time
-from collections.abc import Iterator
 
 import pytest
 
@@ -12,16 +11,9 @@ from retailmart.errors import MissingExtra
 from retailmart.monitoring.alerts import Notification
 from retailmart.monitoring.targets import NotDelivered, send, tell_all
 from retailmart.report import Alert
-from tests.support.services.listener import Answer, Listener, closed_port, listening
+from tests.support.services.listener import Answer, Listener, closed_port
 
 NOTE = Notification("shop", (Alert("held", "m", "mart m is held back: why", "Do this"),))
-
-
-@pytest.fixture
-def listener() -> Iterator[Listener]:
-    """Whoever is told by HTTP."""
-    with listening() as one:
-        yield one
 
 
 def test_jobs_run_at_once_and_end_in_time() -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Collection, Iterator
+from collections.abc import Collection
 from importlib import import_module
 from pathlib import Path
 from typing import Any
@@ -15,7 +15,7 @@ import pytest
 from openlineage.client import event_v2
 from openlineage.client.generated import base
 
-from tests.support.services.listener import Listener, listening
+from tests.support.services.listener import Listener
 from tests.support.shop import Called, Shop, sale
 
 
@@ -23,13 +23,6 @@ from tests.support.shop import Called, Shop, sale
 def marts() -> Collection[str]:
     """One that is published and reads another feed's month, and one that is not."""
     return ("sales_mart", "sales_team_incentive")
-
-
-@pytest.fixture
-def listener() -> Iterator[Listener]:
-    """A server of lineage."""
-    with listening() as one:
-        yield one
 
 
 def settle(shop: Shop, text: str) -> Path:

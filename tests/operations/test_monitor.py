@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Collection, Iterator
+from collections.abc import Collection
 from pathlib import Path
 
 import pytest
@@ -12,7 +12,7 @@ import pytest
 from retailmart.errors import SettingsError
 from retailmart.monitoring.events import Event, RunEnded
 from tests.support.monitors import samples
-from tests.support.services.listener import Answer, Listener, closed_port, listening
+from tests.support.services.listener import Answer, Listener, closed_port
 from tests.support.shop import AS_OF, Called, Shop, sale
 
 BOUND = 1.0
@@ -22,13 +22,6 @@ BOUND = 1.0
 def marts() -> Collection[str]:
     """One mart is enough."""
     return ("sales_mart",)
-
-
-@pytest.fixture
-def listener() -> Iterator[Listener]:
-    """Whoever is told by HTTP."""
-    with listening() as one:
-        yield one
 
 
 def settle(shop: Shop, text: str) -> None:

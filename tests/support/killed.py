@@ -14,14 +14,13 @@ from __future__ import annotations
 import json
 import os
 import signal
-import subprocess
 import sys
 from collections.abc import Sequence
 from contextlib import suppress
 from importlib import import_module
-from pathlib import Path
 
-_ROOT = Path(__file__).parents[2]
+from tests.support.forking import ForkingProcess
+
 # What a run imports when it gets there. None of them starts a thread: a fork would lose it.
 IMPORTED = (
     "deltalake.transaction",
@@ -44,29 +43,15 @@ IMPORTED = (
 )
 
 
-class Killer:
-    """A process of its own that forks the children; close it at the end."""
+class Killer(ForkingProcess):
+    """Forks the children that are killed; close it at the end."""
 
     def __init__(self) -> None:
-        self._process = subprocess.Popen(
-            [sys.executable, "-W", "ignore", "-m", "tests.support.killed"],
-            cwd=_ROOT,
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            text=True,
-        )
+        super().__init__("tests.support.killed")
 
     def runs(self, words: Sequence[str], seconds: float) -> bool:
         """Run `retailmart WORDS` for so many seconds of processor time; whether that killed it."""
-        assert self._process.stdin
-        assert self._process.stdout
-        self._process.stdin.write(json.dumps([words, seconds]) + "\n")
-        self._process.stdin.flush()
-        return bool(json.loads(self._process.stdout.readline()))
-
-    def close(self) -> None:
-        """End the process."""
-        self._process.communicate()
+        return bool(self.ask([words, seconds]))
 
 
 def _serve() -> None:

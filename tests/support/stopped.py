@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import json
 import os
-import subprocess
 import sys
 import threading
 import time
@@ -17,14 +16,12 @@ from collections.abc import Callable, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from importlib import import_module
-from pathlib import Path
 from signal import SIGTERM
 from tempfile import TemporaryFile
 from typing import Any
 
+from tests.support.forking import ForkingProcess
 from tests.support.killed import IMPORTED
-
-_ROOT = Path(__file__).parents[2]
 
 
 @dataclass(frozen=True)
@@ -50,30 +47,15 @@ class Ended:
     seconds: float | None
 
 
-class Stopper:
-    """A process that forks the children; close it at the end."""
+class Stopper(ForkingProcess):
+    """Forks the children that get signals; close it at the end."""
 
     def __init__(self) -> None:
-        self._process = subprocess.Popen(
-            [sys.executable, "-W", "ignore", "-m", "tests.support.stopped"],
-            cwd=_ROOT,
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            text=True,
-        )
+        super().__init__("tests.support.stopped")
 
     def runs(self, words: Sequence[str], signal: Signal | None = None) -> Ended:
         """Run `retailmart WORDS`, and send it the signal."""
-        assert self._process.stdin
-        assert self._process.stdout
-        order = [list(words), asdict(signal) if signal else None]
-        self._process.stdin.write(json.dumps(order) + "\n")
-        self._process.stdin.flush()
-        return Ended(*json.loads(self._process.stdout.readline()))
-
-    def close(self) -> None:
-        """End the process."""
-        self._process.communicate()
+        return Ended(*self.ask([list(words), asdict(signal) if signal else None]))
 
 
 def _serve() -> None:

@@ -6,6 +6,7 @@ from collections.abc import Iterator
 
 import pytest
 
+from tests.support.services.listener import Listener, listening
 from tests.support.services.mariadb import Database, DatabaseServer, open_server
 from tests.support.services.postgres import Postgres, PostgresDatabase
 from tests.support.services.proxy import MySQLProxy, S3Faults
@@ -76,3 +77,10 @@ def s3_faults(s3: S3Server) -> Iterator[S3Faults]:
     """A way to the S3 server that can break, and does not until it is told to."""
     with S3Faults(s3.port) as faults:
         yield faults
+
+
+@pytest.fixture
+def listener() -> Iterator[Listener]:
+    """A server that gets what is sent by HTTP: alerts, pings, lineage."""
+    with listening() as one:
+        yield one

@@ -92,7 +92,7 @@ def listening() -> Iterator[Listener]:
         def handle(self) -> None:
             try:
                 super().handle()
-            except (OSError, ValueError):  # whoever asked has given up, or the connection is reset
+            except (OSError, ValueError):  # the client has given up, or the connection is reset
                 self.close_connection = True
 
         def finish(self) -> None:
