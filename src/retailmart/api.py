@@ -83,7 +83,7 @@ def tell_unopened(
     error: BaseException,
     observers: Sequence[Observer] = (),
 ) -> None:
-    """Tell whoever is told of runs that one could not begin: `open_project` raised `error`."""
+    """Notify observers and targets that a run could not begin: `open_project` raised `error`."""
     from retailmart.operations.monitor import tell_unopened
 
     tell_unopened(Path(path), settings, command, error, observers)

@@ -225,7 +225,7 @@ def _listen(reader: int, stop: Stop) -> None:
     while received := os.read(reader, 16):
         for number in received:
             if number not in (signal.SIGTERM, signal.SIGINT):
-                continue  # whoever handles it has a handler for it
+                continue  # the program has a handler for it
             if stop.requested:
                 _exit(stop.error)
             name = signal.Signals(number).name

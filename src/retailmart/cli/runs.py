@@ -32,7 +32,7 @@ class Runnable:
 def opened_to_run(
     project: Path, settings: list[str] | None, command: str, log: LogFormat | None, quiet: bool
 ) -> Iterator[Runnable]:
-    """Open a project for a command that runs. Whoever is told of runs is told if that fails."""
+    """Open a project for a command that runs; if that fails, its targets are notified."""
     from retailmart import api, console
     from retailmart.project.settings import read_pairs
 

@@ -154,7 +154,7 @@ class FileOutcome:
 class CountedBy:
     """The columns by which a table is counted: each row's month, and its money.
 
-    `files` are the months of a raw table's files that were loaded before and are counted anew by
+    `files` are the months of a raw table's files that were loaded before and are counted again by
     these columns.
     """
 

@@ -122,7 +122,7 @@ class Lineage:
         """Nothing is left to do: what is not sent by now is given up."""
 
     def _key(self, run_id: int) -> UUID:
-        """The same for the same run of the same project, whoever asks."""
+        """The same for the same run of the same project, in every process."""
         return uuid5(_RUNS, f"{self._known_as} {run_id}")
 
     def _end(self, event: RunEnded) -> None:

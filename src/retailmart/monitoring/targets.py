@@ -115,7 +115,7 @@ def send(url: str, title: str, body: Mapping[str, Any], seconds: float) -> None:
         raise MissingExtra("alerts", message) from None
     import logging
 
-    # It logs addresses; what went wrong is told by whoever asked for it.
+    # It logs addresses; the caller reports what went wrong.
     logging.getLogger("apprise").setLevel(logging.CRITICAL + 1)
     sender = apprise.Apprise()
     if not sender.add(url):

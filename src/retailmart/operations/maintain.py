@@ -286,7 +286,7 @@ class _Keeper:
     def _merged(
         self, table: str, chosen: Sequence[Merge], old: tuple[DataFile, ...]
     ) -> tuple[DataFile, ...]:
-        """Write the files anew as fewer ones, and let them take the place of the old ones."""
+        """Rewrite the files as fewer ones, and let them take the place of the old ones."""
         session, lake = self.session, self.session.lake
         version = lake.version(table)
         state = lake.state(table, version)

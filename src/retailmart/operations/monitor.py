@@ -125,7 +125,7 @@ class Monitor:
         )
         self._end = end
         self.see(end)
-        if state == "busy":  # whoever holds the project tells what is to be told
+        if state == "busy":  # the run that holds the project reports
             return
         outbox = self._alerts(end, ledger)
         jobs = self._jobs(end) | (outbox.jobs() if outbox else {})

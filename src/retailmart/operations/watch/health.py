@@ -143,7 +143,7 @@ class HealthServer:
 
 
 class _Server(ThreadingHTTPServer):
-    """Answers a few at a time, and leaves whoever is slow."""
+    """Answers a few at a time, and drops slow clients."""
 
     daemon_threads = True
     block_on_close = False
