@@ -57,6 +57,22 @@ def test_a_refused_file(shop: Shop, called: Called, monitors: Monitors, listener
     assert listener.alerts() == [("opened", "refused")] * 2  # once each
 
 
+def test_a_refused_file_that_is_dismissed(
+    shop: Shop, called: Called, monitors: Monitors, listener: Listener
+) -> None:
+    """It is as closed for figures and alerts as it is for status."""
+    shop.drop("notes.csv", "nothing of a feed\n")
+    run(shop, called, monitors, code=5)
+    opened = shop.open()
+    assert [*opened.status().refused.files] == ["notes.csv"]
+    assert "retailmart_refused_files 1\n" in opened.metrics()
+    opened.quarantine_dismiss("notes.csv", reason="not ours")
+    assert not opened.status().refused.files
+    assert "retailmart_refused_files 0\n" in opened.metrics()
+    run(shop, called, monitors)
+    assert listener.alerts() == [("opened", "refused"), ("closed", "refused")]
+
+
 @pytest.mark.every_database
 def test_a_gate_that_fails_until_it_is_right(
     shop: Shop, called: Called, monitors: Monitors, listener: Listener

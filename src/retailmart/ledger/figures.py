@@ -96,27 +96,6 @@ class Figures(Access):
                 found.setdefault(str(feed), {})[date.fromisoformat(text)] = int(rows or 0)
         return found
 
-    def still_refused(self) -> set[str]:
-        """The paths of refused files under whose name nothing that can be read has come since."""
-        c = t.files.c
-        refused = (
-            select(c.path, c.path_hash, func.max(c.file_id).label("newest"))
-            .where(c.state == FileState.REFUSED.value)
-            .group_by(c.path, c.path_hash)
-        )
-        with self.reading() as connection:
-            found = connection.execute(refused).all()
-            if not found:
-                return set()
-            hashes = select(c.path_hash).where(c.state == FileState.REFUSED.value)
-            readable = (
-                select(c.path_hash, func.max(c.file_id))
-                .where(c.state.in_(READABLE), c.path_hash.in_(hashes))
-                .group_by(c.path_hash)
-            )
-            since = {row[0]: row[1] for row in connection.execute(readable)}
-        return {row.path for row in found if since.get(row.path_hash, 0) < row.newest}
-
     def runs_by_end(self) -> dict[tuple[str, str], int]:
         """How many runs there are, by state and the name of the error that ended them."""
         c = t.runs.c

@@ -67,6 +67,10 @@ class Refusals(Access):
         with self.reading() as connection:
             return files_where(connection, _is_open_file(dismissed=dismissed))
 
+    def open_paths(self) -> frozenset[str]:
+        """The paths of the refused files that are open."""
+        return frozenset(file.path for file in self.files())
+
     def dismissed(self) -> dict[tuple[int, int], Dismissal]:
         """All that is dismissed, by file and line; whole files have the line WHOLE_FILE."""
         columns = t.dismissed.c

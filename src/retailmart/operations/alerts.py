@@ -196,7 +196,7 @@ def facts_of(project: Project, end: RunEnded, ledger: Ledger) -> Facts:
         volumes = figures.loaded_by_day(since)
     return Facts(
         feeds=feeds,
-        refused=frozenset(figures.still_refused()),
+        refused=ledger.refusals.open_paths(),
         held=tuple(one for one in held_back(ledger) if one.mart in project.marts),
         unreadable=ledger.held.tables(),
         loads={feed: _moment(at) for feed, at in figures.newest_loads().items()},

@@ -93,7 +93,7 @@ def snapshot(project: Project, ledger: Ledger, attempts: Attempts) -> Snapshot:
             name: open_in_quarantine(project, ledger, project.feeds[name])
             for name in sorted(refusing & project.feeds.keys())
         },
-        refused_files=len(figures.still_refused()),
+        refused_files=len(ledger.refusals.open_paths()),
         newest_loads=_moments(figures.newest_loads().items()),
         newest_months=_moments((f, f"{month}-01") for f, month in figures.newest_months().items()),
         held=sorted({*held_marts(ledger.marts.all())} & project.marts.keys()),
