@@ -101,12 +101,13 @@ def twins_of(folder: Path) -> Twins:
 
 
 def told(report: RunReport) -> dict[str, Any]:
-    """A report without what is of one run only: times and places."""
+    """A report without what is of one run only: times, places and the files of its engine."""
     plain = report.to_dict()
-    for key in ("seconds", "lake", "database"):
+    for key in ("seconds", "lake", "database", "maintenance"):
         del plain[key]
     for batch in plain["batches"]:
         del batch["archived_to"]
+        batch["exports"] = batch["exports"] and batch["exports"]["marts"]
     return plain
 
 

@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import json
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
 import pyarrow.parquet as pq
 import pytest
 from deltalake import DeltaTable
+from sqlalchemy import update
 
 import retailmart
 from retailmart.errors import GateFailed, RetailmartError
 from retailmart.lake import Lake
+from retailmart.ledger import tables
 from retailmart.operations import maintain as at_work
 from tests.support.shop import Called, Shop, sale
 
@@ -220,22 +223,36 @@ def test_merged_files_with_other_rows_change_nothing(
 
 
 def test_a_little_of_it_happens_after_a_run(shop: Shop) -> None:
-    """A run merges what it has changed; one with nothing to do does nothing."""
-    days(shop, 3)
-    shop.sales("sales_4.csv", [sale(day="2024-02-04")])
+    """A run merges what it has changed, if that is worth it; else it waits for more files."""
+    days(shop, 7)
+    shop.sales("sales_8.csv", [sale(day="2024-02-08")])
+    assert files(shop.open().lake, "raw/sales") == 8
     report = shop.run()
     assert report.maintenance is not None
     assert report.maintenance.merged > 0
     assert files(shop.open().lake, "raw/sales") == 2
+    shop.sales("sales_9.csv", [sale(day="2024-02-09")])
     assert shop.run().maintenance is None
+
+
+def test_a_ledger_of_some_days_is_cleaned_once_a_day(shop: Shop) -> None:
+    """A new project has nothing old; later the first run of a day looks after all tables."""
+    days(shop, 2)
+    built = (datetime.now(UTC) - timedelta(days=2)).isoformat()
+    with shop.open().ledger() as ledger, ledger.engine.begin() as connection:
+        connection.execute(update(tables.migrations).values(applied_at=built))
+    for day, is_cleaned in ((3, True), (4, False)):
+        shop.sales(f"sales_{day}.csv", [sale(day=f"2024-02-0{day}")])
+        assert (shop.run().maintenance is not None) is is_cleaned
+    assert files(shop.open().lake, "raw/sales") == 3
 
 
 def test_its_failure_fails_no_run(
     shop: Shop, called: Called, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The run is done and right; what went wrong is told, and stored."""
-    days(shop, 3)
-    shop.sales("sales_4.csv", [sale(day="2024-02-04")])
+    days(shop, 7)
+    shop.sales("sales_8.csv", [sale(day="2024-02-08")])
     monkeypatch.setattr(Lake, "merge", broken)
     done = called(shop.folder, "run", "--as-of", "2024-04-01", "--output", "json")
     assert done.returncode == 0
@@ -244,17 +261,17 @@ def test_its_failure_fails_no_run(
     with shop.open().ledger() as ledger:
         (last,) = ledger.maintenance.last(1)
         assert ledger.runs.last(1)[0].state == "done"
-    assert (last.state, last.message, last.run_id) == ("failed", "out of order", 4)
+    assert (last.state, last.message, last.run_id) == ("failed", "out of order", 8)
 
 
 def test_without_budget_nothing_is_begun(shop: Shop) -> None:
     """A run whose budget is spent leaves the rest for the next maintenance."""
-    days(shop, 3)
-    shop.sales("sales_4.csv", [sale(day="2024-02-04")])
+    days(shop, 7)
+    shop.sales("sales_8.csv", [sale(day="2024-02-08")])
     report = opened(shop, {"maintenance": {"budget": 0}}).run()
     assert report.maintenance is not None
     assert report.maintenance.merged == 0
-    assert files(shop.open().lake, "raw/sales") == 5
+    assert files(shop.open().lake, "raw/sales") == 9
 
 
 def test_the_command_says_what_it_did(shop: Shop, called: Called) -> None:

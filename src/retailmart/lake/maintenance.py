@@ -101,6 +101,15 @@ def _chosen(files: Sequence[DataFile], *, ended: bool) -> tuple[DataFile, ...]:
     return tuple(chosen) if len(chosen) >= fewest else ()
 
 
+def are_worth_a_commit(found: Iterable[Merge]) -> bool:
+    """Whether a run that changed the table had better merge at once than leave it to later ones.
+
+    Late sales bring a small file to each of some months; a commit for each would be worth less than
+    it costs.
+    """
+    return sum(len(merge.files) - 1 for merge in found) >= _WHILE_IT_GROWS - 1
+
+
 def only_some(found: Iterable[Merge], most: float) -> list[Merge]:
     """The merges that gain most for their bytes, of at most so many bytes together.
 

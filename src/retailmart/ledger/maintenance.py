@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Collection
 from dataclasses import dataclass, replace
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from sqlalchemy import delete, func, insert, or_, select, update
@@ -93,9 +93,11 @@ class Maintenance(Access):
             return [Maintained(*row) for row in connection.execute(query)]
 
     def is_due(self) -> bool:
-        """Whether it is time to look for old files and rows again."""
+        """Whether it is time to look for old files and rows again; a new ledger has none."""
         with self.reading() as connection:
-            return is_due(connection, _DUE)
+            built = connection.scalar(select(func.min(t.migrations.c.applied_at)))
+            is_new = built is not None and built > (datetime.now(UTC) - _EVERY).isoformat()
+            return is_due(connection, _DUE, of_none=not is_new)
 
     def mark_done(self) -> None:
         """Record that old files and rows were looked for; they are due again in a day."""

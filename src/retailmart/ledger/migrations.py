@@ -233,6 +233,8 @@ MIGRATIONS: tuple[Migration, ...] = (
     m017_settings_of_runs,
     m018_who_holds_the_lease,
 )
+# What builds a new ledger: the others would find nothing to change in it.
+_BUILD = (m001_first_tables, m013_views_with_the_words_of_status)
 
 
 def is_current(connection: Connection) -> bool:
@@ -255,16 +257,22 @@ def _applied(connection: Connection) -> set[str]:
 
 
 def migrate(connection: Connection) -> None:
-    """Apply missing migrations, in order."""
+    """Apply missing migrations, in order. A new ledger is built as they would leave it."""
     applied = _applied(connection)
+    is_new = not applied and tables.metadata.tables.keys().isdisjoint(
+        inspect(connection).get_table_names()
+    )
+    done = []
     for migration in MIGRATIONS:
         if migration.__name__ not in applied:
             try:
-                migration(connection)
+                if not is_new or migration in _BUILD:
+                    migration(connection)
             except NotAllowed:
                 continue
-            connection.execute(
-                insert(tables.migrations).values(
-                    name=migration.__name__, applied_at=datetime.now(UTC).isoformat()
-                )
-            )
+            done.append(migration.__name__)
+    at = datetime.now(UTC).isoformat()
+    if done:
+        connection.execute(
+            insert(tables.migrations), [{"name": name, "applied_at": at} for name in done]
+        )

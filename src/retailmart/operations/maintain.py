@@ -30,6 +30,7 @@ from retailmart.lake import is_ours
 from retailmart.lake.layout import is_known, is_mart, mart_name, raw_table
 from retailmart.lake.maintenance import (
     Merge,
+    are_worth_a_commit,
     by_month,
     dead_files,
     merges,
@@ -100,11 +101,15 @@ def maintain_after(session: Session, run_id: int) -> MaintenanceReport | None:
     try:
         with translate_errors():
             due = session.ledger.maintenance.is_due()
-            to_merge = [table for table in changed if _has_merges(session, table)]
+            if due:
+                to_merge = to_clean = _tables(session)
+            else:
+                to_merge = [table for table in changed if _is_worth_merging(session, table)]
+                to_clean = []
             if not (due or to_merge):
                 return None
             keeper = _Keeper(session, until=time.monotonic() + settings.budget, folds=due)
-            return _recorded(keeper, run_id, to_merge, _tables(session) if due else [])
+            return _recorded(keeper, run_id, to_merge, to_clean)
     except Exception as error:  # whatever it is: the run is done and right
         message = str(error) or type(error).__name__
         return MaintenanceReport(
@@ -160,9 +165,9 @@ def _named(session: Session, names: Sequence[str]) -> list[str]:
     return list(dict.fromkeys(found)) or known
 
 
-def _has_merges(session: Session, table: str) -> bool:
+def _is_worth_merging(session: Session, table: str) -> bool:
     state = session.lake.state(table)
-    return state is not None and bool(merges(state))
+    return state is not None and are_worth_a_commit(merges(state))
 
 
 @dataclass(frozen=True)
