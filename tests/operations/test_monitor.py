@@ -34,7 +34,7 @@ def tell_all_by_http(shop: Shop, url: str) -> None:
     """Let the shop tell everything that can be told by HTTP, within the bound."""
     settle(
         shop,
-        f"told_within: {BOUND}\nalerts: {{targets: ['{url}/alert']}}\nping: {{url: '{url}/ping'}}\n"
+        f"notify_within: {BOUND}\nalerts: {{targets: ['{url}/alert']}}\nping: {{url: '{url}/ping'}}\n"
         f"lineage: {{url: '{url}', file: lineage.ndjson}}\nmetrics: {{file: run.prom}}\n"
         "log: {format: json, file: run.log}\n",
     )
@@ -199,7 +199,7 @@ def test_alerts_can_be_tried(shop: Shop, listener: Listener, called: Called) -> 
 
 def test_alerts_are_listed(shop: Shop, called: Called) -> None:
     """`alerts list` shows what is open and what is over, and that nobody is told."""
-    settle(shop, "alerts: {targets: ['http://127.0.0.1:9/x']}\ntold_within: 0.2\n")
+    settle(shop, "alerts: {targets: ['http://127.0.0.1:9/x']}\nnotify_within: 0.2\n")
     shop.drop("notes.csv", "no feed's\n")
     shop.run()
     listed = called(shop.folder, "alerts", "list").stdout

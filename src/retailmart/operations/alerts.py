@@ -95,7 +95,7 @@ def _sending(known: Monitoring, message: Message) -> Callable[[], None]:
     def job() -> None:
         notification = message.notification
         url = known.url(message.target.url)
-        send(url, notification.title, notification.to_dict(), known.settings.told_within)
+        send(url, notification.title, notification.to_dict(), known.settings.notify_within)
 
     return job
 
@@ -296,7 +296,7 @@ def try_alerts(project: Project) -> AlertTest:
     note = Notification(project.folder.name)
     jobs = {one.name: _sending(known, Message(one, note)) for one in targets}
     # A person waits for this one; the bound is that of runs all the same, as that is what is tried.
-    failed = tell_all(jobs, known.settings.told_within)
+    failed = tell_all(jobs, known.settings.notify_within)
     return AlertTest(
         tuple(
             TargetTest(one.name.removeprefix("the alert target "), failed.get(one.name))

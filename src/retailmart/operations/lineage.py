@@ -54,7 +54,7 @@ def lineage_observers(known: Monitoring, project: Project | None) -> Iterator[Ob
             return known.url(url), key
 
         name = f"the lineage server ({shown_target(url)})"
-        transports.append(ToServer(name, address, known.settings.told_within))
+        transports.append(ToServer(name, address, known.settings.notify_within))
     found: list[Datasets] = []
 
     def datasets(end: RunEnded) -> Datasets:

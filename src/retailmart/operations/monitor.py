@@ -1,6 +1,6 @@
 """Tells of a run: its observers while it works, and the targets outside once it has ended.
 
-Nothing of this can fail a run, or delay it by more than the setting `told_within`.
+Nothing of this can fail a run, or delay it by more than the setting `notify_within`.
 """
 
 from __future__ import annotations
@@ -52,7 +52,7 @@ class Monitor:
         self._project = project
         self._command = command
         self._began = datetime.now(UTC)
-        self._seconds_left = known.settings.told_within
+        self._seconds_left = known.settings.notify_within
         self._run_id: int | None = None
         self._end: RunEnded | None = None
         self.report: RunReport | None = None
@@ -170,7 +170,7 @@ class Monitor:
         if end.state != "success":
             address, mark, query = url.partition("?")
             url = f"{address.rstrip('/')}/fail{mark}{query}"
-        post(url, entry_of(end, end.run_id, None).to_text(), self._known.settings.told_within)
+        post(url, entry_of(end, end.run_id, None).to_text(), self._known.settings.notify_within)
 
     def _alerts(self, end: RunEnded, ledger: Ledger | None) -> Outbox | None:
         """What each target is to be told, recorded already."""

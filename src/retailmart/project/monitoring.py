@@ -307,7 +307,7 @@ class MonitoringSettings(Document):
     ping: PingSettings = Field(
         default_factory=PingSettings, description="A dead-man's switch for runs that never come."
     )
-    told_within: float = Field(
+    notify_within: float = Field(
         5.0,
         gt=0,
         le=300,
