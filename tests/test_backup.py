@@ -7,8 +7,8 @@ import shutil
 import subprocess
 from pathlib import Path
 
+from tests.support.pages import blocks
 from tests.support.shop import AS_OF, Called, Shop, sale
-from tests.test_docs import blocks
 
 _PAGE = "docs/backup.md"
 

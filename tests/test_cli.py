@@ -20,6 +20,7 @@ from retailmart.cli import app
 from retailmart.report import Silent
 from retailmart.session import Session
 from retailmart.template import write_project
+from tests.support.commands import warm
 from tests.support.shop import Called, Shop, sale
 
 HEAVY = {"duckdb", "deltalake", "pyarrow", "sqlalchemy", "pandas", "numpy"}
@@ -29,15 +30,8 @@ def command(
     *words: str | Path, at: Path | None = None, **environment: str
 ) -> subprocess.CompletedProcess[str]:
     """Run `retailmart WORDS` as a process; no command may end in a traceback."""
-    result = subprocess.run(
-        [sys.executable, "-m", "retailmart", *map(str, words)],
-        cwd=at,
-        env={**os.environ, "COLUMNS": "200", "TERM": "dumb", **environment},
-        capture_output=True,
-        text=True,
-        check=False,
-        timeout=60,
-    )
+    around = {"COLUMNS": "200", "TERM": "dumb", **environment}
+    result = warm().run([*map(str, words)], at or Path.cwd(), around)
     assert "Traceback" not in result.stderr, result.stderr
     return result
 
@@ -360,10 +354,18 @@ def test_a_mart_that_is_no_sql_names_its_line(shop: Shop) -> None:
 def test_any_terminal_can_show_any_name(shop: Shop) -> None:
     """A terminal without Unicode gets escapes, and JSON that is still JSON."""
     shop.sales("sales_café_₦.csv", [sale(), sale(day="soon")])
-    result = command("run", "-o", "json", at=shop.folder, PYTHONIOENCODING="ascii")
-    report = only_json(result)
-    assert report["batches"][0]["files"][0]["path"] == "sales_café_₦.csv"
-    shown = command("quarantine", "list", at=shop.folder, PYTHONIOENCODING="ascii")
+    ran, shown = (
+        subprocess.run(
+            [sys.executable, "-m", "retailmart", *words],
+            cwd=shop.folder,
+            env=os.environ | {"PYTHONIOENCODING": "ascii"},
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+        for words in (["run", "-o", "json"], ["quarantine", "list"])
+    )
+    assert only_json(ran)["batches"][0]["files"][0]["path"] == "sales_café_₦.csv"
     assert shown.returncode == 0
     assert "sales_caf\\xe9_" in shown.stdout
 
@@ -377,17 +379,10 @@ def test_refused_text_has_no_power_over_the_terminal(called: Called, shop: Shop)
     assert "\\x1b[2J" in shown.stdout
 
 
-@pytest.mark.parametrize(
-    "name",
-    [
-        'it\'s "mine" é #1',
-        "my [shop] *?",
-    ],
-)
-def test_any_folder_can_hold_a_project(tmp_path: Path, name: str) -> None:
+def test_any_folder_can_hold_a_project(tmp_path: Path) -> None:
     """Glob characters, quotes and blanks in the project's path work from init to the marts."""
-    folder = tmp_path / name
-    assert command("init", folder, "--sample").returncode == 0
+    folder = tmp_path / 'it\'s "mine" é #1, my [shop] *?'
+    assert command("init", folder, "--sample", "--with", "tills").returncode == 0
     first = only_json(command("run", "--as-of", "2024-04-01", "-o", "json", at=folder))
     assert first["rows"]["loaded"] > 0
     rows = retailmart.open_project(folder).mart("customer_mart").aggregate("count(*)").fetchall()

@@ -10,8 +10,8 @@ from typing import Any
 
 import pytest
 
-from tests.support.shop import Called, Shop
-from tests.test_docs import call, commands
+from tests.support.pages import commands
+from tests.support.shop import Called, Shop, Typed
 from tests.test_schema_policies import COLUMNS, define, deliver, settle
 
 InShop = Callable[..., subprocess.CompletedProcess[str]]
@@ -143,19 +143,19 @@ def test_diff_of_a_project_at_rest_says_so(shop: Shop, retailmart: InShop) -> No
     }
 
 
-def test_the_commands_of_the_page_work(till: Shop) -> None:
+def test_the_commands_of_the_page_work(till: Shop, typed: Typed) -> None:
     """Every command of docs/schemas.md, on a project with such a feed."""
-    typed = commands("docs/schemas.md")
-    assert typed
-    for line in typed:
-        done = call(line, till.folder)
+    lines = commands("docs/schemas.md")
+    assert lines
+    for line in lines:
+        done = typed(line, till.folder)
         assert done.returncode == 0, f"{line}: {done.stderr}"
 
 
-def test_the_run_tells_of_columns_in_a_line(till: Shop) -> None:
+def test_the_run_tells_of_columns_in_a_line(till: Shop, typed: Typed) -> None:
     """With the file that brought them, where people see it."""
     till.drop("c.csv", "id,day,more\n3,2024-01-05,x\n")
-    done = call("retailmart run", till.folder)
+    done = typed("retailmart run", till.folder)
     assert done.returncode == 0, done.stderr
     assert "column more" in done.stderr
     assert "raw/till: new, STRING, by c.csv" in done.stderr

@@ -16,6 +16,7 @@ from sqlalchemy.engine import make_url
 from retailmart.errors import SettingsError
 from retailmart.project import load_project, open_secrets
 from retailmart.template import write_project
+from tests.support.commands import warm
 from tests.support.services.mariadb import DatabaseServer
 from tests.support.services.s3 import REGION, S3Server
 
@@ -47,14 +48,11 @@ def retailmart(
     project: Path, *words: str, stdin: bytes = b"", code: int = 0
 ) -> subprocess.CompletedProcess[str]:
     """Run a command; whatever it answers, the canary and the key are not in it."""
-    done = subprocess.run(
-        [*RETAILMART, *words], cwd=project, input=stdin, capture_output=True, check=False
-    )
-    out, talk = done.stdout.decode(), done.stderr.decode()
-    assert done.returncode == code, talk
+    done = warm().run(words, project, stdin=stdin)
+    assert done.returncode == code, done.stderr
     for leak in (CANARY, KEY, "Traceback"):
-        assert leak not in out + talk
-    return subprocess.CompletedProcess(done.args, done.returncode, out, talk)
+        assert leak not in done.stdout + done.stderr
+    return done
 
 
 def add(project: Path, text: str, file: str = "retailmart.yml") -> None:

@@ -13,8 +13,8 @@ from dagster_pipes import (
     encode_param,
 )
 
+from tests.support.pages import blocks
 from tests.support.shop import Called, Shop, sale
-from tests.test_docs import blocks
 
 
 @pytest.fixture

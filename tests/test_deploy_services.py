@@ -32,11 +32,11 @@ from retailmart.errors import (
 from retailmart.project import load_project
 from retailmart.stopping import SECONDS
 from retailmart.template import write_project
+from tests.support.pages import blocks, commands
 from tests.support.services.debian import install
 from tests.support.services.mariadb import DatabaseServer
 from tests.support.services.s3 import S3Server
-from tests.support.shop import HEADER, bare_project, keep_only, sale
-from tests.test_docs import blocks, call, commands
+from tests.support.shop import HEADER, Typed, bare_project, keep_only, sale
 
 DEPLOY = Path(__file__).parents[1] / "deploy"
 KUBERNETES = sorted((DEPLOY / "kubernetes").glob("*.yml"))
@@ -229,18 +229,18 @@ def test_the_settings_of_the_page_are_the_defaults(tmp_path: Path) -> None:
     assert now.address == ("127.0.0.1", 9464)
 
 
-def test_the_commands_of_the_page_work(tmp_path: Path) -> None:
+def test_the_commands_of_the_page_work(tmp_path: Path, typed: Typed) -> None:
     """Those that call retailmart in a project; `watch` ends after a run here."""
-    assert call("retailmart init shop --sample --with tills", tmp_path).returncode == 0
-    typed = [line for line in commands(PAGE) if line.startswith("retailmart ")]
-    assert [line.split()[1] for line in typed] == ["watch", "run", "init"]
-    for line in typed[:2]:
+    assert typed("retailmart init shop --sample --with tills", tmp_path).returncode == 0
+    lines = [line for line in commands(PAGE) if line.startswith("retailmart ")]
+    assert [line.split()[1] for line in lines] == ["watch", "run", "init"]
+    for line in lines[:2]:
         more = " --runs 1" if line.endswith("watch") else ""
-        done = call(line + more, tmp_path / "shop")
+        done = typed(line + more, tmp_path / "shop")
         assert done.returncode == 0, f"{line}: {done.stderr}"
-    assert call(typed[2].replace("deploy/compose/project", "other"), tmp_path).returncode == 0
+    assert typed(lines[2].replace("deploy/compose/project", "other"), tmp_path).returncode == 0
     (cron,) = [block for block in blocks(PAGE, "text") if "MAILTO" in block]
-    assert cron.rstrip().endswith(f"bin/{typed[1]}")
+    assert cron.rstrip().endswith(f"bin/{lines[1]}")
 
 
 def test_the_files_that_the_page_names_are_there() -> None:

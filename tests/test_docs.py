@@ -3,11 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
-import re
-import shlex
-import subprocess
-import sys
 from decimal import Decimal
 from pathlib import Path
 
@@ -19,50 +14,22 @@ from retailmart.project.monitoring import ALERT_KINDS
 from retailmart.template.sample import write_sample
 from tests.support.alone import call_alone
 from tests.support.backends import shop_tables
+from tests.support.pages import ROOT, blocks, commands
 from tests.support.services.listener import Listener, listening
 from tests.support.services.mariadb import DatabaseServer
 from tests.support.services.postgres import Postgres
 from tests.support.services.s3 import S3Server
-from tests.support.shop import HEADER, Shop, sale
-
-ROOT = Path(__file__).parent.parent
+from tests.support.shop import HEADER, Shop, Typed, sale
 
 
-def blocks(page: str, language: str) -> list[str]:
-    """The code blocks of a page in one language."""
-    text = (ROOT / page).read_text(encoding="utf-8")
-    return re.findall(rf"```{language}\n(.*?)```", text, flags=re.DOTALL)
-
-
-def commands(page: str) -> list[str]:
-    """The lines of a page's shell blocks that call retailmart, without their comments."""
-    lines = (line for block in blocks(page, "sh") for line in block.splitlines())
-    return [line.partition("  #")[0].strip() for line in lines if "retailmart " in line]
-
-
-def call(line: str, folder: Path) -> subprocess.CompletedProcess[str]:
-    """Run one documented command line, its leading environment settings included."""
-    words = shlex.split(line)
-    settings = dict(word.split("=", 1) for word in words[: words.index("retailmart")])
-    arguments = words[words.index("retailmart") + 1 :]
-    return subprocess.run(
-        [sys.executable, "-m", "retailmart", *arguments],
-        cwd=folder,
-        env={**os.environ, **settings},
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-
-
-def test_readme_takes_a_new_user_to_marts(tmp_path: Path) -> None:
+def test_readme_takes_a_new_user_to_marts(tmp_path: Path, typed: Typed) -> None:
     """The README's commands, in its order, and then its Python, work after the README's install."""
-    typed = commands("README.md")
-    assert typed[0] == "retailmart init myshop --with tills"
-    assert call(typed[0], tmp_path).returncode == 0
+    lines = commands("README.md")
+    assert lines[0] == "retailmart init myshop --with tills"
+    assert typed(lines[0], tmp_path).returncode == 0
     write_sample(tmp_path / "myshop", ["tills"])
-    for line in typed[1:]:
-        done = call(line, tmp_path / "myshop")
+    for line in lines[1:]:
+        done = typed(line, tmp_path / "myshop")
         assert done.returncode == 0, done.stderr
     (code,) = blocks("README.md", "python")
     done = call_alone(code, tmp_path)
@@ -76,12 +43,12 @@ def test_readme_install_lacks_the_tools_of_development(tmp_path: Path) -> None:
     assert "ModuleNotFoundError" in done.stderr
 
 
-def test_readme_shows_the_summary_as_it_is_printed(tmp_path: Path) -> None:
+def test_readme_shows_the_summary_as_it_is_printed(tmp_path: Path, typed: Typed) -> None:
     """Every line of the summary in the README is printed by the sample shop's first run."""
-    assert call("retailmart init shop --sample", tmp_path).returncode == 0
+    assert typed("retailmart init shop --sample", tmp_path).returncode == 0
     command = "retailmart run --as-of 2024-04-01"
     assert command in (ROOT / "Makefile").read_text(encoding="utf-8")
-    done = call(command, tmp_path / "shop")
+    done = typed(command, tmp_path / "shop")
     (shown,) = blocks("README.md", "text")
     printed = {line.strip() for line in done.stderr.splitlines()}
     assert [
@@ -89,11 +56,11 @@ def test_readme_shows_the_summary_as_it_is_printed(tmp_path: Path) -> None:
     ] == []
 
 
-def test_commands_about_running_work(tmp_path: Path) -> None:
+def test_commands_about_running_work(tmp_path: Path, typed: Typed) -> None:
     """Every command of docs/running.md does what it says on the sample shop, and so does Python."""
-    assert call("retailmart init shop --sample", tmp_path).returncode == 0
+    assert typed("retailmart init shop --sample", tmp_path).returncode == 0
     for line in commands("docs/running.md"):
-        done = call(line, tmp_path / "shop")
+        done = typed(line, tmp_path / "shop")
         assert done.returncode == 0, f"{line}: {done.stderr}"
     (code,) = blocks("docs/running.md", "python")
     done = call_alone(code, tmp_path / "shop")
@@ -101,15 +68,15 @@ def test_commands_about_running_work(tmp_path: Path) -> None:
     assert "rows loaded" in done.stdout
 
 
-def test_commands_about_maintenance_work(tmp_path: Path) -> None:
+def test_commands_about_maintenance_work(tmp_path: Path, typed: Typed) -> None:
     """Every command and setting of docs/maintenance.md, and its Python, on the sample shop."""
     page = "docs/maintenance.md"
-    assert call("retailmart init shop --sample", tmp_path).returncode == 0
-    assert call("retailmart run --as-of 2024-04-01", tmp_path / "shop").returncode == 0
+    assert typed("retailmart init shop --sample", tmp_path).returncode == 0
+    assert typed("retailmart run --as-of 2024-04-01", tmp_path / "shop").returncode == 0
     with (tmp_path / "shop" / "retailmart.yml").open("a") as settings:
         settings.write(blocks(page, "yaml")[0])
     for line in commands(page):
-        done = call(line, tmp_path / "shop")
+        done = typed(line, tmp_path / "shop")
         assert done.returncode == 0, f"{line}: {done.stderr}"
     (code,) = blocks(page, "python")
     done = call_alone(code, tmp_path)
@@ -118,11 +85,11 @@ def test_commands_about_maintenance_work(tmp_path: Path) -> None:
 
 
 def test_the_page_on_monitoring_followed_word_for_word(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, typed: Typed
 ) -> None:
     """Its settings, commands and Python tell of runs; only the addresses are this machine's."""
     page = "docs/monitoring.md"
-    assert call("retailmart init shop --sample --with tills", tmp_path).returncode == 0
+    assert typed("retailmart init shop --sample --with tills", tmp_path).returncode == 0
     folder = tmp_path / "shop"
     (settings,) = blocks(page, "yaml")
     with (folder / "retailmart.yml").open("a") as file:
@@ -136,7 +103,7 @@ def test_the_page_on_monitoring_followed_word_for_word(
                 store = retailmart.open_secrets(folder)
                 store.set(name, f"{listener.url}/{name.lower()}")
                 continue
-            done = call(line, folder)
+            done = typed(line, folder)
             assert done.returncode == 0, f"{line}: {done.stderr}"
         (code,) = blocks(page, "python")
         done = call_alone(code, folder)
@@ -173,7 +140,11 @@ def test_each_kind_of_alert_is_explained() -> None:
 
 
 def test_the_page_on_mysql_and_s3_followed_word_for_word(
-    tmp_path: Path, mariadb: DatabaseServer, s3: S3Server, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path,
+    mariadb: DatabaseServer,
+    s3: S3Server,
+    monkeypatch: pytest.MonkeyPatch,
+    typed: Typed,
 ) -> None:
     """Its SQL, settings, `.env` and commands make marts; only hosts and keys are this machine's."""
     mariadb.require_ours("makes databases and accounts of its own")
@@ -186,9 +157,9 @@ def test_the_page_on_mysql_and_s3_followed_word_for_word(
         (sql,) = blocks(page, "sql")
         for statement in filter(None, map(str.strip, sql.split(";"))):
             cursor.execute(statement)
-    typed = commands(page)
-    assert typed[:1] == ["retailmart init retail"]
-    assert call(typed[0], tmp_path).returncode == 0
+    lines = commands(page)
+    assert lines[:1] == ["retailmart init retail"]
+    assert typed(lines[0], tmp_path).returncode == 0
     folder = tmp_path / "retail"
     replaced = ("landing:", "lake:", "archive:", "database:", "sources:")
     settings = (folder / "retailmart.yml").read_text().splitlines()
@@ -203,12 +174,12 @@ def test_the_page_on_mysql_and_s3_followed_word_for_word(
         monkeypatch.setenv(name, value)
     tills = s3.look(here["S3_BUCKET"])
     tills.put("to_process/sales_1.csv", "\n".join([HEADER, sale(), sale(2), ""]))
-    for line in typed[1:]:
+    for line in lines[1:]:
         if line.startswith("retailmart undo"):
             tills.put("to_process/day/sales_2.csv", "\n".join([HEADER, sale(3), ""]))
-            assert call("retailmart run", folder).returncode == 0
+            assert typed("retailmart run", folder).returncode == 0
             line = "retailmart undo 2"  # noqa: PLW2901 the page's run is a later one
-        done = call(line, folder)
+        done = typed(line, folder)
         assert done.returncode == 0, f"{line}: {done.stderr}"
     with mariadb.admin() as connection, connection.cursor() as cursor:
         cursor.execute("SELECT count(*), sum(monthly_total) FROM retail.customer_monthly_purchase")
@@ -221,7 +192,7 @@ def test_the_page_on_mysql_and_s3_followed_word_for_word(
 
 
 def test_the_page_on_postgresql_followed_word_for_word(
-    tmp_path: Path, postgres: Postgres, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, postgres: Postgres, monkeypatch: pytest.MonkeyPatch, typed: Typed
 ) -> None:
     """Its SQL, settings, `.env` and commands make marts; only host and port are this machine's."""
     page = "docs/postgres.md"
@@ -233,9 +204,9 @@ def test_the_page_on_postgresql_followed_word_for_word(
     with postgres.admin("shop") as connection:
         for statement in [*shop_tables(), *filter(None, map(str.strip, grants.split(";")))]:
             connection.execute(statement.encode())
-    typed = commands(page)
-    assert typed[:1] == ["retailmart init retail"]
-    assert call(typed[0], tmp_path).returncode == 0
+    lines = commands(page)
+    assert lines[:1] == ["retailmart init retail"]
+    assert typed(lines[0], tmp_path).returncode == 0
     folder = tmp_path / "retail"
     settings = (folder / "retailmart.yml").read_text().splitlines()
     kept = [line for line in settings if not line.startswith(("database:", "sources:"))]
@@ -246,8 +217,8 @@ def test_the_page_on_postgresql_followed_word_for_word(
     monkeypatch.setenv("PGHOST", postgres.host)
     monkeypatch.setenv("PGPORT", str(postgres.port))
     (folder / "landing" / "sales_1.csv").write_text("\n".join([HEADER, sale(), sale(2), ""]))
-    for line in typed[1:]:
-        done = call(line, folder)
+    for line in lines[1:]:
+        done = typed(line, folder)
         assert done.returncode == 0, f"{line}: {done.stdout}{done.stderr}"
     with postgres.admin("retail") as connection:
         totals = b"SELECT count(*), sum(monthly_total) FROM customer_monthly_purchase"

@@ -11,10 +11,10 @@ from pathlib import Path
 import pytest
 
 from tests.support.backends import shop_tables
+from tests.support.pages import blocks, commands
 from tests.support.services.mariadb import DatabaseServer
 from tests.support.services.s3 import S3Server
 from tests.support.shop import HEADER, Called, Shop, keep_only, sale
-from tests.test_docs import blocks, commands
 
 _PAGE = "docs/from-the-tutorial.md"
 

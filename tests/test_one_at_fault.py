@@ -95,7 +95,14 @@ _U = (
 )
 
 
-@pytest.mark.parametrize("kind", ["BIGINT", "DOUBLE", "STRING"])
+@pytest.mark.parametrize(
+    "kind",
+    [
+        "BIGINT",
+        pytest.param("DOUBLE", marks=pytest.mark.long),
+        pytest.param("STRING", marks=pytest.mark.long),
+    ],
+)
 @pytest.mark.parametrize(
     ("column", "own", "ids"),
     [

@@ -15,8 +15,8 @@ from typing import Any
 import openpyxl
 import pytest
 
-from tests.support.shop import HEADER, Called, Shop, sale
-from tests.test_docs import call, commands
+from tests.support.pages import commands
+from tests.support.shop import HEADER, Called, Shop, Typed, sale
 
 BAD = sale(2, day="2024-02-31", price="5.00")
 InShop = Callable[..., subprocess.CompletedProcess[str]]
@@ -341,16 +341,16 @@ def test_a_sheet_in_the_way_is_not_overwritten(refused: Shop, retailmart: InShop
     assert "is there already" in result.stderr
 
 
-def test_the_page_on_refused_rows_works_as_told(tmp_path: Path) -> None:
+def test_the_page_on_refused_rows_works_as_told(tmp_path: Path, typed: Typed) -> None:
     """Every command of docs/quarantine.md, in its order; before the replay people repair."""
-    assert call("retailmart init shop --sample", tmp_path).returncode == 0
+    assert typed("retailmart init shop --sample", tmp_path).returncode == 0
     shop = tmp_path / "shop"
-    assert call("retailmart run --as-of 2024-04-01", shop).returncode == 0
+    assert typed("retailmart run --as-of 2024-04-01", shop).returncode == 0
     good = dict(zip(HEADER.split(","), sale().split(","), strict=True))
     for line in commands("docs/quarantine.md"):
         if "replay" in line:
             repair(shop / shlex.split(line)[-1], **good)
-        done = call(line, shop)
+        done = typed(line, shop)
         assert done.returncode == 0, f"{line}: {done.stderr}"
     assert "closed: counted from sales_replay_" in done.stdout
     assert "mandatory  sales_2024-01-01.csv  (closed: " in done.stdout

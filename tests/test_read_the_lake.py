@@ -9,9 +9,9 @@ import pandas as pd  # type: ignore[import-untyped]
 import pytest
 from deltalake import DeltaTable
 
+from tests.support.pages import blocks
 from tests.support.services.s3 import S3Server
 from tests.support.shop import Shop, keep_only, sale
-from tests.test_docs import blocks
 
 _PAGE = "docs/read-the-lake.md"
 _MARTS = ["sales_mart", "customer_monthly_purchase"]

@@ -195,7 +195,7 @@ def test_limits_of_the_process_are_told(shop: Shop, limit: int, least: int, most
     """Few open files, small files, little memory: told, and without the limit all is well."""
     chance = random.Random(SEED)
     shop.sales("sales_1.csv", [sale(n % 9 + 1, day=f"2024-0{n % 3 + 1}-11") for n in range(900)])
-    for _ in range(tries(2, 40)):
+    for _ in range(tries(1, 40)):
         done = run(shop.folder, (limit, chance.randrange(least, most)))
         # A library that is written in C may end the process itself; nothing can say more then.
         if done.returncode > 0:

@@ -116,7 +116,7 @@ def undisturbed(tmp_path: Path, marts: tuple[str, ...]) -> dict[str, Any]:
     return state_of(other.folder)
 
 
-@pytest.mark.every_database
+@pytest.mark.every_backend
 def test_a_signal_in_any_step_ends_the_run_and_the_next_is_right(
     shop: Shop, stopper: Stopper, undisturbed: dict[str, Any]
 ) -> None:

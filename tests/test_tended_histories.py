@@ -20,7 +20,7 @@ from tests.support.killed import Killer
 from tests.support.shop import Shop
 
 _EVENTS = tries(5, 14)
-_SHOPS = tries(2, 30)
+_SHOPS = tries(1, 30)
 
 
 class Tended(Life):
@@ -103,7 +103,7 @@ def stories() -> Collection[str]:
     return tuple(STORIES)
 
 
-@pytest.mark.parametrize(("number", "kills"), [(n, n % 2 == 1) for n in range(_SHOPS)])
+@pytest.mark.parametrize(("number", "kills"), [(n, n % 2 == 0) for n in range(_SHOPS)])
 def test_any_history_of_a_tended_lake_ends_as_judged(
     shop: Shop, tmp_path: Path, killer: Killer, number: int, kills: bool
 ) -> None:

@@ -34,7 +34,7 @@ def states(shop: Shop) -> list[str]:
     return [state for _, state in rows]
 
 
-@pytest.mark.every_database
+@pytest.mark.every_backend
 @pytest.mark.every_engine
 def test_a_run_is_taken_back_everywhere(shop: Shop) -> None:
     """Raw, marts and published tables are what they were; its files lie in undone/."""

@@ -18,9 +18,9 @@ import pytest
 from retailmart import OpenProject, open_project
 from tests.support.judge import COLUMNS, PUBLISHED, Marts, expected_marts, in_cents
 from tests.support.judge_shop import market_marts, webshop_marts
+from tests.support.pages import commands
 from tests.support.shop import Called, Shop, keep_only
 from tests.template.looking import differences
-from tests.test_docs import commands
 from tests.upgrade import story
 from tests.upgrade.reading import Tables, tables_of
 

@@ -28,8 +28,8 @@ from retailmart.operations.verify.rebuild import scratch_lake
 from retailmart.project.settings import Settings
 from retailmart.tables import DataFile, TableState
 from retailmart.template import STORIES, write_project
-from tests.support.shop import AS_OF, Called, Shop, sale
-from tests.test_docs import call, commands
+from tests.support.pages import commands
+from tests.support.shop import AS_OF, Called, Shop, Typed, sale
 
 Verify = Callable[..., subprocess.CompletedProcess[str]]
 
@@ -489,13 +489,13 @@ def test_what_a_killed_verify_left_is_cleared_and_two_do_not_meet(
 
 
 @pytest.mark.long
-def test_the_commands_of_the_page_work(tmp_path: Path) -> None:
+def test_the_commands_of_the_page_work(tmp_path: Path, typed: Typed) -> None:
     """Every command of docs/verify.md that names no Spark, on the sample shop."""
-    assert call("retailmart init shop --sample", tmp_path).returncode == 0
+    assert typed("retailmart init shop --sample", tmp_path).returncode == 0
     for line in commands("docs/verify.md"):
         if line == "retailmart verify":  # needs Spark
             continue
-        done = call(line, tmp_path / "shop")
+        done = typed(line, tmp_path / "shop")
         assert done.returncode == 0, f"{line}: {done.stderr}"
 
 

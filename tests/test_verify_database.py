@@ -193,7 +193,7 @@ def test_what_people_add_is_no_difference(shop: Shop) -> None:
     assert compared(shop).equal
 
 
-@pytest.mark.every_database
+@pytest.mark.every_backend
 def test_a_mart_that_is_held_back_is_compared_with_what_is_published(
     shop: Shop, verified: Verify
 ) -> None:
@@ -253,7 +253,7 @@ def test_a_mart_that_was_never_published_says_what_it_waits_for(
     assert "not published yet: source table 'odd', column 'day'" in why["given"]
 
 
-@pytest.mark.every_database
+@pytest.mark.every_backend
 def test_a_run_that_publishes_meanwhile_is_waited_for(
     shop: Shop, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -274,7 +274,7 @@ def test_a_run_that_publishes_meanwhile_is_waited_for(
     assert (found.equal, found.rows, runs) == (True, 3, [1])
 
 
-@pytest.mark.every_database
+@pytest.mark.every_backend
 def test_a_batch_that_was_cut_off_while_it_was_published(
     shop: Shop, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -25,9 +25,9 @@ from chaos.kills import (
 from chaos.result import Result
 
 # These are least numbers: a sweep goes on until each call with effects was killed at.
-_KILLS = tries(20, 150)
+_KILLS = tries(12, 150)
 _REMOTE = tries(6, 30)
-_MAINTENANCE = tries(10, 80)
+_MAINTENANCE = tries(6, 80)
 _MARTS = None if ALL else FEW_MARTS
 # In the short run what differs most: a day on what is there already, and its way back.
 _ALL_CALLS = Choice(1, _MARTS, () if ALL else ("later day", "undo"))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import pytest
 from tests.support.amount import SEED, tries
 from tests.support.services.proxy import Fault
 
@@ -21,6 +22,7 @@ from chaos.stores import (
 _BATCHES = tries(1, 15)
 
 
+@pytest.mark.long
 def test_batches_count_once_while_the_store_fails(tmp_path: Path) -> None:
     """Errors, lost requests, lost answers, silence and cut bodies leave marts as judged."""
     result = run(SEED, _BATCHES, tmp_path / "work", print)

@@ -156,7 +156,7 @@ class Forgetful:
             return expire_archive(session.ledger, session.archive, 10, now, dry_run=dry_run)
 
 
-@pytest.mark.every_store
+@pytest.mark.every_backend
 def test_the_archive_lets_old_files_go(shop: Shop) -> None:
     """Processed, refused with their reason, and undone ones; others' files there stay."""
     forgetful = Forgetful(shop, 10)

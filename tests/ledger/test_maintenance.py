@@ -25,7 +25,7 @@ def fold(shop: Shop, before: datetime) -> Folded:
         return expected
 
 
-@pytest.mark.every_database
+@pytest.mark.every_backend
 def test_old_rows_are_folded_and_all_that_is_asked_for_stays(shop: Shop) -> None:
     """Runs with nothing to do leave; of others, status, verification and undo are as before."""
     shop.sales("sales_1.csv", [sale(), sale(2, day="2024-02-31"), sale(3, total="11.00")])

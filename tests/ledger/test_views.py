@@ -17,9 +17,9 @@ from retailmart.ledger.views import NAMES
 from retailmart.template import write_project
 from tests.operations.test_doctor import RIGHTS, statement, visit
 from tests.support.backends import on_mariadb, shop_tables
+from tests.support.pages import blocks
 from tests.support.services.mariadb import DatabaseServer
 from tests.support.shop import AS_OF, Shop, keep_only, sale
-from tests.test_docs import blocks
 
 ROOT = Path(__file__).parents[2]
 _VISITS = """files: ["visits*.csv"]

@@ -357,7 +357,7 @@ def test_where_links_are_not_possible_files_are_copied(
     assert rows(here, "customer_id") == [(1,), (2,)]
 
 
-@pytest.mark.every_store
+@pytest.mark.every_backend
 def test_a_run_that_lost_its_lease_shows_nothing(
     shop: Shop, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -495,7 +495,7 @@ def test_a_file_system_without_symbolic_links_shows_the_newest(
     assert latest(shop, tmp_path) == [(1,), (2,), (3,)]
 
 
-@pytest.mark.every_store
+@pytest.mark.every_backend
 def test_a_run_that_dies_before_the_newest_is_shown_is_finished(
     shop: Shop, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -511,7 +511,7 @@ def test_a_run_that_dies_before_the_newest_is_shown_is_finished(
     assert latest(shop, tmp_path) == [(1,)]
 
 
-@pytest.mark.every_store
+@pytest.mark.every_backend
 def test_what_an_earlier_date_has_is_not_written_again(
     shop: Shop, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -633,7 +633,7 @@ def days_of(shop: Shop, *days: str) -> list[RunReport]:
     return reports
 
 
-@pytest.mark.every_store
+@pytest.mark.every_backend
 def test_old_exports_are_removed_by_a_chosen_retention(shop: Shop, tmp_path: Path) -> None:
     """A run of a new date removes them and says so; what stays reads the same to the byte."""
     settings(shop, "keep: {exports: 2}")
@@ -685,7 +685,7 @@ def test_the_announcement_says_how_to_keep_them(
     assert len(dates(shop)) == 5
 
 
-@pytest.mark.every_store
+@pytest.mark.every_backend
 def test_a_dry_run_removes_nothing_and_tells_what_it_frees(shop: Shop) -> None:
     """Bytes count once the last name of a file is gone."""
     settings(shop, "keep: {exports: for ever}")
@@ -736,7 +736,7 @@ def test_a_removal_that_is_cut_off_is_finished(shop: Shop, monkeypatch: pytest.M
     assert not [path for path in everything(shop) if path.startswith(".half")]
 
 
-@pytest.mark.every_store
+@pytest.mark.every_backend
 def test_who_lost_the_lease_removes_nothing(shop: Shop, monkeypatch: pytest.MonkeyPatch) -> None:
     """Retention of another run may be another one."""
     settings(shop, "keep: {exports: for ever}")

@@ -28,13 +28,13 @@ from retailmart.operations.doctor import examine
 from retailmart.project import load_project
 from tests.support.backends import shop_tables
 from tests.support.disks import mounted
+from tests.support.pages import blocks, commands
 from tests.support.services.mariadb import Database, DatabaseServer, MariaDB
 from tests.support.services.process import free_port
 from tests.support.services.proxy import TcpProxy
 from tests.support.services.s3 import S3Bucket, S3Server
 from tests.support.services.spark import SparkCluster, fake_java
-from tests.support.shop import Called, Shop, sale
-from tests.test_docs import blocks, call, commands
+from tests.support.shop import Called, Shop, Typed, sale
 
 RIGHTS = {
     "SELECT",
@@ -800,12 +800,12 @@ def test_a_hanging_server_keeps_neither_the_command_nor_other_checks(
     assert database.password not in done.stdout + done.stderr
 
 
-def test_the_page_shows_what_the_command_prints(tmp_path: Path) -> None:
+def test_the_page_shows_what_the_command_prints(tmp_path: Path, typed: Typed) -> None:
     """docs/doctor.md's commands work on the sample shop, and its checks are the ones printed."""
-    assert call("retailmart init shop --sample", tmp_path).returncode == 0
-    typed = commands("docs/doctor.md")
-    assert typed[0] == "retailmart doctor"
-    printed = [call(line, tmp_path / "shop") for line in typed]
+    assert typed("retailmart init shop --sample", tmp_path).returncode == 0
+    lines = commands("docs/doctor.md")
+    assert lines[0] == "retailmart doctor"
+    printed = [typed(line, tmp_path / "shop") for line in lines]
     assert {done.returncode for done in printed} == {0}
     shown = [line[9:38] for line in blocks("docs/doctor.md", "text")[0].splitlines()]
     assert shown == [line[9:38] for line in printed[0].stdout.splitlines() if line[:8].strip()]
@@ -821,9 +821,11 @@ def test_a_value_that_cannot_be_read_is_found(shop: Shop, called: Called) -> Non
     assert "tables/customer.yml: zero_dates: empty" in done.stdout
 
 
-def test_a_value_that_would_be_rounded_is_found(tmp_path: Path, called: Called) -> None:
+def test_a_value_that_would_be_rounded_is_found(
+    tmp_path: Path, called: Called, typed: Typed
+) -> None:
     """Money with a third decimal in SQLite is found before a run holds its marts back."""
-    assert call("retailmart init shop --sample", tmp_path).returncode == 0
+    assert typed("retailmart init shop --sample", tmp_path).returncode == 0
     with closing(sqlite3.connect(tmp_path / "shop" / "shop.db")) as source:
         source.execute("UPDATE product SET current_price = 1.005 WHERE id = 1")
         source.commit()

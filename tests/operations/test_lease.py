@@ -72,7 +72,7 @@ def expire(shop: Shop) -> None:
     shop.backend.execute("UPDATE retailmart_lease SET expires_at = '2024-01-01T00:00:00+00:00'")
 
 
-@pytest.mark.every_database
+@pytest.mark.every_backend
 def test_a_stopped_holder_that_wakes_commits_nothing(
     shop: Shop, stopped: Stopped, called: Called
 ) -> None:

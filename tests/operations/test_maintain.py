@@ -78,16 +78,16 @@ def test_small_files_become_one_and_no_row_changes(shop: Shop) -> None:
 
 def test_days_after_maintenance_end_as_without_it(shop: Shop, tmp_path: Path) -> None:
     """Corrections, undone runs and verification are right over merged files."""
-    days(shop, 5)
+    days(shop, 3)
     opened(shop, _NOW).maintain()
-    days(shop, 4, first=6)
+    days(shop, 2, first=4)
     before = read(shop)
     shop.sales("sales_2024-02-02.csv", [sale(9, price="77.00", day="2024-02-02")])
     opened(shop).run()
     opened(shop, _NOW).maintain()
     assert opened(shop).verify(["duckdb"], None).different == ()
     assert opened(shop).verify_database().different == ()
-    opened(shop).undo(10)
+    opened(shop).undo(6)
     assert read(shop) == before
     opened(shop, _NOW).maintain()
     assert read(shop) == before
@@ -106,7 +106,7 @@ def test_a_merge_is_no_change_to_publish(shop: Shop, monkeypatch: pytest.MonkeyP
     assert tables["sales_team_incentive"] == shown.published_version
 
 
-@pytest.mark.every_store
+@pytest.mark.every_backend
 @pytest.mark.every_engine
 def test_dead_files_go_after_the_retention_and_no_sooner(shop: Shop) -> None:
     """By default what left a table stays a week; without a retention nothing but the rows stays."""
@@ -291,7 +291,7 @@ def test_the_command_says_what_it_did(shop: Shop, called: Called) -> None:
 
 def test_the_log_begins_at_a_checkpoint(shop: Shop) -> None:
     """Entries that nothing needs are gone; another reader of Delta tables sees the same rows."""
-    days(shop, 14)
+    days(shop, 11)
     before = read(shop)
     opened(shop, _NOW).maintain()
     log = shop.folder / "lake" / "raw" / "sales" / "_delta_log"
@@ -299,7 +299,7 @@ def test_the_log_begins_at_a_checkpoint(shop: Shop) -> None:
     newest = max(log.glob("*.checkpoint.parquet"))
     removed = pq.read_table(newest, columns=["remove"]).column("remove").to_pylist()
     assert not any(removed), "a reader would read what left the table long ago"
-    assert DeltaTable(str(log.parent)).to_pyarrow_table().num_rows == 3 * 14 + 1
+    assert DeltaTable(str(log.parent)).to_pyarrow_table().num_rows == 3 * 11 + 1
     assert read(shop) == before
-    days(shop, 3, first=15)
+    days(shop, 1, first=12)
     assert opened(shop).verify(["duckdb"], None).different == ()

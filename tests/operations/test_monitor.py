@@ -34,7 +34,8 @@ def tell_all_by_http(shop: Shop, url: str) -> None:
     """Let the shop tell everything that can be told by HTTP, within the bound."""
     settle(
         shop,
-        f"notify_within: {BOUND}\nalerts: {{targets: ['{url}/alert']}}\nping: {{url: '{url}/ping'}}\n"
+        f"notify_within: {BOUND}\nalerts: {{targets: ['{url}/alert']}}\n"
+        f"ping: {{url: '{url}/ping'}}\n"
         f"lineage: {{url: '{url}', file: lineage.ndjson}}\nmetrics: {{file: run.prom}}\n"
         "log: {format: json, file: run.log}\n",
     )

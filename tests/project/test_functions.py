@@ -21,8 +21,8 @@ from retailmart.project import load_project
 from retailmart.project.functions import Functions, read_functions
 from retailmart.project.settings import Settings
 from retailmart.project.types import parse_type
+from tests.support.pages import blocks
 from tests.support.shop import AS_OF, Shop, sale
-from tests.test_docs import blocks
 
 GOOD = """\
 import pyarrow.compute as pc

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gc
 import os
+import shlex
 import subprocess
 import sys
 from collections.abc import Collection
@@ -24,7 +25,7 @@ from tests.support.backends import (
     SparkBackend,
     shop_tables,
 )
-from tests.support.shop import Called, Shop, keep_only
+from tests.support.shop import Called, Shop, Typed, keep_only
 
 
 @pytest.fixture
@@ -44,6 +45,21 @@ def called(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) 
         return subprocess.CompletedProcess(words, code, *capsys.readouterr())
 
     return call
+
+
+@pytest.fixture
+def typed(called: Called, monkeypatch: pytest.MonkeyPatch) -> Typed:
+    """Runs a documented command line in a folder, its leading environment settings included."""
+
+    def run(line: str, at: Path) -> subprocess.CompletedProcess[str]:
+        words = shlex.split(line)
+        settings, arguments = (words[: (i := words.index("retailmart"))], words[i + 1 :])
+        with monkeypatch.context() as around:
+            for setting in settings:
+                around.setenv(*setting.split("=", 1))
+            return called(at, *arguments)
+
+    return run
 
 
 if not ALL:

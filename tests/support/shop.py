@@ -115,3 +115,10 @@ class Called(Protocol):
 
     def __call__(self, at: Path, *words: str) -> subprocess.CompletedProcess[str]:
         """Run `retailmart WORDS` in the folder `at`."""
+
+
+class Typed(Protocol):
+    """Commands as people type them, called in this process."""
+
+    def __call__(self, line: str, at: Path) -> subprocess.CompletedProcess[str]:
+        """Run the command line in the folder `at`."""

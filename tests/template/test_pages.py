@@ -13,9 +13,9 @@ import yaml
 
 import retailmart
 from retailmart.template import STORIES, write_project
-from tests.support.shop import AS_OF, Shop
+from tests.support.pages import blocks, commands
+from tests.support.shop import AS_OF, Shop, Typed
 from tests.template.looking import mart, one
-from tests.test_docs import blocks, call, commands
 
 PAGES = ["docs/till.md", "docs/webshop.md", "docs/markets.md"]
 
@@ -37,13 +37,13 @@ def shop(run_once: Path, tmp_path: Path) -> Shop:
 
 
 @pytest.mark.parametrize(("page", "story"), list(zip(PAGES, STORIES, strict=True)))
-def test_commands_work(page: str, story: str, tmp_path: Path) -> None:
+def test_commands_work(page: str, story: str, tmp_path: Path, typed: Typed) -> None:
     """The first makes a project of the page's story alone, the others work in it."""
     first, *others = commands(page)
     assert first == f"retailmart init myshop --with {story} --sample"
-    assert call(first, tmp_path).returncode == 0
+    assert typed(first, tmp_path).returncode == 0
     for line in others:
-        done = call(line, tmp_path / "myshop")
+        done = typed(line, tmp_path / "myshop")
         assert done.returncode == 0, f"{line}: {done.stderr}"
 
 

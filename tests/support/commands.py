@@ -1,0 +1,96 @@
+"""Commands in processes of their own, without the second that one takes to import the program.
+
+One warm process forks a child for each command. Folder, environment, output and exit code are those
+of a process that a shell starts; only what is decided while Python starts is not, as its encoding.
+"""
+
+from __future__ import annotations
+
+import atexit
+import json
+import os
+import subprocess
+import sys
+import traceback
+from collections.abc import Mapping, Sequence
+from functools import cache
+from importlib import import_module
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+
+from tests.support.forking import ForkingProcess
+from tests.support.killed import IMPORTED
+
+
+class Commands(ForkingProcess):
+    """Forks the children that run commands; close it at the end."""
+
+    def __init__(self) -> None:
+        super().__init__("tests.support.commands")
+
+    def run(
+        self,
+        words: Sequence[str],
+        at: Path,
+        environment: Mapping[str, str] | None = None,
+        stdin: bytes = b"",
+    ) -> subprocess.CompletedProcess[str]:
+        """Run `retailmart WORDS` in the folder `at`, with more environment variables."""
+        with TemporaryDirectory() as name:
+            folder = Path(name)
+            (folder / "0").write_bytes(stdin)
+            around = {**os.environ, **(environment or {})}
+            code = self.ask([list(words), str(at), around, name])
+            out, talk = ((folder / number).read_text(encoding="utf-8") for number in ("1", "2"))
+        return subprocess.CompletedProcess(["retailmart", *words], code, out, talk)
+
+
+@cache
+def warm() -> Commands:
+    """The warm process of this session."""
+    commands = Commands()
+    atexit.register(commands.close)
+    return commands
+
+
+def _serve() -> None:
+    for name in IMPORTED:
+        import_module(name)
+    for line in sys.stdin:
+        order = json.loads(line)
+        child = os.fork()
+        if child == 0:
+            _work(*order)
+        _, status = os.waitpid(child, 0)
+        sys.stdout.write(json.dumps(os.waitstatus_to_exitcode(status)) + "\n")
+        sys.stdout.flush()
+
+
+def _work(words: Sequence[str], at: str, environment: dict[str, str], folder: str) -> None:
+    from retailmart.cli import main
+
+    for number, flags in ((0, os.O_RDONLY), (1, os.O_WRONLY), (2, os.O_WRONLY)):
+        os.dup2(os.open(f"{folder}/{number}", flags | os.O_CREAT), number)
+    os.chdir(at)
+    os.environ.clear()
+    os.environ.update(environment)
+    sys.argv = ["retailmart", *words]
+    code: Any = 0
+    try:
+        main()
+    except SystemExit as end:
+        code = end.code or 0
+    except BaseException:
+        traceback.print_exc()
+        code = 1
+    if not isinstance(code, int):
+        print(code, file=sys.stderr)
+        code = 1
+    for output in (sys.stdout, sys.stderr):
+        output.flush()
+    os._exit(code)
+
+
+if __name__ == "__main__":
+    _serve()
