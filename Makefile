@@ -2,7 +2,7 @@
 #             see it work
 # make test   everything that must hold, lint and types included
 # make test-all  the same with all that is generated: days, files, kills by the thousand; then Spark 3.5
-#                  (hours)
+#                  (an hour and a half)
 # make test-spark  the tests of the Spark engine alone (not of the clusters that tests start, nor those
 #                  of all engines: `make test-all` runs them), SPARK=3.5 for what older clusters run
 # make chaos  the fault campaign: kills, power cuts, broken stores and databases (CHAOS=--small)
@@ -37,7 +37,7 @@ run: .venv/.installed
 	@cd $(DEMO) && ../.venv/bin/retailmart run --as-of 2024-04-01
 
 test: .venv-dev/.installed lint
-	.venv-dev/bin/pytest -n 2 --dist $(DIST) --no-loadscope-reorder -m "$(SELECTED)"
+	.venv-dev/bin/pytest -n 3 --dist $(DIST) --no-loadscope-reorder -m "$(SELECTED)"
 
 test-all: export RETAILMART_TEST_ALL = 1
 test-all: DIST = worksteal
@@ -46,7 +46,7 @@ test-all: test
 	env -u RETAILMART_TEST_ALL $(MAKE) test-spark SPARK=3.5
 
 test-spark: $(SPARK_VENV)/.installed
-	$(SPARK_VENV)/bin/pytest -n 2 --dist loadfile --no-loadscope-reorder \
+	$(SPARK_VENV)/bin/pytest -n 3 --dist loadfile --no-loadscope-reorder \
 		-m "spark and not (long and every_engine)" --ignore tests/services
 
 lint: .venv-dev/.installed

@@ -41,9 +41,9 @@ pytestmark = [pytest.mark.spark, pytest.mark.usefixtures("spark_session")]
 ENGINES = ("duckdb", "spark")
 T = TypeVar("T")
 # How many projects dice make: some more before a release.
-_SEEDS = tries(1, 40)
+_SEEDS = tries(1, 10)
 # How many files dice make beside those made by hand.
-_HOSTILE = tries(20, 400)
+_HOSTILE = tries(20, 150)
 # What the ledger says of rows and money, beside the run's report.
 _COUNTED = ("retailmart_file_months", "retailmart_table_months", "retailmart_replays")
 

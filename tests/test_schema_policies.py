@@ -771,7 +771,7 @@ def _histories(draw: st.DrawFn) -> list[tuple[Policies, list[File]]]:
 
 
 @settings(
-    max_examples=tries(4, 200),
+    max_examples=tries(4, 60),
     deadline=None,
     phases=[Phase.generate],  # histories are short; to shrink one would take minutes of runs
     suppress_health_check=[HealthCheck.function_scoped_fixture],  # only ever copied from

@@ -113,7 +113,7 @@ def test_each_step_tells_what_it_lacks(
     chance = random.Random(SEED)
     original = Session.step
 
-    for number in range(tries(6, 200)):
+    for number in range(tries(6, 60)):
         step, said = chance.choice(_STEPS), chance.choice(list(_ERRORS))
 
         @contextmanager
@@ -166,7 +166,7 @@ def test_a_full_disk_is_told_wherever_it_is(shop: Shop, tmp_path: Path) -> None:
     shop.sales("sales_2.csv", [sale(3, day="2024-02-31"), sale(4)])
     disk = tmp_path / "disk"
     places = chance.sample(_PLACES, len(_PLACES))
-    for number in range(tries(5, 100)):
+    for number in range(tries(5, 40)):
         place = places[number % len(places)]
         with mounted(disk, "size=24M"):
             home = placed(shop, disk, place)
@@ -195,7 +195,7 @@ def test_limits_of_the_process_are_told(shop: Shop, limit: int, least: int, most
     """Few open files, small files, little memory: told, and without the limit all is well."""
     chance = random.Random(SEED)
     shop.sales("sales_1.csv", [sale(n % 9 + 1, day=f"2024-0{n % 3 + 1}-11") for n in range(900)])
-    for _ in range(tries(1, 40)):
+    for _ in range(tries(1, 20)):
         done = run(shop.folder, (limit, chance.randrange(least, most)))
         # A library that is written in C may end the process itself; nothing can say more then.
         if done.returncode > 0:

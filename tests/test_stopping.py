@@ -141,7 +141,7 @@ def test_random_moments_leave_what_no_signal_leaves(
     """Signals at random moments of random steps, in several runs; then all is as without any."""
     random = Random(SEED + number)
     deliver(shop)
-    for _ in range(tries(4, 60)):
+    for _ in range(tries(4, 20)):
         step = random.choice(STEPS)
         ended = stopper.runs(
             words(shop), Signal(step, random.choice([0.001, 0.004, 0.01, 0.03]), number)

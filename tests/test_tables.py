@@ -347,7 +347,7 @@ _DAYS = st.lists(
 
 
 @settings(
-    max_examples=tries(2, 60),
+    max_examples=tries(2, 20),
     deadline=None,
     suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
 )

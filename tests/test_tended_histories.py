@@ -20,7 +20,7 @@ from tests.support.killed import Killer
 from tests.support.shop import Shop
 
 _EVENTS = tries(5, 14)
-_SHOPS = tries(1, 30)
+_SHOPS = tries(1, 10)
 
 
 class Tended(Life):

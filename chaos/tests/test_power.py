@@ -10,7 +10,7 @@ from tests.support.amount import SEED, tries
 from chaos import power
 from chaos.deployments import FEW_MARTS
 
-_CUTS = tries(4, 30)
+_CUTS = tries(4, 15)
 
 
 @pytest.mark.long

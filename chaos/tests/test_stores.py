@@ -19,7 +19,7 @@ from chaos.stores import (
     wrong_in_archive,
 )
 
-_BATCHES = tries(1, 15)
+_BATCHES = tries(1, 5)
 
 
 @pytest.mark.long

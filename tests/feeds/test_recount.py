@@ -28,7 +28,7 @@ columns:
   due: {type: DATE, mandatory: true}
 """
 _COLUMNS = ("id", "price", "total", "day", "due")
-_HISTORIES = tries(2, 40)
+_HISTORIES = tries(2, 15)
 _STEPS = 6
 
 Rows = list[dict[str, str]]

@@ -34,7 +34,7 @@ from tests.support.shop import HEADER, Shop, sale
 BAD = sale(2, day="2024-02-31", price="5.00")
 GOOD = sale(2, day="2024-02-28", price="5.00")
 COLUMNS = HEADER.split(",")
-_STORIES = tries(2, 50)
+_STORIES = tries(2, 20)
 
 
 @pytest.fixture

@@ -487,7 +487,7 @@ def delivered_files(draw: st.DrawFn, header: Sequence[str]) -> bytes:
 
 
 @settings(
-    max_examples=tries(25, 1_000),
+    max_examples=tries(25, 300),
     deadline=None,
     suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large],
 )

@@ -83,7 +83,7 @@ settings.register_profile(
     print_blob=True,
     suppress_health_check=[HealthCheck.too_slow],
 )
-settings.register_profile("all", settings.get_profile("ci"), max_examples=1_000)
+settings.register_profile("all", settings.get_profile("ci"), max_examples=300)
 settings.load_profile("all" if ALL else "ci")
 
 
