@@ -8,6 +8,7 @@ import os
 import re
 import shutil
 from collections.abc import Sequence
+from dataclasses import replace
 from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -27,7 +28,9 @@ from retailmart.marts.exports import (
     _block,
     _expired,
     _Merging,
+    _months,
     _part,
+    _put_together,
     expire_exports,
     export_marts,
 )
@@ -35,7 +38,7 @@ from retailmart.project.settings import KeepSettings
 from retailmart.report import RunReport, Silent
 from retailmart.session import Session
 from retailmart.storage.s3 import S3Folder
-from retailmart.tables import DataFile
+from retailmart.tables import DataFile, TableState
 from tests.support.backends import RemoteBackend
 from tests.support.shop import AS_OF, Shop, sale
 
@@ -119,8 +122,7 @@ def test_marts_are_shown_under_the_run_s_date(shop: Shop, tmp_path: Path) -> Non
     names = {path.rpartition("/")[2] for path in found}
     assert all(n == "_SUCCESS" or (n.startswith("part-") and n.endswith(".parquet")) for n in names)
     folders = {path.rpartition("/")[0].removeprefix(f"{_TODAY}/") for path in found}
-    months = {f"sales_mart/sales_month={month}" for month in ("2024-01", "2024-02")}
-    assert folders == _SHOWN | months
+    assert folders == _SHOWN
     columns = "store_id, sales_person_id, total_cost, sales_month"
     here = fetched(shop, tmp_path, f"{_TODAY}/sales_mart")
     assert rows(here, columns) == shop.mart("sales_mart", columns)
@@ -530,7 +532,7 @@ def test_what_an_earlier_date_has_is_not_written_again(
     run(shop, _NEXT)
     assert len(wrote) == 1
     names = {p.rpartition("/")[2] for p in insights(shop) if p.startswith("2024-04-02/sales_mart/")}
-    assert len(names) == 4, "two months, one of them twice, and _SUCCESS"
+    assert len(names) == 3, "the month that ended as one file, the other as it was, and _SUCCESS"
 
 
 def test_a_put_together_export_has_the_rows_and_types_of_its_mart(
@@ -592,6 +594,41 @@ def test_batches_form_blocks_that_do_not_change() -> None:
     ]
     for newest in range(1, 2000, 7):
         assert len({_block(batch, newest) for batch in range(newest + 1)}) <= 16 * 3
+
+
+def test_a_date_names_few_files_however_many_months_there_are() -> None:
+    """Ended months are put together; what a day adds leaves all names of the day before."""
+
+    def named(months: int, days: int, more: Sequence[DataFile] = ()) -> dict[str, set[str]]:
+        ended = [f"{2022 + n // 12}-{1 + n % 12:02d}" for n in range(months)]
+        files = [
+            DataFile(f"sales_month={month}/store_id={store}/m00000001-{month}-{store}", 9, 1)
+            for month in ended[:-1]
+            for store in (1, 2)
+        ]
+        files += [
+            DataFile(f"sales_month={ended[-1]}/store_id=1/b{batch:08d}-f0001-0001.parquet", 9, 1)
+            for batch in range(1000, 1000 + days)
+        ]
+        files = [
+            replace(file, partition={"sales_month": file.path[12:19], "store_id": file.path[29]})
+            for file in (*files, *more)
+        ]
+        state = TableState("", (), ("sales_month", "store_id"), tuple(files))
+        parts, merged = _put_together(state, _months(state), f"{ended[-1]}-28")
+        assert parts == {}
+        assert sorted(f.path for group in merged.values() for f in group) == sorted(
+            file.path for file in files
+        )
+        return {name: {file.path for file in group} for name, group in merged.items()}
+
+    before, after = named(36, 5), named(36, 6)
+    assert len(before) == 2 + 3 + 2 + 5, "two years, three quarters, two months, five days"
+    assert before.keys() < after.keys()
+    assert max(len(named(months, 20)) for months in range(1, 100)) < 40
+    # A sale that is dated in a year to come ends no month.
+    far = DataFile("sales_month=2099-01/store_id=1/b00001005-f0001-0001.parquet", 9, 1)
+    assert before.keys() < named(36, 5, [far]).keys()
 
 
 def _days(first: str, count: int) -> list[str]:
@@ -714,7 +751,7 @@ def test_a_removal_that_is_cut_off_is_finished(shop: Shop, monkeypatch: pytest.M
     settings(shop, "keep: {exports: 1}")
     days_of(shop, "2024-04-01")
     monkeypatch.setattr(
-        S3Folder, "discard", dying_at(f"{_TODAY}/sales_mart/sales", S3Folder.discard)
+        S3Folder, "discard", dying_at(f"{_TODAY}/sales_mart/part", S3Folder.discard)
     )
     remove = shutil.rmtree
 

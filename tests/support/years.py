@@ -16,6 +16,9 @@ from dataclasses import asdict, dataclass, fields
 from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
 
+from sqlalchemy import update
+
+from retailmart.ledger import tables
 from tests.support.shop import Shop, sale
 
 FIRST = date(2023, 1, 1)
@@ -42,7 +45,8 @@ def simulate(
     """Live through some days, from the day `start` on; every few days, look at what is there.
 
     Maintenance counts days by the machine's clock, which stands still meanwhile: it is called every
-    seventh day and removes at once what it would remove seven days later.
+    seventh day and removes at once what it would remove seven days later. In the ledger the days
+    are as long ago as they will be on the last one.
     """
     dice = random.Random(seed)
     settings = shop.folder / "retailmart.yml"
@@ -64,6 +68,7 @@ def simulate(
         if number % _MAINTAINED_EVERY == 0:
             shop.open().maintain()
         seconds = time.process_time() - began
+        _was_long_ago(shop, report.run_id, days=start + days - 1 - number)
         if number and dice.random() < 0.02:  # the day was wrong: it is taken back and comes again
             shop.open().undo(report.run_id)
             _drop(shop, dice, today)
@@ -71,6 +76,13 @@ def simulate(
         if number % look_every == 0 or number == start + days - 1:
             files, size = _below(shop.folder)
             yield Day(number, round(seconds, 4), files, size, _live(shop))
+
+
+def _was_long_ago(shop: Shop, run_id: int, days: int) -> None:
+    moment = datetime.now(UTC) - timedelta(days=days)
+    with shop.open().ledger() as ledger, ledger.engine.begin() as connection:
+        known = update(tables.runs).where(tables.runs.c.run_id == run_id)
+        connection.execute(known.values(started_at=moment.isoformat()))
 
 
 def _drop(shop: Shop, dice: random.Random, day: date) -> None:

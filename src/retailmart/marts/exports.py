@@ -37,6 +37,8 @@ _NOT_ANY_MORE = 4
 # A month's files are put together once their batches fill a block of this many, then one of its
 # square, and so on: each row is written again once for each power.
 _BLOCK = 16
+# Ended months are put together by quarters and years: else each date would name all of them.
+_MONTH = re.compile(r"\d{4}-\d\d")
 _BATCH = re.compile(r"b(\d{8})-f\d{4,}-")
 _ROWS_AT_ONCE = 100_000
 
@@ -176,8 +178,9 @@ def _export_of(
 ) -> Export:
     parts: dict[str, DataFile] = {}
     merged: dict[str, tuple[DataFile, ...]] = {}
+    months = _months(state) if merge else {}
     if merge:
-        parts, merged = _put_together(state)
+        parts, merged = _put_together(state, months, day)
     else:
         parts = {_part(file.path): file for file in state.files}
     names = "\n".join(sorted(_part(file.path) for file in state.files))
@@ -199,35 +202,65 @@ def _export_of(
         # A folder without any Parquet is an error to most readers; an empty table is not.
         files={} if state.files else {_EMPTY: _no_rows(state)},
         mark=json.dumps(said) + "\n",
-        write=_Merging(state.fields, state.partition_by).write,
+        write=_Merging(
+            state.fields, state.partition_by, () if months else state.partition_by[:1]
+        ).write,
     )
 
 
 def _put_together(
-    state: TableState,
+    state: TableState, months: Mapping[str, str], today: str
 ) -> tuple[dict[str, DataFile], dict[str, tuple[DataFile, ...]]]:
     """The files that are exported as they are, and those that are put together, by path.
 
     Files of one value of the first partition column are put together by the batch that wrote them,
-    later by blocks of batches. So a day adds files, and changes none of an earlier day.
+    later by blocks of batches; `months` (by path) that ended before `today` by month, quarter and
+    year. So a day adds files, and changes none of an earlier day.
     """
     batches = {file.path: _batch_of(file.path) for file in state.files}
     newest = max(batches.values())
+    # Sales of a month to come, by mistake or not, end no month.
+    growing = max((one for one in months.values() if one <= today[:7]), default="")
     groups: dict[tuple[str, str], list[DataFile]] = {}
     for file in sorted(state.files, key=lambda file: file.path):
-        first = file.path.partition("/")[0]
-        groups.setdefault((first, _block(batches[file.path], newest)), []).append(file)
-    deeper = [name for name in state.partition_by[1:] if not name.startswith("_")]
+        block = _block(batches[file.path], newest)
+        if months:
+            month = months[file.path]
+            key = ("", _period(month, growing) or f"{month}-{block}")
+        else:
+            key = (file.path.partition("/")[0], block)
+        groups.setdefault(key, []).append(file)
+    in_files = state.partition_by if months else state.partition_by[1:]
+    are_whole = all(name.startswith("_") for name in in_files)
     parts: dict[str, DataFile] = {}
     merged: dict[str, tuple[DataFile, ...]] = {}
-    for (first, block), files in groups.items():
-        if len(files) == 1 and not deeper:
+    for (folder, block), files in groups.items():
+        if len(files) == 1 and are_whole:
             parts[_part(files[0].path)] = files[0]
             continue
         members = "\n".join(file.path for file in files).encode("utf-8", "surrogateescape")
-        digest = hashlib.sha256(members).hexdigest()[:24]
-        merged[_part(f"{first}/{block}-{digest}.parquet")] = tuple(files)
+        name = f"{block}-{hashlib.sha256(members).hexdigest()[:24]}.parquet"
+        merged[_part(f"{folder}/{name}" if folder else name)] = tuple(files)
     return parts, merged
+
+
+def _months(state: TableState) -> dict[str, str]:
+    """The month of each file by its path, if a table is partitioned by months; else empty."""
+    values = {file.path: file.partition[state.partition_by[0]] or "" for file in state.files}
+    return values if all(map(_MONTH.fullmatch, values.values())) else {}
+
+
+def _period(month: str, growing: str) -> str | None:
+    """The longest period around a month that ended before another began; None if it has not."""
+    if month[:4] < growing[:4]:
+        return month[:4]
+    if month < growing and (quarter := _quarter(month)) < _quarter(growing):
+        return f"{month[:4]}-q{quarter}"
+    return month if month < growing else None
+
+
+def _quarter(month: str) -> int:
+    return (int(month[5:]) + 2) // 3
 
 
 def _batch_of(path: str) -> int:
@@ -246,10 +279,11 @@ def _block(batch: int, newest: int) -> str:
 
 @dataclass(frozen=True)
 class _Merging:
-    """Puts files of a table together; partition columns below the first one become columns."""
+    """Puts files of a table together; what no folder's name says is in their columns."""
 
     fields: tuple[Field, ...]
     partition_by: tuple[str, ...]
+    in_folders: tuple[str, ...]
 
     def write(self, folder: Path, files: Sequence[DataFile], target: Path) -> None:
         """Write the rows of files of a table into one file, in the files' order."""
@@ -287,11 +321,10 @@ class _Merging:
     def _schema(self) -> pa.Schema:
         from retailmart.database.values import schema_of
 
-        in_folder = self.partition_by[:1]
         fields = [
             field
             for field in self.fields
-            if field.name not in in_folder
+            if field.name not in self.in_folders
             and not (field.name in self.partition_by and field.name.startswith("_"))
         ]
         return schema_of([field.name for field in fields], [field.type for field in fields])
