@@ -77,6 +77,7 @@ SCENARIOS = (
     Scenario("files", 100_000, 2_000),
     Scenario("leaks", 1_000, 20),
     Scenario("names", 1, 1),
+    Scenario("monitors", 2_000, 50),
 )
 
 

@@ -9,7 +9,9 @@ import sys
 from collections.abc import Collection
 
 import pytest
+from sqlalchemy import update
 
+from retailmart.ledger import tables
 from tests.support.monitors import Monitors
 from tests.support.services.listener import Listener
 from tests.support.shop import Called, Shop, sale
@@ -150,6 +152,31 @@ def test_an_undo(shop: Shop, called: Called, monitors: Monitors) -> None:
     run(shop, called, monitors, "undo", "77", code=1)
 
 
+def test_a_failure_that_the_ledger_has_is_told_once(
+    shop: Shop, called: Called, monitors: Monitors, listener: Listener
+) -> None:
+    """A run whose project has mistakes can't ask the ledger who knows of them already."""
+    path = shop.folder / "marts" / "sales_mart.sql"
+    sound = path.read_text()
+    broken = sound.replace("SELECT", "SELEKT", 1)
+    for text, words, code in (
+        (broken, RUN, 2),
+        (sound, ("undo", "77"), 1),  # the ledger takes the failure over
+        (broken, RUN, 2),
+        (sound, RUN, 0),
+    ):
+        path.write_text(text)
+        run(shop, called, monitors, *words, code=code)
+    told = [
+        (about, alert["subject"])
+        for one in listener.at("/alert")
+        for about in ("opened", "closed")
+        for alert in one.plain[about]
+    ]
+    assert told.count(("opened", "SettingsError")) == 1
+    assert told.count(("closed", "SettingsError")) == 1
+
+
 def test_a_killed_and_recovered_run(
     shop: Shop, monitors: Monitors, called: Called, listener: Listener
 ) -> None:
@@ -208,6 +235,8 @@ def test_the_judge_sees_lies(shop: Shop, called: Called, monitors: Monitors) -> 
     assert {line.partition(":")[0] for line in monitors.disagreements(1)} >= {
         *("ledger", "log", "metrics", "lineage", "alerts", "ping"),
     }
+    with shop.open().ledger() as ledger, ledger.engine.begin() as connection:
+        connection.execute(update(tables.runs).values(state="running"))
     assert {line.partition(":")[0] for line in monitors.disagreements(None)} >= {
-        *("ledger", "log", "metrics", "lineage", "ping"),
+        *("log", "metrics", "lineage", "ping"),
     }

@@ -21,6 +21,7 @@ from retailmart.project.feed import FeedDocument
 from retailmart.project.mart import MartHeader
 from retailmart.project.settings import Settings
 from retailmart.project.table import TableDocument
+from website.curves import PICTURE, picture
 
 FOLDER = Path(__file__).parents[1] / "docs" / "reference"
 _MADE = "<!-- Written from the code by `make reference`: edit the code, not this page. -->"
@@ -284,10 +285,11 @@ def _sentences(text: str) -> str:
 
 
 def main() -> None:
-    """Write the pages."""
+    """Write the pages, and the picture of measured years."""
     FOLDER.mkdir(exist_ok=True)
     for name, text in pages().items():
         (FOLDER / name).write_text(text, encoding="utf-8")
+    PICTURE.write_text(picture(), encoding="utf-8")
 
 
 if __name__ == "__main__":

@@ -53,8 +53,8 @@ class LastAttempt:
 class Attempts:
     """The file's content.
 
-    `failures` counts runs that failed without a number, by error. `alerts` are open alerts that the
-    ledger does not have yet, each with the targets that were told of it.
+    `failures` counts runs that failed without a number, by error. `alerts` are open alerts of
+    failures, whether the ledger has them yet or not, each with the targets that were told of it.
     """
 
     last: LastAttempt | None = None

@@ -83,6 +83,7 @@ class Outbox:
                 for one in self.messages:
                     delivered = one.target.name not in failed
                     self.ledger.alerts.record_notices(one.target.key, one.told, delivered=delivered)
+                _keep_in_file(self.known, self.ledger)
             return
         private = self.known.folder / PRIVATE
         attempts = read_attempts(private)
@@ -135,6 +136,7 @@ def _collect_in_ledger(
             end.at.isoformat(),
         )
     alerts.forget_before(end.at - _KEPT)
+    _keep_in_file(known, ledger)
     opened, closed = alerts.open(), alerts.closed_since(end.at - _STILL_TOLD)
     keys = [one.alert_id for one in (*opened, *closed) if one.alert_id is not None]
     messages = []
@@ -158,7 +160,23 @@ def _take_from_file(private: Path, ledger: Ledger) -> None:
         alert_id = known.get(alert.key) or ledger.alerts.add(alert, None)
         for target in told:
             ledger.alerts.record_notices(target, [(alert_id, "opened")], delivered=True)
-    write_attempts(private, replace(attempts, alerts=()))
+
+
+def _keep_in_file(known: Monitoring, ledger: Ledger) -> None:
+    """Keep what a run that can't read the ledger would tell again: open failures, and who knows."""
+    private = known.folder / PRIVATE
+    attempts = read_attempts(private)
+    failures = {one.alert_id: one for one in ledger.alerts.open() if one.kind == "failure"}
+    told: dict[int | None, list[str]] = {key: [] for key in failures}
+    for target in targets_of(known) if failures else ():
+        notices = ledger.alerts.notices(target.key, [key for key in failures if key is not None])
+        for (key, about), sent in notices.items():
+            if about == "opened" and sent is not None:
+                told[key].append(target.key)
+    kept = tuple((alert, tuple(told[key])) for key, alert in failures.items())
+    if kept != attempts.alerts:
+        with suppress(OSError):  # a full disk: perhaps told twice
+            write_attempts(private, replace(attempts, alerts=kept))
 
 
 def _collect_in_file(known: Monitoring, end: RunEnded) -> Outbox:
