@@ -15,7 +15,7 @@ from tests.support.monitors import samples
 from tests.support.services.listener import Answer, Listener, closed_port
 from tests.support.shop import AS_OF, Called, Shop, sale
 
-BOUND = 2.5
+BOUND = 3.0
 
 
 @pytest.fixture

@@ -34,7 +34,7 @@ if TYPE_CHECKING:
     from retailmart.operations.alerts import Outbox
 
 # The part of the bound that targets may use up; what they leave is for the file with metrics.
-_FOR_TARGETS = 0.8
+_FOR_TARGETS = 0.5
 
 
 class Monitor:
