@@ -21,7 +21,7 @@ import yaml
 
 from retailmart.template import write_project
 from tests.services.test_spark_services import until
-from tests.support.amount import tries
+from tests.support.amount import ALL, tries
 from tests.support.backends import RemoteBackend, shop_tables
 from tests.support.project_state import compare, state_of
 from tests.support.services.driver import CountedDriver, counted_driver
@@ -253,7 +253,8 @@ def test_the_driver_sees_no_rows(
     # A small run tells what does not grow: Spark's own talk, its start, the ledger's.
     grown = passed[1] - passed[0]
     print(f"{landed:,} bytes landed, {passed[1]:,} passed through the driver, {grown:,} for them")
-    assert grown < landed / 50
+    # Of 2 GB all of it is less than 1 %; of the short form's few MB only the part that grows.
+    assert (passed[1] < landed / 100) if ALL else (grown < landed / 50)
 
 
 def _run_counted(driver: CountedDriver, shop: Shop) -> subprocess.CompletedProcess[str]:
