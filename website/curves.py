@@ -58,6 +58,7 @@ def _spec(days: Sequence[Mapping[str, float]]) -> dict[str, Any]:
 
 
 def _panel(title: str, points: Sequence[tuple[float, float]]) -> dict[str, Any]:
+    ticks = {"tickCount": 5}
     return {
         "title": title,
         "width": 230,
@@ -65,7 +66,7 @@ def _panel(title: str, points: Sequence[tuple[float, float]]) -> dict[str, Any]:
         "data": {"values": [{"day": day, "value": round(value, 4)} for day, value in points]},
         "mark": {"type": "line", "color": _LINE, "strokeWidth": 2},
         "encoding": {
-            "x": {"field": "day", "type": "quantitative", "title": "day", "axis": {"tickCount": 5}},
-            "y": {"field": "value", "type": "quantitative", "title": None, "axis": {"tickCount": 5}},
+            "x": {"field": "day", "type": "quantitative", "title": "day", "axis": ticks},
+            "y": {"field": "value", "type": "quantitative", "title": None, "axis": ticks},
         },
     }
