@@ -27,9 +27,6 @@ TABLES = ("raw", "quarantine", "marts", "published")
 FAULTS = ("lost", "doubled", "unreadable", "differs")
 
 _STAMP = re.compile(r"\d{8}_\d{6}")
-# In the name of a data file: its batch and the fence of the attempt; in that of an exported part
-# that was put together, its batch and what its members are called.
-_ATTEMPT = re.compile(r"b\d{8}-([0-9a-f]{24}|f\d{4,})")
 _ORIGIN = re.compile(r"^(\d+)#(\d+)$")
 
 
@@ -201,18 +198,22 @@ def is_snapshot(key: str) -> bool:
 
 
 def _snapshots(files: Mapping[str, Content]) -> Iterator[str]:
-    """The files of dated snapshots and their rows, without what tells who wrote them."""
+    """The folders of dated snapshots and the rows in each, whatever files they are divided into."""
+    rows: dict[str, list[str]] = {}
     for name, content in files.items():
-        if is_snapshot(name):
-            rows = _rows_in(content()) if name.endswith(".parquet") else ""
-            yield f"{_ATTEMPT.sub('ATTEMPT', name)} {rows}"
+        if is_snapshot(name) and name.endswith(".parquet"):
+            rows.setdefault(name.rpartition("/")[0], []).extend(_rows_in(content()))
+        elif is_snapshot(name):
+            yield name
+    for folder, found in rows.items():
+        text = "\n".join(sorted(found)).encode("utf-8", "surrogateescape")
+        yield f"{folder} {len(found)} rows {sha256(text).hexdigest()[:8]}"
 
 
-def _rows_in(parquet: bytes) -> str:
+def _rows_in(parquet: bytes) -> list[str]:
     import pyarrow.parquet as pq
 
-    rows = sorted(map(repr, pq.read_table(BytesIO(parquet)).to_pylist()))
-    return sha256("\n".join(rows).encode("utf-8", "surrogateescape")).hexdigest()[:8]
+    return [repr(row) for row in pq.read_table(BytesIO(parquet)).to_pylist()]
 
 
 def _files(project: Project, place: str) -> dict[str, Content]:
