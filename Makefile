@@ -2,7 +2,7 @@
 #             see it work
 # make test   everything that must hold, lint and types included
 # make test-all  the same with all that is generated: days, files, kills by the thousand; then Spark 3.5
-#                  (an hour and a half)
+#                  (about two hours)
 # make test-spark  the tests of the Spark engine alone (not of the clusters that tests start, nor those
 #                  of all engines: `make test-all` runs them), SPARK=3.5 for what older clusters run
 # make chaos  the fault campaign: kills, power cuts, broken stores and databases (CHAOS=--small)
@@ -20,7 +20,7 @@ CHAOS ?= --out docs/reliability.md
 PINS ?= requirements/run.txt
 
 # A file's tests share what they build, so one worker takes all of them. Where most are generated,
-# that would leave the other worker without work for hours.
+# that would leave the other workers without work for hours.
 DIST = loadfile
 # What takes long and stands for what is also shown in a shorter way is left to `make test-all`.
 SELECTED = not long

@@ -19,17 +19,13 @@ from tests.support.backends import LocalBackend, shop_tables
 from tests.support.monitors import Monitors
 from tests.support.services.listener import Listener, listening
 from tests.support.shop import Shop, keep_only, sale
-from tests.support.stopped import Signal, Stopper
+from tests.support.stopped import STEPS, Signal, Stopper
 
 from chaos.result import Result, Tell
 from retailmart.template import write_project
 
 FAULTS = ("disagreements", "false successes")
 RUNS_A_SHOP = 25
-STEPS = (
-    *("lease", "recover", "discover", "copy", "check", "stage", "load", "build", "reconcile"),
-    *("persist", "commit", "publish", "export", "archive"),
-)
 _MARTS = ("customer_mart", "customer_monthly_purchase", "sales_mart")
 _WORDS = ("run", "--as-of", "2024-04-01")
 _NOTES = 20

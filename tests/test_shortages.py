@@ -24,11 +24,9 @@ from retailmart.shortages import shortage_in, shortage_of
 from tests.support.amount import SEED, tries
 from tests.support.disks import fill, mounted
 from tests.support.shop import Called, Shop, sale
+from tests.support.stopped import STEPS
 
-_STEPS = (
-    *("lease", "recover", "discover", "copy", "check", "stage", "load", "build", "reconcile"),
-    *("persist", "commit", "publish", "archive"),
-)
+_STEPS = tuple(step for step in STEPS if step != "export")
 _ERRORS: dict[str, Callable[[], Exception]] = {
     "the disk is full: /no/such/file": lambda: OSError(errno.ENOSPC, "x", "/no/such/file"),
     "the account's quota": lambda: OSError(errno.EDQUOT, "x"),

@@ -25,24 +25,8 @@ from tests.support.services.mariadb import DatabaseServer
 from tests.support.services.proxy import Fault, S3Faults
 from tests.support.services.s3 import S3Server
 from tests.support.shop import Shop, keep_only, sale
-from tests.support.stopped import Ended, Signal, Stopper
+from tests.support.stopped import STEPS, Ended, Signal, Stopper
 
-STEPS = (
-    "lease",
-    "recover",
-    "discover",
-    "copy",
-    "check",
-    "stage",
-    "load",
-    "build",
-    "reconcile",
-    "persist",
-    "commit",
-    "publish",
-    "export",
-    "archive",
-)
 # Of a busy machine, which may also start the timers late.
 WITHIN = SECONDS + 3
 MONTHS = ("2024-01", "2024-02", "2024-03")

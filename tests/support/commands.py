@@ -7,20 +7,14 @@ of a process that a shell starts; only what is decided while Python starts is no
 from __future__ import annotations
 
 import atexit
-import json
 import os
 import subprocess
-import sys
-import traceback
 from collections.abc import Mapping, Sequence
 from functools import cache
-from importlib import import_module
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import Any
 
-from tests.support.forking import ForkingProcess
-from tests.support.killed import IMPORTED
+from tests.support.forking import ForkingProcess, end_as_main_does, serve
 
 
 class Commands(ForkingProcess):
@@ -54,43 +48,22 @@ def warm() -> Commands:
     return commands
 
 
-def _serve() -> None:
-    for name in IMPORTED:
-        import_module(name)
-    for line in sys.stdin:
-        order = json.loads(line)
-        child = os.fork()
-        if child == 0:
-            _work(*order)
-        _, status = os.waitpid(child, 0)
-        sys.stdout.write(json.dumps(os.waitstatus_to_exitcode(status)) + "\n")
-        sys.stdout.flush()
+def _answer(order: tuple[Sequence[str], str, dict[str, str], str]) -> int:
+    child = os.fork()
+    if child == 0:
+        _work(*order)
+    _, status = os.waitpid(child, 0)
+    return os.waitstatus_to_exitcode(status)
 
 
 def _work(words: Sequence[str], at: str, environment: dict[str, str], folder: str) -> None:
-    from retailmart.cli import main
-
     for number, flags in ((0, os.O_RDONLY), (1, os.O_WRONLY), (2, os.O_WRONLY)):
         os.dup2(os.open(f"{folder}/{number}", flags | os.O_CREAT), number)
     os.chdir(at)
     os.environ.clear()
     os.environ.update(environment)
-    sys.argv = ["retailmart", *words]
-    code: Any = 0
-    try:
-        main()
-    except SystemExit as end:
-        code = end.code or 0
-    except BaseException:
-        traceback.print_exc()
-        code = 1
-    if not isinstance(code, int):
-        print(code, file=sys.stderr)
-        code = 1
-    for output in (sys.stdout, sys.stderr):
-        output.flush()
-    os._exit(code)
+    end_as_main_does(words)
 
 
 if __name__ == "__main__":
-    _serve()
+    serve(_answer)

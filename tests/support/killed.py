@@ -11,36 +11,11 @@ many things that happen to a shop.
 
 from __future__ import annotations
 
-import json
 import os
 import signal
-import sys
 from collections.abc import Sequence
-from contextlib import suppress
-from importlib import import_module
 
-from tests.support.forking import ForkingProcess
-
-# What a run imports when it gets there. None of them starts a thread: a fork would lose it.
-IMPORTED = (
-    "deltalake.transaction",
-    "dotenv.main",
-    "duckdb",
-    "pyarrow.parquet",
-    "pymysql",
-    "retailmart.api",
-    "retailmart.cli",
-    "retailmart.database.mysql.dialect",
-    "retailmart.database.mysql.opening",
-    "retailmart.database.source",
-    "retailmart.database.sqlite.dialect",
-    "retailmart.engines.duckdb",
-    "retailmart.operations.maintain",
-    "retailmart.operations.run",
-    "retailmart.operations.undo",
-    "sqlalchemy.dialects.mysql",
-    "sqlalchemy.dialects.sqlite",
-)
+from tests.support.forking import ForkingProcess, end_as_main_does, serve
 
 
 class Killer(ForkingProcess):
@@ -54,31 +29,22 @@ class Killer(ForkingProcess):
         return bool(self.ask([words, seconds]))
 
 
-def _serve() -> None:
-    for name in IMPORTED:
-        import_module(name)
-    for line in sys.stdin:
-        words, seconds = json.loads(line)
-        child = os.fork()
-        if child == 0:
-            _work(words, seconds)
-        _, status = os.waitpid(child, 0)
-        sys.stdout.write(json.dumps(os.WIFSIGNALED(status)) + "\n")
-        sys.stdout.flush()
+def _answer(order: tuple[Sequence[str], float]) -> bool:
+    words, seconds = order
+    child = os.fork()
+    if child == 0:
+        _work(words, seconds)
+    _, status = os.waitpid(child, 0)
+    return os.WIFSIGNALED(status)
 
 
 def _work(words: Sequence[str], seconds: float) -> None:
-    from retailmart.cli import main
-
     silent = os.open(os.devnull, os.O_WRONLY)
     for output in (1, 2):
         os.dup2(silent, output)
-    sys.argv = ["retailmart", *words]
     signal.setitimer(signal.ITIMER_PROF, seconds)
-    with suppress(BaseException):
-        main()
-    os._exit(0)
+    end_as_main_does(words)
 
 
 if __name__ == "__main__":
-    _serve()
+    serve(_answer)

@@ -53,17 +53,17 @@ def typed(called: Called, monkeypatch: pytest.MonkeyPatch) -> Typed:
 
     def run(line: str, at: Path) -> subprocess.CompletedProcess[str]:
         words = shlex.split(line)
-        settings, arguments = (words[: (i := words.index("retailmart"))], words[i + 1 :])
+        start = words.index("retailmart")
         with monkeypatch.context() as around:
-            for setting in settings:
+            for setting in words[:start]:
                 around.setenv(*setting.split("=", 1))
-            return called(at, *arguments)
+            return called(at, *words[start + 1 :])
 
     return run
 
 
 if not ALL:
-    # Two workers share two cores. With all tests, runs take every core, as they do for people.
+    # Several workers share two cores. With all tests, runs take every core, as they do for people.
     os.environ.setdefault("RETAILMART__THREADS", "1")
 # The collector looks at what every test leaves behind, again and again, and finds little.
 gc.set_threshold(50_000, 20, 50)
@@ -102,7 +102,7 @@ def pytest_configure(config: pytest.Config) -> None:
             os.environ.setdefault("PYTEST_DEBUG_TEMPROOT", str(_MEMORY))
 
 
-# What takes minutes; begun last, it would leave one of two workers without work.
+# What takes minutes; begun last, it would leave the other workers without work.
 _LONG = (
     "tests/test_spark_apart.py",
     "tests/test_engines_agree.py",

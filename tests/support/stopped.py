@@ -6,22 +6,23 @@ so that it comes in whatever the step is doing then, a long call of a library in
 
 from __future__ import annotations
 
-import json
 import os
-import sys
 import threading
 import time
-import traceback
 from collections.abc import Callable, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
-from importlib import import_module
 from signal import SIGTERM
 from tempfile import TemporaryFile
 from typing import Any
 
-from tests.support.forking import ForkingProcess
-from tests.support.killed import IMPORTED
+from tests.support.forking import ForkingProcess, end_as_main_does, serve
+
+# What a run does, in order; `maintain` comes when it is done.
+STEPS = (
+    *("lease", "recover", "discover", "copy", "check", "stage", "load", "build", "reconcile"),
+    *("persist", "commit", "publish", "export", "archive"),
+)
 
 
 @dataclass(frozen=True)
@@ -58,49 +59,31 @@ class Stopper(ForkingProcess):
         return Ended(*self.ask([list(words), asdict(signal) if signal else None]))
 
 
-def _serve() -> None:
-    for name in IMPORTED:
-        import_module(name)
-    for line in sys.stdin:
-        words, told = json.loads(line)
-        with TemporaryFile() as output:
-            sent, tells = os.pipe()
-            child = os.fork()
-            if child == 0:
-                os.close(sent)
-                _work(words, Signal(**told) if told else None, output.fileno(), tells)
-            os.close(tells)
-            _, status = os.waitpid(child, 0)
-            ended = time.monotonic()
-            moment = os.read(sent, 100)
+def _answer(order: tuple[Sequence[str], dict[str, Any] | None]) -> tuple[int, str, float | None]:
+    words, asked = order
+    with TemporaryFile() as output:
+        sent, tells = os.pipe()
+        child = os.fork()
+        if child == 0:
             os.close(sent)
-            output.seek(0)
-            took = ended - float(moment) if moment else None
-            text = output.read().decode("utf-8", "replace")
-        code = os.waitstatus_to_exitcode(status)
-        sys.stdout.write(json.dumps([code, text, took]) + "\n")
-        sys.stdout.flush()
+            _work(words, Signal(**asked) if asked else None, output.fileno(), tells)
+        os.close(tells)
+        _, status = os.waitpid(child, 0)
+        ended = time.monotonic()
+        moment = os.read(sent, 100)
+        os.close(sent)
+        output.seek(0)
+        took = ended - float(moment) if moment else None
+        text = output.read().decode("utf-8", "replace")
+    return os.waitstatus_to_exitcode(status), text, took
 
 
 def _work(words: Sequence[str], signal: Signal | None, output: int, tells: int) -> None:
-    from retailmart.cli import main
-
     for stream in (1, 2):
         os.dup2(output, stream)
-    sys.argv = ["retailmart", *words]
     if signal is not None:
         _send_in_step(signal, tells)
-    code: object = 0
-    try:
-        main()
-    except SystemExit as done:
-        code = done.code or 0
-    except BaseException:
-        traceback.print_exc()
-        code = 99
-    sys.stdout.flush()
-    sys.stderr.flush()
-    os._exit(code if isinstance(code, int) else 98)
+    end_as_main_does(words)
 
 
 def _send_in_step(signal: Signal, tells: int) -> None:
@@ -134,4 +117,4 @@ def _send_in_step(signal: Signal, tells: int) -> None:
 
 
 if __name__ == "__main__":
-    _serve()
+    serve(_answer)

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Collection
 from dataclasses import dataclass, replace
-from datetime import UTC, datetime, timedelta
+from datetime import datetime, timedelta
 from typing import Any
 
 from sqlalchemy import delete, func, insert, or_, select, update
 
 from retailmart.ledger import tables as t
 from retailmart.ledger.access import Access
-from retailmart.ledger.rows import chunks, is_due, key_of, now, pack, put, put_due, unpack
+from retailmart.ledger.rows import chunks, due_at, key_of, now, pack, put, put_due, unpack
 from retailmart.ledger.values import BatchState, Outcome
 
 # A row next to the lease says when old files and rows are next looked for.
@@ -93,11 +93,12 @@ class Maintenance(Access):
             return [Maintained(*row) for row in connection.execute(query)]
 
     def is_due(self) -> bool:
-        """Whether it is time to look for old files and rows again; a new ledger has none."""
+        """Whether it is time to look for old files and rows; first when the ledger is a day old."""
         with self.reading() as connection:
-            built = connection.scalar(select(func.min(t.migrations.c.applied_at)))
-            is_new = built is not None and built > (datetime.now(UTC) - _EVERY).isoformat()
-            return is_due(connection, _DUE, of_none=not is_new)
+            if (due := due_at(connection, _DUE)) is None:
+                built = connection.scalar(select(func.min(t.migrations.c.applied_at)))
+                due = (datetime.fromisoformat(built) + _EVERY).isoformat() if built else now()
+            return due <= now()
 
     def mark_done(self) -> None:
         """Record that old files and rows were looked for; they are due again in a day."""

@@ -49,13 +49,15 @@ def files_where(connection: Connection, condition: Any) -> list[LedgerFile]:
     return [file_of(row) for row in connection.execute(query)]
 
 
-def is_due(connection: Connection, name: str, *, of_none: bool = True) -> bool:
-    """Whether it is time for work of which a row next to the lease has the time.
+def due_at(connection: Connection, name: str) -> str | None:
+    """When work is due that a row next to the lease has the time of; None if there is no row."""
+    return connection.scalar(select(t.lease.c.expires_at).where(t.lease.c.name == name))
 
-    `of_none` is the answer where there is no such row.
-    """
-    due = connection.scalar(select(t.lease.c.expires_at).where(t.lease.c.name == name))
-    return of_none if due is None else due <= now()
+
+def is_due(connection: Connection, name: str) -> bool:
+    """Whether it is time for such work."""
+    due = due_at(connection, name)
+    return due is None or due <= now()
 
 
 def put_due(connection: Connection, name: str, every: timedelta) -> None:

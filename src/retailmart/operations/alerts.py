@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from contextlib import suppress
 from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime, timedelta
@@ -83,7 +83,7 @@ class Outbox:
                 for one in self.messages:
                     delivered = one.target.name not in failed
                     self.ledger.alerts.record_notices(one.target.key, one.told, delivered=delivered)
-                _keep_in_file(self.known, self.ledger)
+                _keep_in_file(self.known, self.ledger, self.ledger.alerts.open())
             return
         private = self.known.folder / PRIVATE
         attempts = read_attempts(private)
@@ -136,8 +136,8 @@ def _collect_in_ledger(
             end.at.isoformat(),
         )
     alerts.forget_before(end.at - _KEPT)
-    _keep_in_file(known, ledger)
     opened, closed = alerts.open(), alerts.closed_since(end.at - _STILL_TOLD)
+    _keep_in_file(known, ledger, opened)
     keys = [one.alert_id for one in (*opened, *closed) if one.alert_id is not None]
     messages = []
     for target in targets_of(known):
@@ -162,18 +162,18 @@ def _take_from_file(private: Path, ledger: Ledger) -> None:
             ledger.alerts.record_notices(target, [(alert_id, "opened")], delivered=True)
 
 
-def _keep_in_file(known: Monitoring, ledger: Ledger) -> None:
+def _keep_in_file(known: Monitoring, ledger: Ledger, opened: Iterable[Alert]) -> None:
     """Keep what a run that can't read the ledger would tell again: open failures, and who knows."""
     private = known.folder / PRIVATE
     attempts = read_attempts(private)
-    failures = {one.alert_id: one for one in ledger.alerts.open() if one.kind == "failure"}
-    told: dict[int | None, list[str]] = {key: [] for key in failures}
+    failures = {one.alert_id: one for one in opened if one.kind == "failure"}
+    reached: dict[int | None, list[str]] = {key: [] for key in failures}
     for target in targets_of(known) if failures else ():
         notices = ledger.alerts.notices(target.key, [key for key in failures if key is not None])
         for (key, about), sent in notices.items():
             if about == "opened" and sent is not None:
-                told[key].append(target.key)
-    kept = tuple((alert, tuple(told[key])) for key, alert in failures.items())
+                reached[key].append(target.key)
+    kept = tuple((alert, tuple(reached[key])) for key, alert in failures.items())
     if kept != attempts.alerts:
         with suppress(OSError):  # a full disk: perhaps told twice
             write_attempts(private, replace(attempts, alerts=kept))

@@ -101,12 +101,9 @@ def maintain_after(session: Session, run_id: int) -> MaintenanceReport | None:
     try:
         with translate_errors():
             due = session.ledger.maintenance.is_due()
-            if due:
-                to_merge = to_clean = _tables(session)
-            else:
-                to_merge = [table for table in changed if _is_worth_merging(session, table)]
-                to_clean = []
-            if not (due or to_merge):
+            to_clean = _tables(session) if due else []
+            to_merge = to_clean or [one for one in changed if _is_worth_merging(session, one)]
+            if not to_merge:
                 return None
             keeper = _Keeper(session, until=time.monotonic() + settings.budget, folds=due)
             return _recorded(keeper, run_id, to_merge, to_clean)
