@@ -62,7 +62,7 @@ def publishing(folder: Path, rows: int, server: Any) -> dict[str, list[float]]:
         ready = folder / f"{number}.csv"
         rows_of_mart = project.mart(TABLE).order("row_id").to_arrow_table()
         # Where marts are read, no file may be written.
-        duckdb.from_arrow(rows_of_mart).write_csv(str(ready), header=False)
+        duckdb.connect().from_arrow(rows_of_mart).write_csv(str(ready), header=False)
         theirs.append(raw_load(database, ready, rows))
         server.drop(database)
     return {"ours": ours, "theirs": theirs}
@@ -132,7 +132,7 @@ def load_csv(database: Any, ready: Path, columns: str) -> None:
 def fill(database: Any, folder: Path, rows: int) -> None:
     """A table of a shop's kinds of columns."""
     ready = folder / "line.csv"
-    duckdb.sql(
+    duckdb.connect().sql(
         f"SELECT i AS line_id, i % 200000 AS customer_id, 'product ' || (i % 500) AS product,"
         " DATE '2023-01-01' + (i % 365)::INTEGER AS day, (i % 10000) / 100.0 AS price,"
         f" (i % 1000000) / 100.0 AS total FROM range({rows}) t(i)"

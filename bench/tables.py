@@ -42,7 +42,7 @@ def make_project(folder: Path, url: str, table: str) -> Any:
 def fill(database: Any, folder: Path, rows: int) -> None:
     """Lines of orders, each with the second it was changed last."""
     ready = folder / "line.csv"
-    duckdb.sql(
+    duckdb.connect().sql(
         f"SELECT i AS line_id, i // 4 AS order_id, 'product ' || (i % 500) AS product,"
         " DATE '2023-01-01' + (i % 365)::INTEGER AS day, (i % 10000) / 100.0 AS price,"
         f" TIMESTAMP '2024-01-01' + to_seconds(i) AS changed_at FROM range({rows}) t(i)"
@@ -86,7 +86,7 @@ def total(folder: Path) -> tuple[Any, ...]:
     """Rows and money of the newest version of each line in the lake."""
     files = str(folder / "lake" / "raw" / "line" / "**" / "*.parquet")
     newest = "QUALIFY row_number() OVER (PARTITION BY line_id ORDER BY changed_at DESC) = 1"
-    found = duckdb.sql(
+    found = duckdb.connect().sql(
         f"SELECT count(*), sum(price) FROM (SELECT * FROM read_parquet('{files}',"
         f" union_by_name = true, hive_partitioning = false) {newest})"
     ).fetchall()

@@ -52,7 +52,7 @@ def raw(shop: Shop, columns: str = "market, customer_id, amount, more") -> list[
     files = DeltaTable(str(folder)).file_uris()
     if not files:
         return []
-    return duckdb.read_parquet(files).project(columns).order("ALL").fetchall()
+    return duckdb.connect().read_parquet(files).project(columns).order("ALL").fetchall()
 
 
 @pytest.mark.parametrize("name", ["users.json", "users.jsonl", "USERS.NDJSON", "users.json.gz"])

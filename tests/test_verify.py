@@ -131,7 +131,8 @@ def tamper(shop: Shop, table: str, replaced: str, where: str = "true") -> None:
     value, column = replaced.rsplit(" AS ", 1)
     rows = f"read_parquet('{file}', hive_partitioning = false)"
     case = f"CASE WHEN {where} THEN {value} ELSE {column} END"
-    duckdb.execute(f"COPY (SELECT * REPLACE ({case} AS {column}) FROM {rows}) TO '{other}'")
+    changed = f"SELECT * REPLACE ({case} AS {column}) FROM {rows}"
+    duckdb.connect().execute(f"COPY ({changed}) TO '{other}'")
     other.replace(file)
 
 

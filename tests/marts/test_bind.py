@@ -170,7 +170,7 @@ def test_the_lists_of_volatile_functions_are_the_engines() -> None:
     """A later DuckDB's clock or chance must not be overlooked."""
     import duckdb
 
-    found = duckdb.execute(
+    found = duckdb.connect().execute(
         "SELECT DISTINCT function_name FROM duckdb_functions() WHERE stability <> 'CONSISTENT'"
     ).fetchall()
     # They fail, or say the same in every run of a project.

@@ -85,7 +85,7 @@ ANY_ROW = [
 
 def found(query: str, table: str = "t") -> frozenset[Lookup] | None:
     """The lookups of a query's parsed tree."""
-    (text,) = duckdb.execute("SELECT json_serialize_sql(?)", [query]).fetchall()[0]
+    (text,) = duckdb.connect().execute("SELECT json_serialize_sql(?)", [query]).fetchall()[0]
     return lookups(json.loads(text), table, FIELDS, {"s": "d", "o": "d"})
 
 
@@ -115,7 +115,7 @@ def test_the_templates_marts_look_up_their_tables(
     mart: str, table: str, key: str, day: str | None
 ) -> None:
     """A day's change of a customer must not build each month again."""
-    (text,) = duckdb.execute(
+    (text,) = duckdb.connect().execute(
         "SELECT json_serialize_sql(?)",
         [(MARTS / f"{mart}.sql").read_text().rstrip().removesuffix(";")],
     ).fetchall()[0]

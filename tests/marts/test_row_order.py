@@ -137,7 +137,7 @@ def shuffled() -> Iterator[Shuffled]:
 
 def told(query: str) -> list[tuple[str, int | None]]:
     """What is found in a query: words and offsets."""
-    row = duckdb.execute("SELECT json_serialize_sql(?)", [query]).fetchone()
+    row = duckdb.connect().execute("SELECT json_serialize_sql(?)", [query]).fetchone()
     assert row is not None
     tree = json.loads(row[0])
     assert not tree["error"], tree
@@ -176,7 +176,7 @@ def test_no_function_of_the_engine_is_overlooked(shuffled: Shuffled) -> None:
     # An order in these is believed.
     by_argument = {f"{which}{rest}" for which in ("arg_max", "arg_min") for rest in _RESTS}
     by_argument |= {"max_by", "min_by", "argmax", "argmin"}
-    for name, window in duckdb.execute(query).fetchall():
+    for name, window in duckdb.connect().execute(query).fetchall():
         over = " OVER (PARTITION BY j)" if window else ""
         for call in (f"{name}({arguments}){over}" for arguments in _ARGUMENTS):
             asked = f"SELECT {call} FROM t"

@@ -298,7 +298,7 @@ def rows() -> Iterator[duckdb.DuckDBPyConnection]:
 
 def tree(query: str) -> dict[str, Any]:
     """A query as DuckDB's parser sees it."""
-    found = duckdb.execute("SELECT json_serialize_sql(?)", [query]).fetchall()
+    found = duckdb.connect().execute("SELECT json_serialize_sql(?)", [query]).fetchall()
     parsed: dict[str, Any] = json.loads(found[0][0])
     return parsed
 
@@ -427,7 +427,7 @@ def test_the_marts_of_the_template(mart: str, relation: str | None, problem: str
 
 def test_the_lists_of_functions_are_duckdbs() -> None:
     """Each aggregate is known, and each row function depends on its arguments alone."""
-    found = duckdb.execute(
+    found = duckdb.connect().execute(
         "SELECT function_name, function_type, stability, coalesce(macro_definition, '')"
         " FROM duckdb_functions() WHERE function_type IN ('aggregate', 'scalar', 'macro')"
     ).fetchall()

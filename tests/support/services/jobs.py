@@ -65,7 +65,7 @@ def look(spark: SparkSession, folders: list[str], source: str, count: int) -> li
             for path in (view / folder.lstrip("/")).rglob(f"{MARK}*")
         }
         BarrierTaskContext.get().barrier()
-        computed = duckdb.sql("SELECT 6 * 7")
+        computed = duckdb.connect().sql("SELECT 6 * 7")
         assert computed is not None
         return {
             "worker": Path.cwd().parts[-3],
