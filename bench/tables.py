@@ -86,10 +86,14 @@ def total(folder: Path) -> tuple[Any, ...]:
     """Rows and money of the newest version of each line in the lake."""
     files = str(folder / "lake" / "raw" / "line" / "**" / "*.parquet")
     newest = "QUALIFY row_number() OVER (PARTITION BY line_id ORDER BY changed_at DESC) = 1"
-    found = duckdb.connect().sql(
-        f"SELECT count(*), sum(price) FROM (SELECT * FROM read_parquet('{files}',"
-        f" union_by_name = true, hive_partitioning = false) {newest})"
-    ).fetchall()
+    found = (
+        duckdb.connect()
+        .sql(
+            f"SELECT count(*), sum(price) FROM (SELECT * FROM read_parquet('{files}',"
+            f" union_by_name = true, hive_partitioning = false) {newest})"
+        )
+        .fetchall()
+    )
     return tuple(found[0])
 
 

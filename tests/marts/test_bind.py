@@ -170,9 +170,13 @@ def test_the_lists_of_volatile_functions_are_the_engines() -> None:
     """A later DuckDB's clock or chance must not be overlooked."""
     import duckdb
 
-    found = duckdb.connect().execute(
-        "SELECT DISTINCT function_name FROM duckdb_functions() WHERE stability <> 'CONSISTENT'"
-    ).fetchall()
+    found = (
+        duckdb.connect()
+        .execute(
+            "SELECT DISTINCT function_name FROM duckdb_functions() WHERE stability <> 'CONSISTENT'"
+        )
+        .fetchall()
+    )
     # They fail, or say the same in every run of a project.
     same = {"current_database", "current_schema", "current_schemas", "current_setting", "error"}
     same |= {"getvariable", "in_search_path"}

@@ -115,10 +115,14 @@ def test_the_templates_marts_look_up_their_tables(
     mart: str, table: str, key: str, day: str | None
 ) -> None:
     """A day's change of a customer must not build each month again."""
-    (text,) = duckdb.connect().execute(
-        "SELECT json_serialize_sql(?)",
-        [(MARTS / f"{mart}.sql").read_text().rstrip().removesuffix(";")],
-    ).fetchall()[0]
+    (text,) = (
+        duckdb.connect()
+        .execute(
+            "SELECT json_serialize_sql(?)",
+            [(MARTS / f"{mart}.sql").read_text().rstrip().removesuffix(";")],
+        )
+        .fetchall()[0]
+    )
     fields = {
         "sales": ("customer_id", "store_id", "sales_person_id", "sales_date", "total_cost"),
         "customer": ("customer_id", "first_name"),

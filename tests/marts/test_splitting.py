@@ -427,10 +427,14 @@ def test_the_marts_of_the_template(mart: str, relation: str | None, problem: str
 
 def test_the_lists_of_functions_are_duckdbs() -> None:
     """Each aggregate is known, and each row function depends on its arguments alone."""
-    found = duckdb.connect().execute(
-        "SELECT function_name, function_type, stability, coalesce(macro_definition, '')"
-        " FROM duckdb_functions() WHERE function_type IN ('aggregate', 'scalar', 'macro')"
-    ).fetchall()
+    found = (
+        duckdb.connect()
+        .execute(
+            "SELECT function_name, function_type, stability, coalesce(macro_definition, '')"
+            " FROM duckdb_functions() WHERE function_type IN ('aggregate', 'scalar', 'macro')"
+        )
+        .fetchall()
+    )
     aggregates = {name for name, kind, *_ in found if kind == "aggregate"}
     called = re.compile(rf"\b({'|'.join(aggregates)})\(")
     aggregates |= {name for name, kind, _, body in found if kind == "macro" and called.search(body)}
