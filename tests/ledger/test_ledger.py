@@ -203,7 +203,7 @@ def test_a_run_that_was_killed_is_told_as_such(ledger: Ledger) -> None:
     """The next run closes it, as nothing else can."""
     ledger.runs.begin(_AS_OF)
     second = ledger.runs.begin(_AS_OF)
-    ledger.runs.close(second, "done", None, None)
+    ledger.runs.close(second, "done", None)
     assert [run.state for run in ledger.runs.last(5)] == ["done", "killed"]
 
 

@@ -9,7 +9,7 @@ import pytest
 from retailmart.ledger.maintenance import Folded
 from retailmart.report import Silent
 from retailmart.session import Session
-from tests.support.shop import Shop, sale
+from tests.support.shop import HEADER, Shop, sale
 
 _TOMORROW = timedelta(days=1)
 
@@ -28,20 +28,28 @@ def fold(shop: Shop, before: datetime) -> Folded:
 @pytest.mark.every_backend
 def test_old_rows_are_folded_and_all_that_is_asked_for_stays(shop: Shop) -> None:
     """Runs with nothing to do leave; of others, status, verification and undo are as before."""
+    feed = shop.folder / "feeds" / "sales.yml"
+    own = "  additional_column: {type: STRING}\nschema: {columns: evolve}"
+    feed.write_text(feed.read_text().replace("extra_columns: additional_column", own))
     shop.sales("sales_1.csv", [sale(), sale(2, day="2024-02-31"), sale(3, total="11.00")])
     shop.run()
     shop.run()
     shop.sales("sales_2.csv", [sale(4, day="2024-03-01")])
     shop.run()
     shop.run()
+    wide = f"{HEADER},card"
+    shop.sales("sales_1.csv", [f"{sale(1, price='12.00')},a", f"{sale(2)},b"], wide)
+    shop.run()
     shop.run()
     opened = shop.open()
-    runs = {run: opened.run_status(run).to_dict() for run in (1, 3)}
+    runs = {run: opened.run_status(run).to_dict() for run in (1, 3, 5)}
+    assert runs[5]["batches"][0]["differences"]
+    assert runs[5]["batches"][0]["columns"]
     assert fold(shop, datetime.now(UTC) - _TOMORROW) == Folded()
-    assert fold(shop, datetime.now(UTC) + _TOMORROW) == Folded(runs=2, batches=2)
+    assert fold(shop, datetime.now(UTC) + _TOMORROW) == Folded(runs=2, batches=3)
     with opened.ledger() as ledger:
-        assert [run.run_id for run in ledger.runs.last(9)] == [5, 3, 1]
-    assert {run: opened.run_status(run).to_dict() for run in (1, 3)} == runs
+        assert [run.run_id for run in ledger.runs.last(9)] == [6, 5, 3, 1]
+    assert {run: opened.run_status(run).to_dict() for run in runs} == runs
     assert opened.verify(["duckdb"], None).different == ()
     before = shop.mart("customer_mart")
     opened.undo(3)

@@ -20,6 +20,8 @@ _DUE = "maintain"
 _FOLDED = "folded"
 _EVERY = timedelta(days=1)
 _BATCHES_AT_ONCE = 100
+# What `status --run` shows of a batch's notes.
+_SHOWN = ("marts", "held", "unavailable", "differences")
 
 
 @dataclass(frozen=True)
@@ -65,13 +67,13 @@ class Maintenance(Access):
         with self.transaction() as connection:
             connection.execute(_cut_off())
 
-    def end(self, key: int, state: str, message: str | None, report: str) -> None:
+    def end(self, key: int, state: str, message: str | None) -> None:
         """Record how it ended: `done` or `failed`."""
         with self.transaction() as connection:
             connection.execute(
                 update(t.maintenance)
                 .where(t.maintenance.c.maintenance_id == key)
-                .values(finished_at=now(), state=state, message=message, report=pack(report))
+                .values(finished_at=now(), state=state, message=message)
             )
 
     def last(self, count: int) -> list[Maintained]:
@@ -114,8 +116,8 @@ class Maintenance(Access):
     def fold(self, before: datetime) -> Folded:
         """Fold what ended before a moment, and nothing that a command may still ask for.
 
-        Runs that had nothing to do leave with their steps. Of batches stays what `status --run`,
-        `verify` and an undo read. All other figures are in tables of their own.
+        Runs that had nothing to do leave with their steps. Of what batches decided stays what
+        `status --run` shows. All other figures are in tables of their own.
         """
         runs = batches = 0
         with self.reading() as connection:
@@ -157,19 +159,14 @@ def _cut_off() -> Any:
 
 
 def _folded(outcome: Outcome) -> Outcome:
-    """An outcome without the figures that tables of their own have.
-
-    What `status --run`, `verify` and an undo read of it stays.
-    """
+    """What `status --run` reads of an outcome. Tables of their own have all other figures."""
     warned = (
         replace(file, months={}, origins=(), amount=None) for file in outcome.files if file.warned
     )
     return Outcome(
         files=tuple(warned),
-        marts=outcome.marts,
-        sources=outcome.sources,
-        notes=outcome.notes,
-        schemas=outcome.schemas,
+        notes={name: outcome.notes[name] for name in _SHOWN if outcome.notes.get(name)},
+        schemas=tuple(one for one in outcome.schemas if one.changes and not one.is_new),
     )
 
 

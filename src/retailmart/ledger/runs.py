@@ -10,7 +10,7 @@ from sqlalchemy import delete, func, insert, select, update
 
 from retailmart.ledger import tables as t
 from retailmart.ledger.access import Access
-from retailmart.ledger.rows import is_due, key_of, now, pack, put_due
+from retailmart.ledger.rows import is_due, key_of, now, put_due
 from retailmart.ledger.values import RunRecord
 
 # A row next to the lease says when the next search for orphaned files is due.
@@ -48,7 +48,6 @@ class Runs(Access):
         run_id: int,
         state: str,
         message: str | None,
-        report: str | None,
         exit_code: int | None = None,
         error: str | None = None,
     ) -> None:
@@ -66,7 +65,6 @@ class Runs(Access):
                     finished_at=now(),
                     state=state,
                     message=message,
-                    report=pack(report) if report else None,
                     exit_code=exit_code,
                     error=error,
                 )

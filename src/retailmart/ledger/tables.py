@@ -61,7 +61,6 @@ runs = Table(
     Column("as_of", String(32), nullable=False),
     Column("state", String(20), nullable=False),
     Column("message", Long),
-    Column("report", Blob),
     Column("exit_code", Integer),
     Column("error", String(100)),
     Column("settings", String(64)),
@@ -253,7 +252,6 @@ maintenance = Table(
     Column("finished_at", String(32)),
     Column("state", String(20), nullable=False),
     Column("message", Long),
-    Column("report", Blob),
 )
 
 # What is or was worth an alert, and which target was told that it began, and that it is over. A

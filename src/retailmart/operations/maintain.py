@@ -13,7 +13,6 @@ stopped and wakes late takes a file away from the one that replaced it.
 
 from __future__ import annotations
 
-import json
 import math
 import time
 from collections.abc import Collection, Iterable, Iterator, Sequence
@@ -127,10 +126,9 @@ def _recorded(
             report = keeper.report(keeper.look_after(to_merge, to_clean), start)
     except Exception as error:
         message = str(error) or type(error).__name__
-        failed = MaintenanceReport(False, problem=message)
-        session.ledger.maintenance.end(key, "failed", message, json.dumps(failed.to_dict()))
+        session.ledger.maintenance.end(key, "failed", message)
         raise
-    session.ledger.maintenance.end(key, "done", None, json.dumps(report.to_dict()))
+    session.ledger.maintenance.end(key, "done", None)
     return report
 
 

@@ -13,7 +13,6 @@ A batch moves through states, each reached in one ledger transaction:
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from datetime import UTC, datetime
@@ -144,7 +143,7 @@ def _leave(run: Run) -> None:
     """Say in the ledger that this run was stopped where it is: its process is about to end."""
     stop = run.session.stop.error
     name, code = type(stop).__name__, stop.exit_code
-    run.ledger.runs.close(run.run_id, "stopped", stop.message, None, code, name)
+    run.ledger.runs.close(run.run_id, "stopped", stop.message, code, name)
 
 
 def _expect_landing(session: Session) -> None:
@@ -301,7 +300,6 @@ def _close(
 ) -> None:
     """Record the run's end; a run that lost its lease can't, and need not."""
     session = run.session
-    text = json.dumps(report.to_dict(), default=str) if report else None
     failed = session.failed_step if state != "done" else None
     try:
         with translate_errors():
@@ -309,7 +307,7 @@ def _close(
             session.ledger.runs.record_steps(run.run_id, None, seconds, failed)
             code = report.exit_code if report else getattr(failure, "exit_code", 1)
             error = type(failure).__name__ if failure else None
-            session.ledger.runs.close(run.run_id, state, message, text, code, error)
+            session.ledger.runs.close(run.run_id, state, message, code, error)
     except RetailmartError as lost:
         # Whatever error a run met after it lost its lease: the lost lease is the reason.
         if state == "done" or isinstance(lost, LeaseLost):
