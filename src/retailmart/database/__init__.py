@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import suppress
+from functools import cache
 from pathlib import Path
 from typing import Any
 from weakref import WeakKeyDictionary
@@ -31,6 +32,7 @@ __all__ = [
     "translate_errors",
 ]
 
+_MOST_STATEMENTS = 1000
 # The driver's connections that are in use, by engine.
 _AT_WORK: WeakKeyDictionary[Engine, set[Any]] = WeakKeyDictionary()
 
@@ -44,6 +46,7 @@ def open_database(url: str, folder: Path, *, must_exist: bool = False) -> Engine
     kind, parsed = known(url)
     engine = kind.open(parsed, folder, read_only=must_exist)
     _keep_what_works(engine)
+    engine.update_execution_options(compiled_cache=_statements_of(parsed.set(database=None)))
     return engine
 
 
@@ -65,6 +68,30 @@ def _keep_what_works(engine: Engine) -> None:
     _AT_WORK[engine] = at_work
     event.listen(engine, "checkout", lambda raw, _record, _proxy: at_work.add(raw))
     event.listen(engine, "checkin", lambda raw, _record: at_work.discard(raw))
+
+
+class _Statements:
+    """Statements in a server's words, for all engines of one server.
+
+    SQLAlchemy's own cache ends with its engine, and each run opens one: to put its statements into
+    words would take a fifth of a small run.
+    """
+
+    def __init__(self) -> None:
+        self._known: dict[object, Any] = {}
+
+    def get(self, key: tuple[Any, ...]) -> Any:
+        return self._known.get(key[1:])
+
+    def __setitem__(self, key: tuple[Any, ...], statement: Any) -> None:
+        if len(self._known) >= _MOST_STATEMENTS:
+            self._known.clear()
+        self._known[key[1:]] = statement  # the first part is the engine's own dialect
+
+
+@cache
+def _statements_of(server: URL) -> _Statements:
+    return _Statements()
 
 
 def look_at_database(url: str, folder: Path) -> Engine:

@@ -268,11 +268,13 @@ def migrate(connection: Connection) -> None:
     is_new = not applied and tables.metadata.tables.keys().isdisjoint(
         inspect(connection).get_table_names()
     )
+    if is_new:
+        tables.metadata.create_all(connection, checkfirst=False)
     done = []
     for migration in MIGRATIONS:
         if migration.__name__ not in applied:
             try:
-                if not is_new or migration in _BUILD:
+                if not is_new or migration is m013_views_with_the_words_of_status:
                     migration(connection)
             except NotAllowed:
                 continue

@@ -23,6 +23,7 @@ from sqlalchemy import (
     Integer,
     MetaData,
     Numeric,
+    PrimaryKeyConstraint,
     Table,
     Text,
     bindparam,
@@ -63,6 +64,8 @@ _KEY_COLLATION = (
     "SELECT x.name, x.coll FROM pragma_index_list(?) l, pragma_index_xinfo(l.name) x"
     " WHERE l.origin = 'pk' AND x.key = 1"
 )
+# In any letter case, as SQLite finds a table; without the hidden ones of virtual tables.
+_COLUMNS = text("SELECT name FROM pragma_table_xinfo(:name, 'main') WHERE hidden <> 1 ORDER BY cid")
 _HANGING_ON = text("""
     SELECT 'trigger ' || name FROM sqlite_master
     WHERE type = 'trigger' AND lower(tbl_name) = lower(:name)
@@ -213,14 +216,7 @@ class SQLite(TransactionalTables, UnlimitedTexts):
         return Decimal(high * int(_PART) + low).scaleb(-kind.scale)
 
     def columns_of(self, connection: Connection, table: str) -> dict[str, bool]:
-        inspector = inspect(connection)
-        # SQLite finds a table by its name in any letter case, SQLAlchemy in the one it was given.
-        known = [*inspector.get_table_names(), *inspector.get_view_names()]
-        named = [name for name in known if name.lower() == table.lower()]
-        if not named:
-            return {}
-        table = named[0]
-        return dict.fromkeys((column["name"] for column in inspector.get_columns(table)), True)
+        return dict.fromkeys(connection.scalars(_COLUMNS, {"name": table}), True)
 
     def folds_names(self, connection: Connection) -> bool:
         return True
@@ -307,10 +303,20 @@ class SQLite(TransactionalTables, UnlimitedTexts):
 
 
 def _table(engine: Engine, name: str) -> Table:
+    """A table's columns and its key; nothing else of it is asked for."""
     try:
-        return Table(name, MetaData(), autoload_with=engine)
+        with engine.connect() as connection:
+            found = inspect(connection)
+            columns = found.get_columns(name)
+            key = found.get_pk_constraint(name)["constrained_columns"]
     except NoSuchTableError as error:
         raise RetailmartError(f"the source has no table {name!r} any more") from error
+    return Table(
+        name,
+        MetaData(),
+        *(Column(one["name"], one["type"]) for one in columns),
+        *([PrimaryKeyConstraint(*key)] if key else []),
+    )
 
 
 def _column_of(

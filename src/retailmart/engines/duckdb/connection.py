@@ -85,8 +85,10 @@ class Connection:
     def set_variables(self, values: Mapping[str, VariableValue]) -> None:
         """Make `getvariable('name')` return these values."""
         with self._lock:
-            self._variables.update(values)
-            _set_variables(self._connection, values)
+            known = {name: literal(value) for name, value in self._variables.items()}
+            new = {name: v for name, v in values.items() if known.get(name) != literal(v)}
+            self._variables.update(new)
+            _set_variables(self._connection, new)
 
     def add_functions(self, functions: Functions) -> None:
         """Register functions; SettingsError if SQL already has one of these names."""

@@ -66,6 +66,7 @@ class DuckDBEngine:
         self._named, self._tag, self._naming = 0, uuid.uuid4().hex[:8], Lock()
         # A run defines most tables several times, and DuckDB opens their files each time.
         self._tables: dict[str, Relation] = {}
+        self._fields: dict[object, tuple[Field, ...]] = {}
 
     # what queries can name
 
@@ -125,7 +126,16 @@ class DuckDBEngine:
         return self._connection.relation(found.name)
 
     def fields(self, query: str, names: Mapping[str, Relation] | None = None) -> tuple[Field, ...]:
-        self._bind(names)
+        if not names:
+            return self._described(query)
+        # The columns depend on those of what is read, which a run gives several times.
+        asked = (query, *((name, names[name].fields) for name in sorted(names)))
+        if (known := self._fields.get(asked)) is None:
+            self._bind(names)
+            known = self._fields[asked] = self._described(query)
+        return known
+
+    def _described(self, query: str) -> tuple[Field, ...]:
         described = self.rows(f"DESCRIBE {query}")
         folded = [str(name).lower() for name, *_ in described]
         if twice := sorted({name for name in folded if folded.count(name) > 1}):
@@ -167,6 +177,7 @@ class DuckDBEngine:
         all_rows: bool = False,
     ) -> Written:
         fields = self.fields(query, names)
+        self._bind(names)
         return self.writer.write(query, fields, root, prefix, partition_by, all_rows=all_rows)
 
     def write_ordered(self, query: str, root: Path, prefix: str) -> Written:
