@@ -25,6 +25,9 @@ DIST = loadfile
 # What takes long and stands for what is also shown in a shorter way is left to `make test-all`.
 SELECTED = not long
 
+# Tests start many processes: each of them would compile the package anew.
+unexport PYTHONDONTWRITEBYTECODE
+
 SPARK ?= 4
 SPARK_VENV = $(if $(filter 3.5,$(SPARK)),.venv-spark35,.venv-dev)
 

@@ -28,6 +28,11 @@ _NAMES = ("sales_a.csv", "sales_b.csv", "sales_c.csv", "north/sales_a.csv")
 Content = tuple[str, ...]
 
 
+@pytest.fixture
+def marts() -> None:
+    """All of them: the judge makes each."""
+
+
 @dataclass(frozen=True)
 class Delivery:
     """A file put into landing, and whether a run follows at once."""

@@ -13,7 +13,7 @@ import pytest
 
 import retailmart
 from retailmart.errors import SettingsError
-from tests.support.shop import Shop, sale
+from tests.support.shop import Shop, all_marts, sale
 
 
 def test_a_run_returns_its_report(shop: Shop) -> None:
@@ -51,6 +51,7 @@ def test_moments_come_as_rows(shop: Shop) -> None:
     assert shop.mart("moments") == [(1, datetime(2024, 1, 1, tzinfo=UTC))]
 
 
+@all_marts
 def test_relations_of_one_project_live_side_by_side(shop: Shop) -> None:
     """Reading one mart does not close another that is being read."""
     shop.sales("sales.csv", [sale()])
@@ -60,12 +61,14 @@ def test_relations_of_one_project_live_side_by_side(shop: Shop) -> None:
     assert len(first.fetchall()) == len(second.fetchall()) == 1
 
 
+@all_marts
 def test_an_unknown_mart_has_a_hint(shop: Shop) -> None:
     """A misspelt mart is an error with the nearest name."""
     with pytest.raises(retailmart.RetailmartError, match="did you mean 'sales_mart'"):
         shop.open().mart("sales_mrat")
 
 
+@all_marts
 def test_a_mart_before_its_first_run(shop: Shop) -> None:
     """A mart that no run has built says how to build it."""
     with pytest.raises(retailmart.MartNotBuilt, match="retailmart run"):
@@ -82,6 +85,7 @@ def test_refused_rows_are_a_relation(shop: Shop) -> None:
     assert relation.project("line, raw").fetchall() == [(3, sale(day="soon"))]
 
 
+@all_marts
 def test_settings_can_be_given(shop: Shop) -> None:
     """Settings given in Python go before the file's; a float rate is taken as it is shown."""
     project = retailmart.open_project(
@@ -135,6 +139,7 @@ def test_the_package_offers_what_it_names() -> None:
         retailmart.opne_project  # noqa: B018 the access is the test
 
 
+@all_marts
 def test_reading_ends_cleanly(shop: Shop) -> None:
     """A script that reads a mart into Arrow leaves the interpreter without a crash."""
     shop.sales("sales.csv", [sale()])

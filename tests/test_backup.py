@@ -8,11 +8,12 @@ import subprocess
 from pathlib import Path
 
 from tests.support.pages import blocks
-from tests.support.shop import AS_OF, Called, Shop, sale
+from tests.support.shop import AS_OF, Called, Shop, all_marts, sale
 
 _PAGE = "docs/backup.md"
 
 
+@all_marts
 def test_the_page_followed_word_for_word(shop: Shop, called: Called, tmp_path: Path) -> None:
     """Copied with its links, restored elsewhere, checked; each file counts once."""
     shop.sales("sales_a.csv", [sale(), sale(2)])

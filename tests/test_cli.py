@@ -21,7 +21,7 @@ from retailmart.report import Silent
 from retailmart.session import Session
 from retailmart.template import write_project
 from tests.support.commands import warm
-from tests.support.shop import Called, Shop, sale
+from tests.support.shop import Called, Shop, all_marts, sale
 
 HEAVY = {"duckdb", "deltalake", "pyarrow", "sqlalchemy", "pandas", "numpy"}
 
@@ -49,7 +49,7 @@ def only_json(result: subprocess.CompletedProcess[str]) -> dict[str, Any]:
 def sample(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The sample shop, run once. Tests that change it work on a copy."""
     folder = tmp_path_factory.mktemp("sample") / "shop"
-    assert command("init", folder, "--sample").returncode == 0
+    assert command("init", folder, "--sample", "--with", "tills").returncode == 0
     result = command("run", "--as-of", "2024-04-01", "--output", "json", at=folder)
     report = only_json(result)
     assert report["rows"]["loaded"] > 0
@@ -242,6 +242,7 @@ def test_a_bare_name_is_a_whole_name(called: Called, refused: Shop, name: str) -
     assert called(refused.folder, "quarantine", "show", name).returncode == 1
 
 
+@all_marts
 def test_check_tells_every_mistake(called: Called, shop: Shop) -> None:
     """check reads all files and runs nothing."""
     good = called(shop.folder, "check")
@@ -257,6 +258,7 @@ def test_check_tells_every_mistake(called: Called, shop: Shop) -> None:
     assert not (shop.folder / "retail.db").exists()
 
 
+@all_marts
 @pytest.mark.parametrize(
     ("words", "told"),
     [

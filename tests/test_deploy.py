@@ -20,7 +20,7 @@ from tests.support.pages import blocks, commands
 from tests.support.services.mariadb import DatabaseServer
 from tests.support.services.s3 import S3Server
 from tests.support.services.spark import SETTINGS, conf_options, environment, spark_home
-from tests.support.shop import Called, Shop, sale
+from tests.support.shop import Called, Shop, all_marts, sale
 
 if TYPE_CHECKING:
     from pyspark.sql import SparkSession
@@ -275,6 +275,7 @@ def test_the_commands_of_the_page_work(shop: Shop, spark_environment: None) -> N
         assert done.returncode == 0, f"{line}: {done.stdout}{done.stderr}"
 
 
+@all_marts
 @pytest.mark.spark
 def test_the_python_of_the_page_works(
     shop: Shop, monkeypatch: pytest.MonkeyPatch, spark_session: SparkSession

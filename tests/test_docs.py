@@ -19,7 +19,7 @@ from tests.support.services.listener import Listener, listening
 from tests.support.services.mariadb import DatabaseServer
 from tests.support.services.postgres import Postgres
 from tests.support.services.s3 import S3Server
-from tests.support.shop import HEADER, Shop, Typed, sale
+from tests.support.shop import HEADER, Shop, Typed, all_marts, sale
 
 
 def test_readme_takes_a_new_user_to_marts(tmp_path: Path, typed: Typed) -> None:
@@ -58,7 +58,7 @@ def test_readme_shows_the_summary_as_it_is_printed(tmp_path: Path, typed: Typed)
 
 def test_commands_about_running_work(tmp_path: Path, typed: Typed) -> None:
     """Every command of docs/running.md does what it says on the sample shop, and so does Python."""
-    assert typed("retailmart init shop --sample", tmp_path).returncode == 0
+    assert typed("retailmart init shop --sample --with tills", tmp_path).returncode == 0
     for line in commands("docs/running.md"):
         done = typed(line, tmp_path / "shop")
         assert done.returncode == 0, f"{line}: {done.stderr}"
@@ -71,7 +71,7 @@ def test_commands_about_running_work(tmp_path: Path, typed: Typed) -> None:
 def test_commands_about_maintenance_work(tmp_path: Path, typed: Typed) -> None:
     """Every command and setting of docs/maintenance.md, and its Python, on the sample shop."""
     page = "docs/maintenance.md"
-    assert typed("retailmart init shop --sample", tmp_path).returncode == 0
+    assert typed("retailmart init shop --sample --with tills", tmp_path).returncode == 0
     assert typed("retailmart run --as-of 2024-04-01", tmp_path / "shop").returncode == 0
     with (tmp_path / "shop" / "retailmart.yml").open("a") as settings:
         settings.write(blocks(page, "yaml")[0])
@@ -244,6 +244,7 @@ def test_the_feed_of_the_docs_is_a_feed(shop: Shop) -> None:
     assert feeds["people"].format == "json"
 
 
+@all_marts
 def test_the_mart_of_the_docs_is_built_and_published(shop: Shop) -> None:
     """The SQL of docs/marts.md becomes a mart, with the variables the page shows."""
     (mart,) = blocks("docs/marts.md", "sql")

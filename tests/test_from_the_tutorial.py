@@ -14,7 +14,7 @@ from tests.support.backends import shop_tables
 from tests.support.pages import blocks, commands
 from tests.support.services.mariadb import DatabaseServer
 from tests.support.services.s3 import S3Server
-from tests.support.shop import HEADER, Called, Shop, keep_only, sale
+from tests.support.shop import HEADER, Called, Shop, all_marts, keep_only, sale
 
 _PAGE = "docs/from-the-tutorial.md"
 
@@ -80,6 +80,7 @@ def test_a_shop_is_brought_across_as_the_page_says(
     shop.drop()
 
 
+@all_marts
 @pytest.mark.parametrize(
     ("scope", "incentives"),
     [

@@ -13,7 +13,7 @@ from tests.support.amount import SEED, tries
 from tests.support.backends import on_mariadb
 from tests.support.histories import Life, OneProject
 from tests.support.killed import Killer
-from tests.support.shop import Shop, sale
+from tests.support.shop import Shop, all_marts, sale
 
 # In how many ways each event happens: a shop's histories share the first three.
 _WAYS = (1, 1, 1, *(tries(2, 3),) * tries(1, 3))
@@ -45,6 +45,7 @@ def lived(shop: Shop, request: pytest.FixtureRequest, on_server: bool) -> OnePro
 
 
 # On SQLite, there with kills, on MariaDB, there with kills, and so on.
+@all_marts
 @pytest.mark.parametrize(
     ("number", "kills", "on_server"),
     [(number, number % 2 == 1, number % 4 >= 2) for number in range(_SHOPS)],

@@ -8,7 +8,7 @@ import pytest
 from deltalake import DeltaTable
 
 from retailmart.errors import NewerLedger
-from tests.support.shop import Called, Shop, keep_only, sale
+from tests.support.shop import Called, Shop, all_marts, keep_only, sale
 
 _MONTHLY = "customer_monthly_purchase"
 _LEDGER = {
@@ -43,6 +43,7 @@ def ledger_of(shop: Shop) -> dict[str, list[tuple[Any, ...]]]:
     return found
 
 
+@all_marts
 @pytest.mark.parametrize("compacted", [False, True])
 def test_old_versions_that_somebody_vacuumed_are_not_needed(shop: Shop, compacted: bool) -> None:
     """The files of the versions that the database shows are gone: it is published all the same."""
@@ -77,6 +78,7 @@ def test_old_versions_that_somebody_vacuumed_are_not_needed(shop: Shop, compacte
     assert shown(shop, _MONTHLY)
 
 
+@all_marts
 @pytest.mark.parametrize(
     "statement",
     [

@@ -19,12 +19,6 @@ _MONEY = {"customer_mart": "total_cost", "sales_mart": "total_cost"}
 _MONTHLY = {"customer_monthly_purchase": "monthly_total", "sales_team_incentive": "total_sales"}
 
 
-@pytest.fixture
-def marts() -> Collection[str]:
-    """One of rows and one that is published; tests about all of them, or about another, say so."""
-    return ("customer_mart", "customer_monthly_purchase")
-
-
 def cents(text: str) -> Decimal:
     """Money."""
     return Decimal(text)

@@ -12,7 +12,7 @@ import pytest
 from retailmart.errors import GateFailed
 from retailmart.report import RunReport
 from retailmart.template import STORIES
-from tests.support.shop import HEADER, Shop, sale
+from tests.support.shop import HEADER, Shop, all_marts, sale
 
 POISONS = (
     *("", " ", "NULL", "-", "nan", "NaN", "inf", "-inf", "Infinity", "1e309", "1e-400", "0x10"),
@@ -114,6 +114,7 @@ def run(shop: Shop) -> RunReport | None:
         return None
 
 
+@all_marts
 @pytest.mark.every_backend
 def test_no_value_stops_the_shop(shop: Shop) -> None:
     """Each row is loaded or told with its line and column; a good file brings all marts back."""

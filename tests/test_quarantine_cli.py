@@ -343,7 +343,7 @@ def test_a_sheet_in_the_way_is_not_overwritten(refused: Shop, retailmart: InShop
 
 def test_the_page_on_refused_rows_works_as_told(tmp_path: Path, typed: Typed) -> None:
     """Every command of docs/quarantine.md, in its order; before the replay people repair."""
-    assert typed("retailmart init shop --sample", tmp_path).returncode == 0
+    assert typed("retailmart init shop --sample --with tills", tmp_path).returncode == 0
     shop = tmp_path / "shop"
     assert typed("retailmart run --as-of 2024-04-01", shop).returncode == 0
     good = dict(zip(HEADER.split(","), sale().split(","), strict=True))

@@ -11,7 +11,7 @@ from deltalake import DeltaTable
 
 from tests.support.pages import blocks
 from tests.support.services.s3 import S3Server
-from tests.support.shop import Shop, keep_only, sale
+from tests.support.shop import Shop, all_marts, keep_only, sale
 
 _PAGE = "docs/read-the-lake.md"
 _MARTS = ["sales_mart", "customer_monthly_purchase"]
@@ -22,6 +22,7 @@ def total(folder: Path) -> Decimal:
     return sum(pd.read_parquet(folder)["total_cost"], Decimal(0))
 
 
+@all_marts
 @pytest.mark.filterwarnings("ignore::FutureWarning")
 def test_the_snippets_of_the_page_run(shop: Shop, monkeypatch: pytest.MonkeyPatch) -> None:
     """Each Python block that is marked as tried reads what a run has written."""
@@ -39,6 +40,7 @@ def test_the_snippets_of_the_page_run(shop: Shop, monkeypatch: pytest.MonkeyPatc
     assert sorted(lengths) == [1, 2, 2, 2, 2]
 
 
+@all_marts
 def test_a_table_read_as_plain_parquet_counts_dead_versions(shop: Shop) -> None:
     """The page warns of it; the Delta table and the export have the money once."""
     keep_only(shop.folder, feeds=["sales"], marts=_MARTS)
@@ -54,6 +56,7 @@ def test_a_table_read_as_plain_parquet_counts_dead_versions(shop: Shop) -> None:
     assert sum(frame["total_cost"].sum() for frame in files) == Decimal("30.03")
 
 
+@all_marts
 def test_a_table_in_a_bucket_is_read_with_the_options_of_the_page(
     shop: Shop, s3: S3Server, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -17,7 +17,7 @@ from retailmart.template import STORIES
 from tests.support.amount import SEED, tries
 from tests.support.histories import Life, OneProject
 from tests.support.killed import Killer
-from tests.support.shop import Shop
+from tests.support.shop import Shop, all_marts
 
 _EVENTS = tries(5, 14)
 _SHOPS = tries(1, 10)
@@ -103,6 +103,7 @@ def stories() -> Collection[str]:
     return tuple(STORIES)
 
 
+@all_marts
 @pytest.mark.parametrize(("number", "kills"), [(n, n % 2 == 0) for n in range(_SHOPS)])
 def test_any_history_of_a_tended_lake_ends_as_judged(
     shop: Shop, tmp_path: Path, killer: Killer, number: int, kills: bool

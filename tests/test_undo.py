@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from retailmart import RetailmartError
-from tests.support.shop import Shop, sale
+from tests.support.shop import Shop, all_marts, sale
 
 pytestmark = pytest.mark.every_backend
 
@@ -34,6 +34,7 @@ def states(shop: Shop) -> list[str]:
     return [state for _, state in rows]
 
 
+@all_marts
 @pytest.mark.every_backend
 @pytest.mark.every_engine
 def test_a_run_is_taken_back_everywhere(shop: Shop) -> None:
@@ -55,6 +56,7 @@ def test_a_run_is_taken_back_everywhere(shop: Shop) -> None:
     assert report.batches[0].undoes == second.run_id
 
 
+@all_marts
 def test_its_files_can_come_again(shop: Shop) -> None:
     """What was taken back counts as never seen: delivered again, it is loaded and no duplicate."""
     shop.sales("sales_a.csv", [sale()])
@@ -82,6 +84,7 @@ def test_its_files_can_come_again_where_a_table_had_changed_too(shop: Shop) -> N
     assert len(shop.mart("customer_mart")) == 1
 
 
+@all_marts
 def test_the_version_that_it_replaced_counts_again(shop: Shop) -> None:
     """A correction that is taken back brings the older version back from the archive."""
     shop.sales("sales_a.csv", [sale(price="1.00"), sale(2)])
@@ -97,6 +100,7 @@ def test_the_version_that_it_replaced_counts_again(shop: Shop) -> None:
     assert [row[0] for row in shop.mart("customer_mart", "total_cost")] == [7]
 
 
+@all_marts
 def test_a_table_goes_back_with_a_run_whose_file_counts_already(shop: Shop) -> None:
     """No row of a file leaves; what the run took over from a changed table does."""
     shop.sales("sales_a.csv", [sale()])
@@ -119,6 +123,7 @@ def test_a_second_undo_has_nothing_to_do(shop: Shop) -> None:
     assert shop.mart("customer_mart") == []
 
 
+@all_marts
 def test_what_a_later_run_stands_on_is_not_taken_back(shop: Shop) -> None:
     """The reason names the later run, and nothing has changed."""
     shop.sales("sales_a.csv", [sale()])

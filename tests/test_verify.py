@@ -492,7 +492,7 @@ def test_what_a_killed_verify_left_is_cleared_and_two_do_not_meet(
 @pytest.mark.long
 def test_the_commands_of_the_page_work(tmp_path: Path, typed: Typed) -> None:
     """Every command of docs/verify.md that names no Spark, on the sample shop."""
-    assert typed("retailmart init shop --sample", tmp_path).returncode == 0
+    assert typed("retailmart init shop --sample --with tills", tmp_path).returncode == 0
     for line in commands("docs/verify.md"):
         if line == "retailmart verify":  # needs Spark
             continue

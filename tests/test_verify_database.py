@@ -14,7 +14,7 @@ from retailmart.database.target import Target
 from retailmart.errors import RetailmartError
 from retailmart.ledger.batches import Batches
 from retailmart.report import TableComparison
-from tests.support.shop import Called, Shop, keep_only, sale
+from tests.support.shop import Called, Shop, all_marts, keep_only, sale
 
 _MONTHLY = "customer_monthly_purchase"
 Verify = Callable[..., subprocess.CompletedProcess[str]]
@@ -61,6 +61,7 @@ def deliver(shop: Shop) -> None:
     shop.run()
 
 
+@all_marts
 @pytest.mark.every_database
 def test_each_published_mart_has_a_line(shop: Shop, verified: Verify) -> None:
     """What runs have published is equal; only a name narrows it; the JSON says the same."""
@@ -212,6 +213,7 @@ def test_a_mart_that_is_held_back_is_compared_with_what_is_published(
     assert "held back: compared with the version that is published" in verified("ratio").stdout
 
 
+@all_marts
 def test_what_cannot_be_compared_is_said(shop: Shop, verified: Verify) -> None:
     """Nothing is published yet; no such mart; one that is not published; options that don't fit."""
     with pytest.raises(MartNotBuilt, match="no mart is published yet"):

@@ -6,7 +6,7 @@ import csv
 import io
 import random
 from collections import Counter
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from decimal import Decimal
 from pathlib import Path
@@ -35,12 +35,6 @@ BAD = sale(2, day="2024-02-31", price="5.00")
 GOOD = sale(2, day="2024-02-28", price="5.00")
 COLUMNS = HEADER.split(",")
 _STORIES = tries(2, 20)
-
-
-@pytest.fixture
-def marts() -> Collection[str]:
-    """One of rows and one that is published."""
-    return ("customer_mart", "customer_monthly_purchase")
 
 
 def items(shop: Shop) -> list[Item]:

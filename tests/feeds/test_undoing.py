@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import Collection
 from contextlib import closing
 from datetime import UTC, datetime
 from typing import Any
@@ -34,12 +33,6 @@ _WITH_MARKETS = [
         id="markets, too",
     )
 ]
-
-
-@pytest.fixture
-def marts() -> Collection[str]:
-    """One of rows and one that is published."""
-    return ("customer_mart", "customer_monthly_purchase")
 
 
 def order(shop: Shop, name: str, *totals: str) -> None:

@@ -11,7 +11,7 @@ from retailmart import SettingsError
 from retailmart.marts.splitting.tree import CLOCKS, VOLATILE
 from retailmart.operations.check import check_definitions
 from retailmart.project import load_project
-from tests.support.shop import Called, Shop, keep_only, sale
+from tests.support.shop import Called, Shop, all_marts, keep_only, sale
 
 _FULL = "-- refresh: full\n"
 _WRONG = {
@@ -120,6 +120,7 @@ def test_a_run_does_nothing_where_a_rule_has_a_mistake(shop: Shop) -> None:
         assert ledger.batches.unfinished() is None
 
 
+@all_marts
 def test_variables_must_be_declared_where_they_are_read(shop: Shop) -> None:
     """Once, with one default for all marts; the settings give values of the same type."""
     write(shop, f"{_FULL}SELECT getvariable('incentive_rate') AS a FROM sales")

@@ -40,7 +40,7 @@ from retailmart.session import Session
 from retailmart.storage.s3 import S3Folder
 from retailmart.tables import DataFile, TableState
 from tests.support.backends import RemoteBackend
-from tests.support.shop import AS_OF, Shop, sale
+from tests.support.shop import AS_OF, Shop, all_marts, sale
 
 _TODAY, _NEXT = "2024-04-01", datetime(2024, 4, 2, 23, 30, tzinfo=UTC)
 _SHOWN = {
@@ -111,6 +111,7 @@ def add_mart(shop: Shop, name: str, header: str, query: str) -> None:
     (shop.folder / "marts" / f"{name}.sql").write_text(text, encoding="utf-8")
 
 
+@all_marts
 @pytest.mark.every_backend
 @pytest.mark.every_engine
 def test_marts_are_shown_under_the_run_s_date(shop: Shop, tmp_path: Path) -> None:
@@ -134,6 +135,7 @@ def test_marts_are_shown_under_the_run_s_date(shop: Shop, tmp_path: Path) -> Non
     assert frame.monthly_total.sum() == 30
 
 
+@all_marts
 @pytest.mark.every_backend
 def test_what_is_shown_already_costs_nothing(shop: Shop, tmp_path: Path) -> None:
     """On the same date only marts that changed are shown again, whole; nothing older stays."""
@@ -158,6 +160,7 @@ def test_what_is_shown_already_costs_nothing(shop: Shop, tmp_path: Path) -> None
     assert not [path for path in after if path.startswith(".half")]
 
 
+@all_marts
 @pytest.mark.every_backend
 @pytest.mark.every_engine
 def test_an_earlier_date_stays_as_it_was(shop: Shop, tmp_path: Path) -> None:
@@ -176,6 +179,7 @@ def test_an_earlier_date_stays_as_it_was(shop: Shop, tmp_path: Path) -> None:
     assert totals == [[(20,)], [(17,)]]
 
 
+@all_marts
 @pytest.mark.every_backend
 def test_a_run_that_dies_while_showing_shows_nothing_half(
     shop: Shop, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
@@ -315,6 +319,7 @@ def test_an_empty_mart_is_an_empty_table(shop: Shop, tmp_path: Path) -> None:
     assert rows(here) == []
 
 
+@all_marts
 def test_files_are_linked_not_copied(shop: Shop) -> None:
     """What is not put together takes no room; what is, is linked by later dates."""
     shop.sales("sales_a.csv", [sale(), sale(2, store=2, person=3)])
@@ -332,6 +337,7 @@ def test_files_are_linked_not_copied(shop: Shop) -> None:
     assert first.stat().st_nlink == 2
 
 
+@all_marts
 @pytest.mark.every_backend
 def test_what_is_shown_is_no_table_of_the_lake(shop: Shop) -> None:
     """Sweeps and looks at all tables find these, and none by the name of a date."""
@@ -344,6 +350,7 @@ def test_what_is_shown_is_no_table_of_the_lake(shop: Shop) -> None:
     assert not [table for table in tables if "business_insights" in table]
 
 
+@all_marts
 def test_where_links_are_not_possible_files_are_copied(
     shop: Shop, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -389,6 +396,7 @@ def test_a_run_that_lost_its_lease_shows_nothing(
     assert visible == before
 
 
+@all_marts
 def test_a_file_system_that_is_full_is_told(shop: Shop, monkeypatch: pytest.MonkeyPatch) -> None:
     """Nothing is shown half, and the next run goes on from there."""
 
@@ -513,6 +521,7 @@ def test_a_run_that_dies_before_the_newest_is_shown_is_finished(
     assert latest(shop, tmp_path) == [(1,)]
 
 
+@all_marts
 @pytest.mark.every_backend
 def test_what_an_earlier_date_has_is_not_written_again(
     shop: Shop, monkeypatch: pytest.MonkeyPatch
@@ -563,6 +572,7 @@ def test_a_put_together_export_has_the_rows_and_types_of_its_mart(
     }
 
 
+@all_marts
 def test_large_files_are_exported_as_they_are(shop: Shop, monkeypatch: pytest.MonkeyPatch) -> None:
     """They keep the folders of their partitions, until they are much smaller."""
     monkeypatch.setattr("retailmart.marts.exports._SMALL", 1)
@@ -670,6 +680,7 @@ def days_of(shop: Shop, *days: str) -> list[RunReport]:
     return reports
 
 
+@all_marts
 @pytest.mark.every_backend
 def test_old_exports_are_removed_by_a_chosen_retention(shop: Shop, tmp_path: Path) -> None:
     """A run of a new date removes them and says so; what stays reads the same to the byte."""
@@ -689,6 +700,7 @@ def test_old_exports_are_removed_by_a_chosen_retention(shop: Shop, tmp_path: Pat
     assert latest(shop, tmp_path)
 
 
+@all_marts
 def test_the_default_announces_before_it_first_removes(
     shop: Shop, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -708,6 +720,7 @@ def test_the_default_announces_before_it_first_removes(
     assert "exported " in told
 
 
+@all_marts
 def test_the_announcement_says_how_to_keep_them(
     shop: Shop, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -745,6 +758,7 @@ def test_a_dry_run_removes_nothing_and_tells_what_it_frees(shop: Shop) -> None:
     assert done.size.files == len(before) - len(after)
 
 
+@all_marts
 @pytest.mark.every_store
 def test_a_removal_that_is_cut_off_is_finished(shop: Shop, monkeypatch: pytest.MonkeyPatch) -> None:
     """No export without all of its files has _SUCCESS, and the next run sweeps the rest."""
@@ -815,6 +829,7 @@ def test_a_wrong_retention_is_told(shop: Shop) -> None:
         shop.open()
 
 
+@all_marts
 def test_maintenance_removes_old_exports_and_a_dry_run_says_which(
     shop: Shop, capsys: pytest.CaptureFixture[str]
 ) -> None:

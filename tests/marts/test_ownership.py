@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from retailmart import SettingsError
-from tests.support.shop import Called, Shop, sale
+from tests.support.shop import Called, Shop, all_marts, sale
 
 pytestmark = pytest.mark.every_database
 _MART = "customer_monthly_purchase"
@@ -32,6 +32,7 @@ def test_a_table_of_others_is_named_and_stays(shop: Shop, made: str) -> None:
     shop.backend.query(f"SELECT id FROM {_MART}")
 
 
+@all_marts
 def test_what_was_published_under_another_mart_is_ours(shop: Shop) -> None:
     """A mart's file may be renamed; its table goes on."""
     shop.sales("sales_1.csv", [sale()])

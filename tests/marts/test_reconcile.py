@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from retailmart import GateFailed
-from tests.support.shop import Shop, sale
+from tests.support.shop import Shop, all_marts, sale
 
 pytestmark = pytest.mark.every_backend
 
@@ -53,6 +53,7 @@ def held_by(shop: Shop) -> dict[str, str]:
     return {one.mart: one.message for one in shop.run().held if one.cause is None}
 
 
+@all_marts
 @pytest.mark.every_engine
 def test_a_mart_whose_history_is_off_is_built_again(shop: Shop) -> None:
     """Raw is right, so files are taken in; the mart waits, and the next run builds all of it."""
@@ -73,6 +74,7 @@ def test_a_mart_whose_history_is_off_is_built_again(shop: Shop) -> None:
     assert len(shop.mart("sales_mart")) == len(shop.mart("customer_mart")) == 3
 
 
+@all_marts
 @pytest.mark.every_engine
 def test_all_marts_that_are_off_are_named_at_once(shop: Shop) -> None:
     """A report that names one mart of two would cost a run for each."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 import pytest
@@ -13,12 +13,6 @@ from retailmart.ledger.values import Batch, BatchState
 from retailmart.tables import TableChange
 from tests.support.shop import Shop, sale
 from tests.support.synced import watch_syncs
-
-
-@pytest.fixture
-def marts() -> Collection[str]:
-    """One of rows and one that is published."""
-    return ("customer_mart", "customer_monthly_purchase")
 
 
 def test_the_ledger_records_only_what_a_power_cut_leaves(

@@ -802,7 +802,7 @@ def test_a_hanging_server_keeps_neither_the_command_nor_other_checks(
 
 def test_the_page_shows_what_the_command_prints(tmp_path: Path, typed: Typed) -> None:
     """docs/doctor.md's commands work on the sample shop, and its checks are the ones printed."""
-    assert typed("retailmart init shop --sample", tmp_path).returncode == 0
+    assert typed("retailmart init shop --sample --with tills", tmp_path).returncode == 0
     lines = commands("docs/doctor.md")
     assert lines[0] == "retailmart doctor"
     printed = [typed(line, tmp_path / "shop") for line in lines]
@@ -825,7 +825,7 @@ def test_a_value_that_would_be_rounded_is_found(
     tmp_path: Path, called: Called, typed: Typed
 ) -> None:
     """Money with a third decimal in SQLite is found before a run holds its marts back."""
-    assert typed("retailmart init shop --sample", tmp_path).returncode == 0
+    assert typed("retailmart init shop --sample --with tills", tmp_path).returncode == 0
     with closing(sqlite3.connect(tmp_path / "shop" / "shop.db")) as source:
         source.execute("UPDATE product SET current_price = 1.005 WHERE id = 1")
         source.commit()

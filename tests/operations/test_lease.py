@@ -7,7 +7,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Collection, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -32,12 +32,6 @@ try:
 except retailmart.RetailmartError as error:
     print(type(error).__name__, error.message)
 """
-
-
-@pytest.fixture
-def marts() -> Collection[str]:
-    """Two marts: enough to be built and published."""
-    return ("customer_mart", "customer_monthly_purchase")
 
 
 class Stopped:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from typing import Any
 
@@ -14,12 +14,6 @@ from retailmart.ledger.access import Access
 from retailmart.ledger.batches import Batches
 from retailmart.operations import run
 from tests.support.shop import Shop, sale
-
-
-@pytest.fixture
-def marts() -> Collection[str]:
-    """One of rows and one that is published."""
-    return ("customer_mart", "customer_monthly_purchase")
 
 
 def lose_reply(monkeypatch: pytest.MonkeyPatch, moment: str) -> list[str]:

@@ -7,7 +7,6 @@ import shutil
 import sqlite3
 import subprocess
 import sys
-from collections.abc import Collection
 from contextlib import closing
 from decimal import Decimal
 from pathlib import Path
@@ -36,12 +35,6 @@ _YOUNGER = (
     "ALTER TABLE retailmart_lease DROP COLUMN since",
     "DELETE FROM retailmart_migrations WHERE name >= 'm010'",
 )
-
-
-@pytest.fixture
-def marts() -> Collection[str]:
-    """Two marts: enough to be built and published."""
-    return ("customer_mart", "customer_monthly_purchase")
 
 
 def contents(folder: Path) -> dict[str, tuple[int, int]]:

@@ -22,7 +22,7 @@ from retailmart.project.functions import Functions, read_functions
 from retailmart.project.settings import Settings
 from retailmart.project.types import parse_type
 from tests.support.pages import blocks
-from tests.support.shop import AS_OF, Shop, sale
+from tests.support.shop import AS_OF, Shop, all_marts, sale
 
 GOOD = """\
 import pyarrow.compute as pc
@@ -141,6 +141,7 @@ def test_each_mistake_has_its_line(tmp_path: Path, text: str | bytes, told: list
     assert list(functions.defined) in ([], ["f"])
 
 
+@all_marts
 def test_mistakes_of_functions_are_told_with_all_others(shop: Shop) -> None:
     """A wrong type, a mart's name and a mistake in the settings come in one list."""
     (shop.folder / "functions.py").write_text(

@@ -10,7 +10,7 @@ import pytest
 from retailmart.errors import SettingsError
 from retailmart.project import load_project
 from retailmart.project.mart import Mart, Refresh, read_mart
-from tests.support.shop import Shop
+from tests.support.shop import Shop, all_marts
 
 GOOD = """\
 -- about: totals
@@ -198,6 +198,7 @@ def test_a_name_means_one_table(shop: Shop) -> None:
     ]
 
 
+@all_marts
 def test_two_marts_cannot_be_published_as_one_table(shop: Shop) -> None:
     """The second mart would replace the first one's rows."""
     (shop.folder / "marts" / "zz.sql").write_text(

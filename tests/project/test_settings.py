@@ -14,7 +14,7 @@ from retailmart.project import Project, Settings, load_project, open_secrets
 from retailmart.project.secrets import SecretStore
 from retailmart.project.settings import read_pairs
 from retailmart.template import write_project
-from tests.support.shop import Shop
+from tests.support.shop import Shop, all_marts
 
 CANARY = "canary-5f0c"
 KEY = "a key of more than sixteen characters"
@@ -71,6 +71,7 @@ def test_sections_are_joined_key_by_key(shop: Shop, monkeypatch: pytest.MonkeyPa
     }
 
 
+@all_marts
 @pytest.mark.parametrize(
     "name",
     [
@@ -100,6 +101,7 @@ def test_the_environment_takes_the_files_letter_case(
     assert set(settings_of(shop).sources) == {"Web", "shop"}
 
 
+@all_marts
 def test_values_from_outside_have_types(shop: Shop, monkeypatch: pytest.MonkeyPatch) -> None:
     """A value of the environment is read as YAML: whole numbers, decimals, truths and texts."""
     monkeypatch.setenv("RETAILMART__THREADS", "2")
@@ -180,6 +182,7 @@ def test_a_dotenv_that_is_not_utf8_is_no_traceback(shop: Shop) -> None:
     assert settings_of(shop).lake == "pond"
 
 
+@all_marts
 def test_a_variable_that_no_mart_declares_is_a_mistake(
     shop: Shop, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -230,6 +233,7 @@ def test_a_folder_without_settings_is_no_project(tmp_path: Path) -> None:
         load_project(tmp_path)
 
 
+@all_marts
 def test_mistakes_of_all_files_come_at_once(shop: Shop) -> None:
     """One look at the project tells everything that is wrong in it, file by file."""
     add(shop, "lanes: 3\n")

@@ -7,6 +7,7 @@ import os
 import shlex
 import subprocess
 import sys
+import zlib
 from collections.abc import Collection
 from pathlib import Path
 
@@ -150,15 +151,17 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, exitstatu
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     """A test marked `every_backend` or `every_engine` runs once on each, in the long run.
 
-    One marked `every_database` is about what differs between databases, one marked `every_store`
-    about what differs between a folder and a bucket: it always runs on each.
+    One marked `every_database` is about what differs between databases: the short run has it on
+    SQLite and on one server, every other test on the same one. One marked `every_store` is about
+    what differs between a folder and a bucket: it always runs on each.
     """
     if "backend" in metafunc.fixturenames:
         marked = metafunc.definition.get_closest_marker
         databases = marked("every_database")
-        always = {"local"} | ({"mysql", "postgres"} if databases else set())
+        always = {"local"} | ({_server_of(metafunc.definition.nodeid)} if databases else set())
         always |= {"remote"} if marked("every_store") else set()
         more = {"remote", "postgres"} if marked("every_backend") or databases else set()
+        more |= {"mysql"} if databases else set()
         names = [
             pytest.param(name, marks=[] if name in always else [pytest.mark.long])
             for name in ("local", "mysql", "postgres", "remote")
@@ -167,6 +170,10 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
         if marked("every_engine"):
             names.append(pytest.param("spark", marks=[pytest.mark.spark, pytest.mark.long]))
         metafunc.parametrize("backend", names, indirect=True)
+
+
+def _server_of(test: str) -> str:
+    return ("mysql", "postgres")[zlib.crc32(test.encode()) % 2]
 
 
 @pytest.fixture
@@ -194,9 +201,9 @@ def stories() -> Collection[str]:
 
 
 @pytest.fixture
-def marts() -> Collection[str] | None:
-    """The only marts of the small shop; None: all of its stories. Two cost half of what five do."""
-    return None
+def marts(stories: Collection[str]) -> Collection[str] | None:
+    """The only marts of the small shop: two cost half of what five do. None: all of its stories."""
+    return ("customer_mart", "customer_monthly_purchase") if stories == ("tills",) else None
 
 
 @pytest.fixture

@@ -7,9 +7,10 @@ from decimal import Decimal
 
 import pytest
 
-from tests.support.shop import Shop, sale
+from tests.support.shop import Shop, all_marts, sale
 
 
+@all_marts
 def test_a_sale_of_the_last_day_there_is_has_its_customer(shop: Shop) -> None:
     """9999-12-31, a usual "no date", is within a version that is valid for ever."""
     days = ["0001-01-01", "9999-12-30", "9999-12-31"]
@@ -20,6 +21,7 @@ def test_a_sale_of_the_last_day_there_is_has_its_customer(shop: Shop) -> None:
         assert found == [(date.fromisoformat(day), True) for day in days], mart
 
 
+@all_marts
 @pytest.mark.parametrize(
     ("rate", "total"),
     [
