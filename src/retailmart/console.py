@@ -167,17 +167,15 @@ def maintenance(report: MaintenanceReport) -> None:
     width = max([len(one.table) for one in told], default=0)
     for one in told:
         print(one_line(f"{one.table:<{width}}  {'; '.join(_maintained(one, would))}"))
-    if report.runs or report.batches:
-        runs = number_of(report.runs, "run")
-        batches = f"{report.batches:,} batch{'' if report.batches == 1 else 'es'}"
-        print(f"ledger: {runs} without work {would}removed, {batches} {would}folded")
+    if report.runs:
+        print(f"ledger: {number_of(report.runs, 'run')} without work {would}removed")
     if report.exports:
         exports, size = number_of(len(report.exports), "export"), size_of(report.exports_freed)
         print(f"exports: {exports} {would}removed, the oldest is {report.exports[0]} ({size})")
     if report.archive:
         files, size = number_of(report.archive.removed, "file"), size_of(report.archive.freed)
         print(f"archive: {files} {would}removed ({size})")
-    if not (told or report.runs or report.batches or report.exports or report.archive):
+    if not (told or report.runs or report.exports or report.archive):
         print("Nothing to do: no small files, and nothing that is not needed any more.")
     elif report.dry_run:
         print(f"Nothing was changed; {size_of(report.freed)} would be freed")

@@ -279,7 +279,7 @@ class TableMaintenance:
 class MaintenanceReport:
     """What maintenance did, or with `dry_run` would do; sizes in bytes.
 
-    `runs` are those that did nothing and left the ledger, `batches` those of which it keeps less.
+    `runs` are those that did nothing and left the ledger.
     `problem` is what maintenance after a run failed with; the run itself is right. `skipped` says
     why nothing was done. `exports` are folders of dates and marts that are too old, `archive` is
     what the archive let go.
@@ -288,7 +288,6 @@ class MaintenanceReport:
     dry_run: bool
     tables: tuple[TableMaintenance, ...] = ()
     runs: int = 0
-    batches: int = 0
     seconds: float = 0.0
     problem: str | None = None
     skipped: str | None = None

@@ -64,7 +64,7 @@ def finish(ledger: Ledger, batch: Batch, made: Outcome) -> None:
     ledger.batches.prepare(batch, {"raw/sales": "{}"}, made)
     ledger.batches.mark_committed(batch)
     publish(ledger, batch, made)
-    ledger.batches.mark_done(batch)
+    ledger.batches.mark_done(batch, Outcome())
 
 
 def test_a_batch_goes_through_its_states_once(ledger: Ledger) -> None:
@@ -75,7 +75,7 @@ def test_a_batch_goes_through_its_states_once(ledger: Ledger) -> None:
         BatchState.PREPARED: lambda: ledger.batches.prepare(batch, {"raw/sales": "{}"}, made),
         BatchState.COMMITTED: lambda: ledger.batches.mark_committed(batch),
         BatchState.PUBLISHED: lambda: publish(ledger, batch, made),
-        BatchState.DONE: lambda: ledger.batches.mark_done(batch),
+        BatchState.DONE: lambda: ledger.batches.mark_done(batch, Outcome()),
     }
     for reached, move in moves.items():
         move()

@@ -1,4 +1,4 @@
-"""What the ledger folds of runs that ended long ago, and that nothing people ask for changes."""
+"""What leaves the ledger of runs that ended long ago, and that nothing people ask for changes."""
 
 from __future__ import annotations
 
@@ -6,7 +6,6 @@ from datetime import UTC, datetime, timedelta
 
 import pytest
 
-from retailmart.ledger.maintenance import Folded
 from retailmart.report import Silent
 from retailmart.session import Session
 from tests.support.shop import HEADER, Shop, sale
@@ -14,19 +13,19 @@ from tests.support.shop import HEADER, Shop, sale
 _TOMORROW = timedelta(days=1)
 
 
-def fold(shop: Shop, before: datetime) -> Folded:
-    """Fold what ended before a moment; what was foldable is what is folded."""
+def remove(shop: Shop, before: datetime) -> int:
+    """Remove runs without work that began before a moment; as many as were said to be."""
     with Session.open(shop.open().project, Silent()) as session:
         session.acquire_lease()
         known = session.ledger.maintenance
-        expected = known.foldable(before)
-        assert known.fold(before) == expected
-        assert known.foldable(before) == Folded()
+        expected = known.idle_runs(before)
+        assert known.remove_idle_runs(before) == expected
+        assert known.idle_runs(before) == 0
         return expected
 
 
 @pytest.mark.every_backend
-def test_old_rows_are_folded_and_all_that_is_asked_for_stays(shop: Shop) -> None:
+def test_old_runs_without_work_leave_and_all_that_is_asked_for_stays(shop: Shop) -> None:
     """Runs with nothing to do leave; of others, status, verification and undo are as before."""
     feed = shop.folder / "feeds" / "sales.yml"
     own = "  additional_column: {type: STRING}\nschema: {columns: evolve}"
@@ -45,8 +44,8 @@ def test_old_rows_are_folded_and_all_that_is_asked_for_stays(shop: Shop) -> None
     runs = {run: opened.run_status(run).to_dict() for run in (1, 3, 5)}
     assert runs[5]["batches"][0]["differences"]
     assert runs[5]["batches"][0]["columns"]
-    assert fold(shop, datetime.now(UTC) - _TOMORROW) == Folded()
-    assert fold(shop, datetime.now(UTC) + _TOMORROW) == Folded(runs=2, batches=3)
+    assert remove(shop, datetime.now(UTC) - _TOMORROW) == 0
+    assert remove(shop, datetime.now(UTC) + _TOMORROW) == 2
     with opened.ledger() as ledger:
         assert [run.run_id for run in ledger.runs.last(9)] == [6, 5, 3, 1]
     assert {run: opened.run_status(run).to_dict() for run in runs} == runs

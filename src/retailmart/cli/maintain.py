@@ -36,7 +36,7 @@ def maintain(
     settings: SetOption = None,
     quiet: QuietOption = False,
 ) -> None:
-    """Merge small files, remove what no version needs any more, fold old rows of the ledger.
+    """Merge small files; remove what no version needs any more, and runs that had no work.
 
     No row changes: each table is proven before and after. What left a table stays for
     `maintenance.retention_days`.

@@ -196,10 +196,11 @@ class Batches(Access):
         self._move(connection, batch, BatchState.PUBLISHED)
         record(connection, batch, outcome, published)
 
-    def mark_done(self, batch: Batch, run_id: int | None = None) -> None:
-        """Record that a run archived the files; the decided commits are no longer needed."""
+    def mark_done(self, batch: Batch, outcome: Outcome, run_id: int | None = None) -> None:
+        """Record that a run archived the files; what was decided is no longer needed."""
         with self.transaction() as connection:
-            self._move(connection, batch, BatchState.DONE, finished_by=run_id)
+            left = pack(outcome.of_done().to_json())
+            self._move(connection, batch, BatchState.DONE, finished_by=run_id, outcome=left)
             connection.execute(delete(t.commits).where(t.commits.c.batch_id == batch.batch_id))
             if batch.undoes is not None:  # an earlier release may have begun it
                 give_back(connection, batch.batch_id)

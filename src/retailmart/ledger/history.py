@@ -130,10 +130,7 @@ class History(Access):
             ]
 
     def warned_files(self) -> list[int]:
-        """The keys of files of which rows broke a rule that warns.
-
-        Those of batches that are folded are not known any more.
-        """
+        """The keys of files of which rows broke a rule that warns."""
         query = select(t.batches.c.outcome).where(t.batches.c.outcome.is_not(None))
         with self.reading() as connection:
             outcomes = (Outcome.from_json(unpack(packed)) for packed in connection.scalars(query))

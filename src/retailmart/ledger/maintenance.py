@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any
 
@@ -11,25 +10,11 @@ from sqlalchemy import delete, func, insert, or_, select, update
 
 from retailmart.ledger import tables as t
 from retailmart.ledger.access import Access
-from retailmart.ledger.rows import chunks, due_at, key_of, now, pack, put, put_due, unpack
-from retailmart.ledger.values import BatchState, Outcome
+from retailmart.ledger.rows import chunks, due_at, key_of, now, put_due
 
 # A row next to the lease says when old files and rows are next looked for.
 _DUE = "maintain"
-# Another one has the newest batch that is folded, in the place of a fencing token.
-_FOLDED = "folded"
 _EVERY = timedelta(days=1)
-_BATCHES_AT_ONCE = 100
-# What `status --run` shows of a batch's notes.
-_SHOWN = ("marts", "held", "unavailable", "differences")
-
-
-@dataclass(frozen=True)
-class Folded:
-    """How many runs left the ledger, and of how many batches it keeps less."""
-
-    runs: int = 0
-    batches: int = 0
 
 
 @dataclass(frozen=True)
@@ -107,67 +92,31 @@ class Maintenance(Access):
         with self.transaction() as connection:
             put_due(connection, _DUE, _EVERY)
 
-    def foldable(self, before: datetime) -> Folded:
-        """What `fold` would fold."""
+    def idle_runs(self, before: datetime) -> int:
+        """How many runs `remove_idle_runs` would remove."""
         with self.reading() as connection:
-            runs = len(list(connection.scalars(_idle_runs(before))))
-            return Folded(runs, len(list(connection.scalars(_old_batches(before)))))
+            return len(list(connection.scalars(_idle_runs(before))))
 
-    def fold(self, before: datetime) -> Folded:
-        """Fold what ended before a moment, and nothing that a command may still ask for.
+    def remove_idle_runs(self, before: datetime) -> int:
+        """Remove runs that had nothing to do, with their steps, and what maintenance did.
 
-        Runs that had nothing to do leave with their steps. Of what batches decided stays what
-        `status --run` shows. All other figures are in tables of their own.
+        Both only if they began before a moment. Returns how many runs left.
         """
-        runs = batches = 0
         with self.reading() as connection:
             idle = list(connection.scalars(_idle_runs(before)))
-            old = list(connection.scalars(_old_batches(before)))
         for ids in chunks(idle):
             with self.transaction() as connection:
                 connection.execute(delete(t.steps).where(t.steps.c.run_id.in_(ids)))
                 connection.execute(delete(t.runs).where(t.runs.c.run_id.in_(ids)))
-            runs += len(ids)
-        for start in range(0, len(old), _BATCHES_AT_ONCE):
-            batches += self._fold_batches(old[start : start + _BATCHES_AT_ONCE])
         gone = t.maintenance.c.started_at < before.isoformat()
         with self.transaction() as connection:
             connection.execute(delete(t.maintenance).where(gone))
-        return Folded(runs, batches)
-
-    def _fold_batches(self, ids: Collection[int]) -> int:
-        columns = t.batches.c
-        with self.transaction() as connection:
-            known = connection.execute(
-                select(columns.batch_id, columns.outcome).where(columns.batch_id.in_(ids))
-            ).all()
-            for key, packed in known:
-                kept = _folded(Outcome.from_json(unpack(packed)))
-                connection.execute(
-                    update(t.batches)
-                    .where(columns.batch_id == key)
-                    .values(outcome=pack(kept.to_json()))
-                )
-            done = {"fence": max(ids), "expires_at": now()}
-            put(connection, t.lease, {"name": _FOLDED}, done)
-        return len(known)
+        return len(idle)
 
 
 def _cut_off() -> Any:
     """Those that still run when the lease is another's are cut off."""
     return update(t.maintenance).where(t.maintenance.c.state == "running").values(state="killed")
-
-
-def _folded(outcome: Outcome) -> Outcome:
-    """What `status --run` reads of an outcome. Tables of their own have all other figures."""
-    warned = (
-        replace(file, months={}, origins=(), amount=None) for file in outcome.files if file.warned
-    )
-    return Outcome(
-        files=tuple(warned),
-        notes={name: outcome.notes[name] for name in _SHOWN if outcome.notes.get(name)},
-        schemas=tuple(one for one in outcome.schemas if one.changes and not one.is_new),
-    )
 
 
 def _idle_runs(before: datetime) -> Any:
@@ -182,18 +131,4 @@ def _idle_runs(before: datetime) -> Any:
         .where(run.state == "done", run.started_at < before.isoformat(), run.run_id < newest)
         .where(~worked.exists())
         .order_by(run.run_id)
-    )
-
-
-def _old_batches(before: datetime) -> Any:
-    """Batches that are done since long, of which the ledger still keeps all."""
-    run, batch = t.runs.c, t.batches.c
-    folded = select(t.lease.c.fence).where(t.lease.c.name == _FOLDED).scalar_subquery()
-    return (
-        select(batch.batch_id)
-        .join(t.runs, run.run_id == batch.run_id)
-        .where(batch.state == BatchState.DONE.value, run.started_at < before.isoformat())
-        .where(batch.outcome.is_not(None))
-        .where(batch.batch_id > func.coalesce(folded, 0))
-        .order_by(batch.batch_id)
     )

@@ -14,7 +14,8 @@ from retailmart.database.registry import kind_of
 from retailmart.errors import NewerLedger
 from retailmart.ledger import tables
 from retailmart.ledger.returned import give_back
-from retailmart.ledger.values import BatchState, Totals, name_hash
+from retailmart.ledger.rows import pack, unpack
+from retailmart.ledger.values import BatchState, Outcome, Totals, name_hash
 from retailmart.ledger.views import create_views
 
 Migration = Callable[[Connection], None]
@@ -196,11 +197,26 @@ def m016_alerts(connection: Connection) -> None:
     tables.metadata.create_all(connection)
 
 
-def m019_reports_that_nothing_read(connection: Connection) -> None:
-    """The texts of runs' and maintenance's reports: each figure has a table of its own."""
-    for table in (tables.runs, tables.maintenance):
-        if "report" in _columns_of(connection, table):
-            connection.exec_driver_sql(f"ALTER TABLE {table.name} DROP COLUMN report")
+def m019_without_what_nothing_reads(connection: Connection) -> None:
+    """Drop the reports of runs and of maintenance, and most of what done batches decided.
+
+    Tables of their own have all of these figures.
+    """
+    unread = (
+        (tables.runs, "report"),
+        (tables.maintenance, "report"),
+        (tables.steps, "finished_at"),
+    )
+    for table, column in unread:
+        if column in _columns_of(connection, table):
+            connection.exec_driver_sql(f"ALTER TABLE {table.name} DROP COLUMN {column}")
+    columns = tables.batches.c
+    done = (columns.state == BatchState.DONE.value, columns.outcome.is_not(None))
+    for key in connection.scalars(select(columns.batch_id).where(*done)).all():
+        known = columns.batch_id == key
+        packed = connection.scalar(select(columns.outcome).where(known))
+        left = pack(Outcome.from_json(unpack(packed or b"")).of_done().to_json())
+        connection.execute(update(tables.batches).where(known).values(outcome=left))
 
 
 def _columns_of(connection: Connection, table: Table) -> set[str]:
@@ -239,7 +255,7 @@ MIGRATIONS: tuple[Migration, ...] = (
     m016_alerts,
     m017_settings_of_runs,
     m018_who_holds_the_lease,
-    m019_reports_that_nothing_read,
+    m019_without_what_nothing_reads,
 )
 
 

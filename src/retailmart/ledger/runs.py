@@ -107,7 +107,6 @@ class Runs(Access):
                 "run_id": run_id,
                 "batch_id": batch_id,
                 "step": step,
-                "finished_at": now(),
                 "milliseconds": round(took * 1000),
                 "state": "failed" if step == failed else "done",
             }

@@ -84,7 +84,6 @@ steps = Table(
     Column("run_id", Serial, ForeignKey(runs.c.run_id), nullable=False),
     Column("batch_id", Serial),
     Column("step", String(30), nullable=False),
-    Column("finished_at", String(32), nullable=False),
     Column("milliseconds", BigInteger, nullable=False),
     Column("state", String(20)),
 )

@@ -248,6 +248,10 @@ class SchemaRecord:
     changed_at: str
 
 
+# The notes that `status --run` shows.
+_SHOWN = ("marts", "held", "unavailable", "differences")
+
+
 @dataclass(frozen=True)
 class Outcome:
     """The effects of a prepared batch once it is committed and published.
@@ -266,6 +270,17 @@ class Outcome:
     schemas: tuple[Schema, ...] = ()
     returned: tuple[int, ...] = ()
     counted: tuple[CountedBy, ...] = ()
+
+    def of_done(self) -> Outcome:
+        """What `status --run` shows of a batch that is done; tables of their own have all else."""
+        warned = (
+            replace(file, months={}, origins=(), amount=None) for file in self.files if file.warned
+        )
+        return Outcome(
+            files=tuple(warned),
+            notes={name: self.notes[name] for name in _SHOWN if self.notes.get(name)},
+            schemas=tuple(one for one in self.schemas if one.changes and not one.is_new),
+        )
 
     def to_json(self) -> str:
         """A text that `from_json` reads back; money as text."""

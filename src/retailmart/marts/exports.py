@@ -292,7 +292,7 @@ class _Merging:
 
         schema = self._schema()
         waiting: list[pa.Table] = []
-        with pq.ParquetWriter(target, schema, compression="zstd") as writer:
+        with pq.ParquetWriter(target, schema, compression="zstd", store_schema=False) as writer:
             for file in files:
                 for rows in self._rows(folder, file, schema):
                     waiting.append(rows)

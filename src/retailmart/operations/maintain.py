@@ -78,7 +78,7 @@ def maintain(
             session.acquire_lease()
             _expect_no_batch(session)
         wanted = _named(session, tables)
-        keeper = _Keeper(session, dry_run=dry_run, folds=not tables)
+        keeper = _Keeper(session, dry_run=dry_run, cleans=not tables)
         if dry_run:
             start = time.perf_counter()
             with session.step("maintain"):
@@ -104,7 +104,7 @@ def maintain_after(session: Session, run_id: int) -> MaintenanceReport | None:
             to_merge = to_clean or [one for one in changed if _is_worth_merging(session, one)]
             if not to_merge:
                 return None
-            keeper = _Keeper(session, until=time.monotonic() + settings.budget, folds=due)
+            keeper = _Keeper(session, until=time.monotonic() + settings.budget, cleans=due)
             return _recorded(keeper, run_id, to_merge, to_clean)
     except Exception as error:  # whatever it is: the run is done and right
         message = str(error) or type(error).__name__
@@ -181,9 +181,9 @@ class _Keeper:
     session: Session
     dry_run: bool = False
     until: float | None = None
-    folds: bool = True
+    cleans: bool = True
     _numbers: Iterator[int] = field(default_factory=lambda: count(1), compare=False, repr=False)
-    _folded: list[int] = field(default_factory=list, compare=False, repr=False)
+    _idle: list[int] = field(default_factory=list, compare=False, repr=False)
     _expired: list[tuple[ExpiredExports, ExpiredArchive]] = field(
         default_factory=list, compare=False, repr=False
     )
@@ -195,11 +195,11 @@ class _Keeper:
         for table in dict.fromkeys((*to_merge, *to_clean)):
             if (one := self._table(table, table in to_merge, table in to_clean)) is not None:
                 yield one
-        if self.folds and not self._is_late:
+        if self.cleans and not self._is_late:
             before = datetime.now(UTC) - timedelta(days=self._settings.ledger_days)
             known = self.session.ledger.maintenance
-            folded = known.foldable(before) if self.dry_run else known.fold(before)
-            self._folded[:] = [folded.runs, folded.batches]
+            left = known.idle_runs(before) if self.dry_run else known.remove_idle_runs(before)
+            self._idle.append(left)
             self._expired.append(self._expire())
             if not self.dry_run:
                 known.mark_done()
@@ -221,14 +221,12 @@ class _Keeper:
     def report(self, found: Iterable[TableMaintenance], start: float) -> MaintenanceReport:
         """What was done, in the order of tables."""
         tables = tuple(sorted(found, key=lambda one: one.table))
-        runs, batches = self._folded or (0, 0)
         seconds = round(time.perf_counter() - start, 3)
         exports, archive = self._expired[0] if self._expired else (None, None)
         return MaintenanceReport(
             self.dry_run,
             tables,
-            runs,
-            batches,
+            sum(self._idle),
             seconds,
             # What is only announced stays.
             exports=exports.folders if exports and not exports.announced else (),
