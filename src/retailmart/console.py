@@ -434,12 +434,8 @@ def _counts(report: RunReport) -> Table:
 
 def _without_rows(report: RunReport) -> str:
     """How many of the loaded files have no row that was loaded."""
-    count = sum(line.state == "loaded" and _is_all_refused(line) for line in report.files)
+    count = sum(line.is_without_good_row for line in report.files)
     return f", {count:,} of them without a good row" if count else ""
-
-
-def _is_all_refused(line: FileLine) -> bool:
-    return bool(line.records) and not line.loaded
 
 
 def _problems(report: RunReport, *, quiet: bool = False) -> Table | None:
@@ -476,7 +472,7 @@ def _told(line: FileLine, *, quiet: bool) -> Iterator[tuple[str, str, str]]:
         yield "a name like another's", "a name like another's", line.message
     if line.quarantined:
         what = f"{number_of(line.quarantined, 'row')} quarantined"
-        if _is_all_refused(line):
+        if line.is_without_good_row:
             what = f"0 of {number_of(line.quarantined, 'row')} loaded"
         yield what, "with rows quarantined", f"see: retailmart quarantine show {line.path}"
     for rule, count in line.warned.items():

@@ -36,6 +36,18 @@ class FileLine:
     quarantined: int | None = None
     warned: Mapping[str, int] = field(default_factory=dict)
 
+    @property
+    def is_without_good_row(self) -> bool:
+        """Whether it was read, and every one of its rows was refused."""
+        return self.state == "loaded" and bool(self.records) and not self.loaded
+
+    @property
+    def problem(self) -> str | None:
+        """Why nothing of it was taken in; None if something was, or if there was nothing in it."""
+        if self.state == "refused":
+            return self.message or "refused"
+        return "all of its rows are refused" if self.is_without_good_row else None
+
 
 @dataclass(frozen=True)
 class Difference:
@@ -368,18 +380,24 @@ class RunReport:
     def problems(self) -> tuple[str, ...]:
         """Why the run is not all that it should be: what it holds back or could not take in."""
         held = sorted(self.held, key=lambda one: one.cause is not None)
-        refused = self.files if self.took_none else ()
+        refused = self.not_taken if self.took_none else ()
         return (
             *(f"mart {one.mart} is held back: {one.message}" for one in held),
             *(f"table {name} is not read: {why}" for name, why in self.unreadable.items()),
             *(f"{path}: all of its rows are refused" for path in self.all_refused),
-            *(f"{one.path} is refused: {one.message}" for one in refused),
+            *(f"{one.path}: {one.problem}" for one in refused if one.path not in self.all_refused),
         )
 
     @property
     def took_none(self) -> bool:
-        """Whether files had landed and every one of them was refused as a whole."""
-        return bool(self.files) and all(line.state == "refused" for line in self.files)
+        """Whether files had landed, and nothing of any of them was taken in."""
+        landed = [line for batch in self.batches if batch.undoes is None for line in batch.files]
+        return bool(landed) and all(line.problem for line in landed)
+
+    @property
+    def not_taken(self) -> tuple[FileLine, ...]:
+        """The files of which nothing was taken in: refused as a whole, or in every row."""
+        return tuple(line for line in self.files if line.problem)
 
     @property
     def exit_code(self) -> int:

@@ -324,3 +324,22 @@ def test_a_file_without_a_good_row_is_in_the_exit_code(
     assert ("a.csv: all of its rows are refused" in done.stderr) == bool(code)
     assert [row[0] for row in shown(till)] == [5]
     assert retailmart("run").returncode == 0
+
+
+@pytest.mark.parametrize("setting", ["", "all_refused: fail\n"])
+def test_a_run_that_takes_nothing_of_what_is_there_is_no_success(
+    till: Shop, retailmart: InShop, setting: str
+) -> None:
+    """Whether files are refused as a whole or row by row, and whatever their feed says of that."""
+    define(till, setting, columns())
+    till.drop("a.csv", "id,day,amount\n1,2024-01-02,x\n2,soon,1\n")
+    till.drop("notes.txt", "")
+    done = retailmart("run", "--output", "json")
+    assert done.returncode == 5, done.stderr
+    problems = json.loads(done.stdout)["problems"]
+    assert [problem.partition(":")[0] for problem in problems] == ["a.csv", "notes.txt"]
+    assert done.stderr.count("a.csv: all of its rows are refused") == 1
+    till.drop("a.csv", "id,day,amount\n1,2024-01-02,x\n")
+    till.drop("b.csv", "id,day,amount\n5,2024-01-02,1\n")
+    assert retailmart("run").returncode == (5 if setting else 0)
+    assert retailmart("run").returncode == 0

@@ -268,7 +268,7 @@ def _tell(report: RunReport, output: Output, quiet: bool) -> None:
         message = "the run is done, but:\n  " + "\n  ".join(problems)
         hint = "Nothing is lost: the next run tries again what is held back"
         if report.took_none and not (report.held or report.unreadable):
-            hint = "Nothing is lost: they are among the error files; deliver them again, corrected"
+            hint = "Nothing is lost: see retailmart quarantine list; deliver them again, corrected"
         raise NotAllDone(message, hint)
 
 
@@ -286,16 +286,16 @@ def _held(report: RunReport) -> Iterator[str]:
 
 def _all_files_refused(report: RunReport) -> Iterator[str]:
     """The files of a run in which not one was taken in: it has done nothing of what was there."""
-    refused = [line for line in report.files if line.state == "refused"] if report.took_none else []
+    refused = report.not_taken if report.took_none else ()
     if refused:
-        yield "not one of the files that landed could be taken in"
+        yield "nothing of the files that landed could be taken in"
     for line in refused[:_LISTED]:
-        yield f"{line.path}: {line.message}"
+        yield f"{line.path}: {line.problem}"
     if len(refused) > _LISTED:
         yield f"{len(refused) - _LISTED:,} more files: retailmart quarantine list"
 
 
 def _all_refused(report: RunReport) -> Iterator[str]:
-    for path in report.all_refused:
+    for path in report.all_refused if not report.took_none else ():
         yield f"{path}: all of its rows are refused"
         yield f"  See: retailmart quarantine show {path}; then deliver it again, corrected"
