@@ -29,7 +29,7 @@ from retailmart.project.settings import Settings
 from retailmart.tables import DataFile, TableState
 from retailmart.template import STORIES, write_project
 from tests.support.pages import commands
-from tests.support.shop import AS_OF, Called, Shop, Typed, sale
+from tests.support.shop import AS_OF, Called, Shop, Typed, all_marts, sale
 
 Verify = Callable[..., subprocess.CompletedProcess[str]]
 
@@ -258,6 +258,7 @@ def test_changed_raw_rows_show_in_the_marts(shop: Shop, verified: Verify) -> Non
     assert refused["equal"] is True
 
 
+@all_marts
 @pytest.mark.usefixtures("off_by_a_cent")
 def test_the_engine_that_differs_stands_alone(shop: Shop, verified: Verify) -> None:
     """Each is compared with each: the lake and the engine that agree are told together."""
@@ -348,6 +349,7 @@ def test_each_mart_is_built_for_the_moment_it_was_built_for(shop: Shop, verified
     assert found["days"]["as_of"] == later.isoformat()
 
 
+@all_marts
 @pytest.mark.usefixtures("off_by_a_cent")
 def test_what_the_lake_shows_otherwise_for_good_reason(shop: Shop, verified: Verify) -> None:
     """Another moment, another definition, and what reads these, is compared between engines."""
@@ -450,6 +452,7 @@ def test_a_batch_that_is_half_in_the_lake_is_not_read(
     assert told(verified("-o", "json"))["equal"] is True
 
 
+@all_marts
 def test_a_run_that_commits_while_the_lake_is_pinned(
     shop: Shop, verified: Verify, monkeypatch: pytest.MonkeyPatch
 ) -> None:

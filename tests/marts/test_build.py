@@ -14,7 +14,7 @@ import pytest
 from retailmart import RetailmartError, SettingsError
 from retailmart.marts.build import build_order
 from retailmart.project.mart import Mart, read_mart
-from tests.support.shop import AS_OF, Shop, keep_only, sale
+from tests.support.shop import AS_OF, Shop, all_marts, keep_only, sale
 
 _HEAD = "-- refresh: months\n-- partitions: [_month]\n"
 
@@ -65,6 +65,7 @@ def test_a_header_that_names_an_unselected_column(shop: Shop) -> None:
         shop.run()
 
 
+@all_marts
 @pytest.mark.every_engine
 def test_a_mart_that_answers_for_another_month_is_held_back(shop: Shop) -> None:
     """Rows outside their month would be lost or doubled later; all other marts go on."""
@@ -236,6 +237,7 @@ def test_a_month_that_lost_all_its_rows_is_gone_from_a_mart(shop: Shop) -> None:
     assert shop.mart("mine", "_month, n") == [("2024-01", 1)]
 
 
+@all_marts
 def test_a_mart_that_was_away_for_a_run_is_built_from_the_whole_history(shop: Shop) -> None:
     """It has missed that run's rows, and its months must balance again."""
     away, mart = shop.folder / "away", shop.folder / "marts" / "sales_team_incentive.sql"
@@ -251,6 +253,7 @@ def test_a_mart_that_was_away_for_a_run_is_built_from_the_whole_history(shop: Sh
     assert not shop.run().batches
 
 
+@all_marts
 def test_a_variable_of_another_marts_header_changes_what_reads_it(shop: Shop) -> None:
     """What a mart reads is what counts, not what its own header says."""
     settings = shop.folder / "retailmart.yml"

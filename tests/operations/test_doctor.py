@@ -825,7 +825,7 @@ def test_a_value_that_would_be_rounded_is_found(
     tmp_path: Path, called: Called, typed: Typed
 ) -> None:
     """Money with a third decimal in SQLite is found before a run holds its marts back."""
-    assert typed("retailmart init shop --sample --with tills", tmp_path).returncode == 0
+    assert typed("retailmart init shop --sample", tmp_path).returncode == 0
     with closing(sqlite3.connect(tmp_path / "shop" / "shop.db")) as source:
         source.execute("UPDATE product SET current_price = 1.005 WHERE id = 1")
         source.commit()

@@ -196,11 +196,11 @@ class Batches(Access):
         self._move(connection, batch, BatchState.PUBLISHED)
         record(connection, batch, outcome, published)
 
-    def mark_done(self, batch: Batch, outcome: Outcome, run_id: int | None = None) -> None:
-        """Record that a run archived the files; what was decided is no longer needed."""
+    def mark_done(self, batch: Batch, kept: Outcome, run_id: int | None = None) -> None:
+        """Record that a run archived the files. Of what was decided, only `kept` stays."""
         with self.transaction() as connection:
-            left = pack(outcome.of_done().to_json())
-            self._move(connection, batch, BatchState.DONE, finished_by=run_id, outcome=left)
+            packed = pack(kept.to_json())
+            self._move(connection, batch, BatchState.DONE, finished_by=run_id, outcome=packed)
             connection.execute(delete(t.commits).where(t.commits.c.batch_id == batch.batch_id))
             if batch.undoes is not None:  # an earlier release may have begun it
                 give_back(connection, batch.batch_id)

@@ -215,8 +215,9 @@ def m019_without_what_nothing_reads(connection: Connection) -> None:
     for key in connection.scalars(select(columns.batch_id).where(*done)).all():
         known = columns.batch_id == key
         packed = connection.scalar(select(columns.outcome).where(known))
-        left = pack(Outcome.from_json(unpack(packed or b"")).of_done().to_json())
-        connection.execute(update(tables.batches).where(known).values(outcome=left))
+        outcome = Outcome.from_json(unpack(packed or b""))
+        kept = pack(outcome.of_done(outcome.sources).to_json())
+        connection.execute(update(tables.batches).where(known).values(outcome=kept))
 
 
 def _columns_of(connection: Connection, table: Table) -> set[str]:

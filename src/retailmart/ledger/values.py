@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import unicodedata
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import asdict, dataclass, field, replace
 from datetime import datetime
 from decimal import Context, Decimal
@@ -271,13 +271,19 @@ class Outcome:
     returned: tuple[int, ...] = ()
     counted: tuple[CountedBy, ...] = ()
 
-    def of_done(self) -> Outcome:
-        """What `status --run` shows of a batch that is done; tables of their own have all else."""
+    def of_done(self, committed: Collection[str]) -> Outcome:
+        """What is kept of a batch that is done; tables of their own have all else.
+
+        `status --run` shows the most of it. `verify` asks for when a mart was built by which
+        definition, and an undo for how the source tables were that the batch has `committed`.
+        """
         warned = (
             replace(file, months={}, origins=(), amount=None) for file in self.files if file.warned
         )
         return Outcome(
             files=tuple(warned),
+            marts=self.marts,
+            sources={name: one for name, one in self.sources.items() if name in committed},
             notes={name: self.notes[name] for name in _SHOWN if self.notes.get(name)},
             schemas=tuple(one for one in self.schemas if one.changes and not one.is_new),
         )

@@ -91,7 +91,8 @@ def finish(run: Run, batch: Batch, *, recovered: bool = False) -> BatchReport:
         if recovered or session.has_retried or outcome.notes.get("held"):
             sweep(session.lake, batch.batch_id)
         run.end_batch()
-        session.ledger.batches.mark_done(batch, outcome, run.run_id)
+        committed = [name for name in outcome.sources if raw_table(name) in changes]
+        session.ledger.batches.mark_done(batch, outcome.of_done(committed), run.run_id)
         files += session.ledger.files.among(outcome.returned)
     marts = session.project.marts.values()
     names = {mart.name: mart.publish_as for mart in marts if mart.publish_as}
