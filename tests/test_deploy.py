@@ -62,6 +62,7 @@ def keep_mart(folder: Path, name: str) -> None:
             path.unlink()
 
 
+@all_marts
 @pytest.mark.long
 @pytest.mark.spark
 def test_spark_submit_runs_a_project_in_its_own_session(shop: Shop, tmp_path: Path) -> None:
@@ -255,6 +256,7 @@ def test_the_files_of_the_page_are_there() -> None:
     assert named == {f"deploy/{path.name}" for path in DEPLOY.glob("*.py")}
 
 
+@all_marts
 @pytest.mark.long
 @pytest.mark.spark
 def test_the_commands_of_the_page_work(shop: Shop, spark_environment: None) -> None:

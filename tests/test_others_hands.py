@@ -165,6 +165,7 @@ def test_an_undo_says_which_tables_it_cannot_take_back(shop: Shop, called: Calle
     assert shop.open().verify(["duckdb"], None).different == ()
 
 
+@all_marts
 @pytest.mark.long
 def test_a_published_version_whose_log_is_gone_too_is_not_needed(
     shop: Shop, called: Called
