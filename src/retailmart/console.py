@@ -163,9 +163,9 @@ def summary(report: RunReport, quiet: bool = False) -> None:
 def maintenance(report: MaintenanceReport) -> None:
     """Print what maintenance did, or would do, to stdout: a line a table."""
     would = "would be " if report.dry_run else ""
-    told = [one for one in report.tables if one.is_needed]
-    width = max([len(one.table) for one in told], default=0)
-    for one in told:
+    needed = [one for one in report.tables if one.is_needed]
+    width = max([len(one.table) for one in needed], default=0)
+    for one in needed:
         print(one_line(f"{one.table:<{width}}  {'; '.join(_maintained(one, would))}"))
     if report.runs:
         print(f"ledger: {number_of(report.runs, 'run')} without work {would}removed")
@@ -175,7 +175,7 @@ def maintenance(report: MaintenanceReport) -> None:
     if report.archive:
         files, size = number_of(report.archive.removed, "file"), size_of(report.archive.freed)
         print(f"archive: {files} {would}removed ({size})")
-    if not (told or report.runs or report.exports or report.archive):
+    if not (needed or report.runs or report.exports or report.archive):
         print("Nothing to do: no small files, and nothing that is not needed any more.")
     elif report.dry_run:
         print(f"Nothing was changed; {size_of(report.freed)} would be freed")

@@ -87,8 +87,8 @@ class Connection:
         with self._lock:
             known = {name: literal(value) for name, value in self._variables.items()}
             new = {name: v for name, v in values.items() if known.get(name) != literal(v)}
-            self._variables.update(new)
             _set_variables(self._connection, new)
+            self._variables.update(new)  # only after success: what is known is not set again
 
     def add_functions(self, functions: Functions) -> None:
         """Register functions; SettingsError if SQL already has one of these names."""
