@@ -91,6 +91,16 @@ class Postgres(Served):
         """The authority that signed the server's certificate."""
         return self.certificates.ca
 
+    @property
+    def environment(self) -> dict[str, str]:
+        """Who may do everything, as environment variables."""
+        return {
+            "PGHOST": HOST,
+            "PGPORT": str(self.port),
+            "PGUSER": _ADMIN,
+            "PGPASSWORD": self._password,
+        }
+
     def admin(self, database: str = "postgres") -> Connection[Any]:
         """A new connection with every right, autocommit; the caller closes it."""
         return _connect(self.host, self.port, _ADMIN, self._password, database)
