@@ -28,6 +28,7 @@ from retailmart.storage.entries import Entry
 from retailmart.storage.local import LocalFolder
 from retailmart.storage.s3 import S3Access, S3Folder
 from tests.support.amount import tries
+from tests.support.services.listener import Listener
 from tests.support.services.s3 import S3Bucket
 from tests.support.shop import Called, Shop, sale
 
@@ -152,10 +153,15 @@ def test_time_alone_brings_a_run(shop: Shop) -> None:
         assert all(report.nothing_to_do for report in one.seen.reports[1:])
 
 
-def test_the_project_s_files_are_read_again_and_mistakes_change_nothing(shop: Shop) -> None:
-    """A good mart is built at once; with a bad one the last good files stay in use, told once."""
+def test_the_project_s_files_are_read_again_and_mistakes_change_nothing(
+    shop: Shop, listener: Listener
+) -> None:
+    """A good mart is built at once; with a bad one the last good files stay in use, told once.
+
+    An alert tells it, too, and is over when the mistake is, not when a run goes well.
+    """
     shop.sales("sales_1.csv", [sale()])
-    with watching(shop) as one:
+    with watching(shop, f"{QUICK}alerts: {{targets: ['{listener.url}/alert']}}\n") as one:
         one.until(lambda seen: len(seen.reports) == 1)
         mart = shop.folder / "marts" / "per_store.sql"
         good = "-- refresh: full\nSELECT store_id, count(*) AS n FROM sales GROUP BY store_id\n"
@@ -169,8 +175,10 @@ def test_the_project_s_files_are_read_again_and_mistakes_change_nothing(shop: Sh
         one.until(lambda seen: len(seen.reports) == 3)  # by the last good files
         time.sleep(1)
         assert len(seen.mistakes) == 1
+        assert listener.alerts() == [("opened", "failure")]
         mart.write_text(good)
         one.until(lambda seen: len(seen.reports) == 4)
+        assert listener.alerts() == [("opened", "failure"), ("closed", "failure")]
         assert shop.mart("per_store") == [(1, 2)]
         assert "the project's files were read again" in seen.messages
         one.reload.set()

@@ -25,7 +25,8 @@ class Facts:
 
     `feeds` maps each path of the run's files to its feed; `refused` are paths still refused;
     `loads` is when each feed's newest files were taken in; `volumes` are rows by feed and day;
-    `money` is what this run refused of each feed, where that is asked for.
+    `money` is what this run refused of each feed, where that is asked for. The project's files
+    `have_changed` if they are not those that the run used.
     """
 
     feeds: Mapping[str, str] = field(default_factory=dict)
@@ -35,6 +36,7 @@ class Facts:
     loads: Mapping[str, datetime] = field(default_factory=dict)
     volumes: Mapping[str, Mapping[date, int]] = field(default_factory=dict)
     money: Mapping[str, Decimal] = field(default_factory=dict)
+    have_changed: bool = False
 
 
 @dataclass(frozen=True)
@@ -69,7 +71,9 @@ def is_notice(alert: Alert) -> bool:
 def _is_judged(alert: Alert, end: RunEnded, facts: Facts | None, settings: AlertSettings) -> bool:
     """Whether this run can tell that an alert is over."""
     if alert.kind == "failure":
-        return end.failure is None
+        # A watch goes on with files that were good while those of today have mistakes.
+        still_mistaken = facts is not None and facts.have_changed
+        return end.failure is None and not (still_mistaken and alert.subject == "SettingsError")
     if alert.kind not in settings.on:
         return True
     if facts is None:

@@ -220,6 +220,7 @@ def facts_of(project: Project, end: RunEnded, ledger: Ledger) -> Facts:
         loads={feed: _moment(at) for feed, at in figures.newest_loads().items()},
         volumes=volumes,
         money=_money(project, end, ledger, feeds) if settings.quarantine.money is not None else {},
+        have_changed=project.stamp_now() != project.stamp,
     )
 
 

@@ -75,14 +75,18 @@ class Project:
     tables: Mapping[str, Table] = field(default_factory=dict)
     functions: Functions = field(default_factory=Functions)
     overrides: Mapping[str, object] = field(default_factory=dict, repr=False, compare=False)
+    stamp: tuple[object, ...] = field(default=(), repr=False, compare=False)
 
     def read_again(self) -> Project:
         """The project as its files are now. SettingsError with all mistakes of all files."""
         return load_project(self.folder, self.overrides)
 
-    def stamp(self) -> tuple[object, ...]:
-        """A value that changes when one of the project's files does; none is read."""
-        return tuple(map(_stamp, _files_of(self.folder)))
+    def stamp_now(self) -> tuple[object, ...]:
+        """A value that changes when one of the project's files does; none is read.
+
+        `stamp` is what it was when they were read.
+        """
+        return _stamp_of(self.folder)
 
     @property
     def variables(self) -> dict[str, Variable]:
@@ -210,6 +214,7 @@ def load_project(folder: Path, overrides: Mapping[str, object] | None = None) ->
     retailmart.yml.
     """
     folder = _project_folder(folder)
+    stamp = _stamp_of(folder)
     problems = _misread_path(folder)
     plain = Environment.of(folder)
     # Its key is a plain variable: a secret can't open the store that it lies in.
@@ -258,6 +263,7 @@ def load_project(folder: Path, overrides: Mapping[str, object] | None = None) ->
         named_tables,
         functions,
         overrides or {},
+        stamp,
     )
 
 
@@ -308,6 +314,10 @@ def _files_of(folder: Path) -> list[Path]:
         *sorted(folder.glob("tables/*.y*ml")),
         *sorted(folder.glob("marts/*.sql")),
     ]
+
+
+def _stamp_of(folder: Path) -> tuple[object, ...]:
+    return tuple(map(_stamp, _files_of(folder)))
 
 
 def _stamp(path: Path) -> tuple[object, ...]:

@@ -9,12 +9,13 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import asdict, dataclass, field
 from typing import Any, Protocol
 
 from retailmart.errors import ProjectBusy, RetailmartError, SettingsError, Stopped
 from retailmart.monitoring.events import Observer as RunObserver
+from retailmart.operations.monitor import monitored
 from retailmart.operations.run import run
 from retailmart.operations.watch.arrivals import Arrivals
 from retailmart.operations.watch.health import Health, HealthServer, Signs, now
@@ -124,7 +125,6 @@ class _Watcher:
 
     def __post_init__(self) -> None:
         self.health = Health(seconds_of(self._settings.stuck_after))
-        self._stamp = self.project.stamp()
         self._refused: tuple[object, ...] | None = None
         self._unsettled: tuple[object, ...] | None = None
 
@@ -186,26 +186,28 @@ class _Watcher:
     def _read_again(self) -> None:
         """Take over the project's files if they have changed and are good."""
         asked = self.reload.is_set()
-        stamp = self.project.stamp()
+        stamp = self.project.stamp_now()
         if not asked:
-            if stamp == self._stamp and self._refused is not None:  # as it was before the mistake
+            if stamp == self.project.stamp and self._refused is not None:  # the mistake is gone
                 self._refused, self.health.mistakes = None, None
-            if stamp in (self._stamp, self._refused):
+            if stamp in (self.project.stamp, self._refused):
                 return
             if stamp != self._unsettled:  # an editor may write several files, one by one
                 self._unsettled = stamp
                 return
         self.reload.clear()
+        before = self.project
         try:
-            project = self.project.read_again()
+            project = before.read_again()
         except SettingsError as error:
             self._refused = stamp
             self.health.mistakes = error.one_line
             self.observer.kept(error)
+            with suppress(SettingsError), monitored(before.monitoring(), "watch", self.observers):
+                raise error
             return
-        before, self.project = self.project, project
-        self._stamp, self._refused = stamp, None
-        self.health.mistakes = None
+        self.project = project
+        self._refused, self.health.mistakes = None, None
         self.observer.message("the project's files were read again")
         self._is_read_again = True
         if project.settings != before.settings:
