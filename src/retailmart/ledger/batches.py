@@ -79,6 +79,15 @@ class Batches(Access):
         with self.reading() as connection:
             return [batch_of(row) for row in connection.execute(query)]
 
+    def last_built(self) -> Batch | None:
+        """The newest batch whose marts are published."""
+        columns = t.batches.c
+        built = columns.state.in_((BatchState.PUBLISHED.value, BatchState.DONE.value))
+        query = select(t.batches).where(built).order_by(columns.batch_id.desc()).limit(1)
+        with self.reading() as connection:
+            row = connection.execute(query).first()
+        return batch_of(row) if row else None
+
     def of_run(self, run_id: int) -> list[Batch]:
         """The batches that a run staged, without those that it only finished."""
         query = select(t.batches).where(t.batches.c.run_id == run_id).order_by(t.batches.c.batch_id)

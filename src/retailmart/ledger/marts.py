@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+from datetime import datetime
 from typing import Any
 
 from sqlalchemy import Connection, delete, inspect, select, update
@@ -18,7 +20,8 @@ class Marts(Access):
     def all(self) -> dict[str, MartRecord]:
         """The ledger's record of each mart."""
         with self.reading() as connection:
-            return {row.name: MartRecord(*row) for row in connection.execute(select(t.marts))}
+            rows = connection.execute(select(t.marts))
+            return {row.name: _record_of(*row) for row in rows}
 
     def published(self) -> list[PublishedTable]:
         """The tables that belong to this project: all names under which marts were ever published.
@@ -71,6 +74,12 @@ class Marts(Access):
         )
         with self.reading() as connection:
             return sum_months(connection.execute(query))
+
+
+def _record_of(*values: Any) -> MartRecord:
+    record = MartRecord(*values)
+    as_of = values[5]
+    return replace(record, built_as_of=datetime.fromisoformat(as_of)) if as_of else record
 
 
 def shows_nothing() -> Any:

@@ -15,7 +15,7 @@ from retailmart.errors import NewerLedger
 from retailmart.ledger import tables
 from retailmart.ledger.returned import give_back
 from retailmart.ledger.rows import pack, unpack
-from retailmart.ledger.values import BatchState, Outcome, Totals, name_hash
+from retailmart.ledger.values import BatchState, Outcome, Totals, definition_of, name_hash
 from retailmart.ledger.views import create_views
 
 Migration = Callable[[Connection], None]
@@ -198,10 +198,7 @@ def m016_alerts(connection: Connection) -> None:
 
 
 def m019_without_what_nothing_reads(connection: Connection) -> None:
-    """Drop the reports of runs and of maintenance, and most of what done batches decided.
-
-    Tables of their own have all of these figures.
-    """
+    """Drop the reports of runs and of maintenance: tables of their own have all of the figures."""
     unread = (
         (tables.runs, "report"),
         (tables.maintenance, "report"),
@@ -210,14 +207,29 @@ def m019_without_what_nothing_reads(connection: Connection) -> None:
     for table, column in unread:
         if column in _columns_of(connection, table):
             connection.exec_driver_sql(f"ALTER TABLE {table.name} DROP COLUMN {column}")
-    columns = tables.batches.c
-    done = (columns.state == BatchState.DONE.value, columns.outcome.is_not(None))
-    for key in connection.scalars(select(columns.batch_id).where(*done)).all():
+
+
+def m020_when_marts_were_built(connection: Connection) -> None:
+    """Marts with what they were built for and by, instead of most of what done batches decided."""
+    _add_columns(connection, tables.marts, "built_as_of VARCHAR(32)", "built_by VARCHAR(64)")
+    steps, columns = tables.steps.c, tables.batches.c
+    connection.execute(update(tables.steps).where(steps.state == "done").values(state=None))
+    ended = columns.state.in_((BatchState.PUBLISHED.value, BatchState.DONE.value))
+    keys = select(columns.batch_id).where(ended, columns.outcome.is_not(None))
+    built: dict[str, dict[str, str]] = {}
+    for key in connection.scalars(keys.order_by(columns.batch_id)).all():
         known = columns.batch_id == key
-        packed = connection.scalar(select(columns.outcome).where(known))
-        outcome = Outcome.from_json(unpack(packed or b""))
-        kept = pack(outcome.of_done(outcome.sources).to_json())
-        connection.execute(update(tables.batches).where(known).values(outcome=kept))
+        query = select(columns.outcome, columns.as_of, columns.state).where(known)
+        packed, as_of, state = connection.execute(query).one()
+        outcome = Outcome.from_json(unpack(packed))
+        for name, fingerprint in outcome.marts.items():
+            if definition := definition_of(fingerprint):
+                built[name] = {"built_as_of": as_of, "built_by": definition}
+        if state == BatchState.DONE.value:
+            kept = pack(outcome.of_done(outcome.sources).to_json())
+            connection.execute(update(tables.batches).where(known).values(outcome=kept))
+    for name, values in built.items():
+        connection.execute(update(tables.marts).where(tables.marts.c.name == name).values(values))
 
 
 def _columns_of(connection: Connection, table: Table) -> set[str]:
@@ -257,6 +269,7 @@ MIGRATIONS: tuple[Migration, ...] = (
     m017_settings_of_runs,
     m018_who_holds_the_lease,
     m019_without_what_nothing_reads,
+    m020_when_marts_were_built,
 )
 
 

@@ -22,6 +22,7 @@ from retailmart.ledger.values import (
     MonthTotals,
     Outcome,
     Totals,
+    definition_of,
 )
 from retailmart.report import Held
 
@@ -38,7 +39,7 @@ def record(
     _write_schemas(connection, batch, outcome)
     for source in outcome.sources.values():
         put_source(connection, source)
-    _write_marts(connection, outcome, {one.name: one for one in published})
+    _write_marts(connection, batch, outcome, {one.name: one for one in published})
     put_held(connection, outcome.marts, (Held(**one) for one in outcome.notes.get("held", ())))
 
 
@@ -74,13 +75,16 @@ def _settle_files(connection: Connection, batch: Batch, outcome: Outcome) -> Non
 
 
 def _write_marts(
-    connection: Connection, outcome: Outcome, records: Mapping[str, MartRecord]
+    connection: Connection, batch: Batch, outcome: Outcome, records: Mapping[str, MartRecord]
 ) -> None:
     """Record by what marts are built, and which table shows which version of which."""
     for name in {*outcome.marts, *records}:
         values: dict[str, Any] = {}
         if name in outcome.marts:
             values["fingerprint"] = outcome.marts[name]
+            if definition := definition_of(outcome.marts[name]):
+                values["built_as_of"] = batch.as_of.isoformat()
+                values["built_by"] = definition
         if shown := records.get(name):
             values["published_as"] = shown.published_as
             values["published_version"] = shown.published_version

@@ -108,7 +108,7 @@ class Runs(Access):
                 "batch_id": batch_id,
                 "step": step,
                 "milliseconds": round(took * 1000),
-                "state": "failed" if step == failed else "done",
+                "state": "failed" if step == failed else None,
             }
             for step, took in seconds
         ]

@@ -187,6 +187,8 @@ marts = Table(
     Column("published_as", String(100)),
     Column("published_version", BigInteger),
     Column("published_fingerprint", String(64)),
+    Column("built_as_of", String(32)),
+    Column("built_by", String(64)),
 )
 
 # Every name under which a mart was ever published: this project may replace a table of that name.

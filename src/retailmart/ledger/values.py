@@ -10,7 +10,7 @@ from dataclasses import asdict, dataclass, field, replace
 from datetime import datetime
 from decimal import Context, Decimal
 from enum import Enum
-from typing import Any
+from typing import Any, Final
 
 
 class FileState(Enum):
@@ -248,6 +248,23 @@ class SchemaRecord:
     changed_at: str
 
 
+# Prefix of the fingerprint of a mart that could not be built: it had nothing to be built from.
+UNAVAILABLE: Final = "-"
+# Prefix of the fingerprint of a mart that is held back: it is not what this definition makes of
+# today's rows, so each batch builds it again, from all of them.
+HELD: Final = "!"
+
+
+def definition_of(fingerprint: str | None) -> str | None:
+    """A fingerprint without its day: what decides how a published table is laid out.
+
+    None if it is of a mart that could not be built, or is held back.
+    """
+    if not fingerprint or fingerprint.startswith((UNAVAILABLE, HELD)):
+        return None
+    return fingerprint.partition("@")[0]
+
+
 # The notes that `status --run` shows.
 _SHOWN = ("marts", "held", "unavailable", "differences")
 
@@ -274,15 +291,14 @@ class Outcome:
     def of_done(self, committed: Collection[str]) -> Outcome:
         """What is kept of a batch that is done; tables of their own have all else.
 
-        `status --run` shows the most of it. `verify` asks for when a mart was built by which
-        definition, and an undo for how the source tables were that the batch has `committed`.
+        `status --run` shows the most of it; an undo asks for how the source tables were that the
+        batch has `committed`.
         """
         warned = (
             replace(file, months={}, origins=(), amount=None) for file in self.files if file.warned
         )
         return Outcome(
             files=tuple(warned),
-            marts=self.marts,
             sources={name: one for name, one in self.sources.items() if name in committed},
             notes={name: self.notes[name] for name in _SHOWN if self.notes.get(name)},
             schemas=tuple(one for one in self.schemas if one.changes and not one.is_new),
@@ -348,8 +364,10 @@ def _months(plain: Mapping[str, Any]) -> dict[str, Totals]:
 class MartRecord:
     """The ledger's record of a mart: how it was last built, and what the database shows.
 
-    `published_version` is the lake's version whose rows the database holds, under `published_as`,
-    built by the definition `published_fingerprint`.
+    It was last built for the moment `built_as_of` by the definition `built_by`; `fingerprint` also
+    says whether a later batch should have built it, but could not. `published_version` is the
+    lake's version whose rows the database holds, under `published_as`, built by the definition
+    `published_fingerprint`.
     """
 
     name: str
@@ -357,6 +375,13 @@ class MartRecord:
     published_as: str | None = None
     published_version: int | None = None
     published_fingerprint: str | None = None
+    built_as_of: datetime | None = None
+    built_by: str | None = None
+
+    @property
+    def is_behind(self) -> bool:
+        """Whether the last batch should have built it, but could not."""
+        return bool(self.fingerprint) and definition_of(self.fingerprint) is None
 
 
 @dataclass(frozen=True)

@@ -5,14 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from datetime import datetime
 
-from retailmart.ledger.values import MartRecord
+from retailmart.ledger.values import HELD, UNAVAILABLE, MartRecord, definition_of
 from retailmart.project import Project
-
-# Prefix of the fingerprint of a mart that could not be built: it had nothing to be built from.
-_UNAVAILABLE = "-"
-# Prefix of the fingerprint of a mart that is held back: it is not what this definition makes of
-# today's rows, so each batch builds it again, from all of them.
-_HELD = "!"
 
 
 def fingerprints(project: Project, as_of: datetime) -> dict[str, str]:
@@ -25,16 +19,9 @@ def fingerprints(project: Project, as_of: datetime) -> dict[str, str]:
     return found
 
 
-def definition_of(fingerprint: str | None) -> str | None:
-    """A fingerprint without its day: what decides how a published table is laid out."""
-    if not fingerprint or fingerprint.startswith((_UNAVAILABLE, _HELD)):
-        return None
-    return fingerprint.partition("@")[0]
-
-
 def held_marts(known: Mapping[str, MartRecord]) -> list[str]:
     """The marts that are held back at their last good state."""
-    return sorted(one.name for one in known.values() if (one.fingerprint or "").startswith(_HELD))
+    return sorted(one.name for one in known.values() if (one.fingerprint or "").startswith(HELD))
 
 
 def stale_marts(
@@ -52,7 +39,7 @@ def stale_marts(
     stale = set()
     for name, fingerprint in fingerprints(project, as_of).items():
         built = known.get(name, MartRecord(name)).fingerprint
-        if built != fingerprint and (built != _UNAVAILABLE + fingerprint or name in can_be_built):
+        if built != fingerprint and (built != UNAVAILABLE + fingerprint or name in can_be_built):
             stale.add(name)
     return frozenset(stale)
 
@@ -65,7 +52,7 @@ def changed_definitions(
         name
         for name, fingerprint in fingerprints(project, as_of).items()
         if definition_of(fingerprint)
-        != definition_of((known.get(name, MartRecord(name)).fingerprint or "").lstrip(_UNAVAILABLE))
+        != definition_of((known.get(name, MartRecord(name)).fingerprint or "").lstrip(UNAVAILABLE))
     ]
 
 
@@ -73,7 +60,7 @@ def built_by(
     project: Project, as_of: datetime, unavailable: Iterable[str] = (), held: Iterable[str] = ()
 ) -> dict[str, str]:
     """The fingerprints that a batch leaves behind; those of marts it lacks get a prefix."""
-    marks = {**dict.fromkeys(held, _HELD), **dict.fromkeys(unavailable, _UNAVAILABLE)}
+    marks = {**dict.fromkeys(held, HELD), **dict.fromkeys(unavailable, UNAVAILABLE)}
     return {
         name: marks.get(name, "") + fingerprint
         for name, fingerprint in fingerprints(project, as_of).items()
@@ -86,4 +73,4 @@ def marts_away(project: Project, known: Iterable[str]) -> dict[str, str]:
     They miss the batch, so they no longer match any definition: if they come back, they are built
     from the whole history.
     """
-    return dict.fromkeys(set(known) - project.marts.keys(), _UNAVAILABLE)
+    return dict.fromkeys(set(known) - project.marts.keys(), UNAVAILABLE)

@@ -17,12 +17,19 @@ from retailmart.feeds.undoing import Undoing, came_back, plan_undo, taken_back
 from retailmart.files.archive import archive, take_out
 from retailmart.lake.layout import raw_table
 from retailmart.lake.orphans import discard, sweep
-from retailmart.ledger.values import Batch, BatchState, FileState, LedgerFile, MartRecord, Outcome
+from retailmart.ledger.values import (
+    Batch,
+    BatchState,
+    FileState,
+    LedgerFile,
+    MartRecord,
+    Outcome,
+    definition_of,
+)
 from retailmart.marts.build import Inputs, build
 from retailmart.marts.cross_checks import agree
 from retailmart.marts.definitions import (
     built_by,
-    definition_of,
     fingerprints,
     held_marts,
     marts_away,

@@ -18,7 +18,8 @@ from retailmart.feeds.load import LoadedFeed
 from retailmart.lake import Lake, place_of
 from retailmart.lake.layout import MONTH, mart_table, quarantine_table, raw_table
 from retailmart.lake.places import Place
-from retailmart.marts.definitions import definition_of, fingerprints
+from retailmart.ledger.values import definition_of
+from retailmart.marts.definitions import fingerprints
 from retailmart.operations.verify.compare import LAKE, compare, side_of
 from retailmart.operations.verify.pin import Pinned, pin
 from retailmart.operations.verify.rebuild import Plan, plan, rebuild, scratch_lake

@@ -13,20 +13,17 @@ from retailmart.lake import Lake
 from retailmart.lake.layout import is_known, is_mart, mart_table, raw_table
 from retailmart.ledger import Ledger
 from retailmart.ledger.values import (
-    Batch,
     BatchState,
     FileState,
     LedgerFile,
     SchemaColumn,
     SourceRecord,
 )
-from retailmart.marts.definitions import definition_of
 from retailmart.project import Feed, Project
 from retailmart.tables import TableState
 
 # Seconds between checks of a lake that a run is committing to.
 _PAUSES = (0.2, 0.5, 1.0, 3.0, 8.0, 15.0)
-_BUILT = (BatchState.PUBLISHED, BatchState.DONE)
 _MANY = 1_000_000
 
 
@@ -99,48 +96,24 @@ def _read(
     tables: Mapping[str, TableState],
     runs: int,
 ) -> Pinned:
-    moments: dict[str, datetime] = {}
-    definitions: dict[str, str] = {}
-    behind = set[str]()
-    last: datetime | None = None
-    waiting = {name for name in project.marts if mart_table(name) in tables}
-    for batch in _batches(ledger):
-        if last is not None and not waiting:
-            break
-        outcome, _ = ledger.batches.prepared(batch)
-        if last is None:
-            last = batch.as_of  # the lake need not hold all that this batch should have built
-            behind |= {
-                name
-                for name in project.marts.keys() & outcome.marts.keys()
-                if definition_of(outcome.marts[name]) is None
-            }
-        for name in waiting & outcome.marts.keys():
-            if definition := definition_of(outcome.marts[name]):
-                moments[name], definitions[name] = batch.as_of, definition
-        waiting -= moments.keys()
+    last = ledger.batches.last_built()
     if last is None:
         raise MartNotBuilt("no run has ended yet", "Build the marts with: retailmart run")
+    known = ledger.marts.all()
+    marts = [one for name in project.marts if (one := known.get(name))]
+    built = [one for one in marts if mart_table(one.name) in tables]
     schemas = {name: ledger.schemas.current(raw_table(name)) for name in project.feeds}
     return Pinned(
         tables,
-        moments,
-        definitions,
-        last,
+        {one.name: one.built_as_of for one in built if one.built_as_of},
+        {one.name: one.built_by for one in built if one.built_by},
+        last.as_of,
         ledger.sources.all(),
         ledger.files.feeds_delivered(),
         {name: schema.columns if schema else () for name, schema in schemas.items()},
         list(_deliveries(ledger, runs)),
-        behind,
+        [one.name for one in marts if one.is_behind],
     )
-
-
-def _batches(ledger: Ledger) -> Iterator[Batch]:
-    """The batches that are published or done, newest first."""
-    for run in ledger.runs.last(_MANY):
-        for batch in reversed(ledger.batches.of_run(run.run_id)):
-            if batch.state in _BUILT:
-                yield batch
 
 
 def _deliveries(ledger: Ledger, runs: int) -> Iterator[tuple[int, Sequence[LedgerFile]]]:
