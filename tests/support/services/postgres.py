@@ -75,13 +75,13 @@ class Postgres(Served):
     by `ca`: by that name it verifies, by 127.0.0.1 it does not.
     """
 
-    def __init__(self, *, options: Sequence[str] = ()) -> None:
+    def __init__(self, *, options: Sequence[str] = (), folder: Path | None = None) -> None:
         self.host, self.port = HOST, 0
         self._password = secrets.token_urlsafe(12)
         self._options = tuple(options)
         self._programs = _programs()
         # Not below the tests' folder, which only its owner may enter.
-        self.folder = Path(tempfile.mkdtemp(prefix="retailmart-postgres-"))
+        self.folder = Path(tempfile.mkdtemp(prefix="retailmart-postgres-", dir=folder))
         self.log = self.folder / "log"
         self.certificates: Certificates = make_certificates(self.folder / "tls")
         self._create_data()
