@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import gzip
 import os
+import time
+from dataclasses import replace
 from hashlib import sha256
 from pathlib import Path
 from uuid import UUID
@@ -11,8 +13,8 @@ from uuid import UUID
 import pytest
 
 from retailmart.files import discover as module
-from retailmart.files.discover import StagedCopy, discover, scan_again, stage_copies
-from retailmart.storage import LocalFolder
+from retailmart.files.discover import StagedCopy, discover, scan_again, sort_out, stage_copies
+from retailmart.storage import Entry, EntryKind, LocalFolder
 
 TEXT = b"a,b\n1,2\n"
 
@@ -48,6 +50,18 @@ def test_half_uploads_wait(landing: Path) -> None:
     landed = discover(LocalFolder(landing))
     assert landed.waiting == tuple(half)
     assert [e.path for e in landed.ready] == ["deep/tmp/x.csv", "part.csv", "ready.csv"]
+
+
+def test_very_many_half_uploads_cost_little_each(tmp_path: Path) -> None:
+    """A million of them took minutes each time: every one was looked up in a new set of all."""
+    one = Entry("", "", EntryKind.FILE, 1, 0, "1")
+    many = [
+        replace(one, path=f"sales_{n}.csv.part", key=f"sales_{n}.csv.part") for n in range(30_000)
+    ]
+    began = time.process_time()
+    landed = sort_out(LocalFolder(tmp_path), many)
+    assert time.process_time() - began < 2
+    assert (landed.ready, len(landed.waiting)) == ((), 30_000)
 
 
 def test_hidden_files_are_not_ours(landing: Path) -> None:

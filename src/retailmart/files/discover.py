@@ -76,7 +76,10 @@ def sort_out(landing: Store, everything: Sequence[Entry]) -> Landed:
     young = [
         entry
         for entry in entries
-        if entry.mtime_ns > newest and entry.kind is EntryKind.FILE and not landing.appears_whole
+        if entry.mtime_ns > newest
+        and entry.kind is EntryKind.FILE
+        and entry.path not in half
+        and not landing.appears_whole
     ]
     if young:
         time.sleep(_SECOND_LOOK_SECONDS)
@@ -84,7 +87,8 @@ def sort_out(landing: Store, everything: Sequence[Entry]) -> Landed:
         now = landing.entry(entry.key)
         if now is None or now.version != entry.version:
             half.add(entry.path)
-    ready = tuple(entry for entry in entries if entry.path not in half | odd)
+    left = half | odd
+    ready = tuple(entry for entry in entries if entry.path not in left)
     return Landed(ready, tuple(sorted(half)), tuple(sorted(odd)))
 
 
