@@ -61,9 +61,10 @@ def plan_undo(ledger: Ledger, feeds: Mapping[str, Feed], run_id: int) -> Undoing
     _expect_nothing_stands_on(history, run_id, {file.batch_id for file in going})
     _, counted = history.without({file.batch_id for file in going})
     _, before = history.without(())
+    returning = counted - before
     return Undoing(
         tuple(file for file in going if file.state is FileState.LOADED),
-        tuple(file for file in history.files if file.file_id in counted - before),
+        tuple(file for file in history.files if file.file_id in returning),
     )
 
 
@@ -115,20 +116,22 @@ class _History:
             if file.file_id not in after:
                 continue
             was, would_be = before[file.file_id], after[file.file_id]
-            run = self.ledger.batches.get(file.batch_id).run_id
             if was.supersedes != would_be.supersedes:
                 old = was.supersedes or file
-                yield file, f"{old.shown} was replaced by run {run}"
+                yield file, f"{old.shown} was replaced by run {self._run_of(file)}"
             elif was.twin == file.path and would_be.twin is None:
                 continue  # the same file, delivered again: this delivery counts instead
             elif (was.twin is None) != (would_be.twin is None):
                 through = f"counted through {was.twin}" if was.twin else "counted for itself"
-                yield file, f"{file.shown} of run {run} is {through}"
+                yield file, f"{file.shown} of run {self._run_of(file)} is {through}"
+        leaving = {*batches, *gone}
         own = {file.file_id for file in self.files if file.batch_id in batches}
         for file in self.ledger.replays.of_origins(own, _READABLE):
-            if file.batch_id not in {*batches, *gone}:
-                run = self.ledger.batches.get(file.batch_id).run_id
-                yield file, f"{file.shown} of run {run} replayed its rows"
+            if file.batch_id not in leaving:
+                yield file, f"{file.shown} of run {self._run_of(file)} replayed its rows"
+
+    def _run_of(self, file: LedgerFile) -> int:
+        return self.ledger.batches.get(file.batch_id).run_id
 
 
 def _expect_nothing_stands_on(history: _History, run_id: int, batches: set[int]) -> None:
