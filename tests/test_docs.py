@@ -84,6 +84,20 @@ def test_commands_about_maintenance_work(tmp_path: Path, typed: Typed) -> None:
     assert "bytes freed" in done.stdout
 
 
+def test_the_page_about_questions_is_right(tmp_path: Path, typed: Typed) -> None:
+    """Every command of docs/ask.md finds rows of the sample shop, and so does its Python."""
+    assert typed("retailmart init shop --sample --with tills", tmp_path).returncode == 0
+    assert typed("retailmart run --as-of 2024-04-01", tmp_path / "shop").returncode == 0
+    for line in commands("docs/ask.md"):
+        done = typed(line, tmp_path / "shop")
+        assert done.returncode == 0, f"{line}: {done.stderr}"
+        assert len(done.stdout.splitlines()) > 2 or '"rows": [{' in done.stdout, line
+    (code,) = blocks("docs/ask.md", "python")
+    done = call_alone(code, tmp_path / "shop")
+    assert done.returncode == 0, done.stderr
+    assert "['store_id', 'total']" in done.stdout
+
+
 def test_the_page_on_monitoring_followed_word_for_word(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, typed: Typed
 ) -> None:

@@ -24,8 +24,10 @@ if TYPE_CHECKING:
     from retailmart.ledger import Ledger
     from retailmart.monitoring.events import Observer
     from retailmart.operations.alerts import AlertList, AlertTest
+    from retailmart.operations.ask import Answer
     from retailmart.operations.check import CheckReport
     from retailmart.operations.lease import BrokenLease, LeaseStatus
+    from retailmart.operations.marts import MartList
     from retailmart.operations.quarantine import Dismissed, QuarantinedFile, QuarantineList
     from retailmart.operations.run_status import RunStatus
     from retailmart.operations.schema import SchemaDiff, SchemaHistory
@@ -400,6 +402,39 @@ class OpenProject:
         from retailmart.operations.drop import drop
 
         return drop(self.project, name, progress)
+
+    def sql(self, query: str) -> Answer:
+        """The rows of one SELECT over marts, feeds and source tables, by their names.
+
+        What was refused of a feed is `quarantine.FEED`. Use it in a `with`; its `relation` is one
+        of DuckDB's. Raises RetailmartError if it is no SELECT, MartNotBuilt before the first run.
+        """
+        from retailmart.operations.ask import ask
+
+        return ask(self.project, query)
+
+    def show(
+        self,
+        mart: str,
+        *,
+        where: str | None = None,
+        month: str | None = None,
+        columns: Sequence[str] = (),
+        limit: int | None = None,
+    ) -> Answer:
+        """A mart's rows in the order of its key: those of a `month`, as in 2024-03, and `where`.
+
+        Use it in a `with`. Raises RetailmartError for an unknown mart or column.
+        """
+        from retailmart.operations.ask import show
+
+        return show(self.project, mart, where=where, month=month, columns=columns, limit=limit)
+
+    def marts_list(self) -> MartList:
+        """The project's marts: what each is, rows, months, when it was built, where it is shown."""
+        from retailmart.operations.marts import list_marts
+
+        return list_marts(self.project)
 
     def mart(self, name: str) -> duckdb.DuckDBPyRelation:
         """A mart as a DuckDB relation; `.to_arrow_table()` and `.df()` give Arrow and pandas.

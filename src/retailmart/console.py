@@ -5,7 +5,9 @@ from __future__ import annotations
 import re
 import sys
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from datetime import datetime
+from decimal import Decimal
 from types import TracebackType
 from typing import TYPE_CHECKING, Self
 
@@ -32,10 +34,13 @@ if TYPE_CHECKING:
     from rich.progress import TaskID
     from rich.table import Table
 
+    from retailmart.operations.marts import MartList
+
 _MONTHS_SHOWN = 6
 # Files that a summary names one by one; the others are counted.
 _FILES_SHOWN = 50
 _LONGEST_VALUE = 60
+_WIDEST = 100_000
 # A folder of a table also holds files of earlier versions.
 _READING = 'docs/read-the-lake.md, or project.mart("NAME")'
 _CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]")
@@ -521,6 +526,61 @@ def _table(title: str, *columns: str) -> Table:
     if not any(columns):
         table.columns[1].justify = "left"
     return table
+
+
+def print_rows(columns: Sequence[str], rows: Sequence[Sequence[object]]) -> None:
+    """Rows as a table on stdout: numbers to the right, NULL as that word."""
+    table = _result()
+    for number, column in enumerate(columns):
+        known = [row[number] for row in rows if row[number] is not None]
+        is_number = bool(known) and all(_is_number(value) for value in known)
+        table.add_column(one_line(column), justify="right" if is_number else "left", no_wrap=True)
+    for row in rows:
+        table.add_row(*(_cell(value) for value in row))
+    _print_result(table)
+
+
+def print_marts(found: MartList) -> None:
+    """A project's marts as a table on stdout."""
+    table = _result()
+    names = ("mart", "rows", "months", "as of (UTC)", "in the database", "what a row is")
+    for name in names:
+        table.add_column(name, justify="right" if name == "rows" else "left", no_wrap=True)
+    for mart in found.marts:
+        span = f"{mart.first_month} to {mart.last_month}" if mart.months else "all in one"
+        rows = f"{mart.rows:,}" if mart.rows is not None else "not built"
+        as_of = (mart.built_as_of or "")[:16].replace("T", " ")
+        where = mart.published_as or "lake only"
+        about = one_line(mart.about or "")
+        told = f"HELD BACK: {one_line(mart.held)}. {about}" if mart.held else about
+        table.add_row(mart.name, rows, span if mart.is_built else "", as_of, where, told)
+    _print_result(table)
+
+
+def _result() -> Table:
+    from rich import box
+    from rich.table import Table
+
+    return Table(box=box.SIMPLE_HEAD, pad_edge=False, show_edge=False)
+
+
+def _print_result(table: Table) -> None:
+    """Lines are as long as they are: a terminal wraps them, a pipe takes them whole."""
+    from rich.console import Console
+
+    Console(width=_WIDEST, markup=False, emoji=False, highlight=False).print(table)
+
+
+def _is_number(value: object) -> bool:
+    return isinstance(value, int | float | Decimal) and not isinstance(value, bool)
+
+
+def _cell(value: object) -> str:
+    if value is None:
+        return "NULL"
+    if isinstance(value, datetime):
+        return value.isoformat(" ")
+    return one_line(f"{value:f}" if isinstance(value, Decimal) else str(value))
 
 
 def visible(text: str) -> str:

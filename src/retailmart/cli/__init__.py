@@ -17,6 +17,7 @@ import typer
 
 from retailmart.cli import alerts, lease, quarantine, schema, secrets
 from retailmart.cli import marts as marts_commands
+from retailmart.cli.ask import show, sql
 from retailmart.cli.common import (
     LogOption,
     Output,
@@ -194,6 +195,8 @@ app.command(epilog=exits(4, instead={3: "something differs"}))(verify)
 
 app.command(epilog=exits(3, 4, 130, 143))(maintain)
 app.command(epilog=exits())(status)
+app.command(epilog=exits(4))(show)
+app.command(epilog=exits(4))(sql)
 app.command("settings", epilog=exits())(settings_command)
 
 

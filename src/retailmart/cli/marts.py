@@ -1,4 +1,4 @@
-"""`retailmart marts`: what is left in the database of marts that are gone."""
+"""`retailmart marts`: those there are, and tables left of those that are gone."""
 
 from __future__ import annotations
 
@@ -7,10 +7,48 @@ from typing import Annotated
 
 import typer
 
-from retailmart.cli.common import ProjectOption, QuietOption, SetOption, exits, open_at, say
+from retailmart.cli.common import (
+    Output,
+    OutputOption,
+    ProjectOption,
+    QuietOption,
+    SetOption,
+    exits,
+    open_at,
+    print_json,
+    say,
+)
 from retailmart.stopping import stop_on_signals
 
-app = typer.Typer(help="Tables of marts that are gone.", no_args_is_help=True)
+app = typer.Typer(help="See the marts, and drop tables of those that are gone.")
+
+
+@app.callback(invoke_without_command=True, epilog=exits())
+def marts(
+    context: typer.Context,
+    project: ProjectOption = Path(),
+    output: OutputOption = Output.TEXT,
+    settings: SetOption = None,
+) -> None:
+    """See the marts: what each is, rows, months, when it was built, its table in the database."""
+    if context.invoked_subcommand is None:
+        marts_list(project, output, settings)
+
+
+@app.command("list", epilog=exits())
+def marts_list(
+    project: ProjectOption = Path(),
+    output: OutputOption = Output.TEXT,
+    settings: SetOption = None,
+) -> None:
+    """The same as `retailmart marts`."""
+    found = open_at(project, settings).marts_list()
+    if output is Output.JSON:
+        print_json(found.to_dict())
+        return
+    from retailmart.console import print_marts
+
+    print_marts(found)
 
 
 @app.command("drop", epilog=exits(4, 130, 143))

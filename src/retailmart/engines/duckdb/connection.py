@@ -117,12 +117,13 @@ class Connection:
         found = f"FROM duckdb_functions() WHERE function_name = {text_literal(name.lower())}"
         return bool(self.rows(f"SELECT 1 {found} LIMIT 1"))
 
-    def view(self, name: str, query: str) -> None:
-        """Give a query a name."""
-        with self._lock, _translate_errors():
-            if self._views.get(name) != query:
-                self._connection.execute(f"CREATE OR REPLACE VIEW {quoted(name)} AS {query}")
-                self._views[name] = query
+    def view(self, name: str, query: str, schema: str | None = None) -> None:
+        """Give a query a name, in a schema if one is given."""
+        full = quoted(name) if schema is None else f"{quoted(schema)}.{quoted(name)}"
+        with self._lock, translate_errors():
+            if self._views.get(full) != query:
+                self._connection.execute(f"CREATE OR REPLACE VIEW {full} AS {query}")
+                self._views[full] = query
 
     def hold(self, name: str, rows: pa.Table) -> None:
         """Give rows in memory a name."""
@@ -140,13 +141,41 @@ class Connection:
         """What has a name, as an object of DuckDB's."""
         return self._connection.view(name)
 
+    def sql(self, query: str) -> duckdb.DuckDBPyRelation:
+        """A query's rows, to be read from this connection."""
+        return self._connection.sql(query)
+
+    def statements(self, query: str) -> list[duckdb.StatementType]:
+        """What kinds of statements a text holds; duckdb.Error if it is no SQL."""
+        return [statement.type for statement in self._connection.extract_statements(query)]
+
     def rows(self, query: str) -> list[tuple[Any, ...]]:
         """A query's rows as Python values; also runs what is no query."""
-        with self._lock, _translate_errors():
+        with self._lock, translate_errors():
             return self._connection.execute(query).fetchall()
 
     def batches(self, query: str, size: int) -> Generator[pa.RecordBatch, None, None]:
         """A query's rows in its order. Other threads go on meanwhile."""
+        with self._cursor() as cursor:
+            # One at a time: parallel sorts compete for memory, and each one uses all threads
+            # anyway.
+            with self._sorting:
+                reader = cursor.sql(query).to_arrow_reader(size)
+                first = next(reader, None)
+            if first is not None:
+                yield first
+                yield from reader
+
+    def some_rows(self, query: str, size: int) -> Generator[list[tuple[Any, ...]], None, None]:
+        """A query's rows in its order as Python values, so many at a time."""
+        with self._cursor() as cursor:
+            cursor.execute(query)
+            while some := cursor.fetchmany(size):
+                yield some
+
+    @contextmanager
+    def _cursor(self) -> Iterator[duckdb.DuckDBPyConnection]:
+        """A connection of its own to the same views and values, which keeps the order of rows."""
         with self.ordered():
             with self._lock:
                 cursor = self._connection.cursor()
@@ -155,15 +184,8 @@ class Connection:
                     cursor.register(name, rows)
             self._cursors.add(cursor)
             try:
-                with _translate_errors():
-                    # One at a time: parallel sorts compete for memory, and each one uses all
-                    # threads anyway.
-                    with self._sorting:
-                        reader = cursor.sql(query).to_arrow_reader(size)
-                        first = next(reader, None)
-                    if first is not None:
-                        yield first
-                        yield from reader
+                with translate_errors():
+                    yield cursor
             finally:
                 self._cursors.discard(cursor)
                 cursor.close()
@@ -206,7 +228,7 @@ def _set_variables(
 
 
 @contextmanager
-def _translate_errors() -> Iterator[None]:
+def translate_errors() -> Iterator[None]:
     """Translate DuckDB's errors to ours."""
     try:
         yield
