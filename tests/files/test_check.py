@@ -257,7 +257,7 @@ def by_a_strict_reader(content: bytes, delimiter: str, width: int) -> list[tuple
     return [r.cells for r in found[1:] if r.cells is not None and len(r.cells) == width]
 
 
-@settings(max_examples=tries(200, 20_000))
+@settings(max_examples=tries(200, 2_000))
 @given(data=st.data(), delimiter=st.sampled_from(",,;|\t"), width=st.integers(1, 3))
 def test_the_engine_reads_what_a_strict_reader_reads(
     scratch: Path, engine: DuckDBEngine, data: st.DataObject, delimiter: str, width: int

@@ -50,7 +50,7 @@ def test_a_second_change_on_a_day_corrects_the_first(items: Items) -> None:
     ]
 
 
-@patiently(max_examples=tries(4, 25))
+@patiently(max_examples=tries(4, 10))
 @given(
     rounds=st.lists(
         st.tuples(

@@ -82,7 +82,7 @@ _OPERATIONS = st.lists(
 )
 
 
-@patiently(max_examples=tries(4, 25))
+@patiently(max_examples=tries(4, 10))
 @given(rounds=_OPERATIONS, filled=st.sampled_from([0, 3, 60]))
 def test_reading_behind_the_cursor_equals_reading_all(
     items: Items, rounds: list[list[tuple[str, int]]], filled: int
@@ -117,7 +117,7 @@ def test_reading_behind_the_cursor_equals_reading_all(
         assert items.seen() == items.there()
 
 
-@patiently(max_examples=tries(4, 25))
+@patiently(max_examples=tries(4, 10))
 @given(
     rounds=st.lists(
         st.lists(st.tuples(st.integers(1, 6), st.sampled_from(["a", "b", None])), max_size=4),

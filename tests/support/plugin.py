@@ -84,7 +84,7 @@ settings.register_profile(
     print_blob=True,
     suppress_health_check=[HealthCheck.too_slow],
 )
-settings.register_profile("all", settings.get_profile("ci"), max_examples=300)
+settings.register_profile("all", settings.get_profile("ci"), max_examples=100)
 settings.load_profile("all" if ALL else "ci")
 
 

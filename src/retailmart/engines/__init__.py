@@ -130,8 +130,8 @@ class Engine(Protocol):
     def values(self, rows: pa.Table) -> Relation:
         """Rows in memory, held until they are forgotten or the engine is closed."""
 
-    def forget(self, values: Relation) -> None:
-        """Free rows in memory that no later query reads."""
+    def forget(self, relation: Relation) -> None:
+        """Free what a relation holds in memory; no later query reads it."""
 
     def fields(self, query: str, names: Mapping[str, Relation] | None = None) -> tuple[Field, ...]:
         """The columns that a query returns."""

@@ -97,6 +97,10 @@ class Deliveries:
             if now is None or now.version != landed.entry.version:
                 raise DeliveryReplaced(f"{file.shown} was delivered again while it was loaded")
 
+    def forget_checked(self) -> None:
+        """Forget how files are read, once they are loaded: there may be very many."""
+        self._checked = {}
+
     def forget_landed(self) -> None:
         """Make the next request for landing list it again."""
         self.__dict__.pop("_landed", None)

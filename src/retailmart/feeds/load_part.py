@@ -278,10 +278,18 @@ class _Loader:
         self.sql = RowSql(work.feed, work.has_table)
         self._prefix = f"{work.prefix}{number:04d}"
         self._writes = 0
+        self._read: list[Relation] = []
         self._cleaned: dict[int, CheckedFile] = {}
 
     def load(self, items: Sequence[FileToLoad]) -> LoadedPart:
         """Write accepted and refused rows and account for every record."""
+        try:
+            return self._load(items)
+        finally:
+            for relation in self._read:
+                self.engine.forget(relation)
+
+    def _load(self, items: Sequence[FileToLoad]) -> LoadedPart:
         irregular = frozenset(i.file.file_id for i in items if i.checked.span is not None)
         try:
             written = self._write_group(items)
@@ -358,7 +366,9 @@ class _Loader:
     def _relation(self, group: Sequence[FileToLoad]) -> Relation:
         files = {item.file.file_id: item.checked.readable for item in group}
         checked = group[0].checked
-        return self.engine.records(files, checked.json or csv_shape(checked))
+        relation = self.engine.records(files, checked.json or csv_shape(checked))
+        self._read.append(relation)
+        return relation
 
     def _to(
         self, root: Path, fields: Sequence[Field], query: str, partition_by: Sequence[str]
@@ -386,8 +396,8 @@ class _Loader:
         for group in grouped(items):
             typed = self.sql.typed(self._relation(group), group[0].checked.layout)
             rows += self.engine.rows(f"SELECT {FILE_ID}{figures} FROM {typed} GROUP BY 1")
-        order = list(paths)
-        for file_id, *found in sorted(rows, key=lambda row: order.index(row[0])):
+        order = {file_id: number for number, file_id in enumerate(paths)}
+        for file_id, *found in sorted(rows, key=lambda row: order[row[0]]):
             for number, (_, column) in enumerate(columns):
                 yield Need(column.name, paths[file_id], *found[4 * number : 4 * number + 4])
 
@@ -467,6 +477,7 @@ class _Loader:
             for number, violation in enumerate(violations)
         )
         relation = _numbered(self.engine, {key: one.checked for key, one in files.items()})
+        self._read.append(relation)
         query = (
             f"SELECT {FILE_ID}, {ROW}, list_filter([{flags}], lambda x: x IS NOT NULL)"
             f" FROM {self.sql.typed(relation, layout)}"

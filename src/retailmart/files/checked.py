@@ -22,7 +22,7 @@ class ErrorFolder(Enum):
     UNKNOWN = "unknown"
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class Layout:
     """Which feed column, or which extra name, is in each position of a file.
 

@@ -165,7 +165,9 @@ def _unpacked(source: BinaryIO, entry: Entry) -> Iterator[bytes]:
     reader = gzip.GzipFile(fileobj=source) if packed else source
     limit = max(_RATIO_COUNTS_FROM, entry.size * _LARGEST_RATIO)
     total = 0
-    while chunk := reader.read(_CHUNK):
+    # A reader sets memory aside for all that it is asked for, and very many files are small.
+    size = _CHUNK if packed else min(_CHUNK, entry.size + 1)
+    while chunk := reader.read(size):
         total += len(chunk)
         if packed and total > limit:
             raise _Bomb

@@ -15,7 +15,7 @@ CUT_EVERY = 16 << 20
 _AT_ONCE = 1 << 20
 
 
-@dataclass
+@dataclass(slots=True)
 class Scan:
     """Counts of what matters in a file, fed chunk by chunk in constant memory.
 
@@ -38,9 +38,8 @@ class Scan:
     delimited: bool = True
     _last: bytes = b""
     _since_newline: int = 0
-    _decoder: codecs.IncrementalDecoder = field(
-        default_factory=lambda: codecs.getincrementaldecoder("utf-8")("strict"), repr=False
-    )
+    # Most files need none, and there may be very many files.
+    _decoder: codecs.IncrementalDecoder | None = field(default=None, repr=False)
 
     def feed(self, chunk: bytes) -> None:
         """Take the next bytes."""
@@ -61,7 +60,8 @@ class Scan:
             self.pairs += chunk.count(b"\r\n")
         self.pairs += self._last == b"\r" and chunk[:1] == b"\n"
         self.quotes += chunk.count(b'"')
-        if self.utf8 and (not chunk.isascii() or self._decoder.getstate()[0]):
+        if self.utf8 and (not chunk.isascii() or self._is_within_a_character):
+            self._decoder = self._decoder or codecs.getincrementaldecoder("utf-8")("strict")
             try:
                 self._decoder.decode(chunk)
             except UnicodeDecodeError:
@@ -80,8 +80,12 @@ class Scan:
         Blank lines are not checked here: the engine's count of rows shows them.
         """
         one_ending = self.returns == self.pairs and self.pairs in (0, self.newlines)
-        whole = self.utf8 and not self._decoder.getstate()[0]
+        whole = self.utf8 and not self._is_within_a_character
         return one_ending and whole and not (self.nul or self.long)
+
+    @property
+    def _is_within_a_character(self) -> bool:
+        return self._decoder is not None and bool(self._decoder.getstate()[0])
 
     def _watch_length(self, chunk: bytes, newlines: int) -> None:
         """Lines that begin and end within one chunk are no longer than the chunk."""

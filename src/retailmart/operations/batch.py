@@ -166,6 +166,7 @@ def prepare(run: Run, batch: Batch) -> None:
     except LeaseLost:
         discard(session.lake, prepared.changes())  # named by our token: nobody else needs them
         raise
+    run.deliveries.forget_checked()
 
 
 def abandon_batch(session: Session, batch: Batch) -> None:

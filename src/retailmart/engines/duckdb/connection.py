@@ -132,10 +132,12 @@ class Connection:
             self._connection.register(name, rows)
 
     def release(self, name: str) -> None:
-        """Free rows in memory, if there are any of this name."""
+        """Free rows in memory, or a view: one over many files has a long text and a large tree."""
         with self._lock:
             if self._rows.pop(name, None) is not None:
                 self._connection.unregister(name)
+            elif self._views.pop(quoted(name), None) is not None:
+                self._connection.execute(f"DROP VIEW IF EXISTS {quoted(name)}")
 
     def relation(self, name: str) -> duckdb.DuckDBPyRelation:
         """What has a name, as an object of DuckDB's."""

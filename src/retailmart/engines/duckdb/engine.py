@@ -94,8 +94,8 @@ class DuckDBEngine:
     def values(self, rows: pa.Table) -> Relation:
         return self.added(OfRows(rows))
 
-    def forget(self, values: Relation) -> None:
-        self._connection.release(values.name)
+    def forget(self, relation: Relation) -> None:
+        self._connection.release(relation.name)
 
     def added(self, definition: Definition) -> Relation:
         """A new relation, even where there is one just like it."""

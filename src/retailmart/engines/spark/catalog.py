@@ -26,11 +26,11 @@ class Catalog:
             self._defined[relation.name] = definition
         return relation
 
-    def forget(self, values: Relation) -> None:
-        """Forget rows in memory."""
+    def forget(self, relation: Relation) -> None:
+        """Forget what no later query reads."""
         with self._lock:
-            self._defined.pop(values.name, None)
-        self.types.forget(values)
+            self._defined.pop(relation.name, None)
+        self.types.forget(relation)
 
     def reads(
         self,

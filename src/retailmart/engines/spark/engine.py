@@ -97,9 +97,9 @@ class SparkEngine:
     def values(self, rows: pa.Table) -> Relation:
         return self._catalog.add(OfRows(rows))
 
-    def forget(self, values: Relation) -> None:
-        self._catalog.forget(values)
-        self._driver.engine.forget(values)
+    def forget(self, relation: Relation) -> None:
+        self._catalog.forget(relation)
+        self._driver.engine.forget(relation)
 
     def fields(self, query: str, names: Mapping[str, Relation] | None = None) -> tuple[Field, ...]:
         return self._catalog.types.fields(query, names)
