@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import shutil
+from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -11,6 +14,10 @@ from retailmart.errors import NewerLedger
 from tests.support.shop import Called, Shop, all_marts, keep_only, sale
 
 _MONTHLY = "customer_monthly_purchase"
+_UNBALANCED = (
+    "-- refresh: full\n-- publish: true\n-- key: [store_id]\n"
+    "SELECT store_id, count(*) AS n FROM sales GROUP BY store_id\n"
+)
 _LEDGER = {
     "runs": "run_id, state",
     "batches": "batch_id, state",
@@ -189,3 +196,95 @@ def test_a_published_version_whose_log_is_gone_too_is_not_needed(
     assert "Traceback" not in done.stderr
     assert shown(shop, _MONTHLY)
     assert called(shop.folder, "verify", "--database").returncode == 0
+
+
+def remove_raw(shop: Shop) -> None:
+    shutil.rmtree(shop.folder / "lake" / "raw" / "sales")
+
+
+def remove_log(shop: Shop) -> None:
+    shutil.rmtree(shop.folder / "lake" / "raw" / "sales" / "_delta_log")
+
+
+def empty_the_lake(shop: Shop) -> None:
+    shutil.rmtree(shop.folder / "lake")
+    (shop.folder / "lake").mkdir()
+
+
+def restore_raw(shop: Shop) -> None:
+    DeltaTable(str(shop.folder / "lake" / "raw" / "sales")).restore(0)
+
+
+def delete_rows(shop: Shop) -> None:
+    DeltaTable(str(shop.folder / "lake" / "raw" / "sales")).delete("customer_id = 1")
+
+
+@pytest.mark.parametrize("harm", [remove_raw, remove_log, empty_the_lake, restore_raw, delete_rows])
+def test_rows_that_raw_has_lost_stop_the_run(
+    shop: Shop, called: Called, harm: Callable[[Shop], None], tmp_path: Path
+) -> None:
+    """Nothing is published of what is left; once the lake is back, the run goes on as judged.
+
+    The marts say nothing of a balance, so nothing but the count of raw's rows can tell.
+    """
+    (shop.folder / "marts" / "by_store.sql").write_text(_UNBALANCED)
+    keep_only(shop.folder, marts=["by_store"])
+    for number in (1, 2):
+        deliver(shop, number)
+        shop.run()
+    before = shop.published("by_store")
+    saved = shutil.copytree(shop.folder / "lake", tmp_path / "saved")
+    harm(shop)
+    deliver(shop, 3)
+    refused = called(shop.folder, "run", "--as-of", "2024-04-01")
+    assert refused.returncode == 3, refused.stderr
+    assert "raw/sales" in refused.stderr
+    assert "nothing was changed" in refused.stderr
+    assert shop.published("by_store") == before
+    assert shop.backend.landed() == ["sales_3.csv"]
+    found = called(shop.folder, "doctor")
+    assert "raw/sales" in found.stdout
+    shutil.rmtree(shop.folder / "lake")
+    saved.rename(shop.folder / "lake")
+    assert shop.run().rows("loaded") == 3
+    assert shop.published("by_store", "n") == [(9,)]
+
+
+def test_an_empty_lake_is_told_even_if_nothing_has_landed(shop: Shop, called: Called) -> None:
+    """As where a disk is not mounted: "nothing to do" would be said of a project without rows."""
+    deliver(shop, 1)
+    shop.run()
+    (shop.folder / "lake").rename(shop.folder / "away")
+    (shop.folder / "lake").mkdir()
+    done = called(shop.folder, "run")
+    assert done.returncode == 3
+    assert "raw/sales is not there, the files that count brought 3" in done.stderr
+    (shop.folder / "lake").rmdir()
+    (shop.folder / "away").rename(shop.folder / "lake")
+    assert called(shop.folder, "run", "--as-of", "2024-04-01").returncode == 0
+
+
+def test_a_mart_that_somebody_set_back_is_built_again(shop: Shop) -> None:
+    """Its rows are those of all files, not of its older version and the newest file."""
+    for number in (1, 2):
+        deliver(shop, number)
+        shop.run()
+    DeltaTable(str(shop.folder / "lake" / "marts" / "customer_mart")).restore(0)
+    deliver(shop, 3)
+    assert shop.run().exit_code == 0
+    assert len(shop.mart("customer_mart")) == 9
+
+
+def test_data_files_that_are_gone_are_named_with_a_cure(shop: Shop, called: Called) -> None:
+    """No SELECT is blamed, and no text of the engine's is shown."""
+    deliver(shop, 1)
+    shop.run()
+    for file in (shop.folder / "lake" / "raw" / "sales").rglob("*.parquet"):
+        if "_delta_log" not in file.parts:
+            file.unlink()
+    deliver(shop, 2)
+    done = called(shop.folder, "run", "--as-of", "2024-04-01")
+    assert done.returncode == 1
+    assert "a file of the lake that a table names is not there" in done.stderr
+    assert "retailmart doctor" in done.stderr
+    assert "read_parquet" not in done.stderr

@@ -20,7 +20,7 @@ import pytest
 
 from retailmart.errors import Shortage
 from retailmart.session import Session
-from retailmart.shortages import shortage_in, shortage_of
+from retailmart.shortages import shortage_in, shortage_of, shortages_told
 from tests.support.amount import SEED, tries
 from tests.support.disks import fill, mounted
 from tests.support.shop import Called, Shop, sale
@@ -83,6 +83,15 @@ def test_each_way_to_lack_something_is_known(said: str) -> None:
     assert isinstance(found, Shortage)
     assert said.strip() in found.message
     assert "retailmart run" in str(found.hint)
+
+
+def test_what_a_library_in_rust_gives_up_for_is_told() -> None:
+    """Its panic is no Exception in Python, and would pass every place that translates errors."""
+    kind = type("PanicException", (BaseException,), {"__module__": "pyo3_runtime"})
+    with pytest.raises(Shortage, match="too many files are open"), shortages_told():
+        raise kind("Failed to create a tokio runtime: Too many open files (os error 24)")
+    with pytest.raises(KeyboardInterrupt), shortages_told():
+        raise KeyboardInterrupt
 
 
 def test_other_errors_are_not_taken_for_a_shortage() -> None:

@@ -79,7 +79,12 @@ _TEXTS = (
 # Where a text of a library names the file. DuckDB writes quotes within JSON with a backslash.
 _FILE = re.compile(r"""(?:file|path|directory)[: ]+\\?["'](/[^"'\\]+)|: (/[^\s"':]+)""")
 # An error of one of these is the library's own, and its text may say that something is lacking.
-_LIBRARIES = ("duckdb", "_duckdb", "deltalake", "_internal", "pyarrow", "builtins", "_rust")
+_LIBRARIES = (
+    *("duckdb", "_duckdb", "deltalake", "_internal", "pyarrow", "builtins", "_rust"),
+    "pyo3_runtime",
+)
+# What libraries in Rust raise where they give up; Python does not count it as an Exception.
+_PANIC = "PanicException"
 
 
 def shortage_of(error: BaseException) -> Shortage | None:
@@ -112,7 +117,9 @@ def shortages_told() -> Iterator[None]:
     """Raise what the machine lacks as Shortage."""
     try:
         yield
-    except Exception as error:
+    except BaseException as error:
+        if not isinstance(error, Exception) and type(error).__name__ != _PANIC:
+            raise
         lacking = shortage_of(error)
         if lacking is None or lacking is error:
             raise

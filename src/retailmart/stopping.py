@@ -67,7 +67,10 @@ class Stop:
                 f"stopped: {reason}", "Nothing is lost; run again to go on: retailmart run"
             )
         self._requested.set()
-        threading.Thread(target=self._press, name="stop", daemon=True).start()
+        try:
+            threading.Thread(target=self._press, name="stop", daemon=True).start()
+        except RuntimeError:  # the system gives no more threads: then the one that heard of it
+            self._press()
 
     @property
     def error(self) -> Stopped:
@@ -162,8 +165,9 @@ class Stop:
     def _end(self) -> None:
         """End the process: every moment is safe for the data."""
         last = threading.Thread(target=lambda: self._all(self._farewells), daemon=True)
-        last.start()
-        last.join(SAYS_SO)
+        with suppress(RuntimeError):  # without a thread for it, nothing is said
+            last.start()
+            last.join(SAYS_SO)
         _exit(self.error)
 
 

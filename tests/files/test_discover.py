@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import gzip
 import os
 import time
@@ -179,6 +180,21 @@ def test_a_full_disk_is_not_the_files_fault(
     (scratch / f"{name.hex}.part").symlink_to("/dev/full")
     with pytest.raises(OSError, match="No space left"):
         snapshots(landing, scratch)
+
+
+@pytest.mark.parametrize("number", [errno.EMFILE, errno.ENFILE, errno.ENOMEM])
+def test_what_the_machine_lacks_is_not_the_files_fault(
+    landing: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, number: int
+) -> None:
+    """A good file that can't be opened now is taken in by the next run: it must not be refused."""
+    put(landing, "a.csv")
+
+    def lacking(*_: object, **__: object) -> None:
+        raise OSError(number, os.strerror(number))
+
+    monkeypatch.setattr(LocalFolder, "open", lacking)
+    with pytest.raises(OSError, match=os.strerror(number)):
+        snapshots(landing, tmp_path / "scratch")
 
 
 def test_a_scan_can_be_done_again(landing: Path, tmp_path: Path) -> None:

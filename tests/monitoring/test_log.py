@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import io
 import json
+import os
 from datetime import UTC, datetime
 from pathlib import Path
+
+import pytest
 
 from retailmart.monitoring.events import (
     BatchBegan,
@@ -18,7 +21,7 @@ from retailmart.monitoring.events import (
     StepEnded,
     StepMessage,
 )
-from retailmart.monitoring.log import log_to_file, log_to_stream
+from retailmart.monitoring.log import log_to_file, log_to_stream, message_entry
 
 AT = datetime(2024, 4, 1, 6, 30, 0, 123456, tzinfo=UTC)
 
@@ -97,3 +100,11 @@ def test_a_log_that_fails_is_told_to_the_others(tmp_path: Path) -> None:
     both.close()
     assert [one.target for one in both.problems] == ["the log file"]
     assert stream.getvalue().count("could not tell the log file of this run: ") == 1
+
+
+def test_a_named_pipe_is_no_file(tmp_path: Path) -> None:
+    """To open one waits for who reads it, perhaps for ever: what would be written says so."""
+    os.mkfifo(tmp_path / "log")
+    log = log_to_file(tmp_path / "log", as_json=False, level="info", max_bytes=100, keep=1)
+    with pytest.raises(OSError, match="named pipe"):
+        log.write(message_entry("a message", "info"))

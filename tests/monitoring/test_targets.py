@@ -61,6 +61,7 @@ def test_apprise_may_be_missing(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.mark.parametrize(
     ("answer", "reason"),
     [
+        (Answer.REDIRECTS, "it answered 302: it is at another address now"),
         (Answer.FAILS, "it answered 500"),
         (Answer.RESETS, "Connection reset by peer"),
         (None, "Connection refused"),

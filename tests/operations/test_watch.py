@@ -185,6 +185,46 @@ def test_the_project_s_files_are_read_again_and_mistakes_change_nothing(
         one.until(lambda seen: len(seen.reports) == 5)
 
 
+def test_a_mistake_that_only_a_run_finds_is_taken_back(shop: Shop, listener: Listener) -> None:
+    """A column that is not there: files land meanwhile, and are taken in by the last good files."""
+    shop.sales("sales_1.csv", [sale()])
+    with watching(shop, f"{QUICK}alerts: {{targets: ['{listener.url}/alert']}}\n") as one:
+        one.until(lambda seen: len(seen.reports) == 1)
+        mart = shop.folder / "marts" / "per_store.sql"
+        mart.write_text("-- refresh: full\nSELECT nope FROM sales\n")
+        shop.sales("sales_2.csv", [sale(2)])
+        seen = one.until(lambda seen: sum(r.rows("loaded") for r in seen.reports) == 2)
+        assert "nope" in str(seen.mistakes[0])
+        assert listener.alerts() == [("opened", "failure")]
+        mart.write_text("-- refresh: full\nSELECT count(*) AS n FROM sales\n")
+        one.until(lambda _: ("closed", "failure") in listener.alerts())
+        assert shop.mart("per_store") == [(2,)]
+        assert len(seen.mistakes) == 1
+
+
+def test_a_run_that_is_not_all_done_is_not_ready(shop: Shop, called: Called) -> None:
+    """Neither for a probe nor in its figures, until a run that brings something is; code 5."""
+    shop.sales("sales_1.csv", [sale()])
+    with watching(shop, QUICK.replace("}", ", listen: '127.0.0.1:0'}")) as one:
+        one.until(lambda seen: len(seen.reports) == 1)
+        port = int(one.seen.messages[0].rpartition(":")[2].partition("/")[0])
+        well = json.loads(get(port, "/readyz")[1])["last_success"]
+        shop.drop("notes.csv", "of no feed\n")
+        one.until(lambda seen: len(seen.reports) == 2)
+        one.reload.set()  # a run that finds nothing brings nothing in order
+        one.until(lambda seen: len(seen.reports) == 3)
+        code, text = get(port, "/readyz")
+        assert code == 503
+        assert "notes.csv" in json.loads(text)["problems"][0]
+        shop.sales("sales_2.csv", [sale(2)])
+        one.until(lambda seen: len(seen.reports) == 4)
+        code, text = get(port, "/readyz")
+        assert code == 200
+        assert json.loads(text)["last_success"] > well
+    shop.drop("others.csv", "of no feed\n")
+    assert called(shop.folder, "watch", "--runs", "1").returncode == 5
+
+
 def test_a_failure_is_tried_again_later_and_later(shop: Shop, tmp_path: Path) -> None:
     """It is told with its pause; nothing is tried in a loop, and what arrives does not wait."""
     landing = shop.folder / "landing"
@@ -211,7 +251,7 @@ def test_another_run_is_waited_for(shop: Shop) -> None:
         with watching(shop) as one:
             seen = one.until(lambda seen: bool(seen.errors))
             assert seen.errors[0][0].exit_code == 4
-    assert one.result == [WatchReport(1, 0, seen.errors[0][0])]
+    assert one.result == [WatchReport(1, 0, seen.errors[0][0], 4)]
 
 
 def get(port: int, path: str) -> tuple[int, str]:

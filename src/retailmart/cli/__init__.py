@@ -133,7 +133,7 @@ def run(
         _tell(report, output, quiet)
 
 
-app.command(epilog=exits(130, 143))(watch)
+app.command(epilog=exits(3, 4, 5, 130, 143))(watch)
 
 
 @app.command(epilog=exits(3, 4, 5, 130, 143))

@@ -40,7 +40,8 @@ def watch(
 ) -> None:
     """Run whenever something lands or may have changed, until SIGTERM or SIGINT comes.
 
-    SIGHUP reads the project's files again at once. Asked to stop while it waits, it ends with 0.
+    SIGHUP reads the project's files again at once. Asked to stop while it waits, it ends with 0;
+    with --runs, with the exit code of the last run.
     """
     from retailmart import console
 
@@ -50,8 +51,8 @@ def watch(
         report = opened.watch(
             _Shown(quiet), console.QuietProgress(), observers, runs=runs, reload=reload
         )
-    if report.last_error is not None:
-        raise typer.Exit(report.last_error.exit_code)
+    if runs is not None and report.exit_code:
+        raise typer.Exit(report.exit_code)
 
 
 @contextmanager

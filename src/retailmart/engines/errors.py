@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
-from retailmart.errors import NotComputed, RetailmartError, WrongMonth
+import re
+
+from retailmart.errors import EngineFailed, NotComputed, RetailmartError, WrongMonth
 from retailmart.project.functions import FILE, FunctionFailed
 
 WRONG_MONTH = "retailmart: a row outside month "
 _IN_WORKER = f"{RetailmartError.__module__}.{RetailmartError.__name__}: "
+# A table's version names its files one by one.
+_GONE = re.compile(r'No files found that match the pattern "([^"]+\.parquet)"')
 _IN_FUNCTION = f"{FunctionFailed.__name__}: "
 
 
@@ -17,6 +21,11 @@ def ours(words: str) -> RetailmartError | None:
         return WrongMonth(
             f"a row does not belong to the month it was computed from, {month}",
             "The mart's first partition must be the month of its rows: select s._month",
+        )
+    if (gone := _GONE.search(words)) is not None:
+        return EngineFailed(
+            f"a file of the lake that a table names is not there: {gone[1]}",
+            "Put it back, as from a backup: retailmart doctor lists all that are missing",
         )
     if _IN_FUNCTION in words:
         return NotComputed(

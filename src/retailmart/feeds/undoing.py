@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
 
 from retailmart.engines import Engine
@@ -24,6 +25,8 @@ from retailmart.report import Difference
 from retailmart.storage import Store
 
 _READABLE = (FileState.LOADED, FileState.DUPLICATE, FileState.SUPERSEDED)
+# So many reasons are listed one by one.
+_LISTED = 20
 
 
 @dataclass(frozen=True)
@@ -77,6 +80,7 @@ class _History:
         self.ledger = ledger
         self.feeds = feeds
         self.files: list[LedgerFile] = []
+        self._runs: dict[int, int] = {}
         self._include(files)
 
     def _include(self, files: Iterable[LedgerFile]) -> None:
@@ -95,9 +99,9 @@ class _History:
             found |= {file.file_id: file for file in more}
         self.files = sorted(found.values(), key=lambda file: (file.batch_id, file.file_id))
 
-    def undone_with(self, file: LedgerFile) -> set[int]:
-        """The batches that an undo of a file's run takes back. Their other files concern us now."""
-        run_id = self.ledger.batches.get(file.batch_id).run_id
+    def undone_with(self, batch_id: int) -> set[int]:
+        """The batches that an undo of a batch's run takes back. Their files concern us now."""
+        run_id = self._run_of(batch_id)
         self._include(f for f in self.ledger.files.to_undo(run_id) if f.state in _READABLE)
         return {batch.batch_id for batch in self.ledger.batches.to_undo(run_id)}
 
@@ -118,20 +122,22 @@ class _History:
             was, would_be = before[file.file_id], after[file.file_id]
             if was.supersedes != would_be.supersedes:
                 old = was.supersedes or file
-                yield file, f"{old.shown} was replaced by run {self._run_of(file)}"
+                yield file, f"{old.shown} was replaced by run {self._run_of(file.batch_id)}"
             elif was.twin == file.path and would_be.twin is None:
                 continue  # the same file, delivered again: this delivery counts instead
             elif (was.twin is None) != (would_be.twin is None):
                 through = f"counted through {was.twin}" if was.twin else "counted for itself"
-                yield file, f"{file.shown} of run {self._run_of(file)} is {through}"
+                yield file, f"{file.shown} of run {self._run_of(file.batch_id)} is {through}"
         leaving = {*batches, *gone}
         own = {file.file_id for file in self.files if file.batch_id in batches}
         for file in self.ledger.replays.of_origins(own, _READABLE):
             if file.batch_id not in leaving:
-                yield file, f"{file.shown} of run {self._run_of(file)} replayed its rows"
+                yield file, f"{file.shown} of run {self._run_of(file.batch_id)} replayed its rows"
 
-    def _run_of(self, file: LedgerFile) -> int:
-        return self.ledger.batches.get(file.batch_id).run_id
+    def _run_of(self, batch_id: int) -> int:
+        if batch_id not in self._runs:  # very many files may be of one batch
+            self._runs[batch_id] = self.ledger.batches.get(batch_id).run_id
+        return self._runs[batch_id]
 
 
 def _expect_nothing_stands_on(history: _History, run_id: int, batches: set[int]) -> None:
@@ -139,7 +145,9 @@ def _expect_nothing_stands_on(history: _History, run_id: int, batches: set[int])
     reasons = dict.fromkeys(message for _, message in history.standing_on(batches, ()))
     if not reasons:
         return
-    listed = "\n  ".join(f"{message}; undo that first" for message in reasons)
+    listed = "\n  ".join(f"{message}; undo that first" for message in islice(reasons, _LISTED))
+    if len(reasons) > _LISTED:
+        listed += f"\n  and {len(reasons) - _LISTED:,} more"
     commands = ", then ".join(f"retailmart undo {run}" for run in _first(history, batches))
     raise RetailmartError(f"run {run_id} can't be taken back:\n  {listed}", f"Run: {commands}")
 
@@ -153,10 +161,10 @@ def _first(history: _History, batches: set[int]) -> list[int]:
     while True:
         gone: set[int] = set()
         for key in sorted(steps, reverse=True):
-            missing = [f for f, _ in history.standing_on(steps[key], gone)]
+            missing = {file.batch_id for file, _ in history.standing_on(steps[key], gone)}
             if missing:
-                for file in missing:
-                    more = history.undone_with(file)
+                for batch_id in sorted(missing):
+                    more = history.undone_with(batch_id)
                     steps[min(more)] = more
                 break
             gone |= steps[key]

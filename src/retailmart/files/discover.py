@@ -25,8 +25,11 @@ _GROWING_SECONDS = 2.0
 _SECOND_LOOK_SECONDS = 0.25
 _CHUNK = 1 << 20
 _COPIES_AHEAD = 16
-# Errors of the scratch disk; the landed file is not to blame.
-_OUR_DISK = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS)
+# What this machine lacks; the landed file is not to blame.
+_OURS = (
+    *(errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS),
+    *(errno.EMFILE, errno.ENFILE, errno.ENOMEM),
+)
 # Till exports pack about tenfold; a thousandfold is a bomb. Small files may pack as they like.
 _LARGEST_RATIO = 200
 _RATIO_COUNTS_FROM = 256 << 20
@@ -142,7 +145,7 @@ def _stage_copy(landing: Store, entry: Entry, scratch: Path) -> StagedCopy | Non
         return None
     except OSError as error:
         partial.unlink(missing_ok=True)
-        if error.errno in _OUR_DISK:
+        if error.errno in _OURS:
             error.filename = error.filename or str(partial)  # a write names no file
             raise
         return _unread(entry, f"cannot be read: {error.strerror or error}")

@@ -131,6 +131,18 @@ class Files(Access):
             rows = connection.execute(select(t.counted)).all()
         return {row.table_name: CountedBy(row.table_name, row.month, row.balance) for row in rows}
 
+    def row_counts(self) -> dict[str, int]:
+        """How many rows the counted files of each feed have, where that is known of all."""
+        columns = t.files.c
+        query = (
+            select(columns.feed, func.sum(columns.loaded), func.count(), func.count(columns.loaded))
+            .where(columns.state == FileState.LOADED.value)
+            .group_by(columns.feed)
+        )
+        with self.reading() as connection:
+            rows = connection.execute(query).all()
+        return {str(feed): int(count) for feed, count, files, told in rows if files == told}
+
     def rows_of(self, feed: str) -> dict[int, int]:
         """How many rows each counted file of a feed has."""
         columns = t.files.c

@@ -6,7 +6,7 @@ from dataclasses import replace
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import Connection, delete, inspect, select, update
+from sqlalchemy import Connection, delete, func, inspect, select, update
 
 from retailmart.ledger import tables as t
 from retailmart.ledger.access import Access
@@ -65,6 +65,13 @@ class Marts(Access):
             .where(tables.mart == mart, tables.version == since)
             .values(version=version)
         )
+
+    def row_counts(self) -> dict[str, int]:
+        """How many rows each table has whose rows are known by month."""
+        columns = t.table_months.c
+        query = select(columns.table_name, func.sum(columns.row_count)).group_by(columns.table_name)
+        with self.reading() as connection:
+            return {str(table): int(rows) for table, rows in connection.execute(query)}
 
     def months_of(self, table: str) -> dict[str, Totals]:
         """Rows and money by month that a table last held."""

@@ -5,6 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from datetime import datetime
 
+from retailmart.lake import Lake
+from retailmart.lake.layout import mart_table
+from retailmart.ledger import Ledger
 from retailmart.ledger.values import HELD, UNAVAILABLE, MartRecord, definition_of
 from retailmart.project import Project
 
@@ -42,6 +45,18 @@ def stale_marts(
         if built != fingerprint and (built != UNAVAILABLE + fingerprint or name in can_be_built):
             stale.add(name)
     return frozenset(stale)
+
+
+def changed_by_others(ledger: Ledger, lake: Lake, marts: Iterable[str]) -> frozenset[str]:
+    """Marts that lost or won rows since they were built: they are built again, from all rows."""
+    counted = ledger.marts.row_counts()
+    changed = set()
+    for name in marts:
+        table = mart_table(name)
+        expected, state = counted.get(table), lake.state(table) if table in counted else None
+        if state is not None and expected != sum(file.rows for file in state.files):
+            changed.add(name)
+    return frozenset(changed)
 
 
 def changed_definitions(

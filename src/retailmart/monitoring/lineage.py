@@ -18,6 +18,7 @@ from uuid import UUID, uuid4, uuid5
 
 from retailmart.errors import MissingExtra
 from retailmart.monitoring.events import Event, RunBegan, RunEnded
+from retailmart.monitoring.log import expect_no_pipe
 from retailmart.monitoring.targets import THREADS, NotDelivered
 
 if TYPE_CHECKING:
@@ -287,6 +288,7 @@ class ToFile:
     def send(self, event: RunEvent) -> None:
         """Append it; one write, so that no other run's event gets in between."""
         self._path.parent.mkdir(parents=True, exist_ok=True)
+        expect_no_pipe(self._path)
         with self._path.open("ab", buffering=0) as file:
             file.write(f"{text_of(event)}\n".encode())
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import logging
 from collections.abc import Mapping
@@ -67,7 +68,7 @@ class Entry:
         where += [f"batch {self.batch}"] if self.batch is not None else []
         where += [self.step] if self.step else []
         place = f"{', '.join(where)}: " if where else ""
-        text = "; ".join(part.strip() for part in self.message.split("\n"))
+        text = "; ".join(part.strip() for part in self.message.split("\n")).replace(":; ", ": ")
         shown = "".join(c if c.isprintable() else repr(c)[1:-1] for c in text)
         return f"{self.at:%Y-%m-%dT%H:%M:%SZ} {self.level.upper():<7} {place}{shown}"
 
@@ -140,6 +141,12 @@ def log_to_file(path: Path, *, as_json: bool, level: str, max_bytes: int, keep: 
     return FileLog(handler, as_json=as_json, level=level)
 
 
+def expect_no_pipe(path: Path) -> None:
+    """Raise OSError for a named pipe: to open one waits for somebody who reads it."""
+    if path.is_fifo():
+        raise OSError(errno.EINVAL, "it is a named pipe, and perhaps nobody reads it", str(path))
+
+
 class FileLog(Log):
     """A log in a file whose folder is created if it is not there."""
 
@@ -148,7 +155,9 @@ class FileLog(Log):
     def write(self, entry: Entry) -> None:
         """Write a line."""
         if isinstance(self._handler, RotatingFileHandler) and self._handler.stream is None:
-            Path(self._handler.baseFilename).parent.mkdir(parents=True, exist_ok=True)
+            path = Path(self._handler.baseFilename)
+            path.parent.mkdir(parents=True, exist_ok=True)
+            expect_no_pipe(path)
         super().write(entry)
 
 

@@ -85,7 +85,13 @@ def post(
 ) -> None:
     """Post a JSON object, or a text. NotDelivered if the answer is not that all is well."""
     from urllib.error import HTTPError
-    from urllib.request import Request, urlopen
+    from urllib.request import HTTPRedirectHandler, Request, build_opener
+
+    class Nowhere(HTTPRedirectHandler):
+        """Follows no redirect: what is posted would be lost on the way, and yet count as told."""
+
+        def redirect_request(self, *_: Any) -> None:
+            return None
 
     content = body if isinstance(body, str) else json.dumps(body, default=str)
     kind = "text/plain; charset=utf-8" if isinstance(body, str) else "application/json"
@@ -94,11 +100,12 @@ def post(
         if not url.lower().startswith(_WEB):
             raise NotDelivered("it is no address on the web")
         request = Request(url, content.encode(), sent, method="POST")  # noqa: S310, checked above
-        with urlopen(request, timeout=seconds) as answer:  # noqa: S310
+        with build_opener(Nowhere).open(request, timeout=seconds) as answer:
             answer.read(1 << 16)
     except HTTPError as error:
         with error:
-            raise NotDelivered(f"it answered {error.code}") from None
+            elsewhere = ": it is at another address now" if 300 <= error.code < 400 else ""
+            raise NotDelivered(f"it answered {error.code}{elsewhere}") from None
     except ValueError:
         raise NotDelivered("it is no address on the web") from None
 

@@ -12,6 +12,7 @@ from retailmart.engines.together import together
 from retailmart.errors import GateFailed, LeaseLost, RetailmartError
 from retailmart.feeds.deliveries import raw_state
 from retailmart.feeds.load import LoadedFeed, counted_by, load
+from retailmart.feeds.lost import expect_raw
 from retailmart.feeds.replay import resolve
 from retailmart.feeds.undoing import Undoing, came_back, plan_undo, taken_back
 from retailmart.files.archive import archive, take_out
@@ -30,6 +31,7 @@ from retailmart.marts.build import Inputs, build
 from retailmart.marts.cross_checks import agree
 from retailmart.marts.definitions import (
     built_by,
+    changed_by_others,
     fingerprints,
     held_marts,
     marts_away,
@@ -191,6 +193,7 @@ def _load_build_reconcile(run: Run, batch: Batch, staged: Sequence[LedgerFile]) 
     files = bool(active or leaving)
     if batch.undoes is None and not work_for(run, batch.as_of, files=files).is_needed:
         return Prepared()
+    expect_raw(session.ledger, session.lake, session.project.feeds)
     engine = session.engine(batch.as_of)
     plan = _plan(run, engine, {str(file.feed) for file in active})
     with session.step("load"):
@@ -198,6 +201,7 @@ def _load_build_reconcile(run: Run, batch: Batch, staged: Sequence[LedgerFile]) 
         tables, unreadable = run.tables.load(engine, plan.tables, batch)
         plan = plan.without(unreadable)
     stale = run.stale_marts(batch.as_of, (mart.name for mart in plan.order))
+    stale |= changed_by_others(session.ledger, session.lake, session.project.marts)
     held = HeldBack(session.project.marts, lambda: plan.reads)
     with session.step("build") as progress:
         inputs = _inputs(session, loaded, tables)

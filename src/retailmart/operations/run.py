@@ -29,6 +29,7 @@ from retailmart.errors import (
     Unavailable,
 )
 from retailmart.feeds.classify import classify
+from retailmart.feeds.lost import expect_raw_tables
 from retailmart.files.archive import expire_archive
 from retailmart.files.checked import CheckedFile, Refusal
 from retailmart.files.discover import StagedCopy, discover
@@ -204,6 +205,7 @@ def take_in(run: Run) -> Batch | None:
         landed = discover(session.landing)
         run.waiting, run.unreachable = landed.waiting, landed.unreachable
         expect_one_feed(run.project, (entry.path for entry in landed.ready))
+        expect_raw_tables(run.ledger, session.lake, run.project.feeds)
     work = work_for(run, run.as_of, files=bool(landed.ready))
     if work.seen:
         run.ledger.sources.saw(work.seen)

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 from retailmart.project.addresses import veiled
 from retailmart.project.documents import Location, Source
 from retailmart.project.functions import FILE
+from retailmart.project.monitoring import shown_target
 
 if TYPE_CHECKING:
     from retailmart.project import Project
@@ -18,6 +19,7 @@ if TYPE_CHECKING:
 _SECRET = re.compile(r"\$\{secret:([^}]*)\}")
 _DOTENV = ".env: "
 _FLAG = "setting "
+_TARGETS = (("alerts", "targets"), ("ping", "url"), ("lineage", "url"))
 _DEFINITIONS = ("feeds/*.y*ml", "tables/*.y*ml", "marts/*.sql", FILE)
 
 
@@ -64,6 +66,8 @@ def _leaves(values: Mapping[str, Any], above: Location) -> Iterator[tuple[Locati
 
 
 def _given(source: Source, at: Location, value: Any, password: str) -> GivenSetting:
+    if at in _TARGETS and value is not None:  # an address on the web may be a secret as a whole
+        value = shown_target(value) if isinstance(value, str) else tuple(map(shown_target, value))
     text = None if value is None else veiled(_text(value))
     # What stands for a password is not shown, but for the name of the secret that it is.
     secrets = tuple(dict.fromkeys(_SECRET.findall(f"{value} {password}")))

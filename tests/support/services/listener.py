@@ -19,6 +19,7 @@ class Answer(Enum):
 
     WELL = 200
     FAILS = 500
+    REDIRECTS = 302
     HANGS = "hangs"
     RESETS = "resets"
 
@@ -82,6 +83,9 @@ def listening() -> Iterator[Listener]:
                 listener.heard.append(Heard(self.path, body, dict(self.headers.items())))
             self.send_response(answer.value)
             self.send_header("Content-Length", "0")
+            if answer is Answer.REDIRECTS:
+                listener.answer = Answer.WELL  # who follows is answered well
+                self.send_header("Location", "/login")
             self.end_headers()
 
         do_GET = do_HEAD = do_POST  # noqa: N815, the server asks for these names

@@ -14,7 +14,7 @@ from retailmart.operations.doctor.machine import examine_machine, examine_scratc
 from retailmart.operations.doctor.monitoring import examine_monitoring
 from retailmart.project import Project
 from retailmart.report import number_of
-from retailmart.session import PRIVATE, open_lake, store_at
+from retailmart.session import PRIVATE, LedgerView, open_lake, store_at, view_ledger
 from retailmart.storage import LocalFolder, Store
 from retailmart.tables import Field
 
@@ -66,6 +66,7 @@ def examine(
     for use in ("landing", "lake", "archive"):
         areas[use] = lambda use=use: _store(project, use)  # type: ignore[misc]
     areas["lake: files"] = lambda: _lake_files(project)
+    areas["lake: rows"] = lambda: _lake_rows(project)
     areas["archive: way"] = lambda: _way(project)
     if any(place.startswith("s3://") for place in _places(project).values()):
         areas["S3"] = lambda: _s3(project)
@@ -319,6 +320,28 @@ def _lake_files(project: Project) -> Iterator[CheckResult]:
         return  # the lake's own area says why it does not answer
     if right and tables:
         yield ok(check, f"all {number_of(files, 'file')} of {number_of(tables, 'table')} are there")
+
+
+def _lake_rows(project: Project) -> Iterator[CheckResult]:
+    """Whether raw tables have the rows that the ledger counts."""
+    from retailmart.feeds.lost import LOST, lost_rows
+
+    check, lake = "lake: rows", open_lake(project)
+
+    def read(view: LedgerView) -> list[str] | None:
+        # While a batch is on its way, the lake is ahead of the ledger.
+        ledger = view.ledger
+        busy = ledger.batches.unfinished() is not None
+        return None if busy else lost_rows(ledger, lake, project.feeds)
+
+    try:
+        lost = view_ledger(project, read)
+    except RetailmartError:
+        return  # the areas of database and lake say why they do not answer
+    for found in lost or ():
+        yield problem(check, found, LOST)
+    if lost == []:
+        yield ok(check, "raw tables hold the rows that count")
 
 
 def _way(project: Project) -> Iterator[CheckResult]:

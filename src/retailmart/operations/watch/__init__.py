@@ -10,7 +10,7 @@ import threading
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager, suppress
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from typing import Any, Protocol
 
 from retailmart.errors import ProjectBusy, RetailmartError, SettingsError, Stopped
@@ -62,17 +62,20 @@ class Unobserved:
 class WatchReport:
     """What a watch did until it was asked to stop: its runs, and how many of them failed.
 
-    `last_error` is why the last one failed, None if it did not.
+    `last_error` is why the last one failed, None if it did not. `exit_code` is that of the last
+    run: 5 if it was done but for something.
     """
 
     runs: int
     failures: int
     last_error: RetailmartError | None = None
+    exit_code: int = 0
 
     def to_dict(self) -> dict[str, Any]:
         """The report as plain values."""
         error = self.last_error.one_line if self.last_error else None
-        return asdict(WatchReport(self.runs, self.failures)) | {"last_error": error}
+        plain = asdict(replace(self, last_error=None))
+        return plain | {"last_error": error}
 
 
 def watch(
@@ -100,7 +103,8 @@ def watch(
                 raise
         finally:
             notify("STOPPING=1")
-        return WatchReport(watcher.health.runs, watcher.health.failures, watcher.last_error)
+        done = watcher.health
+        return WatchReport(done.runs, done.failures, watcher.last_error, watcher.exit_code)
 
 
 @dataclass
@@ -116,6 +120,9 @@ class _Watcher:
     observers: tuple[RunObserver, ...] = ()
     stop: Stop = field(default_factory=current_stop)
     last_error: RetailmartError | None = None
+    exit_code: int = 0
+    _before: Project | None = None
+    _is_incomplete: bool = False
     _wake: threading.Event = field(default_factory=threading.Event)
     _resources: ExitStack = field(default_factory=ExitStack)
     _pause: float = 0.0
@@ -206,11 +213,22 @@ class _Watcher:
             with suppress(SettingsError), monitored(before.monitoring(), "watch", self.observers):
                 raise error
             return
-        self.project = project
         self._refused, self.health.mistakes = None, None
         self.observer.message("the project's files were read again")
+        self._work_with(project, before)
+
+    def _take_back(self, before: Project, error: SettingsError) -> None:
+        """Go on with the files before: a run has found mistakes in those of today."""
+        self._refused, self.health.mistakes = self.project.stamp, error.one_line
+        self.observer.kept(error)
+        self._work_with(before, None)
+
+    def _work_with(self, project: Project, before: Project | None) -> None:
+        """Run with another reading of the project's files; `before` is the last good one."""
+        changed = project.settings != self.project.settings
+        self.project, self._before = project, before
         self._is_read_again = True
-        if project.settings != before.settings:
+        if changed:
             self._resources.close()
             self._resources = ExitStack()
             try:
@@ -253,7 +271,10 @@ class _Watcher:
         except Stopped:
             raise
         except (RetailmartError, OSError) as error:
-            self._fail(_ours(error))
+            if self._before is not None and isinstance(error, SettingsError):
+                self._take_back(self._before, error)
+            else:
+                self._fail(_ours(error))
         else:
             self._succeed(report)
         if before is not None:
@@ -263,7 +284,16 @@ class _Watcher:
 
     def _succeed(self, report: RunReport) -> None:
         self._pause, self.last_error = 0.0, None
-        self.health.last_success, self.health.problem = now(), None
+        self.exit_code = report.exit_code
+        self._before = None
+        if report.exit_code:
+            self.health.problem, self._is_incomplete = "; ".join(report.problems), True
+        else:
+            self.health.last_success = now()
+            # A run that found nothing to do has brought nothing in order.
+            self._is_incomplete = self._is_incomplete and report.nothing_to_do
+            if not self._is_incomplete:
+                self.health.problem = None
         self._next_run = time.monotonic() + seconds_of(self._settings.every)
         self._say("waiting")
         self.observer.ran(report)
@@ -274,6 +304,7 @@ class _Watcher:
             self.health.failures += 1
         self._pause = min(max(2 * self._pause, _FIRST_PAUSE), _LONGEST_PAUSE)
         self.last_error, self.health.problem = error, error.one_line
+        self.exit_code = error.exit_code
         moment = time.monotonic()
         self._not_before = moment + _FIRST_PAUSE
         self._next_run = moment + self._pause
