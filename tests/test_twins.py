@@ -172,7 +172,8 @@ def compare_all(shop: Shop, called: Called, monkeypatch: pytest.MonkeyPatch) -> 
         monkeypatch.setattr(sys, "stdin", TextIOWrapper(BytesIO(b"a word")))
         returned.clear()
         result = called(shop.folder, *words.split(), *rest)
-        allowed = (0, 1) if words == "doctor" else (0,)  # this machine may have problems
+        # This machine may have problems, and the row that the watch finds is refused again.
+        allowed = {"doctor": (0, 1), "watch": (5,)}.get(words, (0,))
         assert result.returncode in allowed, f"{words}: {result.stderr}"
         ((twin, value),) = returned
         assert twin == words
