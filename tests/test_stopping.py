@@ -257,6 +257,25 @@ def test_what_computes_is_interrupted_until_it_ends() -> None:
             time.sleep(0.01)
 
 
+def test_a_stop_that_comes_too_late_ends_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What is done and only tells of it is not called stopped; what works after it, is."""
+    ended: list[str] = []
+    monkeypatch.setattr("retailmart.stopping.ENDS", 0.1)
+    monkeypatch.setattr("retailmart.stopping._exit", lambda error: ended.append(error.message))
+    interrupted: list[int] = []
+    with Stop(ends_process=True) as stop, stop.interrupting(lambda: interrupted.append(1)):
+        with stop.coming_late():
+            stop.request("SIGTERM came")
+            time.sleep(0.5)
+            assert (ended, interrupted) == ([], [])
+            assert stop.requested
+        end = time.monotonic() + 5
+        while not ended and time.monotonic() < end:
+            time.sleep(0.01)
+    assert ended
+    assert interrupted
+
+
 def test_handlers_of_signals_are_given_back() -> None:
     """A program that calls a run has its own; what it ignores stays ignored."""
     mine = signal.getsignal(signal.SIGTERM)

@@ -46,6 +46,7 @@ class Stop:
         self._requested = threading.Event()
         self._over = threading.Event()
         self._ends_process = ends_process
+        self._is_late = False
         self._error: Stopped | None = None
         self._lock = threading.Lock()
         self._interrupts: list[Action] = []
@@ -106,6 +107,18 @@ class Stop:
         self.check()
 
     @contextmanager
+    def coming_late(self) -> Iterator[None]:
+        """Meanwhile the work is done and only tells of it: a stop breaks nothing off.
+
+        How long that takes has a bound of its own. Else it would be called stopped what is done.
+        """
+        self._is_late = True
+        try:
+            yield
+        finally:
+            self._is_late = False
+
+    @contextmanager
     def interrupting(self, interrupt: Action) -> Iterator[None]:
         """Meanwhile, `interrupt` is called again and again once a stop was requested."""
         with self._kept(self._interrupts, interrupt):
@@ -146,6 +159,8 @@ class Stop:
         began = time.monotonic()
         broken_off = False
         while not self._over.wait(_EVERY):
+            if self._is_late:
+                continue
             passed = time.monotonic() - began
             self._all(self._interrupts)
             if passed >= BREAKS_OFF and not broken_off:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -28,6 +28,7 @@ from retailmart.project import Monitoring, Project
 from retailmart.project.monitoring import shown_target
 from retailmart.report import Progress, RunReport, Silent
 from retailmart.session import PRIVATE
+from retailmart.stopping import current_stop
 
 if TYPE_CHECKING:
     from retailmart.ledger import Ledger
@@ -56,6 +57,7 @@ class Monitor:
         self._run_id: int | None = None
         self._end: RunEnded | None = None
         self.report: RunReport | None = None
+        self._until_closed = ExitStack()
         self._observers = Observers([*observers, *_logs(known)])
         try:
             self._observers.add(_lineage(known, project))
@@ -74,6 +76,7 @@ class Monitor:
 
     def ended(self, report: RunReport, ledger: Ledger, steps: Mapping[str, float]) -> None:
         """The run is done; `ledger` has its lease."""
+        self._until_closed.enter_context(current_stop().coming_late())
         self.report = report
         self._tell_end(None, report, ledger, steps)
         messages = tuple(problem.message for problem in self._observers.problems)
@@ -110,6 +113,7 @@ class Monitor:
                 more = (problem.message for problem in self._observers.problems[told:])
                 self.report = replace(self.report, not_told=(*self.report.not_told, *more))
         self._observers.close()
+        self._until_closed.close()
 
     def _tell_end(
         self,
