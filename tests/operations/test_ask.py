@@ -12,24 +12,36 @@ import pyarrow.parquet as pq
 import pytest
 
 from retailmart.errors import MartNotBuilt, RetailmartError
-from tests.support.shop import Called, Shop, sale
+from retailmart.template import write_project
+from tests.support.backends import shop_tables
+from tests.support.shop import Called, Shop, keep_only, sale
 
 MART = "customer_monthly_purchase"
+_MARTS = (MART, "declining_customers")
 
 
 @pytest.fixture
 def marts() -> Collection[str]:
     """One by month that is published, one that is built whole."""
-    return (MART, "declining_customers")
+    return _MARTS
 
 
-@pytest.fixture
-def asked(shop: Shop) -> Shop:
+def filled(shop: Shop) -> Shop:
     """A shop of two months, with a row that was refused."""
     lines = [sale(2, price="12.30"), sale(1, day="2024-02-01"), sale(1), sale(3, day="2024-02-31")]
     shop.sales("sales_1.csv", lines)
     shop.run()
     return shop
+
+
+@pytest.fixture(scope="module")
+def asked(tmp_path_factory: pytest.TempPathFactory) -> Shop:
+    """One shop for all tests that only ask."""
+    shop = Shop(tmp_path_factory.mktemp("asked") / "shop")
+    write_project(shop.folder, sample=False, stories=("tills",))
+    keep_only(shop.folder, marts=_MARTS)
+    shop.backend.execute_in_shop(*shop_tables())
+    return filled(shop)
 
 
 def content(folder: Path) -> dict[str, bytes]:
@@ -43,7 +55,7 @@ def content(folder: Path) -> dict[str, bytes]:
 
 
 @pytest.mark.every_backend
-def test_a_query_finds_what_marts_find(asked: Shop) -> None:
+def test_a_query_finds_what_marts_find(shop: Shop) -> None:
     """Feeds, source tables, their history, marts, refused rows, variables: by the known names."""
     found = {
         "SELECT sum(total_cost) FROM sales": [("32.30",)],
@@ -53,8 +65,9 @@ def test_a_query_finds_what_marts_find(asked: Shop) -> None:
         "SELECT line FROM quarantine.sales": [(5,)],
         "SELECT getvariable('as_of')::DATE::VARCHAR": [("2024-04-01",)],
     }
+    filled(shop)
     for query, expected in found.items():
-        with asked.open().sql(query) as answer:
+        with shop.open().sql(query) as answer:
             rows = [tuple(row.values()) for row in answer.to_dict()["rows"]]
         assert rows == expected, query
 
@@ -209,31 +222,33 @@ def test_a_feed_without_refused_rows_says_so(shop: Shop) -> None:
         shop.open().sql("SELECT * FROM quarantine.sales")
 
 
-def test_marts_are_listed(asked: Shop, called: Called) -> None:
+def test_marts_are_listed(shop: Shop, called: Called) -> None:
     """What each is, its rows and months, when it was built, its table; one that is new, too."""
-    (asked.folder / "marts" / "late.sql").write_text(
+    filled(shop)
+    (shop.folder / "marts" / "late.sql").write_text(
         "-- about: what came late\n-- refresh: full\nSELECT count(*) AS n FROM sales\n"
     )
-    listed = {mart.name: mart for mart in asked.open().marts_list().marts}
+    listed = {mart.name: mart for mart in shop.open().marts_list().marts}
     one = listed[MART]
     assert (one.rows, one.months, one.first_month, one.last_month) == (3, 2, "2024-01", "2024-02")
     assert (one.published_as, one.held) == (MART, None)
     assert str(one.built_as_of).startswith("2024-04-01")
     assert listed["declining_customers"].months is None
     assert (listed["late"].rows, listed["late"].about) == (None, "what came late")
-    shown = called(asked.folder, "marts").stdout
-    assert shown == called(asked.folder, "marts", "list").stdout
+    shown = called(shop.folder, "marts").stdout
+    assert shown == called(shop.folder, "marts", "list").stdout
     assert len(shown.splitlines()) == 2 + len(listed)
 
 
-def test_a_mart_that_is_held_back_says_why(asked: Shop, called: Called) -> None:
+def test_a_mart_that_is_held_back_says_why(shop: Shop, called: Called) -> None:
     """In the list as in status; its rows are those of its last good state."""
-    mart = asked.folder / "marts" / f"{MART}.sql"
+    filled(shop)
+    mart = shop.folder / "marts" / f"{MART}.sql"
     broken = "CAST('x' AS INTEGER) AS monthly_total,"
     mart.write_text(mart.read_text().replace("m.monthly_total,", broken))
-    asked.sales("sales_2.csv", [sale(4)])
-    assert asked.run().held
-    (one,) = (mart for mart in asked.open().marts_list().marts if mart.name == MART)
+    shop.sales("sales_2.csv", [sale(4)])
+    assert shop.run().held
+    (one,) = (mart for mart in shop.open().marts_list().marts if mart.name == MART)
     assert one.rows == 3
     assert one.held is not None
-    assert "HELD BACK" in called(asked.folder, "marts").stdout
+    assert "HELD BACK" in called(shop.folder, "marts").stdout
