@@ -552,8 +552,8 @@ def print_marts(found: MartList) -> None:
         as_of = (mart.built_as_of or "")[:16].replace("T", " ")
         where = mart.published_as or "lake only"
         about = one_line(mart.about or "")
-        told = f"HELD BACK: {one_line(mart.held)}. {about}" if mart.held else about
-        table.add_row(mart.name, rows, span if mart.is_built else "", as_of, where, told)
+        what = f"HELD BACK: {one_line(mart.held)}. {about}" if mart.held else about
+        table.add_row(mart.name, rows, span if mart.is_built else "", as_of, where, what)
     _print_result(table)
 
 

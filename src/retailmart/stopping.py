@@ -108,9 +108,9 @@ class Stop:
 
     @contextmanager
     def coming_late(self) -> Iterator[None]:
-        """Meanwhile the work is done and only tells of it: a stop breaks nothing off.
+        """Meanwhile the work is done and only reports it: a stop breaks nothing off.
 
-        How long that takes has a bound of its own. Else it would be called stopped what is done.
+        How long that takes is bounded elsewhere. Else work that is done would be called stopped.
         """
         self._is_late = True
         try:

@@ -141,7 +141,7 @@ class Files(Access):
         )
         with self.reading() as connection:
             rows = connection.execute(query).all()
-        return {str(feed): int(count) for feed, count, files, told in rows if files == told}
+        return {str(feed): int(count) for feed, count, files, known in rows if files == known}
 
     def rows_of(self, feed: str) -> dict[int, int]:
         """How many rows each counted file of a feed has."""

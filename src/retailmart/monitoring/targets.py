@@ -88,7 +88,7 @@ def post(
     from urllib.request import HTTPRedirectHandler, Request, build_opener
 
     class Nowhere(HTTPRedirectHandler):
-        """Follows no redirect: what is posted would be lost on the way, and yet count as told."""
+        """Follows no redirect: what is posted would be lost on the way, and yet count as sent."""
 
         def redirect_request(self, *_: Any) -> None:
             return None

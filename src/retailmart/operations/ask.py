@@ -78,10 +78,10 @@ class Answer:
 
     def to_dict(self) -> dict[str, Any]:
         """Columns and rows as plain values: decimals as exact texts, dates and times as ISO."""
-        return self._plain
+        return self._as_plain
 
     @cached_property
-    def _plain(self) -> dict[str, Any]:
+    def _as_plain(self) -> dict[str, Any]:
         names = [column.name for column in self.columns]
         rows = [dict(zip(names, map(_plain, row), strict=True)) for row in self.rows()]
         return {"columns": [asdict(column) for column in self.columns], "rows": rows}

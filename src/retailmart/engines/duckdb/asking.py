@@ -41,10 +41,6 @@ class AskingEngine(DuckDBEngine):
                 text = f"SELECT * FROM {found}"
             self._connection.view(name, text, schema)
 
-    def columns(self, name: str) -> tuple[str, ...]:
-        """The columns of what has a name."""
-        return tuple(self._connection.relation(name).columns)
-
     def ask(self, query: str) -> duckdb.DuckDBPyRelation:
         """A query's rows, to be read. RetailmartError if it is not a single one that only reads."""
         with translate_errors():
@@ -61,7 +57,7 @@ class AskingEngine(DuckDBEngine):
         """A file with a query's rows as `csv` or `parquet`, while it is needed."""
         file = self.exchange()
         file.parent.mkdir(parents=True, exist_ok=True)
-        text = re.sub(r"[;\s]+$", "", query)
+        text = _unended(query)
         with self._connection.ordered():
             self.rows(f"COPY (\n{text}\n) TO {text_literal(str(file))} ({_FORMS[form]})")
         try:
@@ -76,7 +72,7 @@ class AskingEngine(DuckDBEngine):
                 return
             # DuckDB takes PIVOT for several statements, but COPY (PIVOT …), too; a part of a SELECT
             # cannot write.
-            text = re.sub(r"[;\s]+$", "", query)
+            text = _unended(query)
             if statements[0] is duckdb.StatementType.MULTI and self._is_part(text):
                 return
         raise RetailmartError(_ONLY_READ, _EXAMPLE)
@@ -87,3 +83,8 @@ class AskingEngine(DuckDBEngine):
             return len(self._connection.statements(f"SELECT * FROM (\n{query}\n)")) == 1
         except duckdb.Error:
             return False
+
+
+def _unended(query: str) -> str:
+    """A query without the semicolons at its end, as a part of another one."""
+    return re.sub(r"[;\s]+$", "", query)

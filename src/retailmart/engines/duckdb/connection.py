@@ -177,7 +177,7 @@ class Connection:
 
     @contextmanager
     def _cursor(self) -> Iterator[duckdb.DuckDBPyConnection]:
-        """A connection of its own to the same views and values, which keeps the order of rows."""
+        """A second connection to the same views and values, which keeps the order of rows."""
         with self.ordered():
             with self._lock:
                 cursor = self._connection.cursor()
