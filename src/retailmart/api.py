@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from retailmart.operations.check import CheckReport
     from retailmart.operations.lease import BrokenLease, LeaseStatus
     from retailmart.operations.marts import MartList
+    from retailmart.operations.plan.make import RunPlan
     from retailmart.operations.quarantine import Dismissed, QuarantinedFile, QuarantineList
     from retailmart.operations.run_status import RunStatus
     from retailmart.operations.schema import SchemaDiff, SchemaHistory
@@ -130,11 +131,36 @@ class OpenProject:
         as_of: datetime | None = None,
         progress: Progress | None = None,
         observers: Sequence[Observer] = (),
+        *,
+        plan: str | Path | None = None,
     ) -> RunReport:
-        """Bring everything that has landed into the marts, exactly once. See operations.run."""
+        """Bring everything that has landed into the marts, exactly once. See operations.run.
+
+        With the file of a `plan`, it does just what that says, or raises GateFailed.
+        """
+        if plan is not None:
+            from retailmart.operations.plan.carry_out import carry_out
+
+            return carry_out(self.project, Path(plan), as_of, progress, observers)
         from retailmart.operations.run import run
 
         return run(self.project, as_of, progress, observers)
+
+    def plan(self, as_of: datetime | None = None, progress: Progress | None = None) -> RunPlan:
+        """What a run would do now, in files, rows and money. Nothing changes."""
+        from retailmart.operations.plan.intended import intended
+        from retailmart.operations.plan.make import plan
+
+        return plan(self.project, intended("run", {}), as_of, progress)
+
+    def plan_undo(
+        self, run_id: int, as_of: datetime | None = None, progress: Progress | None = None
+    ) -> RunPlan:
+        """What the undo of a run would do now. Nothing changes."""
+        from retailmart.operations.plan.intended import intended
+        from retailmart.operations.plan.make import plan
+
+        return plan(self.project, intended("undo", {"run": run_id}), as_of, progress)
 
     def watch(
         self,

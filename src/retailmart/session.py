@@ -22,7 +22,7 @@ from retailmart.database import (
     open_database,
     translate_errors,
 )
-from retailmart.engines import Engine
+from retailmart.engines import Engine, Files
 from retailmart.engines.registry import open_engine, parallel_from
 from retailmart.errors import RetailmartError, SettingsError
 from retailmart.lake import Lake, place_of
@@ -167,7 +167,7 @@ def open_sources(project: Project) -> Sources:
 
 
 @dataclass(frozen=True)
-class _SafePoints:
+class SafePoints:
     """Progress that raises Stopped once somebody has asked to stop."""
 
     shown: Progress
@@ -191,7 +191,8 @@ class Session:
 
     `seconds` has the time that each step took; `failed_step` is the one that failed last, unless
     another one began after it. The beginning of a step and each message of one are safe points, at
-    which the session's `stop` is checked.
+    which the session's `stop` is checked. `places` are where the engine finds the tables' files, if
+    that is not just the lake.
     """
 
     project: Project
@@ -204,6 +205,7 @@ class Session:
     progress: Progress
     stop: Stop
     _stack: ExitStack
+    places: tuple[Files, ...] = ()
     seconds: dict[str, float] = field(default_factory=dict)
     failed_step: str | None = None
     _engine: Engine | None = None
@@ -229,7 +231,7 @@ class Session:
                 store_at(project, settings.archive),
                 sources,
                 folder / PRIVATE,
-                _SafePoints(progress, stop),
+                SafePoints(progress, stop),
                 stop,
                 stack,
             )
@@ -280,9 +282,11 @@ class Session:
         The marts' variables are set for a moment; without `as_of`, they are as they were.
         """
         if self._engine is None:
-            self.lake.place.workspace.mkdir(parents=True, exist_ok=True)
+            places = self.places or (self.lake.place,)
+            for place in places:
+                place.workspace.mkdir(parents=True, exist_ok=True)
             self.scratch.mkdir(parents=True, exist_ok=True)
-            self._engine = open_engine(self.project.settings, [self.lake.place], self.private)
+            self._engine = open_engine(self.project.settings, places, self.private)
             self._stack.callback(self._engine.close)
             self._stack.enter_context(self.stop.interrupting(self._engine.interrupt))
             for message in self.project.settings.spark.retired:

@@ -27,7 +27,7 @@ from retailmart.ledger.schemas import Schemas
 from retailmart.ledger.settings import SettingsLog
 from retailmart.ledger.sources import Sources
 
-__all__ = ["READS", "Lease", "Ledger", "acquire_lease"]
+__all__ = ["READS", "Lease", "Ledger", "acquire_lease", "give_back"]
 
 # Seconds between attempts while another first run creates the tables.
 _PAUSES = (0.1, 0.3, 1.0, 3.0)

@@ -21,6 +21,13 @@ class Access:
 
     engine: Engine
     lease: Lease | None = None
+    # Where marts are published, if that is another database: a copy of a ledger has none of them.
+    publishes_to: Engine | None = None
+
+    @property
+    def database(self) -> Engine:
+        """The database that marts are published to: the ledger's own, unless it is a copy."""
+        return self.publishes_to or self.engine
 
     def reading(self) -> Connection:
         """A connection that only reads, and so does not wait for writers."""

@@ -79,6 +79,13 @@ class Batches(Access):
         with self.reading() as connection:
             return [batch_of(row) for row in connection.execute(query)]
 
+    def newest(self) -> Batch | None:
+        """The batch that was staged last, if any."""
+        query = select(t.batches).order_by(t.batches.c.batch_id.desc()).limit(1)
+        with self.reading() as connection:
+            row = connection.execute(query).first()
+        return batch_of(row) if row else None
+
     def last_built(self) -> Batch | None:
         """The newest batch whose marts are published."""
         columns = t.batches.c

@@ -28,6 +28,13 @@ def copied(older: Connection) -> Engine:
     return _updated(older)
 
 
+def copy_into(empty: Engine, ledger: Connection) -> None:
+    """Copy the rows of a ledger of any release into today's tables of an empty database."""
+    with empty.begin() as connection:
+        _copy(ledger, connection)
+        migrate(connection)
+
+
 def _updated(older: Connection | None) -> Engine:
     engine = create_engine(
         "sqlite://", poolclass=StaticPool, connect_args={"check_same_thread": False}

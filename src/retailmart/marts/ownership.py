@@ -97,7 +97,7 @@ def expect_own_columns(
     """Raise SettingsError if marts would get columns that people have added to their tables."""
     tables = ledger.marts.published() if ledger.is_there() else ()
     marts = [mart for name, mart in project.marts.items() if name in columns]
-    with ledger.engine.execution_options(**{READS: True}).connect() as connection:
+    with ledger.database.execution_options(**{READS: True}).connect() as connection:
         found = [
             (mart, taken)
             for mart in marts
@@ -122,8 +122,8 @@ def expect_own_tables(project: Project, ledger: Ledger) -> tuple[LeftTable, ...]
     Returns the published tables that no longer belong to a mart.
     """
     problems, stands = [], False
-    dialect = dialect_of(ledger.engine)
-    with ledger.engine.execution_options(**{READS: True}).connect() as connection:
+    dialect = dialect_of(ledger.database)
+    with ledger.database.execution_options(**{READS: True}).connect() as connection:
         look = _Look.at(connection, project, ledger)
         for mart in project.marts.values():
             if mart.publish_as is None:
@@ -180,7 +180,7 @@ def drop_table(project: Project, ledger: Ledger, lake: Lake, name: str) -> bool:
 
     Raises RetailmartError, which says why it is not dropped; then nothing has changed.
     """
-    with ledger.engine.execution_options(**{READS: True}).connect() as connection:
+    with ledger.database.execution_options(**{READS: True}).connect() as connection:
         look = _Look.at(connection, project, ledger)
         folded = look.fold(name)
         kind, table = look.there.get(folded), look.ours.get(folded)
@@ -209,7 +209,7 @@ def drop_table(project: Project, ledger: Ledger, lake: Lake, name: str) -> bool:
         else:
             # Before the COMMIT: if that is lost, the ledger still knows the table as ours, and the
             # command can be repeated. The transaction holds the lease meanwhile.
-            with ledger.engine.begin() as other:
+            with ledger.database.begin() as other:
                 drop_from(other, table.name)
     return kind is not None
 

@@ -401,7 +401,7 @@ def unpublishable(
     """The marts whose table cannot take its new form without losing people's additions."""
     records = ledger.marts.all()
     tables = ledger.marts.published()
-    with ledger.engine.execution_options(**{READS: True}).connect() as connection:
+    with ledger.database.execution_options(**{READS: True}).connect() as connection:
         for part in built:
             shown = records.get(part.mart.name, MartRecord(part.mart.name))
             try:

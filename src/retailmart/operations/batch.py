@@ -69,7 +69,7 @@ if TYPE_CHECKING:
 _EXPIRE_SECONDS = 2.0
 
 
-def finish(run: Run, batch: Batch, *, recovered: bool = False) -> BatchReport:
+def finish(run: Run, batch: Batch, *, recovered: bool) -> BatchReport:
     """Move a batch from its current state to done, for a run."""
     session = run.session
     run.tell(BatchBegan(batch.batch_id, recovered))
@@ -142,6 +142,12 @@ def prepare(run: Run, batch: Batch) -> None:
     staged = session.ledger.files.of_batch(batch.batch_id)
     try:
         prepared = _load_build_reconcile(run, batch, staged)
+        outcome = prepared.outcome(
+            built_by(run.project, batch.as_of, prepared.unavailable, prepared.held),
+            marts_away(run.project, run.ledger.marts.all()),
+        )
+        if run.promise is not None:
+            run.promise.expect_outcome(outcome, staged)
     except GateFailed:
         abandon_in(run, batch)
         raise
@@ -157,14 +163,7 @@ def prepare(run: Run, batch: Batch) -> None:
         run.deliveries.expect_archivable(staged)
         session.stop.check()  # nothing is held back because its query was interrupted
     try:
-        session.ledger.batches.prepare(
-            batch,
-            changes,
-            prepared.outcome(
-                built_by(run.project, batch.as_of, prepared.unavailable, prepared.held),
-                marts_away(run.project, run.ledger.marts.all()),
-            ),
-        )
+        session.ledger.batches.prepare(batch, changes, outcome)
     except LeaseLost:
         discard(session.lake, prepared.changes())  # named by our token: nobody else needs them
         raise
@@ -219,7 +218,7 @@ def _load_build_reconcile(run: Run, batch: Batch, staged: Sequence[LedgerFile]) 
     with session.step("reconcile"):
         for name, error in unpublishable(engine, session.ledger, session.lake, built):
             held.add(name, error)
-        database = session.ledger.engine
+        database = session.ledger.database
         built = hold_unfit(engine, dialect_of(database), names_in(database), built, held)
         feeds = session.project.feeds.values()
         proven, agreed, unmatched, healed = together(

@@ -16,12 +16,13 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from datetime import UTC, datetime
-from typing import NoReturn
+from typing import NoReturn, Protocol
 
 from retailmart.database import shown_url, translate_errors
 from retailmart.engines import EXCHANGE
 from retailmart.errors import (
     DeliveryReplaced,
+    GateFailed,
     LeaseLost,
     RetailmartError,
     SettingsError,
@@ -44,6 +45,7 @@ from retailmart.operations.batch import abandon_in, finish
 from retailmart.operations.check import expect_one_feed
 from retailmart.operations.maintain import maintain_after
 from retailmart.operations.monitor import Monitor, monitored
+from retailmart.operations.plan.promise import Promise, basis_of
 from retailmart.operations.status import expected_inputs
 from retailmart.operations.work import Run, begin, expect_moment, work_for
 from retailmart.project import Project
@@ -59,6 +61,13 @@ _EXPIRE_SECONDS = 5.0
 
 
 TakeIn = Callable[[Run], Batch | None]
+
+
+class Finish(Protocol):
+    """What moves a batch from its current state to done."""
+
+    def __call__(self, run: Run, batch: Batch, *, recovered: bool) -> BatchReport:
+        """Finish a batch; `recovered` means that an earlier run began it."""
 
 
 def run(
@@ -84,14 +93,16 @@ def run_with(
     monitor: Monitor,
     intake: TakeIn,
     usual: Callable[[Ledger], datetime | None] = lambda _: None,
+    promise: Promise | None = None,
 ) -> None:
     """A run whose new batch, if any, is staged by `intake`; `monitor` gets its report.
 
-    `usual` gives the moment if `as_of` is not given; if it gives none, it is now.
+    `usual` gives the moment if `as_of` is not given; if it gives none, it is now. With a `promise`
+    it does what was planned, or raises GateFailed.
     """
     expect_moment(as_of)
     with Session.open(project, monitor.progress) as session:
-        _expect_landing(session)
+        expect_landing(session)
         with translate_errors():
             with session.step("lease"):
                 session.ledger.migrate()
@@ -105,18 +116,21 @@ def run_with(
             except RetailmartError as error:
                 monitor.failed(error, session.ledger, session.failed_step, session.seconds)
                 raise
-            one.left_tables = left
+            one.left_tables, one.promise = left, promise
         monitor.began(one.run_id, moment, cut_off)
         one.tell = monitor.see
         with session.stop.ending(lambda: _leave(one)):
             try:
+                if promise is not None:
+                    with translate_errors():
+                        promise.expect_basis(basis_of(session.ledger, session.lake, project))
                 batches = list(_despite_faults(one, intake))
                 session.stop.check()
                 if intake is take_in:  # an undo does not look at all tables
                     with translate_errors():
                         session.ledger.held.record_tables(one.tables.unreadable)
                 archived = _sweep_when_due(session)
-                report = replace(_report(one, batches), archive=archived)
+                report = replace(report_of(one, batches), archive=archived)
             except BaseException as error:
                 _end_early(one, error, monitor)
             _close(one, "done", None, report)
@@ -147,7 +161,7 @@ def _leave(run: Run) -> None:
     run.ledger.runs.close(run.run_id, "stopped", stop.message, code, name)
 
 
-def _expect_landing(session: Session) -> None:
+def expect_landing(session: Session) -> None:
     """Raise SettingsError if landing does not exist; an empty one is not a mistake."""
     if not session.landing.is_there():
         raise SettingsError(
@@ -161,7 +175,7 @@ def _despite_faults(run: Run, intake: TakeIn) -> Iterator[BatchReport]:
     for pause in (*_PAUSES, None):
         try:
             with translate_errors():
-                yield from _batches(run, intake)
+                yield from batches_of(run, intake, finish)
             return
         except Unavailable as error:
             if pause is None:
@@ -171,7 +185,8 @@ def _despite_faults(run: Run, intake: TakeIn) -> Iterator[BatchReport]:
             run.session.stop.wait(pause)
 
 
-def _batches(run: Run, intake: TakeIn) -> Iterator[BatchReport]:
+def batches_of(run: Run, intake: TakeIn, finish: Finish) -> Iterator[BatchReport]:
+    """The batches of a run: one that is unfinished, then the one that `intake` stages."""
     session = run.session
     with session.step("recover"):
         unfinished = run.ledger.batches.unfinished()
@@ -185,10 +200,12 @@ def _batches(run: Run, intake: TakeIn) -> Iterator[BatchReport]:
             abandon_in(run, unfinished)
     for left in reversed(range(_TRIES)):
         batch = intake(run)
+        if run.promise is not None:
+            _expect_promised(run, run.promise, batch)
         if batch is None:
             return
         try:
-            yield finish(run, batch)
+            yield finish(run, batch, recovered=False)
             return
         except DeliveryReplaced as error:  # files that have landed since are taken in instead
             session.progress.message("copy", error.message)
@@ -196,6 +213,16 @@ def _batches(run: Run, intake: TakeIn) -> Iterator[BatchReport]:
             run.deliveries.forget_landed()
             if not left:
                 raise
+
+
+def _expect_promised(run: Run, promise: Promise, batch: Batch | None) -> None:
+    """Abandon a batch that is another one than was planned, and raise GateFailed."""
+    try:
+        promise.expect_staged(None if batch is None else run.ledger.files.of_batch(batch.batch_id))
+    except GateFailed:
+        if batch is not None:
+            abandon_in(run, batch)
+        raise
 
 
 def take_in(run: Run) -> Batch | None:
@@ -272,7 +299,7 @@ def _expire_archive(session: Session) -> ArchiveReport | None:
     return ArchiveReport(gone.files, gone.bytes, gone.needed) if gone.files else None
 
 
-def _report(run: Run, batches: Sequence[BatchReport]) -> RunReport:
+def report_of(run: Run, batches: Sequence[BatchReport]) -> RunReport:
     """What the run did."""
     session = run.session
     return RunReport(
@@ -286,7 +313,7 @@ def _report(run: Run, batches: Sequence[BatchReport]) -> RunReport:
         undone_already=run.undone_already,
         seconds={name: round(took, 3) for name, took in session.seconds.items()},
         lake=str(session.lake.place),
-        database=shown_url(session.ledger.engine.url),
+        database=shown_url(session.ledger.database.url),
         expected=()
         if batches or run.undone_already
         else expected_inputs(run.project, session.ledger),

@@ -14,6 +14,7 @@ from retailmart.ledger import Ledger
 from retailmart.marts.definitions import stale_marts
 from retailmart.marts.plan import reads_of
 from retailmart.monitoring.events import Event
+from retailmart.operations.plan.promise import Promise
 from retailmart.operations.settings import recorded
 from retailmart.project import Feed, Project
 from retailmart.report import LeftTable, UndoneAlready
@@ -26,8 +27,8 @@ class Run:
     """A run at work: its session, the files that have landed, and the shop's tables.
 
     `waiting` and `unreachable` are names in landing that were left there, `left_tables` published
-    tables whose marts are gone. `undone_already` is set if there is nothing left to undo. `tell`
-    tells the run's observers of an event.
+    tables whose marts are gone. `undone_already` is set if there is nothing left to undo. `promise`
+    is the plan that the run carries out, if any. `tell` tells the run's observers of an event.
     """
 
     session: Session
@@ -39,6 +40,7 @@ class Run:
     waiting: tuple[str, ...] = ()
     unreachable: tuple[str, ...] = ()
     undone_already: UndoneAlready | None = None
+    promise: Promise | None = None
     tell: Callable[[Event], None] = lambda _: None
     _feeds: dict[str, Feed] | None = None
 
