@@ -35,10 +35,14 @@ if TYPE_CHECKING:
     from rich.table import Table
 
     from retailmart.operations.marts import MartList
+    from retailmart.operations.plan.changes import MartChange
+    from retailmart.operations.plan.make import RunPlan
 
 _MONTHS_SHOWN = 6
 # Files that a summary names one by one; the others are counted.
 _FILES_SHOWN = 50
+# Of each mart in a plan: its newest months, its first columns of money, and rows that change.
+_MONTHS_OF_A_PLAN, _MONEY_SHOWN, _ROWS_OF_A_PLAN = 12, 3, 5
 _LONGEST_VALUE = 60
 _WIDEST = 100_000
 # A folder of a table also holds files of earlier versions.
@@ -383,15 +387,109 @@ def _console() -> Console:
     return Console(stderr=True, width=width, markup=False, emoji=False, highlight=False)
 
 
+def print_plan(plan: RunPlan) -> None:
+    """Print a plan to stdout: files and rows, what is to be looked at, and the marts by month."""
+    of, promise = "", plan.promise
+    if promise.command != "run":
+        told = " ".join(str(value) for value in promise.arguments.values() if value is not None)
+        of = f" of {promise.command} {told}".rstrip()
+    moment = f"{promise.as_of:%Y-%m-%d %H:%M} UTC"
+    if plan.report.undone_already:
+        print(one_line(f"Nothing to do: {plan.report.undone_already.message}."))
+    elif plan.is_empty:
+        print(f"Nothing to do{of} as of {moment}.")
+        for message in plan.report.expected:
+            print(one_line(f"expected   {message}"))
+    else:
+        _print_result(_counts(plan.report, f"Plan{of}, as of {moment}: nothing is changed yet"))
+        if files := _files_taken_in(plan.report):
+            _print_result(files)
+        if problems := _problems(plan.report):
+            _print_result(problems)
+        _print_result(_months(plan.marts))
+        if rows := _changed_rows(plan.marts):
+            _print_result(rows)
+    for message in _remarks(plan.report, quiet=False):
+        print(one_line(message))
+    if not plan.is_empty:
+        print(f"It takes about {plan.estimate.seconds:,.0f} s.")
+
+
+def _files_taken_in(report: RunReport) -> Table | None:
+    """The files of a plan that count, with their rows; others are among what is to be looked at."""
+    table = _result()
+    for name in ("file", "fate", "rows", "loaded", "refused"):
+        table.add_column(name, justify="left" if name in ("file", "fate") else "right")
+    lines = [(batch, line) for batch in report.batches for line in batch.files]
+    lines = [(batch, line) for batch, line in lines if line.state == "loaded"]
+    for batch, line in lines[:_FILES_SHOWN]:
+        corrected = any(one.path == line.path for one in batch.differences)
+        fate = "correction" if corrected and batch.undoes is None else "load"
+        rows = (line.records or 0, line.loaded or 0, line.quarantined or 0)
+        table.add_row(one_line(line.path), fate, *(f"{count:,}" for count in rows))
+    if more := len(lines[_FILES_SHOWN:]):
+        table.add_row(f"… {number_of(more, 'more file')}", "load", "", "", "")
+    return table if table.row_count else None
+
+
+def _months(marts: Iterable[MartChange]) -> Table:
+    """Rows and money of marts by month, before and after; months that stay as they are in one."""
+    table = _result()
+    for name in ("mart", "month", "rows before", "after", "money", "before", "after"):
+        table.add_column(name, justify="right" if name in ("before", "after") else "left")
+    for mart in marts:
+        changing = [month for month in mart.months if month.changes]
+        for month in changing[-_MONTHS_OF_A_PLAN:]:
+            money = [name for name in mart.money if name in month.money_after] or [""]
+            for number, name in enumerate(money[:_MONEY_SHOWN]):
+                first = (mart.mart, month.month or "all", f"{month.rows_before:,}")
+                row = (*first, f"{month.rows_after:,}") if number == 0 else ("", "", "", "")
+                sums = (month.money_before.get(name), month.money_after.get(name))
+                table.add_row(*row, name, *("" if one is None else f"{one:,f}" for one in sums))
+        if earlier := changing[:-_MONTHS_OF_A_PLAN]:
+            table.add_row("", f"and {number_of(len(earlier), 'earlier month')}", "", "", "", "", "")
+        if not changing:
+            same = "other values" if mart.changes else "as it is"
+            table.add_row(mart.mart, "", same, "", "", "", "")
+    return table
+
+
+def _changed_rows(marts: Iterable[MartChange]) -> Table | None:
+    """The rows that change in marts which exist already, those of the most money first."""
+    table = _result()
+    for name in ("mart", "row", "before", "after"):
+        table.add_column(name)
+    for mart in marts:
+        if mart.is_first or not mart.rows:
+            continue
+        for row in mart.rows[:_ROWS_OF_A_PLAN]:
+            key = ", ".join(f"{name} {value}" for name, value in row.key.items())
+            sides = (_side(mart, row.before), _side(mart, row.after))
+            table.add_row(mart.mart, one_line(key), *sides)
+        count = (mart.added or 0) + (mart.removed or 0) + (mart.changed or 0)
+        if (more := count - len(mart.rows[:_ROWS_OF_A_PLAN])) > 0:
+            table.add_row("", f"… {number_of(more, 'more row')}", "", "")
+    return table if table.row_count else None
+
+
+def _side(mart: MartChange, values: Mapping[str, str | None] | None) -> str:
+    """One side of a row that changes; of a whole row only the money."""
+    if values is None:
+        return "(no row)"
+    names = [name for name in values if name in mart.money] or list(values)[:_MONEY_SHOWN]
+    shown = (f"{name} {'NULL' if values[name] is None else values[name]}" for name in names)
+    return one_line(", ".join(shown))
+
+
 def _tables(report: RunReport) -> Iterable[Table]:
-    yield _counts(report)
+    yield _counts(report, f"Run {report.run_id}, as of {report.as_of:%Y-%m-%d %H:%M} UTC")
     if problems := _problems(report):
         yield problems
     yield _marts(report)
 
 
-def _counts(report: RunReport) -> Table:
-    table = _table(f"Run {report.run_id}, as of {report.as_of:%Y-%m-%d %H:%M} UTC", "", "")
+def _counts(report: RunReport, title: str) -> Table:
+    table = _table(title, "", "")
     told = [
         ("files loaded", f"{report.count('loaded'):,}{_without_rows(report)}"),
         ("files duplicate", f"{report.count('duplicate'):,}"),

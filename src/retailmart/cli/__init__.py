@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from retailmart.cli import alerts, lease, quarantine, schema, secrets
+from retailmart.cli import alerts, lease, plan, quarantine, schema, secrets
 from retailmart.cli import marts as marts_commands
 from retailmart.cli.ask import show, sql
 from retailmart.cli.common import (
@@ -61,6 +61,7 @@ app = typer.Typer(
     add_completion=False,
     pretty_exceptions_enable=False,
 )
+app.add_typer(plan.app, name="plan")
 app.add_typer(quarantine.app, name="quarantine")
 app.add_typer(schema.app, name="schema")
 app.add_typer(marts_commands.app, name="marts")
@@ -119,6 +120,14 @@ def run(
         str | None,
         typer.Option("--as-of", metavar="TIME", help="Compute for this moment (UTC), default now."),
     ] = None,
+    plan_file: Annotated[
+        Path | None,
+        typer.Option(
+            "--plan",
+            metavar="FILE",
+            help="Do just what the file of a plan says, or nothing.",
+        ),
+    ] = None,
     output: OutputOption = Output.TEXT,
     log: LogOption = None,
     settings: SetOption = None,
@@ -128,7 +137,7 @@ def run(
     moment = moment_of(as_of)
     with stop_on_signals():
         with opened_to_run(project, settings, "run", log, quiet) as one:
-            report = one.opened.run(moment, one.progress, one.observers)
+            report = one.opened.run(moment, one.progress, one.observers, plan=plan_file)
         tell_dagster(report)
         _tell(report, output, quiet)
 

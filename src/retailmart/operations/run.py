@@ -230,20 +230,21 @@ def take_in(run: Run) -> Batch | None:
     session = run.session
     with session.step("discover"):
         landed = discover(session.landing)
+        ready = [one for one in landed.ready if (one.path, one.version) not in run.taken]
         run.waiting, run.unreachable = landed.waiting, landed.unreachable
-        expect_one_feed(run.project, (entry.path for entry in landed.ready))
+        expect_one_feed(run.project, (entry.path for entry in ready))
         expect_raw_tables(run.ledger, session.lake, run.project.feeds)
-    work = work_for(run, run.as_of, files=bool(landed.ready))
+    work = work_for(run, run.as_of, files=bool(ready))
     if work.seen:
         run.ledger.sources.saw(work.seen)
     if not work.is_needed:
         return None
-    if landed.ready:
+    if ready:
         expect_none(_binding(run).of_rules(thorough=False))
     with session.step("copy"):
         found: list[tuple[StagedCopy, CheckedFile | Refusal]] = []
-        if landed.ready:
-            found = run.deliveries.stage(session.engine(run.as_of), run.feeds(), landed.ready)
+        if ready:
+            found = run.deliveries.stage(session.engine(run.as_of), run.feeds(), ready)
     with session.step("check"):
         classified = classify(run.ledger, run.project.feeds, found)
         run.deliveries.keep_checked(classified)

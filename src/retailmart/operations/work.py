@@ -28,7 +28,8 @@ class Run:
 
     `waiting` and `unreachable` are names in landing that were left there, `left_tables` published
     tables whose marts are gone. `undone_already` is set if there is nothing left to undo. `promise`
-    is the plan that the run carries out, if any. `tell` tells the run's observers of an event.
+    is the plan that the run carries out, if any. `taken` are files that a plan leaves in landing, by
+    path and version, although a batch has taken them in. `tell` tells the run's observers of an event.
     """
 
     session: Session
@@ -41,6 +42,7 @@ class Run:
     unreachable: tuple[str, ...] = ()
     undone_already: UndoneAlready | None = None
     promise: Promise | None = None
+    taken: frozenset[tuple[str, str]] = frozenset()
     tell: Callable[[Event], None] = lambda _: None
     _feeds: dict[str, Feed] | None = None
 

@@ -167,6 +167,7 @@ class _Foreseen:
             with ledger.transaction() as connection:
                 ledger.batches.mark_published(connection, batch, outcome, ())
         files = ledger.files.of_batch(batch.batch_id)
+        run.taken |= {(file.path, file.version) for file in files}
         run.end_batch()
         committed = [name for name in outcome.sources if raw_table(name) in changes]
         ledger.batches.mark_done(batch, outcome.of_done(committed), run.run_id)
