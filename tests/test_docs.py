@@ -98,6 +98,18 @@ def test_the_page_about_questions_is_right(tmp_path: Path, typed: Typed) -> None
     assert "['store_id', 'total']" in done.stdout
 
 
+def test_the_page_about_plans_is_right(tmp_path: Path, typed: Typed) -> None:
+    """Every command of docs/plan.md plans something for the sample shop, and so does its Python."""
+    assert typed("retailmart init shop --sample --with tills", tmp_path).returncode == 0
+    told = [typed(line, tmp_path / "shop") for line in commands("docs/plan.md")]
+    assert all(done.returncode == 0 for done in told), [done.stderr for done in told]
+    assert "sales_team_incentive" in told[0].stdout
+    (code,) = blocks("docs/plan.md", "python")
+    done = call_alone(code, tmp_path / "shop")
+    assert done.returncode == 0, done.stderr
+    assert "sales_mart" not in done.stdout, "after its run there is nothing to do"
+
+
 def test_the_page_on_monitoring_followed_word_for_word(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, typed: Typed
 ) -> None:
