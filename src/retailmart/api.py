@@ -6,7 +6,7 @@ from __future__ import annotations
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import date, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, TextIO
 
@@ -168,6 +168,39 @@ class OpenProject:
         from retailmart.operations.undo import undo
 
         return undo(self.project, run_id, as_of, progress, observers)
+
+    def backfill(
+        self,
+        feed: str,
+        start: date | None = None,
+        end: date | None = None,
+        as_of: datetime | None = None,
+        progress: Progress | None = None,
+        observers: Sequence[Observer] = (),
+        *,
+        skip_missing: bool = False,
+    ) -> RunReport:
+        """Read archived files of a feed again, as the feed is now. See operations.backfill.
+
+        `start` and `end` are the first and the last day (UTC) on which they came; default all.
+        """
+        from retailmart.operations.backfill import backfill
+
+        return backfill(
+            self.project, feed, start, end, as_of, progress, observers, skip_missing=skip_missing
+        )
+
+    def rebuild(
+        self,
+        marts: Sequence[str] | None = None,
+        as_of: datetime | None = None,
+        progress: Progress | None = None,
+        observers: Sequence[Observer] = (),
+    ) -> RunReport:
+        """Build marts again from all rows; without names, every mart. See operations.rebuild."""
+        from retailmart.operations.rebuild import rebuild
+
+        return rebuild(self.project, marts, as_of, progress, observers)
 
     def abandon(self, progress: Progress | None = None) -> str:
         """Abandon an open batch that is not prepared yet. See operations.abandon."""

@@ -147,6 +147,8 @@ def summary(report: RunReport, quiet: bool = False) -> None:
             console.print(problems)
     elif report.undone_already:
         console.print(one_line(f"Nothing to do: {report.undone_already.message}."))
+    elif report.nothing_to_do and report.idle:
+        console.print(one_line(f"Nothing to do: {report.idle}."), soft_wrap=True)
     elif report.nothing_to_do:
         console.print("Nothing to do: landing holds nothing new.")
         for message in report.expected:
@@ -219,6 +221,10 @@ def _remarks(report: RunReport, quiet: bool) -> Iterator[str]:
         yield f"left over  {left.message}. {left.fix}"
     if report.archive:
         yield _let_go(report.archive)
+    for one in report.left_out[:_FILES_SHOWN]:
+        yield f"left out   {one.path}: {one.message}{f'. {one.hint}' if one.hint else ''}"
+    if more := len(report.left_out[_FILES_SHOWN:]):
+        yield f"left out   {number_of(more, 'more file')}: see --output json"
     waiting = () if quiet else report.waiting
     for path in waiting[:_FILES_SHOWN]:
         yield f"waiting    {path} is still being uploaded"
@@ -405,6 +411,10 @@ def _counts(report: RunReport) -> Table:
     for batch in report.batches:
         if batch.undoes is not None:
             table.add_row("undone", f"run {batch.undoes}")
+        if batch.read_again:
+            table.add_row("read again", number_of(batch.read_again, "file"))
+        if batch.rebuilt:
+            table.add_row("rebuilt", one_line(", ".join(batch.rebuilt)))
         if batch.recovered:
             table.add_row("recovered", f"batch {batch.batch_id} of a run that was cut off")
         for gap in batch.unmatched:
@@ -421,7 +431,7 @@ def _counts(report: RunReport) -> Table:
             table.add_row(f"column {change.column}", one_line(message))
         for line in batch.differences:
             message = f"{line.rows:+,} {'row' if abs(line.rows) == 1 else 'rows'}, {line.amount:+,}"
-            what = "corrected" if batch.undoes is None else "taken back"
+            what = _what_changed(batch)
             table.add_row(one_line(f"{what} {line.path}"), message)
         shown = batch.balance[-_MONTHS_SHOWN:]
         if len(shown) < len(batch.balance):
@@ -435,6 +445,13 @@ def _counts(report: RunReport) -> Table:
             table.add_row("totals agree", f"{other} with {', '.join(marts)}")
     table.add_row("seconds", f"{sum(report.seconds.values()):.2f}")
     return table
+
+
+def _what_changed(batch: BatchReport) -> str:
+    """What the batch did to a file whose rows differ now."""
+    if batch.undoes is not None:
+        return "taken back"
+    return "read again" if batch.read_again else "corrected"
 
 
 def _without_rows(report: RunReport) -> str:

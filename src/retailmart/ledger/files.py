@@ -51,6 +51,18 @@ class Files(Access):
         with self.reading() as connection:
             return {row.state: row.n for row in connection.execute(query)}
 
+    def counted_of(self, feed: str, first: str, last: str) -> list[LedgerFile]:
+        """The counted files of a feed that were archived under stamps from `first` to `last`.
+
+        Both are compared as texts with `YYYYMMDD_HHMMSS`: `20240131` is before all of that day,
+        `20240131~` after it.
+        """
+        columns = t.batches.c
+        when = (columns.stamp >= first) & (columns.stamp <= last)
+        batches = select(columns.batch_id).where(when)
+        counted = (t.files.c.feed == feed) & (t.files.c.state == FileState.LOADED.value)
+        return self._select(counted & t.files.c.batch_id.in_(batches))
+
     def nothing_loaded(self) -> list[LedgerFile]:
         """The counted files of which every row was refused, oldest first."""
         columns = t.files.c
@@ -119,11 +131,14 @@ class Files(Access):
 
     def months_of(self, file_ids: Iterable[int]) -> dict[str, Totals]:
         """The total rows and money of these files, by month."""
-        query = select(
-            t.file_months.c.month, t.file_months.c.row_count, t.file_months.c.amount
-        ).where(t.file_months.c.file_id.in_(list(file_ids)))
+        columns = t.file_months.c
+        query = select(columns.month, columns.row_count, columns.amount)
         with self.reading() as connection:
-            return sum_months(connection.execute(query))
+            return sum_months(
+                row
+                for ids in chunks(file_ids)
+                for row in connection.execute(query.where(columns.file_id.in_(ids)))
+            )
 
     def counted_by(self) -> dict[str, CountedBy]:
         """By which columns each table is counted; unknown for ledgers from before that."""

@@ -16,7 +16,7 @@ from retailmart.marts.plan import reads_of
 from retailmart.monitoring.events import Event
 from retailmart.operations.settings import recorded
 from retailmart.project import Feed, Project
-from retailmart.report import LeftTable, UndoneAlready
+from retailmart.report import LeftOut, LeftTable, UndoneAlready
 from retailmart.session import Session
 from retailmart.sources.shop_tables import ShopTables, Work
 
@@ -26,8 +26,9 @@ class Run:
     """A run at work: its session, the files that have landed, and the shop's tables.
 
     `waiting` and `unreachable` are names in landing that were left there, `left_tables` published
-    tables whose marts are gone. `undone_already` is set if there is nothing left to undo. `tell`
-    tells the run's observers of an event.
+    tables whose marts are gone. `undone_already` is set if there is nothing left to undo, `idle` if
+    there is nothing to read again. `left_out` are files that a backfill does not read. `tell` tells
+    the run's observers of an event.
     """
 
     session: Session
@@ -39,6 +40,8 @@ class Run:
     waiting: tuple[str, ...] = ()
     unreachable: tuple[str, ...] = ()
     undone_already: UndoneAlready | None = None
+    idle: str | None = None
+    left_out: tuple[LeftOut, ...] = ()
     tell: Callable[[Event], None] = lambda _: None
     _feeds: dict[str, Feed] | None = None
 
