@@ -91,12 +91,9 @@ class Deliveries:
         """Keep how staged files are read, for `to_load`."""
         self._checked = {(f.file.path, f.file.sha256): f.checked for f in files if f.checked}
 
-    def keep_read_again(
-        self, files: Mapping[int, CheckedFile], known: Iterable[LedgerFile]
-    ) -> None:
-        """Keep how counted files are read again, by their keys, for `to_load`."""
-        by_key = {file.file_id: (file.path, file.sha256) for file in known}
-        self._checked = {by_key[key]: checked for key, checked in files.items()}
+    def keep_read_again(self, files: Mapping[LedgerFile, CheckedFile]) -> None:
+        """Keep how counted files are read again, for `to_load`."""
+        self._checked = {(file.path, file.sha256): checked for file, checked in files.items()}
 
     def to_load(self, file: LedgerFile, feed: Feed, engine: Engine) -> FileToLoad:
         """A staged file and how it is read, found again for a batch of an earlier run."""

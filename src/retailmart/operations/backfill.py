@@ -95,8 +95,9 @@ def _stage(
         return None
     with session.step("stage"):
         session.stop.check()  # nothing is left out because its reading was interrupted
-        run.deliveries.keep_read_again(read, chosen)
-        return run.ledger.batches.stage(run.run_id, run.as_of, (), again=Again(tuple(read)))
+        run.deliveries.keep_read_again(read)
+        again = Again(tuple(file.file_id for file in read))
+        return run.ledger.batches.stage(run.run_id, run.as_of, (), again=again)
 
 
 def _that_came(start: date | None, end: date | None) -> str:
@@ -109,14 +110,14 @@ def _that_came(start: date | None, end: date | None) -> str:
 
 def _examined(
     run: Run, feed: Feed, chosen: Sequence[LedgerFile], skip_missing: bool
-) -> tuple[dict[int, CheckedFile], tuple[LeftOut, ...]]:
-    """How each file is read, by its key, and the files that are left out.
+) -> tuple[dict[LedgerFile, CheckedFile], tuple[LeftOut, ...]]:
+    """How each file is read, and the files that are left out.
 
     Raises RetailmartError, which names every file that the archive lacks or the feed refuses.
     """
     engine = run.session.engine(run.as_of)
     repaired = _origins(run, feed)
-    read: dict[int, CheckedFile] = {}
+    read: dict[LedgerFile, CheckedFile] = {}
     left_out: list[LeftOut] = []
     missing: list[LeftOut] = []
     refused: list[str] = []
@@ -137,7 +138,7 @@ def _examined(
             message = "brings rows back that were refused, as somebody repaired them"
             left_out.append(LeftOut(file.path, message, _without(run, file)))
         else:
-            read[file.file_id] = checked
+            read[file] = checked
     if refused:
         raise RetailmartError(
             f"feeds/{feed.name}.yml can't read {_listed(refused)}",
