@@ -362,13 +362,7 @@ class Worker:
 
             if self._is_chosen(name := "backfill"):
                 reread = DailyDeliveries(seed)
-                misread = keep(self.new(self.number, root / "misread"))
-                misread.drop(reread.first_day())
-                feed = misread.folder / "feeds" / "sales.yml"
-                right = feed.read_text()
-                feed.write_text(right.replace("rules:", _WRONG_RULE))
-                self.fork_server.order(misread.folder, RUN)
-                feed.write_text(right)
+                misread = keep(self._misread(root / "misread", reread))
                 ways = ((BACKFILL,), (RUN, BACKFILL))
                 end(Day(name, seed, misread, (BACKFILL,), ways, only=_READ_AGAIN), reread)
 
@@ -394,6 +388,17 @@ class Worker:
                 ways = ((taken,), (RUN, taken))
                 end(Day("undo", seed, both, (taken,), ways), before)
             yield days
+
+    def _misread(self, folder: Path, deliveries: DailyDeliveries) -> Deployment:
+        """A shop whose feed was wrong when the files came, and is right now."""
+        misread = self.new(self.number, folder)
+        misread.drop(deliveries.first_day())
+        feed = misread.folder / "feeds" / "sales.yml"
+        right = feed.read_text()
+        feed.write_text(right.replace("rules:", _WRONG_RULE))
+        self.fork_server.order(misread.folder, RUN)
+        feed.write_text(right)
+        return misread
 
     def _is_chosen(self, day: str) -> bool:
         return not self.choice.days or day in self.choice.days
