@@ -107,7 +107,7 @@ def test_files_are_read_as_the_feed_is_now(shop: Shop) -> None:
     assert rows(shop) == rows(fresh) != before
     assert (report.batches[0].read_again, report.exit_code) == (4, 0)
     changed = {line.path: (line.rows, str(line.amount)) for line in report.batches[0].differences}
-    assert changed == {"sales_0.csv": (1, "10.00")}
+    assert changed == {"sales_0.csv": (1, "10.00"), "sales_1.csv.gz": (0, "10.00")}
     assert report.files_by_state["superseded"] == 0
     assert shop.run().nothing_to_do
     assert backfill(shop).batches[0].differences == ()

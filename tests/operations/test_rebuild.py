@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from decimal import Decimal
 from typing import Any
 
 import pyarrow as pa
@@ -27,9 +28,10 @@ def damage(shop: Shop, mart: str, column: str) -> None:
     path = shop.folder / "lake" / "marts" / mart
     table = DeltaTable(path).to_pyarrow_table()
     place = table.column_names.index(column)
-    wrong = pa.array([0] * table.num_rows).cast(table.schema.field(place).type)
+    field = table.schema.field(place)
+    nothing = Decimal(0) if pa.types.is_decimal(field.type) else 0
     by = DeltaTable(path).metadata().partition_columns
-    damaged = table.set_column(place, table.schema.field(place), wrong)
+    damaged = table.set_column(place, field, pa.array([nothing] * table.num_rows, field.type))
     write_deltalake(path, damaged, mode="overwrite", partition_by=by)
 
 

@@ -222,6 +222,17 @@ def test_values_by_date_are_read_in_order(shop: Shop) -> None:
     )
 
 
+@all_marts
+@pytest.mark.parametrize("written", ["0.01", "{2024-05-01: 0.01}"])
+def test_values_by_date_replace_what_is_farther_away(shop: Shop, written: str) -> None:
+    """A variable has one value: days of two layers are not mixed."""
+    add(shop, f"variables:\n  incentive_rate: {written}\n")
+    nearer = read_pairs(["variables.incentive_rate={2024-01-01: 0.02}"])
+    assert str(settings_of(shop, nearer).variables["incentive_rate"]) == "2024-01-01: 0.02"
+    nearest = read_pairs(["variables.incentive_rate=0.03"])
+    assert settings_of(shop, nearest).variables["incentive_rate"] == Decimal("0.03")
+
+
 @pytest.mark.parametrize(
     ("values", "problem"),
     [

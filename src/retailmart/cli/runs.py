@@ -86,7 +86,9 @@ def tell_run(report: RunReport, output: Output, quiet: bool) -> None:
     if problems:
         message = "the run is done, but:\n  " + "\n  ".join(problems)
         hint = "Nothing is lost: the next run tries again what is held back"
-        if report.took_none and not (report.held or report.unreadable):
+        if report.left_out and not (report.held or report.unreadable):
+            hint = "Nothing is lost: what is left out counts as before"
+        elif report.took_none and not (report.held or report.unreadable):
             hint = "Nothing is lost: see retailmart quarantine list; deliver them again, corrected"
         raise NotAllDone(message, hint)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from datetime import date
 from typing import Any
 
 from sqlalchemy import func, select
@@ -51,15 +52,18 @@ class Files(Access):
         with self.reading() as connection:
             return {row.state: row.n for row in connection.execute(query)}
 
-    def counted_of(self, feed: str, first: str, last: str) -> list[LedgerFile]:
-        """The counted files of a feed that were archived under stamps from `first` to `last`.
-
-        Both are compared as texts with `YYYYMMDD_HHMMSS`: `20240131` is before all of that day,
-        `20240131~` after it.
-        """
-        columns = t.batches.c
-        when = (columns.stamp >= first) & (columns.stamp <= last)
-        batches = select(columns.batch_id).where(when)
+    def counted_of(
+        self, feed: str, first: date | None = None, last: date | None = None
+    ) -> list[LedgerFile]:
+        """The counted files of a feed that came on days (UTC) from `first` to `last`."""
+        stamp = t.batches.c.stamp
+        batches = select(t.batches.c.batch_id)
+        # Two stamps have the same digits and signs in the same places, so any collation compares
+        # them as bytes do.
+        if first is not None:
+            batches = batches.where(stamp >= f"{first:%Y%m%d}_000000")
+        if last is not None:
+            batches = batches.where(stamp <= f"{last:%Y%m%d}_235959")
         counted = (t.files.c.feed == feed) & (t.files.c.state == FileState.LOADED.value)
         return self._select(counted & t.files.c.batch_id.in_(batches))
 

@@ -80,9 +80,7 @@ def _stage(
     session = run.session
     with session.step("discover"):
         expect_raw_tables(run.ledger, session.lake, run.project.feeds)
-        first = f"{start:%Y%m%d}" if start else ""
-        last = f"{end:%Y%m%d}~" if end else "~"
-        chosen = run.ledger.files.counted_of(name, first, last)
+        chosen = run.ledger.files.counted_of(name, start, end)
     if not chosen:
         run.idle = f"no file of feed {name} counts{_that_came(start, end)}"
         return None

@@ -706,7 +706,7 @@ def _from_environment(
 def _leaves(values: Mapping[str, object], above: tuple[str, ...]) -> Iterator[_Given]:
     for key, value in values.items():
         location = (*above, key)
-        if isinstance(value, Mapping) and value:
+        if isinstance(value, Mapping) and value and _is_section(location):
             yield from _leaves(value, location)
         else:
             yield _Given(location, value, f"setting {'.'.join(location)}")
@@ -728,9 +728,17 @@ def _lay(
         place = place[done[-1]]
     last = _same_key(place, given.location[-1], given)
     old, value = place.get(last), given.value
-    both = isinstance(old, Mapping) and isinstance(value, Mapping)
+    both = isinstance(old, Mapping) and isinstance(value, Mapping) and _is_section((*done, last))
     place[last] = {**old, **value} if both else value  # type: ignore[dict-item]
     origins[(*done, last)] = given.origin
+
+
+def _is_section(location: Location) -> bool:
+    """Whether a mapping there is merged key by key.
+
+    The days of a variable are one value: the days of another layer replace all of them.
+    """
+    return location[:1] != ("variables",) or len(location) == 1
 
 
 def _same_key(place: Mapping[str, object], part: str, given: _Given) -> str:
