@@ -410,6 +410,25 @@ def test_an_undo_reads_the_files_as_the_feed_is_then(shop: Shop) -> None:
     assert again.undone_already.run == report.run_id
 
 
+def test_an_undo_counts_repaired_rows_once(shop: Shop) -> None:
+    """Rows that came back since the backfill would come twice: their sheet is undone first."""
+    drop(shop, "sales_a.csv", _CONTENTS[2])
+    shop.run()
+    change(shop, _NEW_COLUMN)
+    backfill(shop)
+    sheet = shop.folder / "refused.csv"
+    shop.open().quarantine_export(sheet, "sales_a.csv")
+    shop.open().quarantine_replay(sheet)
+    shop.run()
+    with pytest.raises(RetailmartError) as told:
+        shop.open().undo(2)
+    assert "rows that sales_a.csv had refused came back repaired since" in told.value.message
+    assert told.value.hint == "Run: retailmart undo 3, then retailmart undo 2"
+    for run_id in (3, 2):
+        shop.open().undo(run_id)
+    assert len(shop.refused()) == 1
+
+
 def test_an_undo_that_was_cut_off_is_finished(shop: Shop, monkeypatch: pytest.MonkeyPatch) -> None:
     """The next run ends the undo of a backfill, as it ends any."""
     drop(shop, "sales_a.csv", _CONTENTS[0])

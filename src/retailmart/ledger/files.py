@@ -61,9 +61,9 @@ class Files(Access):
         # Two stamps have the same digits and signs in the same places, so any collation compares
         # them as bytes do.
         if first is not None:
-            batches = batches.where(stamp >= f"{first:%Y%m%d}_000000")
+            batches = batches.where(stamp >= f"{_digits(first)}_000000")
         if last is not None:
-            batches = batches.where(stamp <= f"{last:%Y%m%d}_235959")
+            batches = batches.where(stamp <= f"{_digits(last)}_235959")
         counted = (t.files.c.feed == feed) & (t.files.c.state == FileState.LOADED.value)
         return self._select(counted & t.files.c.batch_id.in_(batches))
 
@@ -188,3 +188,7 @@ class Files(Access):
     def _select(self, condition: Any) -> list[LedgerFile]:
         with self.reading() as connection:
             return files_where(connection, condition)
+
+
+def _digits(day: date) -> str:
+    return day.isoformat().replace("-", "")

@@ -7,15 +7,14 @@ undo of their runs means stay as they are.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Sequence
 from datetime import date, datetime
 
 from retailmart.errors import RetailmartError, SettingsError
 from retailmart.feeds.lost import expect_raw_tables
-from retailmart.feeds.quarantine import read_origin
+from retailmart.feeds.replay import repaired_in
 from retailmart.files.archive import archive_path, archived_copies, kept_for
 from retailmart.files.checked import CheckedFile, Refusal
-from retailmart.lake.layout import quarantine_table
 from retailmart.ledger.values import Again, Batch, LedgerFile
 from retailmart.monitoring.events import Observer
 from retailmart.operations.monitor import monitored
@@ -114,7 +113,7 @@ def _examined(
     Raises RetailmartError, which names every file that the archive lacks or the feed refuses.
     """
     engine = run.session.engine(run.as_of)
-    repaired = _origins(run, feed)
+    repaired = repaired_in(engine, run.session.lake, run.ledger, feed.name)
     read: dict[LedgerFile, CheckedFile] = {}
     left_out: list[LeftOut] = []
     missing: list[LeftOut] = []
@@ -171,29 +170,3 @@ def _why_missing(run: Run, file: LedgerFile) -> str:
     if next(archived_copies(run.ledger, archived, file.sha256), None) is not None:
         return f"{place} in {archived} is not what was delivered"
     return f"{place} is no longer in {archived}{kept_for(run.project.settings.keep.archive)}"
-
-
-def _origins(run: Run, feed: Feed) -> Mapping[int, LedgerFile]:
-    """The files whose refused rows came in a repaired sheet that counts, and such a sheet.
-
-    Also of rows that were refused again in the sheet: they would count there and here once the feed
-    accepts them.
-    """
-    found = dict(_refused_again(run, feed))
-    return found | run.ledger.replays.origins(feed.name)
-
-
-def _refused_again(run: Run, feed: Feed) -> Iterator[tuple[int, LedgerFile]]:
-    state = run.session.lake.state(quarantine_table(feed.name))
-    if state is None or "origin" not in {field.name for field in state.fields}:
-        return
-    engine = run.session.engine(run.as_of)
-    rows = engine.rows(
-        f"SELECT DISTINCT file_id, origin FROM {engine.define(state)} WHERE origin IS NOT NULL"
-    )
-    named = [(int(file_id), origin) for file_id, text in rows if (origin := read_origin(text))]
-    counted = set(run.ledger.files.rows_of(feed.name))
-    sheets = {one.file_id: one for one in run.ledger.files.among({key for key, _ in named})}
-    for file_id, origin in named:
-        if file_id in counted:
-            yield origin[0], sheets[file_id]
