@@ -309,8 +309,11 @@ def test_rows_that_were_refused_again_count_once(shop: Shop) -> None:
     assert report.nothing_to_do
     assert report.idle == "every file is left out"
     assert {one.path for one in report.left_out} > {"sales_a.csv"}
-    shop.open().quarantine_export(shop.folder / "again.csv")
-    shop.open().quarantine_replay(shop.folder / "again.csv")
+    again = shop.folder / "again.csv"
+    shop.open().quarantine_export(again)
+    text = again.read_text(encoding="utf-8-sig")
+    again.write_text(text.replace("20.01.2024", "21.01.2024"), encoding="utf-8-sig")
+    shop.open().quarantine_replay(again)
     shop.run()
     assert [row[0] for row in shop.mart("customer_mart", "customer_id")] == [1, 2, 3]
 
