@@ -316,11 +316,9 @@ def test_a_rate_that_changes_counts_from_its_day_on(shop: Shop) -> None:
     shop.sales("sales_a.csv", [sale(day=day) for day in months])
     shop.run()
     set_variables(shop, "{incentive_rate: {2024-01-01: 0.01, 2024-02-01: 0.02}}")
-    report = shop.run()
+    shop.run()
     expected = [(1, cents("0.10")), (2, cents("0.20")), (3, cents("0.20")), (12, cents("0.10"))]
     assert shop.mart("sales_team_incentive", "month, incentive") == expected
-    (line,) = (line for line in report.batches[0].marts if line.name == "sales_team_incentive")
-    assert line.changed == 2
     assert not shop.open().verify(["duckdb"]).different
     set_variables(shop, "{incentive_rate: {2024-01-01: 0.01, 2024-02-01: 0.02, 2024-03-01: 0.03}}")
     shop.run()

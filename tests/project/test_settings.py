@@ -216,7 +216,9 @@ def test_values_by_date_are_read_in_order(shop: Shop) -> None:
     rate = settings_of(shop).variables["incentive_rate"]
     days = (date(2024, 1, 1), Decimal("0.010")), (date(2024, 3, 1), Decimal("0.015"))
     assert rate == ByDate(days)
-    given = {"variables": {"incentive_rate": {date(2024, 1, 1): 0.01, "2024-03-01": 0.02}}}
+    given: dict[str, object] = {
+        "variables": {"incentive_rate": {date(2024, 1, 1): 0.01, "2024-03-01": 0.02}}
+    }
     assert str(settings_of(shop, given).variables["incentive_rate"]) == (
         "2024-01-01: 0.01, 2024-03-01: 0.02"
     )
