@@ -90,7 +90,7 @@ def test_mistakes_are_told(
     assert message in done.stderr
 
 
-@pytest.mark.parametrize("step", ["build", "publish", "archive"])
+@pytest.mark.parametrize("step", ["build", "publish"])
 def test_the_next_run_finishes_what_was_cut_off(
     shop: Shop, monkeypatch: pytest.MonkeyPatch, step: str
 ) -> None:
