@@ -32,6 +32,7 @@ AS_OF = datetime(2024, 4, 1, tzinfo=UTC)
 Step = Sequence[Any]
 RUN: Step = ("run",)
 MAINTAIN: Step = ("maintain",)
+BACKFILL: Step = ("backfill",)
 
 _ROOT = Path(__file__).parents[1]
 # What a run imports when it gets there; imported before the forks, it is paid for once.
@@ -50,6 +51,7 @@ _IMPORTED = (
     "sqlalchemy.dialects.mysql",
     "sqlalchemy.dialects.postgresql",
     "retailmart.api",
+    "retailmart.operations.backfill",
     "retailmart.operations.maintain",
     "retailmart.operations.quarantine",
     "retailmart.operations.undo",
@@ -112,6 +114,8 @@ def _step(folder: Path, name: str, *arguments: Any) -> Any:
         return retailmart.open_project(folder).run(AS_OF).run_id
     if name == "undo":
         return retailmart.open_project(folder).undo(int(arguments[0]), AS_OF).run_id
+    if name == "backfill":
+        return retailmart.open_project(folder).backfill("sales", as_of=AS_OF).run_id
     if name == "maintain":
         opened = retailmart.open_project(folder, {"maintenance": {"retention_days": 0}})
         return opened.maintain().merged

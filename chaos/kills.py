@@ -31,7 +31,7 @@ from chaos.deployments import (
     RemoteDeployment,
 )
 from chaos.effects import call_of, kind_of
-from chaos.forks import MAINTAIN, RUN, ChildFailed, ForkServer, Step, undo
+from chaos.forks import BACKFILL, MAINTAIN, RUN, ChildFailed, ForkServer, Step, undo
 from chaos.result import Result, Tell
 
 if TYPE_CHECKING:
@@ -83,6 +83,9 @@ _TABLES = ("raw", "marts", "published", "orphans", "snapshots", "left lying", "l
 # After maintenance that was killed, files may be merged in another order: the rows are the same.
 _SAME_ROWS = (*TABLES, "orphans", "landing", "archive", "left lying")
 _DAYS_OF_WEAR = 4
+# What a feed's user has to correct: it refuses good rows of each file.
+_WRONG_RULE = "rules:\n  - {name: wrong, check: store_id <> 1, action: quarantine}"
+_READ_AGAIN = (*_TABLES, "quarantine", "archive")
 
 
 @dataclass(frozen=True)
@@ -357,6 +360,12 @@ class Worker:
                 back.drop(replayed.repaired(sheet.read_bytes()))
                 end(Day(name, seed, back), replayed)
 
+            if self._is_chosen(name := "backfill"):
+                reread = DailyDeliveries(seed)
+                misread = keep(self._misread(root / "misread", reread))
+                ways = ((BACKFILL,), (RUN, BACKFILL))
+                end(Day(name, seed, misread, (BACKFILL,), ways, only=_READ_AGAIN), reread)
+
             if self._is_chosen(name := "maintenance"):
                 worn, kept = (
                     keep(first.copy("worn")),
@@ -379,6 +388,17 @@ class Worker:
                 ways = ((taken,), (RUN, taken))
                 end(Day("undo", seed, both, (taken,), ways), before)
             yield days
+
+    def _misread(self, folder: Path, deliveries: DailyDeliveries) -> Deployment:
+        """A shop whose feed was wrong when the files came, and is right now."""
+        misread = self.new(self.number, folder)
+        misread.drop(deliveries.first_day())
+        feed = misread.folder / "feeds" / "sales.yml"
+        right = feed.read_text()
+        feed.write_text(right.replace("rules:", _WRONG_RULE))
+        self.fork_server.order(misread.folder, RUN)
+        feed.write_text(right)
+        return misread
 
     def _is_chosen(self, day: str) -> bool:
         return not self.choice.days or day in self.choice.days

@@ -110,6 +110,24 @@ def test_the_page_about_plans_is_right(tmp_path: Path, typed: Typed) -> None:
     assert "sales_mart" not in done.stdout, "after its run there is nothing to do"
 
 
+def test_the_page_on_reading_again_is_right(tmp_path: Path, typed: Typed) -> None:
+    """Every command of docs/backfill.md does what it says on the sample shop, and so does Python.
+
+    Its days are long past, so nothing came on the one month that is named.
+    """
+    page = "docs/backfill.md"
+    assert typed("retailmart init shop --sample --with tills", tmp_path).returncode == 0
+    assert typed("retailmart run --as-of 2024-04-01", tmp_path / "shop").returncode == 0
+    for line in commands(page):
+        done = typed(line, tmp_path / "shop")
+        assert done.returncode == 0, f"{line}: {done.stderr}"
+        assert ("Nothing to do" in done.stderr) == ("--to" in line), line
+    (code,) = blocks(page, "python")
+    done = call_alone(code, tmp_path / "shop")
+    assert done.returncode == 0, done.stderr
+    assert "no file of feed sales counts that came from 2024-03-01 to 2024-03-31" in done.stdout
+
+
 def test_the_page_on_monitoring_followed_word_for_word(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, typed: Typed
 ) -> None:

@@ -308,6 +308,24 @@ def test_scope_and_rate_of_the_incentive_are_settings(shop: Shop) -> None:
     assert shop.run().nothing_to_do
 
 
+@all_marts
+@pytest.mark.every_engine
+def test_a_rate_that_changes_counts_from_its_day_on(shop: Shop) -> None:
+    """A new rate restates the months from its day on and no other; verify reads the same."""
+    months = ("2023-12-05", "2024-01-05", "2024-02-05", "2024-03-05")
+    shop.sales("sales_a.csv", [sale(day=day) for day in months])
+    shop.run()
+    set_variables(shop, "{incentive_rate: {2024-01-01: 0.01, 2024-02-01: 0.02}}")
+    shop.run()
+    expected = [(1, cents("0.10")), (2, cents("0.20")), (3, cents("0.20")), (12, cents("0.10"))]
+    assert shop.mart("sales_team_incentive", "month, incentive") == expected
+    assert not shop.open().verify(["duckdb"]).different
+    set_variables(shop, "{incentive_rate: {2024-01-01: 0.01, 2024-02-01: 0.02, 2024-03-01: 0.03}}")
+    shop.run()
+    assert shop.mart("sales_team_incentive", "month, incentive")[2] == (3, cents("0.30"))
+    assert shop.run().nothing_to_do
+
+
 def test_unknown_keys_are_counted_in_the_rows_of_the_batchs_own_files(shop: Shop) -> None:
     """Whether a file is new, a correction or comes back: not in other files' rows of its month."""
 

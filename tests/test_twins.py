@@ -65,6 +65,8 @@ TYPED = (
     ("schema history", "--output", "json"),
     ("schema diff", "sales", "--output", "json"),
     ("maintain", "--dry-run", "--output", "json"),
+    ("rebuild", "extra", "--output", "json"),
+    ("backfill", "sales", "--to", "2001-01-01", "--output", "json"),
     ("undo", "1", "--output", "json"),
     ("watch", "--runs", "1"),
     ("abandon",),

@@ -28,6 +28,7 @@ from chaos.result import Result
 _KILLS = tries(12, 150)
 _REMOTE = tries(6, 30)
 _MAINTENANCE = tries(6, 80)
+_BACKFILLS = tries(4, 80)
 _MARTS = None if ALL else FEW_MARTS
 # In the short run what differs most: a day on what is there already, and its way back.
 _ALL_CALLS = Choice(1, _MARTS, () if ALL else ("later day", "undo"))
@@ -55,6 +56,15 @@ def test_files_and_postgres_survive_kills(tmp_path: Path, postgres: Postgres) ->
     """The same where the ledger and the published tables are in PostgreSQL."""
     choice = _on_server("sql", "psycopg.")
     _holds(sweep_postgres(SEED, _REMOTE, tmp_path, print, postgres, choice=choice), _REMOTE)
+
+
+def test_a_backfill_survives_kills(tmp_path: Path) -> None:
+    """Files that are read again count once: killed anywhere, a run or the next backfill ends it."""
+    choice = Choice(1, _MARTS, ("backfill",), () if ALL else ("delta.", "sql UPDATE", "sql INSERT"))
+    found = sweep_local(SEED, _BACKFILLS, tmp_path, print, choice=choice)
+    wrong = {name: count for name, count in found.faults.items() if name != "blind"}
+    assert not any(wrong.values()), found.notes
+    assert found.tries["kills"] >= _BACKFILLS
 
 
 def test_maintenance_survives_kills(tmp_path: Path) -> None:

@@ -6,7 +6,7 @@ from __future__ import annotations
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import date, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, TextIO
 
@@ -148,19 +148,48 @@ class OpenProject:
 
     def plan(self, as_of: datetime | None = None, progress: Progress | None = None) -> RunPlan:
         """What a run would do now, in files, rows and money. Nothing changes."""
-        from retailmart.operations.plan.intended import intended
+        from retailmart.operations.plan.intended import a_run
         from retailmart.operations.plan.make import plan
 
-        return plan(self.project, intended("run", {}), as_of, progress)
+        return plan(self.project, a_run(), as_of, progress)
 
     def plan_undo(
         self, run_id: int, as_of: datetime | None = None, progress: Progress | None = None
     ) -> RunPlan:
         """What the undo of a run would do now. Nothing changes."""
-        from retailmart.operations.plan.intended import intended
+        from retailmart.operations.plan.intended import an_undo
         from retailmart.operations.plan.make import plan
 
-        return plan(self.project, intended("undo", {"run": run_id}), as_of, progress)
+        return plan(self.project, an_undo(run_id), as_of, progress)
+
+    def plan_backfill(
+        self,
+        feed: str,
+        start: date | None = None,
+        end: date | None = None,
+        as_of: datetime | None = None,
+        progress: Progress | None = None,
+        *,
+        skip_missing: bool = False,
+    ) -> RunPlan:
+        """What a backfill would do now. Nothing changes."""
+        from retailmart.operations.plan.intended import a_backfill
+        from retailmart.operations.plan.make import plan
+
+        meant = a_backfill(self.project, feed, start, end, skip_missing=skip_missing)
+        return plan(self.project, meant, as_of, progress)
+
+    def plan_rebuild(
+        self,
+        marts: Sequence[str] | None = None,
+        as_of: datetime | None = None,
+        progress: Progress | None = None,
+    ) -> RunPlan:
+        """What a rebuild would do now: what differs was changed by others. Nothing changes."""
+        from retailmart.operations.plan.intended import a_rebuild
+        from retailmart.operations.plan.make import plan
+
+        return plan(self.project, a_rebuild(self.project, marts), as_of, progress)
 
     def watch(
         self,
@@ -194,6 +223,39 @@ class OpenProject:
         from retailmart.operations.undo import undo
 
         return undo(self.project, run_id, as_of, progress, observers)
+
+    def backfill(
+        self,
+        feed: str,
+        start: date | None = None,
+        end: date | None = None,
+        as_of: datetime | None = None,
+        progress: Progress | None = None,
+        observers: Sequence[Observer] = (),
+        *,
+        skip_missing: bool = False,
+    ) -> RunReport:
+        """Read archived files of a feed again, as the feed is now. See operations.backfill.
+
+        `start` and `end` are the first and the last day (UTC) on which they came; default all.
+        """
+        from retailmart.operations.backfill import backfill
+
+        return backfill(
+            self.project, feed, start, end, as_of, progress, observers, skip_missing=skip_missing
+        )
+
+    def rebuild(
+        self,
+        marts: Sequence[str] | None = None,
+        as_of: datetime | None = None,
+        progress: Progress | None = None,
+        observers: Sequence[Observer] = (),
+    ) -> RunReport:
+        """Build marts again from all rows; without names, every mart. See operations.rebuild."""
+        from retailmart.operations.rebuild import rebuild
+
+        return rebuild(self.project, marts, as_of, progress, observers)
 
     def abandon(self, progress: Progress | None = None) -> str:
         """Abandon an open batch that is not prepared yet. See operations.abandon."""

@@ -151,6 +151,8 @@ def summary(report: RunReport, quiet: bool = False) -> None:
             console.print(problems)
     elif report.undone_already:
         console.print(one_line(f"Nothing to do: {report.undone_already.message}."))
+    elif report.nothing_to_do and report.idle:
+        console.print(one_line(f"Nothing to do: {report.idle}."), soft_wrap=True)
     elif report.nothing_to_do:
         console.print("Nothing to do: landing holds nothing new.")
         for message in report.expected:
@@ -223,6 +225,7 @@ def _remarks(report: RunReport, quiet: bool) -> Iterator[str]:
         yield f"left over  {left.message}. {left.fix}"
     if report.archive:
         yield _let_go(report.archive)
+    yield from _left_out(report)
     waiting = () if quiet else report.waiting
     for path in waiting[:_FILES_SHOWN]:
         yield f"waiting    {path} is still being uploaded"
@@ -234,6 +237,15 @@ def _remarks(report: RunReport, quiet: bool) -> Iterator[str]:
         yield f"left       {number_of(more, 'more file')} have such names"
     for message in report.not_told:
         yield f"not told   {message}"
+
+
+def _left_out(report: RunReport) -> Iterator[str]:
+    """The files that were skipped; the others end a command as a problem."""
+    skipped = [one for one in report.left_out if one.hint is None]
+    for one in skipped[:_FILES_SHOWN]:
+        yield f"left out   {one.path}: {one.message}"
+    if more := len(skipped[_FILES_SHOWN:]):
+        yield f"left out   {number_of(more, 'more file')}: see --output json"
 
 
 def _let_go(archive: ArchiveReport) -> str:
@@ -501,8 +513,8 @@ def _counts(report: RunReport, title: str) -> Table:
     for name, value in told:
         table.add_row(name, value)
     for batch in report.batches:
-        if batch.undoes is not None:
-            table.add_row("undone", f"run {batch.undoes}")
+        for name, value in _of_earlier_runs(batch):
+            table.add_row(name, one_line(value))
         if batch.recovered:
             table.add_row("recovered", f"batch {batch.batch_id} of a run that was cut off")
         for gap in batch.unmatched:
@@ -519,8 +531,7 @@ def _counts(report: RunReport, title: str) -> Table:
             table.add_row(f"column {change.column}", one_line(message))
         for line in batch.differences:
             message = f"{line.rows:+,} {'row' if abs(line.rows) == 1 else 'rows'}, {line.amount:+,}"
-            what = "corrected" if batch.undoes is None else "taken back"
-            table.add_row(one_line(f"{what} {line.path}"), message)
+            table.add_row(one_line(f"{_what_changed(batch)} {line.path}"), message)
         shown = batch.balance[-_MONTHS_SHOWN:]
         if len(shown) < len(batch.balance):
             earlier = number_of(len(batch.balance) - len(shown), "earlier month")
@@ -533,6 +544,23 @@ def _counts(report: RunReport, title: str) -> Table:
             table.add_row("totals agree", f"{other} with {', '.join(marts)}")
     table.add_row("seconds", f"{sum(report.seconds.values()):.2f}")
     return table
+
+
+def _of_earlier_runs(batch: BatchReport) -> Iterator[tuple[str, str]]:
+    """What the batch did to what earlier runs had done."""
+    if batch.undoes is not None:
+        yield "undone", f"run {batch.undoes}"
+    if batch.read_again:
+        yield "read again", number_of(batch.read_again, "file")
+    if batch.rebuilt:
+        yield "rebuilt", ", ".join(batch.rebuilt)
+
+
+def _what_changed(batch: BatchReport) -> str:
+    """What the batch did to a file whose rows differ now."""
+    if batch.undoes is not None:
+        return "taken back"
+    return "read again" if batch.read_again else "corrected"
 
 
 def _without_rows(report: RunReport) -> str:

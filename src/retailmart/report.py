@@ -192,7 +192,8 @@ class ExportReport:
 
 @dataclass(frozen=True)
 class BatchReport:
-    """What one batch did. `undoes` is the run that it undid, if any.
+    """What one batch did. `undoes` is the run that it undid, if any; `read_again` counts the files
+    that it read again, `rebuilt` are the marts that it was asked to build again.
 
     `unavailable` are the marts that could not be built because something is missing, and what;
     `held` are those that can't be built or published as they are; `all_refused` are the files whose
@@ -218,6 +219,8 @@ class BatchReport:
     held: tuple[Held, ...] = ()
     restored: tuple[Restored, ...] = ()
     exports: ExportReport | None = None
+    read_again: int = 0
+    rebuilt: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -256,6 +259,15 @@ class UndoneAlready:
         by = f" by run {self.by}" if self.by is not None else ""
         at = f", {self.at[:16].replace('T', ' ')} UTC" if self.at else ""
         return f"run {self.run} is undone already{by}{at}"
+
+
+@dataclass(frozen=True)
+class LeftOut:
+    """A file that a backfill did not read again: why, and what to do; None if it was skipped."""
+
+    path: str
+    message: str
+    hint: str | None = None
 
 
 @dataclass(frozen=True)
@@ -355,7 +367,8 @@ class RunReport:
     `unreadable` are source tables that cannot be read correctly, and why: the marts that read them
     stay as they are until that is fixed. `left_tables` are published tables of marts that are gone.
     `expected` says what has not come yet, if the run had nothing to do; `undone_already` is why an
-    undo had nothing to do. `maintenance` is what was tidied up after it; a run that brought nothing
+    undo had nothing to do, `idle` why a backfill had. `left_out` are files that a backfill did not
+    read again. `maintenance` is what was tidied up after it; a run that brought nothing
     has none. `archive` is what the archive has let go, if anything. `not_told` are targets of
     alerts, metrics, lineage or the ping that were not told of the run, and why.
     """
@@ -372,6 +385,8 @@ class RunReport:
     left_tables: tuple[LeftTable, ...] = ()
     expected: tuple[str, ...] = ()
     undone_already: UndoneAlready | None = None
+    idle: str | None = None
+    left_out: tuple[LeftOut, ...] = ()
     maintenance: MaintenanceReport | None = None
     archive: ArchiveReport | None = None
     not_told: tuple[str, ...] = ()
@@ -386,12 +401,14 @@ class RunReport:
             *(f"table {name} is not read: {why}" for name, why in self.unreadable.items()),
             *(f"{path}: all of its rows are refused" for path in self.all_refused),
             *(f"{one.path}: {one.problem}" for one in refused if one.path not in self.all_refused),
+            *(f"{one.path}: {one.message}" for one in self.left_out if one.hint),
         )
 
     @property
     def took_none(self) -> bool:
         """Whether files had landed, and nothing of any of them was taken in."""
-        landed = [line for batch in self.batches if batch.undoes is None for line in batch.files]
+        usual = (batch for batch in self.batches if batch.undoes is None and not batch.read_again)
+        landed = [line for batch in usual for line in batch.files]
         return bool(landed) and all(line.problem for line in landed)
 
     @property
@@ -408,7 +425,8 @@ class RunReport:
     def files_by_state(self) -> dict[str, int]:
         """How many files the run brought in, by state; superseded are those that they replace."""
         counts = {state: self.count(state) for state in ("loaded", "duplicate", "refused")}
-        corrected = (len(batch.differences) for batch in self.batches if batch.undoes is None)
+        usual = (batch for batch in self.batches if batch.undoes is None and not batch.read_again)
+        corrected = (len(batch.differences) for batch in usual)
         return {**counts, "superseded": sum(corrected)}
 
     @property

@@ -6,7 +6,7 @@ import re
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, closing
 from dataclasses import dataclass
-from datetime import UTC, datetime
+from datetime import UTC, date, datetime
 from decimal import Decimal
 from pathlib import Path
 
@@ -18,6 +18,7 @@ from retailmart.engines.parsing import tables_in
 from retailmart.engines.registry import open_engine
 from retailmart.errors import CsvBroken, GateFailed, RetailmartError
 from retailmart.lake.places import LocalPlace
+from retailmart.project.by_date import ByDate
 from retailmart.project.settings import Settings, SparkSettings
 from retailmart.project.types import parse_type
 from retailmart.tables import DataFile, Field, TableState, Written
@@ -166,6 +167,25 @@ def test_variables_are_exact(engine: Engine) -> None:
     assert engine.rows(
         "SELECT typeof(getvariable('rate')), CAST(getvariable('as_of') AS VARCHAR)"
     ) == [("DECIMAL(23,22)", "2024-04-01 10:30:00+00")]
+
+
+def test_a_variables_value_of_a_day_is_exact(engine: Engine) -> None:
+    """The first value counts from the beginning of time, each other one from its day on."""
+    rates = ((date(2024, 1, 1), Decimal("0.010")), (date(2024, 3, 1), Decimal("0.0155")))
+    engine.set_variables({"rate": ByDate(rates), "plain": Decimal("0.01"), "text": "it's"})
+    days = "(VALUES ('0001-01-01'), ('2024-02-29'), ('2024-03-01'), ('9999-12-31'), (NULL)) t(day)"
+    found = engine.rows(f"SELECT day, variable_on('Rate', CAST(day AS DATE)) FROM {days}")
+    assert {str(day): rate for day, rate in found} == {
+        "0001-01-01": Decimal("0.01"),
+        "2024-02-29": Decimal("0.01"),
+        "2024-03-01": Decimal("0.0155"),
+        "9999-12-31": Decimal("0.0155"),
+        "None": None,
+    }
+    plain = "SELECT variable_on('plain', DATE '2024-01-01'), variable_on('text', DATE '0001-01-01')"
+    assert engine.rows(plain) == [(Decimal("0.01"), "it's")]
+    engine.set_variables({"rate": Decimal("0.02")})
+    assert engine.rows("SELECT variable_on('rate', DATE '2024-01-01')") == [(Decimal("0.02"),)]
 
 
 def test_written_rows_read_back(engine: Engine, lake: Path) -> None:

@@ -139,6 +139,23 @@ def test_variables_must_be_declared_where_they_are_read(shop: Shop) -> None:
         load_project(shop.folder)
 
 
+def test_values_by_date_are_read_by_day(shop: Shop) -> None:
+    """A query that reads them as one value, or without the variable's name, has a mistake."""
+    header = "-- variables: {rate: {2024-01-01: 1, 2024-03-01: 2}}\n"
+    for query, problem in (
+        ("getvariable('rate')", "'rate' has values by date; read that of a day with variable_on"),
+        ("variable_on('rate')", "read by name and day, as in variable_on('rate', sales_date)"),
+        ("variable_on('rat', sales_date)", "no header declares the variable 'rat'; did you mean"),
+        ("variable_on(product_name, sales_date)", "read by name and day"),
+    ):
+        write(shop, f"{_FULL}{header}SELECT {query} AS a FROM sales")
+        with pytest.raises(SettingsError) as told:
+            check_definitions(load_project(shop.folder))
+        assert problem in str(told.value), query
+    write(shop, f"{_FULL}{header}SELECT variable_on('rate', sales_date) AS a FROM sales")
+    check_definitions(load_project(shop.folder))
+
+
 def test_what_cannot_be_asked_is_no_mistake(shop: Shop) -> None:
     """A new project's tables may come later; a column that is called as a clock is a column."""
     keep_only(shop.folder, feeds=["sales"], tables=["customer"], marts=())

@@ -266,6 +266,21 @@ def test_a_variable_of_another_marts_header_changes_what_reads_it(shop: Shop) ->
         assert [f"{found}" for (found,) in shop.mart("mine")] == [rate]
 
 
+def test_each_row_has_the_value_of_its_day(shop: Shop) -> None:
+    """A mart that grows by row reads values by date, and a changed value builds it whole."""
+    body = "SELECT _month, sales_date, variable_on('rate', sales_date) AS rate FROM sales"
+    head = "-- refresh: append\n-- partitions: [_month]\n"
+    write(shop, f"{head}-- variables: {{rate: {{2024-01-01: 1, 2024-01-20: 2}}}}\n{body}")
+    shop.sales("sales_a.csv", [sale(), sale(day="2024-02-01")])
+    shop.run()
+    shop.sales("sales_b.csv", [sale(day="2024-01-19"), sale(day="2024-01-20")])
+    shop.run()
+    assert [rate for (rate,) in shop.mart("mine", "rate")] == [1, 1, 2, 2]
+    write(shop, f"{head}-- variables: {{rate: {{2024-01-01: 1, 2024-01-19: 3}}}}\n{body}")
+    shop.run()
+    assert [rate for (rate,) in shop.mart("mine", "rate")] == [1, 3, 3, 3]
+
+
 def test_a_month_is_never_of_another_moment_than_the_rest_of_its_mart(shop: Shop) -> None:
     """A mart that looks at as_of is built whole by the first run of another day."""
     write(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from datetime import date
 from decimal import Decimal
 from pathlib import Path
 
@@ -11,6 +12,7 @@ from sqlalchemy.engine import make_url
 
 from retailmart.errors import NotAProject, SettingsError
 from retailmart.project import Project, Settings, load_project, open_secrets
+from retailmart.project.by_date import ByDate
 from retailmart.project.secrets import SecretStore
 from retailmart.project.settings import read_pairs
 from retailmart.template import write_project
@@ -197,7 +199,7 @@ def test_a_variable_that_no_mart_declares_is_a_mistake(
     ]
 
 
-@pytest.mark.parametrize("value", ["[1]", ".inf", ".nan", "{a: 1}", "2024-01-31", ""])
+@pytest.mark.parametrize("value", ["[1]", ".inf", ".nan", "2024-01-31", ""])
 def test_a_variable_that_no_query_can_hold_is_one_mistake(shop: Shop, value: str) -> None:
     """Lists, endless numbers and dates are refused in a single sentence, with the line."""
     add(shop, f"variables:\n  incentive_rate: {value}\n")
@@ -205,6 +207,60 @@ def test_a_variable_that_no_query_can_hold_is_one_mistake(shop: Shop, value: str
     assert len(problems) == 1
     assert problems[0].startswith("retailmart.yml:10: variables.incentive_rate: ")
     assert "is neither decimal nor int nor bool nor str" in problems[0]
+
+
+@all_marts
+def test_values_by_date_are_read_in_order(shop: Shop) -> None:
+    """Each value counts from its day on, as an exact decimal; Python code may give dates."""
+    add(shop, "variables:\n  incentive_rate: {2024-01-01: 0.010, 2024-03-01: 0.015}\n")
+    rate = settings_of(shop).variables["incentive_rate"]
+    days = (date(2024, 1, 1), Decimal("0.010")), (date(2024, 3, 1), Decimal("0.015"))
+    assert rate == ByDate(days)
+    given: dict[str, object] = {
+        "variables": {"incentive_rate": {date(2024, 1, 1): 0.01, "2024-03-01": 0.02}}
+    }
+    assert str(settings_of(shop, given).variables["incentive_rate"]) == (
+        "2024-01-01: 0.01, 2024-03-01: 0.02"
+    )
+
+
+@all_marts
+@pytest.mark.parametrize("written", ["0.01", "{2024-05-01: 0.01}"])
+def test_values_by_date_replace_what_is_farther_away(shop: Shop, written: str) -> None:
+    """A variable has one value: days of two layers are not mixed."""
+    add(shop, f"variables:\n  incentive_rate: {written}\n")
+    nearer = read_pairs(["variables.incentive_rate={2024-01-01: 0.02}"])
+    assert str(settings_of(shop, nearer).variables["incentive_rate"]) == "2024-01-01: 0.02"
+    nearest = read_pairs(["variables.incentive_rate=0.03"])
+    assert settings_of(shop, nearest).variables["incentive_rate"] == Decimal("0.03")
+
+
+@pytest.mark.parametrize(
+    ("values", "problem"),
+    [
+        ("{}", "holds no value; write a value, or days with values as in 2024-01-01: 1"),
+        ("{a: 1}", "'a' is no day; write it as in 2024-01-31: 0.015"),
+        ("{2024-02-30: 1}", "'2024-02-30' is no day; write it as in 2024-01-31: 0.015"),
+        (
+            "{2024-03-01: 1, 2024-02-01: 2}",
+            "2024-02-01 stands after 2024-03-01; write the days in their order",
+        ),
+        (
+            "{2024-03-01: 1, 2024-04-01: high}",
+            "2024-04-01 has a text and 2024-03-01 a number; write one kind of value",
+        ),
+        ("{2024-03-01: [1]}", "2024-03-01: [1] is no number, text, true or false"),
+        ("{2024-03-01: }", "2024-03-01: None is no number, text, true or false"),
+        ("{2024-03-01: .inf}", "no number that money can be multiplied by"),
+    ],
+)
+def test_mistakes_in_values_by_date_are_told(shop: Shop, values: str, problem: str) -> None:
+    """One sentence for each variable, with file and line."""
+    add(shop, f"variables:\n  incentive_rate: {values}\n")
+    problems = problems_of(shop)
+    assert len(problems) == 1
+    assert problems[0].startswith("retailmart.yml:10: variables.incentive_rate: ")
+    assert problem in problems[0]
 
 
 @pytest.mark.parametrize("text", ["just words\n", "- a\n"])

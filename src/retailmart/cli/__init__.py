@@ -8,16 +8,16 @@ from __future__ import annotations
 import os
 import sys
 import threading
-from collections.abc import Iterator
 from io import TextIOWrapper
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
 
 from retailmart.cli import alerts, lease, plan, quarantine, schema, secrets
 from retailmart.cli import marts as marts_commands
 from retailmart.cli.ask import show, sql
+from retailmart.cli.backfill import backfill, rebuild
 from retailmart.cli.common import (
     LogOption,
     Output,
@@ -31,29 +31,23 @@ from retailmart.cli.common import (
     names_in,
     open_at,
     print_error,
-    print_json,
     say,
     talk,
 )
 from retailmart.cli.dagster import tell_dagster
 from retailmart.cli.doctor import doctor
 from retailmart.cli.maintain import maintain
-from retailmart.cli.runs import opened_to_run
+from retailmart.cli.runs import opened_to_run, tell_run
 from retailmart.cli.settings import settings_command
 from retailmart.cli.status import status
 from retailmart.cli.verify import verify
 from retailmart.cli.watch import watch
-from retailmart.errors import Interrupted, NotAllDone, RetailmartError
+from retailmart.errors import Interrupted, RetailmartError
 from retailmart.shortages import shortage_of
 from retailmart.stopping import stop_on_signals
 
-if TYPE_CHECKING:
-    from retailmart.report import RunReport
-
 # What the library of the command line ends with, without an error of ours.
 _USAGE, _INTERRUPTED = 2, 130
-# So many files are listed at a time.
-_LISTED = 10
 
 app = typer.Typer(
     help="Turn till exports into data marts that balance to the cent.",
@@ -139,7 +133,7 @@ def run(
         with opened_to_run(project, settings, "run", log, quiet) as one:
             report = one.opened.run(moment, one.progress, one.observers, plan=plan_file)
         tell_dagster(report)
-        _tell(report, output, quiet)
+        tell_run(report, output, quiet)
 
 
 app.command(epilog=exits(3, 4, 5, 130, 143))(watch)
@@ -167,7 +161,11 @@ def undo(
     with stop_on_signals():
         with opened_to_run(project, settings, "undo", log, quiet) as one:
             report = one.opened.undo(run_id, moment, one.progress, one.observers)
-        _tell(report, output, quiet)
+        tell_run(report, output, quiet)
+
+
+app.command(epilog=exits(3, 4, 5, 130, 143))(backfill)
+app.command(epilog=exits(3, 4, 5, 130, 143))(rebuild)
 
 
 @app.command(epilog=exits(4, 130, 143))
@@ -266,48 +264,3 @@ def _is_waiting() -> bool:
 def _notes(error: BaseException) -> list[str]:
     """What was noted at an error on its way up: the step of the run in which it arose."""
     return list(getattr(error, "__notes__", ()))
-
-
-def _tell(report: RunReport, output: Output, quiet: bool) -> None:
-    """Print what a run did; NotAllDone where it is done but for something."""
-    from retailmart import console
-
-    if not talk.as_json:  # else the log has it
-        console.summary(report, quiet)
-    if output is Output.JSON:
-        print_json(report.to_dict())
-    if problems := [*_held(report), *_all_refused(report), *_all_files_refused(report)]:
-        message = "the run is done, but:\n  " + "\n  ".join(problems)
-        hint = "Nothing is lost: the next run tries again what is held back"
-        if report.took_none and not (report.held or report.unreadable):
-            hint = "Nothing is lost: see retailmart quarantine list; deliver them again, corrected"
-        raise NotAllDone(message, hint)
-
-
-def _held(report: RunReport) -> Iterator[str]:
-    if count := len(report.held):
-        marts = f"{count} marts are" if count > 1 else "1 mart is"
-        yield f"{marts} held back at the last good state"
-    for one in sorted(report.held, key=lambda one: one.cause is not None):
-        yield f"{one.mart}: {one.message}"
-        if one.hint:
-            yield f"  {one.hint}"
-    for table, why in report.unreadable.items():
-        yield f"table {table}: {why}"
-
-
-def _all_files_refused(report: RunReport) -> Iterator[str]:
-    """The files of a run in which not one was taken in: it has done nothing of what was there."""
-    refused = report.not_taken if report.took_none else ()
-    if refused:
-        yield "nothing of the files that landed could be taken in"
-    for line in refused[:_LISTED]:
-        yield f"{line.path}: {line.problem}"
-    if len(refused) > _LISTED:
-        yield f"{len(refused) - _LISTED:,} more files: retailmart quarantine list"
-
-
-def _all_refused(report: RunReport) -> Iterator[str]:
-    for path in report.all_refused if not report.took_none else ():
-        yield f"{path}: all of its rows are refused"
-        yield f"  See: retailmart quarantine show {path}; then deliver it again, corrected"

@@ -7,6 +7,16 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from retailmart.cli.backfill import (
+    EveryOption,
+    FeedArgument,
+    FromOption,
+    MartsArgument,
+    SkipOption,
+    ToOption,
+    day_of,
+    named_marts,
+)
 from retailmart.cli.common import (
     Output,
     OutputOption,
@@ -72,6 +82,45 @@ def plan_undo(
     moment = moment_of(as_of)
     with stop_on_signals():
         _tell(open_at(project, settings).plan_undo(run_id, moment), out, output, quiet)
+
+
+@app.command("backfill", epilog=exits(3, 4, 5, 130, 143))
+def plan_backfill(
+    feed: FeedArgument,
+    project: ProjectOption = Path(),
+    start: FromOption = None,
+    end: ToOption = None,
+    skip_missing: SkipOption = False,
+    as_of: _MomentOption = None,
+    out: _FileOption = None,
+    output: OutputOption = Output.TEXT,
+    settings: SetOption = None,
+    quiet: QuietOption = False,
+) -> None:
+    """See what reading archived files of a feed again would change."""
+    moment, first, last = moment_of(as_of), day_of(start, "--from"), day_of(end, "--to")
+    with stop_on_signals():
+        opened = open_at(project, settings)
+        found = opened.plan_backfill(feed, first, last, moment, skip_missing=skip_missing)
+        _tell(found, out, output, quiet)
+
+
+@app.command("rebuild", epilog=exits(3, 4, 5, 130, 143))
+def plan_rebuild(
+    marts: MartsArgument = None,
+    project: ProjectOption = Path(),
+    every: EveryOption = False,
+    as_of: _MomentOption = None,
+    out: _FileOption = None,
+    output: OutputOption = Output.TEXT,
+    settings: SetOption = None,
+    quiet: QuietOption = False,
+) -> None:
+    """See what building marts again would change: what others did to them."""
+    names = named_marts(marts, every)
+    moment = moment_of(as_of)
+    with stop_on_signals():
+        _tell(open_at(project, settings).plan_rebuild(names, moment), out, output, quiet)
 
 
 def _tell(found: RunPlan, out: Path | None, output: Output, quiet: bool) -> None:

@@ -1,4 +1,4 @@
-"""What commands that run share: the log on stderr, and telling of a run that can't begin."""
+"""What commands that run share: the log on stderr, what a run did, and why one can't begin."""
 
 from __future__ import annotations
 
@@ -9,14 +9,17 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from retailmart.cli.common import LogFormat, talk
-from retailmart.errors import RetailmartError
+from retailmart.cli.common import LogFormat, Output, print_json, talk
+from retailmart.errors import NotAllDone, RetailmartError
 from retailmart.report import Silent
 
 if TYPE_CHECKING:
     from retailmart.api import OpenProject
     from retailmart.monitoring.events import Observer
-    from retailmart.report import Progress
+    from retailmart.report import Progress, RunReport
+
+# So many files are listed at a time.
+_LISTED = 10
 
 
 @dataclass(frozen=True)
@@ -68,3 +71,62 @@ def log_on_stderr(opened: OpenProject, quiet: bool) -> tuple[Observer, ...]:
     talk.as_json = said.format == "json"
     level = "warning" if quiet and said.level in ("debug", "info") else said.level
     return (api.json_log(sys.stderr, level),) if talk.as_json else ()
+
+
+def tell_run(report: RunReport, output: Output, quiet: bool) -> None:
+    """Print what a run did; NotAllDone where it is done but for something."""
+    from retailmart import console
+
+    if not talk.as_json:  # else the log has it
+        console.summary(report, quiet)
+    if output is Output.JSON:
+        print_json(report.to_dict())
+    problems = [*_held(report), *_all_refused(report), *_all_files_refused(report)]
+    problems += _left_out(report)
+    if problems:
+        message = "the run is done, but:\n  " + "\n  ".join(problems)
+        hint = "Nothing is lost: the next run tries again what is held back"
+        if report.left_out and not (report.held or report.unreadable):
+            hint = "Nothing is lost: what is left out counts as before"
+        elif report.took_none and not (report.held or report.unreadable):
+            hint = "Nothing is lost: see retailmart quarantine list; deliver them again, corrected"
+        raise NotAllDone(message, hint)
+
+
+def _held(report: RunReport) -> Iterator[str]:
+    if count := len(report.held):
+        marts = f"{count} marts are" if count > 1 else "1 mart is"
+        yield f"{marts} held back at the last good state"
+    for one in sorted(report.held, key=lambda one: one.cause is not None):
+        yield f"{one.mart}: {one.message}"
+        if one.hint:
+            yield f"  {one.hint}"
+    for table, why in report.unreadable.items():
+        yield f"table {table}: {why}"
+
+
+def _all_files_refused(report: RunReport) -> Iterator[str]:
+    """The files of a run in which not one was taken in: it has done nothing of what was there."""
+    refused = report.not_taken if report.took_none else ()
+    if refused:
+        yield "nothing of the files that landed could be taken in"
+    for line in refused[:_LISTED]:
+        yield f"{line.path}: {line.problem}"
+    if len(refused) > _LISTED:
+        yield f"{len(refused) - _LISTED:,} more files: retailmart quarantine list"
+
+
+def _all_refused(report: RunReport) -> Iterator[str]:
+    for path in report.all_refused if not report.took_none else ():
+        yield f"{path}: all of its rows are refused"
+        yield f"  See: retailmart quarantine show {path}; then deliver it again, corrected"
+
+
+def _left_out(report: RunReport) -> Iterator[str]:
+    """The files that a backfill left out, and what to do about each."""
+    found = [one for one in report.left_out if one.hint]
+    for one in found[:_LISTED]:
+        yield f"{one.path} is left out: {one.message}"
+        yield f"  {one.hint}"
+    if len(found) > _LISTED:
+        yield f"{len(found) - _LISTED:,} more files are left out: see --output json"

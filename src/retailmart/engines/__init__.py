@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
 from retailmart.engines.relations import CsvShape, JsonShape, Relation
 from retailmart.errors import RetailmartError
+from retailmart.project.by_date import ByDate
 from retailmart.tables import DataFile, Field, TableState, Written
 
 if TYPE_CHECKING:
@@ -37,7 +38,7 @@ __all__ = [
 
 # A folder below a lake's root that holds no table: files on their way between machines.
 EXCHANGE = ".exchange"
-VariableValue = Decimal | int | bool | str | datetime | None
+VariableValue = Decimal | int | bool | str | datetime | ByDate | None
 Item = TypeVar("Item")
 Result = TypeVar("Result")
 # The work on each item of a `spread`, done by the engine of the machine that runs it. It is
@@ -101,7 +102,11 @@ class Engine(Protocol):
         """A folder of this machine for temporary files."""
 
     def set_variables(self, values: Mapping[str, VariableValue]) -> None:
-        """Make `getvariable('name')` return these values."""
+        """Make `getvariable('name')` return these values, and `variable_on('name', day)` a day's.
+
+        A value that is not by date is that of every day. Of values by date, `getvariable` returns a
+        list of structs, which is no value: a query that reads it as one fails.
+        """
 
     def add_functions(self, functions: Functions) -> None:
         """Register the user's functions for queries.

@@ -51,6 +51,19 @@ def raw_state(lake: Lake, feed: Feed) -> TableState:
     return TableState(root, raw_fields(feed), partitions, ())
 
 
+@dataclass(frozen=True)
+class _CheckArchived:
+    """Checks an archived file as one that lands is checked."""
+
+    check: CheckCopy
+
+    def __call__(self, engine: Engine, archived: LandedCopy) -> CheckedFile | Refusal | None:
+        found = self.check(engine, archived)
+        if not isinstance(found, CheckedFile):
+            return found
+        return first_mismatch(engine, found) or found
+
+
 @dataclass
 class Deliveries:
     """The files of one run. `scratch` is where the open batch's staged copies are.
@@ -77,6 +90,10 @@ class Deliveries:
     def keep_checked(self, files: Iterable[Classified]) -> None:
         """Keep how staged files are read, for `to_load`."""
         self._checked = {(f.file.path, f.file.sha256): f.checked for f in files if f.checked}
+
+    def keep_read_again(self, files: Mapping[LedgerFile, CheckedFile]) -> None:
+        """Keep how counted files are read again, for `to_load`."""
+        self._checked = {(file.path, file.sha256): checked for file, checked in files.items()}
 
     def to_load(self, file: LedgerFile, feed: Feed, engine: Engine) -> FileToLoad:
         """A staged file and how it is read, found again for a batch of an earlier run."""
@@ -105,6 +122,17 @@ class Deliveries:
         """Make the next request for landing list it again."""
         self.__dict__.pop("_landed", None)
         self.listed = {}
+
+    def check_archived(
+        self, file: LedgerFile, feed: Feed, engine: Engine
+    ) -> CheckedFile | Refusal | None:
+        """How a feed reads an archived file; None if the archive has it no more, as it was."""
+        work = _CheckArchived(CheckCopy(feed, file.path, self.scratch))
+        for copy in archived_copies(self.ledger, self.archive, file.sha256):
+            found = engine.spread(work, [copy], [copy.entry.size])[0]
+            if found is not None:
+                return found
+        return None
 
     def _check_again(self, file: LedgerFile, feed: Feed, engine: Engine) -> CheckedFile:
         checked = self._checked_copy(file, feed, engine)

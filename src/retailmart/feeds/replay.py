@@ -233,6 +233,25 @@ def _set_apart(
     return MalformedRecord(record.line, readable(record.raw), parse_error, cells, origin)
 
 
+def repaired_in(engine: Engine, lake: Lake, ledger: Ledger, feed: str) -> dict[int, LedgerFile]:
+    """The files of a feed whose refused rows came in a sheet that counts, and such a sheet.
+
+    Also those of which a row was refused again in the sheet: once the feed accepts it, it would
+    count in the file and in the sheet.
+    """
+    found: dict[int, LedgerFile] = {}
+    state = lake.state(quarantine_table(feed))
+    if state is not None and "origin" in {field.name for field in state.fields}:
+        rows = engine.rows(
+            f"SELECT DISTINCT file_id, origin FROM {engine.define(state)} WHERE origin IS NOT NULL"
+        )
+        named = [(int(file_id), origin) for file_id, text in rows if (origin := read_origin(text))]
+        counted = counted_among(ledger, {file_id for file_id, _ in named})
+        sheets = {one.file_id: one for one in ledger.files.among(counted)}
+        found = {origin[0]: sheets[key] for key, origin in named if key in sheets}
+    return found | ledger.replays.origins(feed)
+
+
 # to users
 
 

@@ -35,10 +35,29 @@ class Undoing:
 
     `leaving` are those whose rows leave, `returning` those that count again, in their old place:
     also a duplicate, if the undone run delivered the same content under the same name before it.
+    A file that is among both is read again, by the feed as it is now.
     """
 
     leaving: tuple[LedgerFile, ...] = ()
     returning: tuple[LedgerFile, ...] = ()
+
+    @property
+    def reread(self) -> tuple[LedgerFile, ...]:
+        """The files whose rows leave and come again."""
+        returning = set(self.returning)
+        return tuple(file for file in self.leaving if file in returning)
+
+    @property
+    def only_leaving(self) -> tuple[LedgerFile, ...]:
+        """The files that do not come again."""
+        returning = set(self.returning)
+        return tuple(file for file in self.leaving if file not in returning)
+
+    @property
+    def only_returning(self) -> tuple[LedgerFile, ...]:
+        """The files that were not counted."""
+        leaving = set(self.leaving)
+        return tuple(file for file in self.returning if file not in leaving)
 
 
 def plan_undo(ledger: Ledger, feeds: Mapping[str, Feed], run_id: int) -> Undoing | None:
@@ -56,6 +75,10 @@ def plan_undo(ledger: Ledger, feeds: Mapping[str, Feed], run_id: int) -> Undoing
             "Put its files into landing again: they lie in the archive's undone/",
         )
     going = [file for file in files if file.state in _READABLE]
+    again = _read_again(ledger, run_id)
+    if not going and again:
+        is_undone = ledger.batches.undone_by(run_id, open_too=False) is not None
+        return None if is_undone else Undoing(again, again)
     if not going and any(file.state is FileState.UNDONE for file in files):
         return None
     if not going:
@@ -65,10 +88,21 @@ def plan_undo(ledger: Ledger, feeds: Mapping[str, Feed], run_id: int) -> Undoing
     _, counted = history.without({file.batch_id for file in going})
     _, before = history.without(())
     returning = counted - before
+    leaving = [file for file in going if file.state is FileState.LOADED]
+    # A run that finished another one's batch may have read files of that batch again, too.
+    gone = {file.file_id for file in leaving}
+    again = tuple(file for file in again if file.file_id not in gone)
     return Undoing(
-        tuple(file for file in going if file.state is FileState.LOADED),
-        tuple(file for file in history.files if file.file_id in returning),
+        (*leaving, *again),
+        (*(file for file in history.files if file.file_id in returning), *again),
     )
+
+
+def _read_again(ledger: Ledger, run_id: int) -> tuple[LedgerFile, ...]:
+    """The files that a run read again, and that still count."""
+    batches = (batch.batch_id for batch in ledger.batches.to_undo(run_id))
+    known = ledger.files.among(ledger.batches.again(*batches).files)
+    return tuple(file for file in known if file.state is FileState.LOADED)
 
 
 class _History:
@@ -189,6 +223,21 @@ def came_back(files: Iterable[LedgerFile], outcomes: Mapping[int, FileOutcome]) 
         outcome = outcomes[file.file_id]
         there = sum(outcome.months.values(), Totals())
         lines.append(Difference(file.path, outcome.loaded, there.amount))
+    return lines
+
+
+def changed_by_reading(
+    ledger: Ledger, files: Iterable[LedgerFile], outcomes: Mapping[int, FileOutcome]
+) -> list[Difference]:
+    """What each file that was read again changes; those that bring the same are left out."""
+    lines = []
+    for file in files:
+        outcome = outcomes[file.file_id]
+        there = sum(ledger.files.months_of([file.file_id]).values(), Totals())
+        money = (sum(outcome.months.values(), Totals()) - there).amount
+        rows = outcome.loaded - (file.loaded or 0)
+        if rows or money:
+            lines.append(Difference(file.path, rows, money))
     return lines
 
 

@@ -15,6 +15,7 @@ from retailmart.ledger.outcomes import record, undone_with
 from retailmart.ledger.returned import give_back
 from retailmart.ledger.rows import batch_of, execute_many, hash_of, key_of, pack, unpack
 from retailmart.ledger.values import (
+    Again,
     Batch,
     BatchState,
     FileState,
@@ -24,6 +25,8 @@ from retailmart.ledger.values import (
     name_hash,
 )
 
+_FILE, _MART = "file", "mart"
+_NOTHING_AGAIN = Again()
 _OPEN = (BatchState.ACTIVE, BatchState.PREPARED, BatchState.COMMITTED, BatchState.PUBLISHED)
 
 
@@ -43,10 +46,12 @@ class Batches(Access):
         as_of: datetime,
         new_files: Iterable[NewFile],
         undoes: int | None = None,
+        again: Again = _NOTHING_AGAIN,
     ) -> Batch:
         """Create the batch: record its files and their states in one transaction.
 
-        `undoes` is the run whose files leave with it, if it undoes one.
+        `undoes` is the run whose files leave with it, if it undoes one; `again` is what it does
+        again.
         """
         with self.transaction() as connection:
             stamp = _free_stamp(connection)
@@ -62,7 +67,21 @@ class Batches(Access):
             batch = Batch(key_of(result), run_id, as_of, stamp, BatchState.ACTIVE, undoes)
             rows = (_file_row(batch.batch_id, file) for file in new_files)
             execute_many(connection, insert(t.files), rows)
+            named = [(_FILE, str(key)) for key in again.files]
+            named += [(_MART, name) for name in again.marts]
+            redone = ({"batch_id": batch.batch_id, "kind": k, "name": name} for k, name in named)
+            execute_many(connection, insert(t.again), redone)
         return batch
+
+    def again(self, *batch_ids: int) -> Again:
+        """What these batches do again."""
+        query = select(t.again.c.kind, t.again.c.name).where(t.again.c.batch_id.in_(batch_ids))
+        with self.reading() as connection:
+            found = [(row.kind, row.name) for row in connection.execute(query)]
+        return Again(
+            tuple(sorted({int(name) for kind, name in found if kind == _FILE})),
+            tuple(sorted({name for kind, name in found if kind == _MART})),
+        )
 
     def get(self, batch_id: int) -> Batch:
         """The batch with this key."""
@@ -127,11 +146,15 @@ class Batches(Access):
             found[batch.batch_id] = max(standing, default=0)
         return found
 
-    def undone_by(self, run_id: int) -> int | None:
-        """The run that undid a run, by whichever of its numbers; None if none did."""
-        undos = select(t.batches).where(
-            t.batches.c.undoes.is_not(None), t.batches.c.state != BatchState.ABANDONED.value
-        )
+    def undone_by(self, run_id: int, *, open_too: bool = True) -> int | None:
+        """The run that undid a run, by whichever of its numbers; None if none did.
+
+        `open_too` also counts an undo that has begun, and is not published yet.
+        """
+        ended = (BatchState.PUBLISHED.value, BatchState.DONE.value)
+        state = t.batches.c.state
+        known = state != BatchState.ABANDONED.value if open_too else state.in_(ended)
+        undos = select(t.batches).where(t.batches.c.undoes.is_not(None), known)
         with self.reading() as connection:
             found = [batch_of(row) for row in connection.execute(undos)]
         gone = {batch.batch_id for batch in self.to_undo(run_id)}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from datetime import date
 from typing import Any
 
 from sqlalchemy import func, select
@@ -50,6 +51,21 @@ class Files(Access):
         query = select(t.files.c.state, func.count().label("n")).group_by(t.files.c.state)
         with self.reading() as connection:
             return {row.state: row.n for row in connection.execute(query)}
+
+    def counted_of(
+        self, feed: str, first: date | None = None, last: date | None = None
+    ) -> list[LedgerFile]:
+        """The counted files of a feed that came on days (UTC) from `first` to `last`."""
+        stamp = t.batches.c.stamp
+        batches = select(t.batches.c.batch_id)
+        # Two stamps have the same digits and signs in the same places, so any collation compares
+        # them as bytes do.
+        if first is not None:
+            batches = batches.where(stamp >= f"{_digits(first)}_000000")
+        if last is not None:
+            batches = batches.where(stamp <= f"{_digits(last)}_235959")
+        counted = (t.files.c.feed == feed) & (t.files.c.state == FileState.LOADED.value)
+        return self._select(counted & t.files.c.batch_id.in_(batches))
 
     def nothing_loaded(self) -> list[LedgerFile]:
         """The counted files of which every row was refused, oldest first."""
@@ -119,11 +135,14 @@ class Files(Access):
 
     def months_of(self, file_ids: Iterable[int]) -> dict[str, Totals]:
         """The total rows and money of these files, by month."""
-        query = select(
-            t.file_months.c.month, t.file_months.c.row_count, t.file_months.c.amount
-        ).where(t.file_months.c.file_id.in_(list(file_ids)))
+        columns = t.file_months.c
+        query = select(columns.month, columns.row_count, columns.amount)
         with self.reading() as connection:
-            return sum_months(connection.execute(query))
+            return sum_months(
+                row
+                for ids in chunks(file_ids)
+                for row in connection.execute(query.where(columns.file_id.in_(ids)))
+            )
 
     def counted_by(self) -> dict[str, CountedBy]:
         """By which columns each table is counted; unknown for ledgers from before that."""
@@ -169,3 +188,7 @@ class Files(Access):
     def _select(self, condition: Any) -> list[LedgerFile]:
         with self.reading() as connection:
             return files_where(connection, condition)
+
+
+def _digits(day: date) -> str:
+    return day.isoformat().replace("-", "")

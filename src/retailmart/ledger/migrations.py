@@ -232,6 +232,11 @@ def m020_when_marts_were_built(connection: Connection) -> None:
         connection.execute(update(tables.marts).where(tables.marts.c.name == name).values(values))
 
 
+def m021_what_batches_do_again(connection: Connection) -> None:
+    """The files that a backfill reads again, and the marts that a rebuild builds again."""
+    tables.metadata.create_all(connection)
+
+
 def _columns_of(connection: Connection, table: Table) -> set[str]:
     return {column["name"] for column in inspect(connection).get_columns(table.name)}
 
@@ -270,6 +275,7 @@ MIGRATIONS: tuple[Migration, ...] = (
     m018_who_holds_the_lease,
     m019_without_what_nothing_reads,
     m020_when_marts_were_built,
+    m021_what_batches_do_again,
 )
 
 

@@ -63,15 +63,11 @@ def _settle_files(connection: Connection, batch: Batch, outcome: Outcome) -> Non
         )
     if batch.undoes is not None:
         _mark_undone(connection, batch.undoes)
-    if outcome.returned:
-        again = t.files.c.file_id.in_(outcome.returned)
+    for some in chunks(outcome.returned):
+        again = t.files.c.file_id.in_(some)
         duplicate = t.files.c.state == FileState.DUPLICATE.value
         connection.execute(update(t.files).where(again, duplicate).values(message=None))
-        connection.execute(
-            update(t.files)
-            .where(t.files.c.file_id.in_(outcome.returned))
-            .values(state=FileState.LOADED.value)
-        )
+        connection.execute(update(t.files).where(again).values(state=FileState.LOADED.value))
 
 
 def _write_marts(

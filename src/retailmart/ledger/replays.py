@@ -44,6 +44,18 @@ class Replays(Access):
                     found[row.origin_file_id, row.origin_line] = file
         return found
 
+    def origins(self, feed: str) -> dict[int, LedgerFile]:
+        """The files of a feed of which refused rows are counted: file → a file that has them."""
+        counted = (t.files.c.state == FileState.LOADED.value) & (t.files.c.feed == feed)
+        query = (
+            select(t.replays.c.origin_file_id, t.files)
+            .select_from(t.replays.join(t.files, t.replays.c.file_id == t.files.c.file_id))
+            .where(counted)
+            .distinct()
+        )
+        with self.reading() as connection:
+            return {row.origin_file_id: file_of(row) for row in connection.execute(query)}
+
     def is_replay(self, file_id: int) -> bool:
         """Whether the file replayed refused rows of other files."""
         query = select(t.replays.c.file_id).where(t.replays.c.file_id == file_id).limit(1)

@@ -131,6 +131,15 @@ files = Table(
     Index("retailmart_files_by_batch", "batch_id"),
 )
 
+# What a batch does again: counted files that it reads again (their keys), marts that it rebuilds.
+again = Table(
+    "retailmart_again",
+    metadata,
+    Column("batch_id", Serial, ForeignKey(batches.c.batch_id), primary_key=True),
+    Column("kind", String(10), primary_key=True),
+    Column("name", String(100), primary_key=True),
+)
+
 # Replayed rows: which row of which file the replaying file delivered again.
 replays = Table(
     "retailmart_replays",

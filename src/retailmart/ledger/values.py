@@ -130,6 +130,17 @@ class Batch:
     undoes: int | None = None
 
 
+@dataclass(frozen=True)
+class Again:
+    """What a batch does again: the keys of counted files that it reads, marts that it rebuilds."""
+
+    files: tuple[int, ...] = ()
+    marts: tuple[str, ...] = ()
+
+    def __bool__(self) -> bool:
+        return bool(self.files or self.marts)
+
+
 @dataclass(frozen=True, slots=True)
 class FileOutcome:
     """The outcome of one loaded file; records = loaded + quarantined.

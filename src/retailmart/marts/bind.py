@@ -20,6 +20,7 @@ from retailmart.marts.row_order import unordered
 from retailmart.marts.splitting import CLOCKS, VOLATILE, nodes
 from retailmart.marts.splitting.tree import Node, function_name
 from retailmart.project import Feed, Mart, Project
+from retailmart.project.by_date import ByDate
 from retailmart.project.documents import Location, did_you_mean, parse_yaml
 from retailmart.project.feed import Action, Rule
 from retailmart.project.lexer import variables_of
@@ -37,6 +38,14 @@ _NO_COLUMN: Final = re.compile(
 )
 _CLOCK: Final = "it differs from run to run; the run's moment is getvariable('as_of')"
 _CHANCE: Final = "it differs from run to run; choose rows by a column, or by hash() of one"
+
+# What reads a variable, and how many arguments it takes.
+_READ_VARIABLES: Final = {"getvariable": 1, "variable_on": 2}
+_HOW_TO_READ: Final = {
+    "getvariable": "a variable is read by its name alone, as in getvariable('rate')",
+    "variable_on": "a variable's value of a day is read by name and day, as in"
+    " variable_on('rate', sales_date)",
+}
 
 Columns = Mapping[str, tuple[Field, ...]]
 
@@ -192,7 +201,7 @@ class Binding:
             place = text.at(node.get("query_location"))
             if node.get("class") == "FUNCTION":
                 name = function_name(node)
-                if name == "getvariable":
+                if name in _READ_VARIABLES:
                     yield from self._of_variable(node, place, own, read)
                 elif name not in defined and (why := _volatile(name, len(node["arguments"]))):
                     yield f"{place}: {name}(): {why}"
@@ -208,12 +217,20 @@ class Binding:
     def _of_variable(
         self, node: Node, place: str, own: Collection[str] | None, read: Collection[str]
     ) -> Iterator[str]:
-        """What is wrong with one getvariable(…)."""
+        """What is wrong with one getvariable(…) or variable_on(…, day)."""
+        called = function_name(node)
         literals = [each["expression"].get("literal") or {} for each in node["arguments"]]
-        name = str(literals[0].get("text", "")).lower() if len(literals) == 1 else ""
+        takes = _READ_VARIABLES[called]
+        name = str(literals[0].get("text", "")).lower() if len(literals) == takes else ""
         if name not in read or not name:
-            yield f"{place}: a variable is read by its name alone, as in getvariable('rate')"
+            yield f"{place}: {_HOW_TO_READ[called]}"
             return
+        values = {known.lower(): value for known, value in self.project.variables.items()}
+        if called == "getvariable" and isinstance(values.get(name), ByDate):
+            yield (
+                f"{place}: the variable {name!r} has values by date; read that of a day with"
+                f" variable_on('{name}', day)"
+            )
         declared = {
             variable.lower(): mart.name
             for mart in self.project.marts.values()

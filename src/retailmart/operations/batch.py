@@ -14,11 +14,18 @@ from retailmart.feeds.deliveries import raw_state
 from retailmart.feeds.load import LoadedFeed, counted_by, load
 from retailmart.feeds.lost import expect_raw
 from retailmart.feeds.replay import resolve
-from retailmart.feeds.undoing import Undoing, came_back, plan_undo, taken_back
+from retailmart.feeds.undoing import (
+    Undoing,
+    came_back,
+    changed_by_reading,
+    plan_undo,
+    taken_back,
+)
 from retailmart.files.archive import archive, take_out
 from retailmart.lake.layout import raw_table
 from retailmart.lake.orphans import discard, sweep
 from retailmart.ledger.values import (
+    Again,
     Batch,
     BatchState,
     FileState,
@@ -103,10 +110,26 @@ def finish(run: Run, batch: Batch, *, recovered: bool) -> BatchReport:
         committed = [name for name in outcome.sources if raw_table(name) in changes]
         session.ledger.batches.mark_done(batch, outcome.of_done(committed), run.run_id)
         files += session.ledger.files.among(outcome.returned)
-    marts = session.project.marts.values()
+    report = report_of_batch(run, batch, files, outcome, published, held, recovered=recovered)
+    return replace(report, restored=restored, exports=exports)
+
+
+def report_of_batch(
+    run: Run,
+    batch: Batch,
+    files: Sequence[LedgerFile],
+    outcome: Outcome,
+    published: Sequence[MartLine] = (),
+    held: Collection[Held] = (),
+    *,
+    recovered: bool,
+) -> BatchReport:
+    """The report of a batch that is done. `held` are marts held back while publishing."""
+    marts = run.project.marts.values()
     names = {mart.name: mart.publish_as for mart in marts if mart.publish_as}
     report = batch_report(batch, files, outcome, published, held, names, recovered=recovered)
-    return replace(report, restored=restored, exports=exports)
+    again = run.ledger.batches.again(batch.batch_id)
+    return replace(report, read_again=len(again.files), rebuilt=again.marts)
 
 
 def _export(session: Session, batch: Batch) -> ExportReport | None:
@@ -140,8 +163,9 @@ def prepare(run: Run, batch: Batch) -> None:
     """
     session = run.session
     staged = session.ledger.files.of_batch(batch.batch_id)
+    again = session.ledger.batches.again(batch.batch_id)
     try:
-        prepared = _load_build_reconcile(run, batch, staged)
+        prepared = _load_build_reconcile(run, batch, staged, again)
         outcome = prepared.outcome(
             built_by(run.project, batch.as_of, prepared.unavailable, prepared.held),
             marts_away(run.project, run.ledger.marts.all()),
@@ -182,15 +206,18 @@ def abandon_in(run: Run, batch: Batch) -> None:
     run.end_batch()
 
 
-def _load_build_reconcile(run: Run, batch: Batch, staged: Sequence[LedgerFile]) -> Prepared:
+def _load_build_reconcile(
+    run: Run, batch: Batch, staged: Sequence[LedgerFile], again: Again
+) -> Prepared:
     session = run.session
-    undoing = _undoing(session, batch, staged)
+    undoing = _undoing(session, batch, staged, again)
     leaving = _leaving(session, staged, undoing)
     active = [file for file in staged if file.state is FileState.ACTIVE]
     active += undoing.returning
     # An undo gives tables back what they were, even if no row of a file leaves with it.
     files = bool(active or leaving)
-    if batch.undoes is None and not work_for(run, batch.as_of, files=files).is_needed:
+    usual = batch.undoes is None and not again
+    if usual and not work_for(run, batch.as_of, files=files).is_needed:
         return Prepared()
     expect_raw(session.ledger, session.lake, session.project.feeds)
     engine = session.engine(batch.as_of)
@@ -201,6 +228,7 @@ def _load_build_reconcile(run: Run, batch: Batch, staged: Sequence[LedgerFile]) 
         plan = plan.without(unreadable)
     stale = run.stale_marts(batch.as_of, (mart.name for mart in plan.order))
     stale |= changed_by_others(session.ledger, session.lake, session.project.marts)
+    stale |= frozenset(again.marts)
     held = HeldBack(session.project.marts, lambda: plan.reads)
     with session.step("build") as progress:
         inputs = _inputs(session, loaded, tables)
@@ -232,9 +260,10 @@ def _load_build_reconcile(run: Run, batch: Batch, staged: Sequence[LedgerFile]) 
         proven = proven.without(held.held)
         agreed = [line for line in agreed if not {line.mart, line.other} & held.held.keys()]
         changed = differences(session.ledger, loaded, staged)
-        changed += taken_back(session.ledger, undoing.leaving)
         outcomes = {one.file_id: one for part in loaded for one in part.outcomes}
-        changed += came_back(undoing.returning, outcomes)
+        changed += changed_by_reading(session.ledger, undoing.reread, outcomes)
+        changed += taken_back(session.ledger, undoing.only_leaving)
+        changed += came_back(undoing.only_returning, outcomes)
     return Prepared(
         loaded,
         tables,
@@ -262,11 +291,14 @@ def _plan(run: Run, engine: Engine, arriving: Iterable[str]) -> Plan:
     return plan
 
 
-def _undoing(session: Session, batch: Batch, staged: Sequence[LedgerFile]) -> Undoing:
-    """What an undo does to files. Nothing changes before it is published, so it stays the same.
+def _undoing(session: Session, batch: Batch, staged: Sequence[LedgerFile], again: Again) -> Undoing:
+    """What an undo or a backfill does to files. Until it is published, it stays the same.
 
     An undo that an earlier release began has staged the files that come back as new files.
     """
+    if again.files:
+        files = tuple(session.ledger.files.among(again.files))
+        return Undoing(files, files)
     if batch.undoes is None:
         return Undoing()
     try:
@@ -311,7 +343,7 @@ def _load(
             )
     returning = {file.file_id for file in undoing.returning}
     # Their refused rows leave quarantine, too; those of a file that returns come again.
-    refused = [file for file in (*undoing.leaving, *undoing.returning) if file.quarantined]
+    refused = {file for file in (*undoing.leaving, *undoing.returning) if file.quarantined}
     known = session.ledger.files.counted_by()
     loaded = []
     for feed in run.feeds().values():

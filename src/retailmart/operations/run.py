@@ -240,7 +240,7 @@ def take_in(run: Run) -> Batch | None:
     if not work.is_needed:
         return None
     if ready:
-        expect_none(_binding(run).of_rules(thorough=False))
+        expect_good_rules(run)
     with session.step("copy"):
         found: list[tuple[StagedCopy, CheckedFile | Refusal]] = []
         if ready:
@@ -252,6 +252,11 @@ def take_in(run: Run) -> Batch | None:
         session.stop.check()  # nothing is refused because its reading was interrupted
         files = [one.file for one in classified]
         return run.ledger.batches.stage(run.run_id, run.as_of, files)
+
+
+def expect_good_rules(run: Run) -> None:
+    """Raise SettingsError if the rules of feeds have mistakes; done before files are read."""
+    expect_none(_binding(run).of_rules(thorough=False))
 
 
 def _expect_definitions(run: Run) -> None:
@@ -312,11 +317,13 @@ def report_of(run: Run, batches: Sequence[BatchReport]) -> RunReport:
         unreadable=dict(run.tables.unreadable),
         left_tables=run.left_tables,
         undone_already=run.undone_already,
+        idle=run.idle,
+        left_out=run.left_out,
         seconds={name: round(took, 3) for name, took in session.seconds.items()},
         lake=str(session.lake.place),
         database=shown_url(session.ledger.database.url),
         expected=()
-        if batches or run.undone_already
+        if batches or run.undone_already or run.idle
         else expected_inputs(run.project, session.ledger),
     )
 

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from datetime import datetime
 
+from retailmart.errors import RetailmartError
+from retailmart.feeds.replay import repaired_in
 from retailmart.feeds.undoing import expect_archived, plan_undo
-from retailmart.ledger.values import Batch
+from retailmart.ledger.values import Batch, LedgerFile
 from retailmart.monitoring.events import Observer
 from retailmart.operations.monitor import monitored
 from retailmart.operations.run import run_with
@@ -46,12 +48,30 @@ def take_back(run: Run, undone: int) -> Batch | None:
     if plan is None:
         run.undone_already = _undone_already(run, undone)
         return None
+    _expect_unrepaired(run, undone, plan.reread)
     with session.step("copy"):
         engine, returning = session.engine(run.as_of), plan.returning
         keep = run.project.settings.keep.archive
         expect_archived(engine, run.ledger, session.archive, returning, session.scratch, keep)
     with session.step("stage"):
         return run.ledger.batches.stage(run.run_id, run.as_of, (), undoes=undone)
+
+
+def _expect_unrepaired(run: Run, undone: int, reread: Iterable[LedgerFile]) -> None:
+    """Raise RetailmartError if rows of a file that is read again came back in a sheet since."""
+    feeds: dict[str, dict[int, LedgerFile]] = {}
+    for file in reread:
+        feed = str(file.feed)
+        if feed not in feeds:
+            engine = run.session.engine(run.as_of)
+            feeds[feed] = repaired_in(engine, run.session.lake, run.ledger, feed)
+        if (sheet := feeds[feed].get(file.file_id)) is not None:
+            first = run.ledger.batches.get(sheet.batch_id).run_id
+            raise RetailmartError(
+                f"run {undone} can't be taken back: rows that {file.shown} had refused came back"
+                f" repaired since, in {sheet.shown}",
+                f"Run: retailmart undo {first}, then retailmart undo {undone}",
+            )
 
 
 def _undone_already(run: Run, undone: int) -> UndoneAlready:

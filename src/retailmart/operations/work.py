@@ -17,7 +17,7 @@ from retailmart.monitoring.events import Event
 from retailmart.operations.plan.promise import Promise
 from retailmart.operations.settings import recorded
 from retailmart.project import Feed, Project
-from retailmart.report import LeftTable, UndoneAlready
+from retailmart.report import LeftOut, LeftTable, UndoneAlready
 from retailmart.session import Session
 from retailmart.sources.shop_tables import ShopTables, Work
 
@@ -27,9 +27,11 @@ class Run:
     """A run at work: its session, the files that have landed, and the shop's tables.
 
     `waiting` and `unreachable` are names in landing that were left there, `left_tables` published
-    tables whose marts are gone. `undone_already` is set if there is nothing left to undo. `promise`
-    is the plan that the run carries out, if any. `taken` are files that a plan leaves in landing, by
-    path and version, although a batch has taken them in. `tell` tells the run's observers of an event.
+    tables whose marts are gone. `undone_already` is set if there is nothing left to undo, `idle` if
+    there is nothing to read again. `left_out` are files that a backfill does not read. `promise` is
+    the plan that the run carries out, if any. `taken` are files that a plan leaves in landing, by
+    path and version, although a batch has taken them in. `tell` tells the run's observers of an
+    event.
     """
 
     session: Session
@@ -41,6 +43,8 @@ class Run:
     waiting: tuple[str, ...] = ()
     unreachable: tuple[str, ...] = ()
     undone_already: UndoneAlready | None = None
+    idle: str | None = None
+    left_out: tuple[LeftOut, ...] = ()
     promise: Promise | None = None
     taken: frozenset[tuple[str, str]] = frozenset()
     tell: Callable[[Event], None] = lambda _: None

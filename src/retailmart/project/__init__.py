@@ -10,6 +10,7 @@ from pathlib import Path
 
 from retailmart.errors import NotAProject, SettingsError
 from retailmart.project.addresses import complete_url, fill_key, references, veiled
+from retailmart.project.by_date import kind_of
 from retailmart.project.documents import Location, Source, did_you_mean, validate
 from retailmart.project.environment import Environment
 from retailmart.project.feed import Feed, overlapping, read_feed
@@ -438,15 +439,9 @@ def _unlike_types(source: Source, settings: Settings, marts: Mapping[str, Mart])
     for name, value in settings.variables.items():
         for mart in marts.values():
             default = mart.variables.get(name, value)
-            if _kind(default) != _kind(value):
+            if kind_of(default) != kind_of(value):
                 problems.append(
-                    f"{source.at(('variables', name))}: variables: {name} is {_kind(value)} here"
-                    f" and {_kind(default)} in marts/{mart.name}.sql"
+                    f"{source.at(('variables', name))}: variables: {name} is {kind_of(value)} here"
+                    f" and {kind_of(default)} in marts/{mart.name}.sql"
                 )
     return problems
-
-
-def _kind(value: Variable) -> str:
-    if isinstance(value, bool):
-        return "true or false"
-    return "a text" if isinstance(value, str) else "a number"

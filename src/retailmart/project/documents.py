@@ -250,7 +250,9 @@ def _sentence(model: type[BaseModel], location: Location, details: Sequence[Any]
     if detail["type"] == "missing":
         return f"{name!r} is missing"
     if len(details) > 1:
-        kinds = " nor ".join(str(other["loc"][-1]) for other in details)
+        tried = (str(other["loc"][-1]) for other in details)
+        # An instance is what Python code makes of a text that has failed already.
+        kinds = " nor ".join(kind for kind in tried if not kind.startswith("is-instance"))
         return f"{name}: {detail['input']!r} is neither {kinds}"
     if detail["type"] in ("enum", "literal_error"):
         known = set(re.findall(r"'([^']*)'", detail["ctx"]["expected"]))

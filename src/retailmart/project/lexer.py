@@ -31,6 +31,8 @@ _BEFORE_STAR = {"select", "distinct", "all", ",", "."}
 _BEHIND_STAR = {"from", ",", ")", "exclude", "replace", "rename", ""}
 _ALL_COLUMNS = {"columns", "natural", "pivot", "unpivot", "summarize", "describe", "table"}
 _SETS = {"union", "except", "intersect"}
+# The functions that read a variable, and what stands after its name.
+_READS_VARIABLE: Final = {"getvariable": ")", "variable_on": ","}
 _COMMENT = re.compile(r"/\*|\*/")
 
 Token = tuple[str, str]
@@ -73,15 +75,18 @@ def words_of(query: str) -> frozenset[str]:
 
 @lru_cache(_QUERIES)
 def variables_of(query: str) -> frozenset[str]:
-    """The names in `getvariable('name')`, in lower case: the engine ignores case."""
+    """The names in `getvariable('name')` and `variable_on('name', day)`, in lower case.
+
+    The engine ignores case.
+    """
     listed = list(tokens(query))
     return frozenset(
         name[1].lower()
         for call, bracket, name, end in zip(
             listed, listed[1:], listed[2:], listed[3:], strict=False
         )
-        if call[0] == "word" and call[1].lower() == "getvariable"
-        if (bracket, name[0], end) == (("other", "("), "text", ("other", ")"))
+        if call[0] == "word" and (after := _READS_VARIABLE.get(call[1].lower()))
+        if (bracket, name[0], end) == (("other", "("), "text", ("other", after))
     )
 
 

@@ -12,6 +12,7 @@ from pathlib import Path
 
 from pydantic import Field, field_validator
 
+from retailmart.project.by_date import ByDate
 from retailmart.project.documents import (
     NAME,
     Document,
@@ -77,8 +78,8 @@ class MartHeader(Document):
     )
     variables: dict[str, ExactVariable] = Field(
         default_factory=dict,
-        description="Defaults of what the query reads with getvariable('name'); `variables` in"
-        " retailmart.yml overrides them.",
+        description="Defaults of what the query reads with getvariable('name'), or of a day with"
+        " variable_on('name', day); `variables` in retailmart.yml overrides them.",
     )
     split_by: list[str] = Field(
         default_factory=list,
@@ -165,6 +166,8 @@ class Mart:
 
 def _said(value: Variable) -> str:
     """A variable's value as a text that differs from any value of another type."""
+    if isinstance(value, ByDate):
+        return repr([(day.isoformat(), _said(one)) for day, one in value.values])
     if isinstance(value, str) and _LIKE_ANOTHER.fullmatch(value):
         return repr(value)
     return str(value)

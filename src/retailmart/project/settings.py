@@ -11,7 +11,15 @@ from itertools import combinations
 from pathlib import Path
 from typing import Annotated, Any, Literal, get_args
 
-from pydantic import BeforeValidator, Field, field_validator, model_validator
+from pydantic import (
+    BeforeValidator,
+    Field,
+    InstanceOf,
+    PlainSerializer,
+    WithJsonSchema,
+    field_validator,
+    model_validator,
+)
 
 from retailmart.errors import SettingsError
 from retailmart.project.addresses import (
@@ -26,6 +34,7 @@ from retailmart.project.addresses import (
     veiled,
     without_password,
 )
+from retailmart.project.by_date import ByDate, Plain, by_date
 from retailmart.project.documents import (
     Document,
     Location,
@@ -50,7 +59,7 @@ _DURATION = re.compile(r"(\d+(?:\.\d+)?)\s*(ms|s|min|h|d)")
 _SECONDS = {"ms": 0.001, "s": 1, "min": 60, "h": 3600, "d": 86_400}
 _LISTEN = re.compile(r"(\[[0-9A-Fa-f:.]+\]|[^\s:/\[\]]+):(\d{1,5})")
 
-Variable = Decimal | int | bool | str
+Variable = Plain | ByDate
 
 
 def _amount(value: str) -> str:
@@ -60,11 +69,29 @@ def _amount(value: str) -> str:
 
 
 def _exact(value: object) -> object:
-    """Convert a float from Python code to the decimal it is shown as: a rate multiplies money."""
+    """Convert a float from Python code to the decimal it is shown as: a rate multiplies money.
+
+    Days with values become values by date.
+    """
+    if isinstance(value, Mapping):
+        return by_date(value)
     return Decimal(str(value)) if isinstance(value, float) else value
 
 
-ExactVariable = Annotated[Variable, BeforeValidator(_exact)]
+_PLAIN_SCHEMA = {"anyOf": [{"type": kind} for kind in ("number", "boolean", "string")]}
+_ByDate = Annotated[
+    InstanceOf[ByDate],
+    PlainSerializer(str),
+    WithJsonSchema(
+        {
+            "type": "object",
+            "minProperties": 1,
+            "propertyNames": {"format": "date"},
+            "additionalProperties": _PLAIN_SCHEMA,
+        }
+    ),
+]
+ExactVariable = Annotated[Plain | _ByDate, BeforeValidator(_exact)]
 
 
 class S3Settings(Document):
@@ -356,7 +383,9 @@ class RunSettings(Document):
     )
     variables: dict[str, ExactVariable] = Field(
         default_factory=dict,
-        description="Values that marts read with getvariable('name'); they override a mart's own.",
+        description="Values that marts read with getvariable('name'); they override a mart's own."
+        " One that changes is written by date, as in {2024-01-01: 0.01, 2024-03-01: 0.015}, and"
+        " read with variable_on('name', day).",
     )
 
     @field_validator("landing", "lake", "archive")
@@ -677,7 +706,7 @@ def _from_environment(
 def _leaves(values: Mapping[str, object], above: tuple[str, ...]) -> Iterator[_Given]:
     for key, value in values.items():
         location = (*above, key)
-        if isinstance(value, Mapping) and value:
+        if isinstance(value, Mapping) and value and _is_section(location):
             yield from _leaves(value, location)
         else:
             yield _Given(location, value, f"setting {'.'.join(location)}")
@@ -699,9 +728,17 @@ def _lay(
         place = place[done[-1]]
     last = _same_key(place, given.location[-1], given)
     old, value = place.get(last), given.value
-    both = isinstance(old, Mapping) and isinstance(value, Mapping)
+    both = isinstance(old, Mapping) and isinstance(value, Mapping) and _is_section((*done, last))
     place[last] = {**old, **value} if both else value  # type: ignore[dict-item]
     origins[(*done, last)] = given.origin
+
+
+def _is_section(location: Location) -> bool:
+    """Whether a mapping there is merged key by key.
+
+    The days of a variable are one value: the days of another layer replace all of them.
+    """
+    return location[:1] != ("variables",) or len(location) == 1
 
 
 def _same_key(place: Mapping[str, object], part: str, given: _Given) -> str:

@@ -14,7 +14,14 @@ import duckdb
 from duckdb.func import FunctionNullHandling, PythonUDFType
 
 from retailmart.engines import VariableValue
-from retailmart.engines.duckdb.sql import escaped, literal, sql_type
+from retailmart.engines.duckdb.sql import (
+    BY_DATE,
+    VARIABLE_ON,
+    escaped,
+    literal,
+    of_days,
+    sql_type,
+)
 from retailmart.engines.errors import ours
 from retailmart.engines.parsing import is_call
 from retailmart.errors import (
@@ -67,6 +74,7 @@ class Connection:
         execute = self._connection.execute
         execute("SET GLOBAL TimeZone = 'UTC'")
         execute("SET preserve_insertion_order = false")
+        execute(VARIABLE_ON)
         execute("SET enable_progress_bar = false")  # it would be in the log of a pipe
         execute(f"SET temp_directory = {text_literal(str(self._spill))}")
         execute("SET autoinstall_known_extensions = false")
@@ -83,7 +91,7 @@ class Connection:
         execute("SET lock_configuration = true")
 
     def set_variables(self, values: Mapping[str, VariableValue]) -> None:
-        """Make `getvariable('name')` return these values."""
+        """Make `getvariable('name')` and `variable_on('name', day)` return these values."""
         with self._lock:
             known = {name: literal(value) for name, value in self._variables.items()}
             new = {name: v for name, v in values.items() if known.get(name) != literal(v)}
@@ -227,6 +235,7 @@ def _set_variables(
 ) -> None:
     for name, value in values.items():
         connection.execute(f"SET VARIABLE {quoted(name)} = {literal(value)}")
+        connection.execute(f"SET VARIABLE {quoted(name + BY_DATE)} = {of_days(value)}")
 
 
 @contextmanager

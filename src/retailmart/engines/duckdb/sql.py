@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Mapping, Sequence
-from datetime import datetime
+from datetime import date, datetime
 from decimal import Decimal
 from pathlib import Path
 
 from retailmart.engines import Cut, VariableValue
 from retailmart.engines.errors import WRONG_MONTH
 from retailmart.engines.relations import CsvShape, JsonShape, OfFiles
+from retailmart.project.by_date import ByDate
 from retailmart.project.types import ColumnType
 from retailmart.tables import FILE_ID, ROW, Field, TableState, quoted, text_literal
 
@@ -19,6 +20,15 @@ from retailmart.tables import FILE_ID, ROW, Field, TableState, quoted, text_lite
 _NO_NULL = "chr(0)"
 _LONGEST_LINE = 4_000_000
 _SQL_NAMES = {"INT": "INTEGER", "STRING": "VARCHAR", "TIMESTAMP": "TIMESTAMPTZ"}
+
+
+# Of a variable, the values by date are in a variable of this further name.
+BY_DATE = " by date"
+# What of them counts on a day; NULL for no day. They are few: a list is as quick as a join.
+VARIABLE_ON = (
+    "CREATE MACRO variable_on(name, day) AS"
+    f" [one.value FOR one IN getvariable(name || '{BY_DATE}') IF one.since <= day][-1]"
+)
 
 
 def sql_type(kind: ColumnType) -> str:
@@ -36,7 +46,21 @@ def literal(value: VariableValue) -> str:
         return f"TIMESTAMPTZ {text_literal(value.isoformat())}"
     if isinstance(value, int | Decimal):
         return f"{value}" if isinstance(value, int) else f"{value:f}"
-    return text_literal(value)
+    return of_days(value) if isinstance(value, ByDate) else text_literal(value)
+
+
+def of_days(value: VariableValue) -> str:
+    """A variable's values as a list of structs: each value, and the day from which it counts.
+
+    The first value counts from the beginning of time.
+    """
+    values = value.values if isinstance(value, ByDate) else ((date.min, value),)
+    days = ["-infinity", *(day.isoformat() for day, _ in values[1:])]
+    listed = (
+        f"{{'since': DATE {text_literal(day)}, 'value': {literal(one)}}}"
+        for day, (_, one) in zip(days, values, strict=True)
+    )
+    return f"[{', '.join(listed)}]"
 
 
 def path_literal(path: Path) -> str:

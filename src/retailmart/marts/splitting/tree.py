@@ -161,6 +161,7 @@ ROW_FUNCTIONS = words(
     substr substring subtract suffix tan time_bucket timezone to_base to_base64 to_binary to_days
     to_hex to_hours to_json to_microseconds to_milliseconds to_minutes to_months to_quarters
     to_seconds to_timestamp to_weeks to_years translate trim trunc try_strptime typeof ucase unbin
-    unhex unicode unnest upper url_decode url_encode week weekday weekofyear xor year yearweek
+    unhex unicode unnest upper url_decode url_encode variable_on week weekday weekofyear xor year
+    yearweek
     """
 )

@@ -9,7 +9,7 @@ from pathlib import Path
 from retailmart.errors import SettingsError
 from retailmart.monitoring.events import Observer
 from retailmart.operations.monitor import monitored
-from retailmart.operations.plan.intended import intended
+from retailmart.operations.plan.intended import as_kept
 from retailmart.operations.plan.promise import Promise
 from retailmart.operations.run import run_with
 from retailmart.project import Project
@@ -34,7 +34,7 @@ def carry_out(
             [f"{file} is a plan for {promise.as_of:%Y-%m-%d %H:%M} UTC, not for another moment"],
             "Leave --as-of out, or plan again with it",
         )
-    meant = intended(promise.command, promise.arguments)
+    meant = as_kept(project, promise.command, promise.arguments)
     with monitored(project.monitoring(), meant.command, observers, progress, project) as monitor:
         run_with(project, promise.as_of, monitor, meant.intake, promise=promise)
     return monitor.report_of_run()

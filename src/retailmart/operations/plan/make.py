@@ -15,9 +15,8 @@ from retailmart.lake import Lake
 from retailmart.lake.layout import raw_table
 from retailmart.ledger import Ledger
 from retailmart.ledger.values import Batch, BatchState
-from retailmart.marts.outcome import batch_report
 from retailmart.marts.ownership import expect_known_spelling, expect_own_tables
-from retailmart.operations.batch import prepare
+from retailmart.operations.batch import prepare, report_of_batch
 from retailmart.operations.plan.changes import MartChange, changes_of
 from retailmart.operations.plan.intended import Intended
 from retailmart.operations.plan.promise import (
@@ -172,9 +171,7 @@ class _Foreseen:
         committed = [name for name in outcome.sources if raw_table(name) in changes]
         ledger.batches.mark_done(batch, outcome.of_done(committed), run.run_id)
         files += ledger.files.among(outcome.returned)
-        marts = run.project.marts.values()
-        names = {mart.name: mart.publish_as for mart in marts if mart.publish_as}
-        return batch_report(batch, files, outcome, (), (), names, recovered=recovered)
+        return report_of_batch(run, batch, files, outcome, recovered=recovered)
 
 
 def _later(ledger: Ledger) -> float | None:

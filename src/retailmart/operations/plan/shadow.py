@@ -148,7 +148,7 @@ def open_shadow(project: Project, progress: Progress) -> Iterator[tuple[Session,
     with ExitStack() as stack:
         private = stack.enter_context(_private(folder / PRIVATE))
         lake = _shadow_of(open_lake(project), private)
-        stack.callback(lake.files.forget, lake.files.root)
+        stack.callback(lake.place.forget, lake.place.workspace / _beside(private))
         published = stack.enter_context(_published(project))
         ledger = _copied(project.folder, private, published, stack)
         sources = open_sources(project)
@@ -208,8 +208,13 @@ def _shadow_of(lake: Lake, private: Path) -> ShadowLake:
     root.mkdir()
     # Files of a bucket are fetched to the shadow: the project's own copies stay as they are.
     real = lake.place.on(private / "fetched")
-    beside = lake.place.beside(f".{private.name}", root)
+    beside = lake.place.beside(_beside(private), root)
     return ShadowLake(lake.place, files=ShadowFiles(real, beside, root, lake.place.workspace))
+
+
+def _beside(private: Path) -> str:
+    """Where a bucket has the files that other machines write for the shadow."""
+    return f".{private.name}"
 
 
 @contextmanager

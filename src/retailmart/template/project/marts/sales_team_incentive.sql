@@ -28,6 +28,7 @@ reach AS (
 ranked AS (
     SELECT
         *,
+        CAST(_month || '-01' AS DATE) AS first_day,
         max(reached) OVER (
             PARTITION BY
                 _month,
@@ -50,7 +51,7 @@ SELECT
             WHEN r.reached = r.top_reached
                 THEN round(
                     CAST(r.total_sales AS DECIMAL(20, 2))
-                    * CAST(getvariable('incentive_rate') AS DECIMAL(18, 16)),
+                    * CAST(variable_on('incentive_rate', r.first_day) AS DECIMAL(18, 16)),
                     2
                 )
             ELSE 0
