@@ -162,6 +162,28 @@ def test_an_undo_can_be_planned(shop: Shop) -> None:
     assert again.report.undone_already
 
 
+@pytest.mark.every_backend
+def test_a_backfill_and_a_rebuild_can_be_planned(shop: Shop) -> None:
+    """What today's feed reads in archived files; a rebuild of what nobody changed changes nothing."""
+    shop.sales("sales_a.csv", [sale(day="2024-01-15"), sale(2, day="15.01.2024")])
+    shop.run()
+    feed = shop.folder / "feeds" / "sales.yml"
+    text = feed.read_text()
+    assert "  sales_date: " in text
+    days = '  sales_date: {type: DATE, mandatory: true, format: ["%Y-%m-%d", "%d.%m.%Y"]}'
+    feed.write_text(re.sub(r"(?m)^  sales_date: .*$", days, text))
+    plan = planned(shop, lambda: shop.open().plan_backfill("sales", as_of=AS_OF))
+    (change,) = plan.report.batches[0].differences
+    assert (change.path, change.rows, change.amount) == ("sales_a.csv", 1, Decimal("10.00"))
+    file = shop.folder.parent / "backfill.json"
+    plan.write(file)
+    assert said(plan.report) == said(shop.open().run(plan=file))
+    whole = planned(shop, lambda: shop.open().plan_rebuild(as_of=AS_OF))
+    assert whole.marts
+    assert not any(mart.changes for mart in whole.marts)
+    assert said(whole.report) == said(shop.open().rebuild(as_of=AS_OF))
+
+
 def test_a_mistake_is_told_as_the_run_would_tell_it(shop: Shop) -> None:
     """A plan of what can't run raises what the run raises, and changes nothing."""
     mart = shop.folder / "marts" / "sales_team_incentive.sql"
