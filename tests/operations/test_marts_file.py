@@ -118,9 +118,11 @@ def test_who_has_the_file_open_reads_on_in_it(shop: Shop) -> None:
     run(shop)
     with closing(duckdb.connect(shop.folder / _FILE, read_only=True)) as views:
         before = views.execute(_SUMS).fetchall()
+        inode = (shop.folder / _FILE).stat().st_ino
         shop.sales("sales_1.csv", [sale(price="99.00")])
         run(shop)
         assert views.execute(_SUMS).fetchall() == before
+        assert (shop.folder / _FILE).stat().st_ino != inode
 
 
 def test_a_run_without_work_leaves_a_current_file_alone(shop: Shop) -> None:
@@ -175,7 +177,7 @@ def test_the_lake_put_back_to_an_older_state_is_shown(shop: Shop) -> None:
     shutil.copy2(shop.folder.parent / "backup" / "retail.db", shop.folder / "retail.db")
     for end in ("-wal", "-shm"):
         (shop.folder / f"retail.db{end}").unlink(missing_ok=True)
-    shop.sales("sales_3.csv", [sale(3, price="70.00")])
+    shop.sales("sales_3.csv", [sale(3, day="2024-02-10", price="70.00")])
     run(shop)
     assert ask(shop.folder / _FILE, _SUMS) == [(80, 80, 80)]
 
