@@ -100,8 +100,8 @@ LOCK = -q --universal --generate-hashes --no-header --no-annotate --no-emit-inde
 	--python-version 3.11
 LOCKED = $(LOCK) --extra build --extra s3 --extra mysql --extra postgres --extra secrets --extra xlsx
 # What tells others of runs, and waits for files, is of no use to the sample shop that run.txt is for.
-LOCKED_DEV = $(LOCKED) --extra watch --extra dagster --extra alerts --extra lineage --extra spark \
-	--extra dev
+LOCKED_DEV = $(LOCKED) --extra watch --extra dagster --extra alerts --extra lineage --extra notebook \
+	--extra spark --extra dev
 
 # Spark 3.5 refuses NumPy 2, without which newer ones of pyarrow can't be imported.
 SPARK35 = 'pyspark<4' 'pyarrow<26'

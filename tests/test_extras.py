@@ -69,10 +69,10 @@ os._exit(0)  # threads of the doctor may still wait
 
 
 def extras() -> set[str]:
-    """The extras that users install: all but the project's own tools, and the sum of others."""
+    """The extras that commands use: not those of our own tools, of notebooks, or the sum of all."""
     text = (Path(__file__).parents[1] / "pyproject.toml").read_text(encoding="utf-8")
     named = set(tomllib.loads(text)["project"]["optional-dependencies"])
-    return named - {"airflow", "all", "build", "dev", "docs"}
+    return named - {"airflow", "all", "build", "dev", "docs", "notebook"}
 
 
 def test_every_extra_is_tried() -> None:

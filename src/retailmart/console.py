@@ -20,6 +20,7 @@ from retailmart.report import (
     ExportReport,
     FileLine,
     MaintenanceReport,
+    MartsFileReport,
     RunReport,
     TableComparison,
     TableMaintenance,
@@ -165,6 +166,8 @@ def summary(report: RunReport, quiet: bool = False) -> None:
         marts = f"Delta tables in {report.lake}/marts (how to read them: {_READING})"
         console.print(one_line(f"marts      {marts}"), soft_wrap=True)
         console.print(one_line(f"published  {report.database}"), soft_wrap=True)
+        if (views := report.marts_file) and not views.problem:
+            console.print(one_line(f"views      {views.path}, for DuckDB"), soft_wrap=True)
         if exports := _exported(report):
             console.print(one_line(f"exported   {exports}"), soft_wrap=True)
     for message in _remarks(report, quiet):
@@ -186,6 +189,8 @@ def maintenance(report: MaintenanceReport) -> None:
     if report.archive:
         files, size = number_of(report.archive.removed, "file"), size_of(report.archive.freed)
         print(f"archive: {files} {would}removed ({size})")
+    for message in _stale_views(report.marts_file):
+        print(one_line(message))
     if not (needed or report.runs or report.exports or report.archive):
         print("Nothing to do: no small files, and nothing that is not needed any more.")
     elif report.dry_run:
@@ -221,6 +226,8 @@ def _remarks(report: RunReport, quiet: bool) -> Iterator[str]:
             yield from _expired(batch.exports)
     if (maintained := report.maintenance) and maintained.problem:
         yield f"maintenance failed, the run is done and right: {maintained.problem}"
+    yield from _stale_views(report.marts_file)
+    yield from _stale_views(maintained.marts_file if maintained else None)
     for left in report.left_tables:
         yield f"left over  {left.message}. {left.fix}"
     if report.archive:
@@ -246,6 +253,12 @@ def _left_out(report: RunReport) -> Iterator[str]:
         yield f"left out   {one.path}: {one.message}"
     if more := len(skipped[_FILES_SHOWN:]):
         yield f"left out   {number_of(more, 'more file')}: see --output json"
+
+
+def _stale_views(views: MartsFileReport | None) -> Iterator[str]:
+    """Why the file of views shows what it showed before."""
+    if views and views.problem:
+        yield f"views      {views.path} is not current; all else is right: {views.problem}"
 
 
 def _let_go(archive: ArchiveReport) -> str:

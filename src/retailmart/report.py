@@ -300,13 +300,25 @@ class TableMaintenance:
 
 
 @dataclass(frozen=True)
+class MartsFileReport:
+    """The DuckDB file at `path` was written, with a view for each of so many `marts`.
+
+    `problem` is why it was not; then it shows what it showed before.
+    """
+
+    path: str
+    marts: int = 0
+    problem: str | None = None
+
+
+@dataclass(frozen=True)
 class MaintenanceReport:
     """What maintenance did, or with `dry_run` would do; sizes in bytes.
 
     `runs` are those that did nothing and left the ledger.
     `problem` is what maintenance after a run failed with; the run itself is right. `skipped` says
     why nothing was done. `exports` are folders of dates and marts that are too old, `archive` is
-    what the archive let go.
+    what the archive let go. `marts_file` is the file of views, if it was written again.
     """
 
     dry_run: bool
@@ -318,6 +330,7 @@ class MaintenanceReport:
     exports: tuple[str, ...] = ()
     exports_freed: int = 0
     archive: ArchiveReport | None = None
+    marts_file: MartsFileReport | None = None
 
     @property
     def merged(self) -> int:
@@ -368,8 +381,9 @@ class RunReport:
     stay as they are until that is fixed. `left_tables` are published tables of marts that are gone.
     `expected` says what has not come yet, if the run had nothing to do; `undone_already` is why an
     undo had nothing to do, `idle` why a backfill had. `left_out` are files that a backfill did not
-    read again. `maintenance` is what was tidied up after it; a run that brought nothing
-    has none. `archive` is what the archive has let go, if anything. `not_told` are targets of
+    read again. `maintenance` is what was tidied up after it; a run that brought nothing has none.
+    `archive` is what the archive has let go, if anything. `marts_file` is the file of views over
+    the marts, if it was to be written. `not_told` are targets of
     alerts, metrics, lineage or the ping that were not told of the run, and why.
     """
 
@@ -390,6 +404,7 @@ class RunReport:
     maintenance: MaintenanceReport | None = None
     archive: ArchiveReport | None = None
     not_told: tuple[str, ...] = ()
+    marts_file: MartsFileReport | None = None
 
     @property
     def problems(self) -> tuple[str, ...]:

@@ -328,3 +328,15 @@ def test_the_way_to_a_table_does_not_grow_with_its_history(
     looked_with = (sum(s3_faults.counts.values()) - before - opened_with) / 5
     assert 0 < opened_with <= 30
     assert 0 < looked_with <= 3
+
+
+def test_the_newest_log_entry_is_known_without_opening_the_table(lake: Lake) -> None:
+    """Of the newest version it tells what no other entry has; of all others it tells nothing."""
+    assert lake.place.newest_entry(_TABLE, 0) is None
+    first = lake.commit(change(written(lake, 1, "2024-01", 1)), 1)
+    known = lake.place.newest_entry(_TABLE, first)
+    assert known is not None
+    second = lake.commit(change(written(lake, 2, "2024-01", 2)), 2)
+    assert lake.place.newest_entry(_TABLE, first) is None
+    assert lake.place.newest_entry(_TABLE, second) not in (None, known)
+    assert lake.place.newest_entry(_TABLE, second + 1) is None

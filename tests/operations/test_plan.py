@@ -164,7 +164,7 @@ def test_an_undo_can_be_planned(shop: Shop) -> None:
 
 @pytest.mark.every_backend
 def test_a_backfill_and_a_rebuild_can_be_planned(shop: Shop) -> None:
-    """What today's feed reads in archived files; a rebuild of what nobody changed changes nothing."""
+    """What today's feed reads in archived files; a rebuild of what is right changes nothing."""
     shop.sales("sales_a.csv", [sale(day="2024-01-15"), sale(2, day="15.01.2024")])
     shop.run()
     feed = shop.folder / "feeds" / "sales.yml"

@@ -107,6 +107,12 @@ class Place(Protocol):
     def stored(self, table: str) -> list[Stored]:
         """All files of a table, those of its log (below `_delta_log`) included."""
 
+    def newest_entry(self, table: str, version: int) -> str | None:
+        """What tells this version's log entry from all others, if it is the newest; else None.
+
+        Nothing is read.
+        """
+
     def discard(self, table: str, path: str) -> None:
         """Remove a data file."""
 
@@ -191,7 +197,7 @@ class LocalPlace:
 
     def persist_log(self, table: str, version: int) -> None:
         log = self.root / table / _LOG
-        sync_file(log / f"{version:020d}.json")
+        sync_file(log / _entry(version))
         if (checkpoint := log / f"{version:020d}.checkpoint.parquet").exists():
             sync_file(checkpoint)
             sync_file(log / _LAST_CHECKPOINT)
@@ -227,6 +233,16 @@ class LocalPlace:
             for path, known in found
             if known is not None
         ]
+
+    def newest_entry(self, table: str, version: int) -> str | None:
+        log = self.root / table / _LOG
+        if (log / _entry(version + 1)).exists():
+            return None
+        try:
+            status = (log / _entry(version)).stat()
+        except FileNotFoundError:
+            return None
+        return f"{status.st_mtime_ns}-{status.st_size}"
 
     def discard(self, table: str, path: str) -> None:
         (self.root / table / path).unlink(missing_ok=True)
@@ -336,6 +352,13 @@ class RemotePlace:
             for entry in self.store.below(table).entries()
         ]
 
+    def newest_entry(self, table: str, version: int) -> str | None:
+        log = f"{table}/{_LOG}"
+        if self.store.entry(f"{log}/{_entry(version + 1)}") is not None:
+            return None
+        found = self.store.entry(f"{log}/{_entry(version)}")
+        return f"{found.mtime_ns}-{found.size}" if found else None
+
     def discard(self, table: str, path: str) -> None:
         self.store.discard(f"{table}/{path}")
         (self.workspace / table / path).unlink(missing_ok=True)
@@ -377,6 +400,10 @@ def place_of(store: Store, workspace: Path) -> Place:
     if isinstance(store, LocalFolder):
         return LocalPlace(store.root)
     return RemotePlace(cast("S3Folder", store), workspace)
+
+
+def _entry(version: int) -> str:
+    return f"{version:020d}.json"
 
 
 def _is_whole(entry: Path) -> bool:

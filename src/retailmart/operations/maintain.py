@@ -39,6 +39,7 @@ from retailmart.lake.maintenance import (
 )
 from retailmart.lake.orphans import discard, sweep_merges
 from retailmart.marts.exports import ExpiredExports, expire_exports
+from retailmart.operations.marts_file import keep_marts_file
 from retailmart.project import Project
 from retailmart.project.documents import did_you_mean
 from retailmart.report import ArchiveReport, MaintenanceReport, Progress, Silent, TableMaintenance
@@ -129,7 +130,7 @@ def _recorded(
         session.ledger.maintenance.end(key, "failed", message)
         raise
     session.ledger.maintenance.end(key, "done", None)
-    return report
+    return replace(report, marts_file=keep_marts_file(session))
 
 
 def _expect_no_batch(session: Session) -> None:

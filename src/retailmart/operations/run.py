@@ -44,6 +44,7 @@ from retailmart.monitoring.events import Observer
 from retailmart.operations.batch import abandon_in, finish
 from retailmart.operations.check import expect_one_feed
 from retailmart.operations.maintain import maintain_after
+from retailmart.operations.marts_file import keep_marts_file
 from retailmart.operations.monitor import Monitor, monitored
 from retailmart.operations.plan.promise import Promise, basis_of
 from retailmart.operations.status import expected_inputs
@@ -130,7 +131,8 @@ def run_with(
                     with translate_errors():
                         session.ledger.held.record_tables(one.tables.unreadable)
                 archived = _sweep_when_due(session)
-                report = replace(report_of(one, batches), archive=archived)
+                views = keep_marts_file(session)
+                report = replace(report_of(one, batches), archive=archived, marts_file=views)
             except BaseException as error:
                 _end_early(one, error, monitor)
             _close(one, "done", None, report)

@@ -24,6 +24,7 @@ from retailmart.project.settings import (
     Settings,
     Variable,
     is_setting,
+    misplaced_marts_file,
     overlaps,
     read_settings,
 )
@@ -225,6 +226,7 @@ def load_project(folder: Path, overrides: Mapping[str, object] | None = None) ->
     settings = validate(Settings, source, problems) if source else None
     if source and settings:
         problems += overlaps(settings, source, folder)
+        problems += misplaced_marts_file(settings, source)
     feed_files = sorted(folder.glob("feeds/*.y*ml"))
     table_files = sorted(folder.glob("tables/*.y*ml"))
     mart_files = sorted(folder.glob("marts/*.sql"))

@@ -373,6 +373,11 @@ class RunSettings(Document):
         default_factory=KeepSettings,
         description="How long exports and archived files are kept.",
     )
+    marts_file: str | None = Field(
+        None,
+        description="A DuckDB file with a view for each mart, as in `marts.duckdb`, which each run"
+        " keeps current for other tools; without it, there is none. The lake must be in a folder.",
+    )
     memory_limit: str | None = Field(
         None,
         description="The memory that the engine may use, as in 2GB; without it, most of the"
@@ -481,6 +486,15 @@ def overlaps(settings: Settings, source: Source, folder: Path) -> Iterator[str]:
             yield (
                 f"{source.at((other,))}: {other}: is {one}, lies in it or holds it; keep them apart"
             )
+
+
+def misplaced_marts_file(settings: Settings, source: Source) -> Iterator[str]:
+    """What is wrong with `marts_file`: its views name files, and those of a bucket are none."""
+    if settings.marts_file is not None and settings.lake.startswith("s3://"):
+        yield (
+            f"{source.at(('marts_file',))}: marts_file: the lake is in a bucket, whose files the"
+            " views can't name; leave it out, and see docs/bi.md for how to read a bucket"
+        )
 
 
 def read_pairs(pairs: Iterable[str]) -> dict[str, object]:

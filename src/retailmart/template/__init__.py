@@ -14,6 +14,8 @@ from retailmart.template.stories import STORIES, Story, stories_named
 __all__ = ["STORIES", "Story", "stories_named", "write_project"]
 
 _FILES = Path(__file__).parent / "project"
+# It shows the marts of the tills.
+_NOTEBOOK = Path(__file__).parent / "sample" / "explore.ipynb"
 _HIDDEN = {"gitignore": ".gitignore", "env": ".env"}
 _SETTINGS = "retailmart.yml"
 
@@ -35,6 +37,11 @@ def write_project(
         for name in [path.relative_to(_FILES).as_posix()]
         if _belongs(name, told)
     }
+    if sample:
+        # What people look at a sample with costs the runs of no other project.
+        wanted[folder / _SETTINGS] += b"marts_file: marts.duckdb\n"
+        if "tills" in {story.name for story in told}:
+            wanted[folder / "notebooks" / _NOTEBOOK.name] = _NOTEBOOK.read_bytes()
     wanted |= {folder / ".schema" / name: text.encode() for name, text in _schemas().items()}
     parents = {parent for path in wanted for parent in path.parents} | {folder / "landing"}
     taken = [*wanted, *_sample_places(folder, told)] if sample else list(wanted)
