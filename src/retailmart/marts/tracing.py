@@ -323,9 +323,7 @@ class _Reader:
                     return leaf, low
         return None
 
-    def compares(
-        self, node: Node, column: str | None, ctes: Mapping[str, Node]
-    ) -> Iterator[str]:
+    def compares(self, node: Node, column: str | None, ctes: Mapping[str, Node]) -> Iterator[str]:
         """With what rows a column is compared besides those that it is made of, in SQL."""
         if column is None:
             return
@@ -388,9 +386,7 @@ class _Adder(_Reader):
             return None
         return self._aggregate(inner, node)
 
-    def _through(
-        self, meant: tuple[Node, str], node: Node, ctes: Mapping[str, Node]
-    ) -> str | None:
+    def _through(self, meant: tuple[Node, str], node: Node, ctes: Mapping[str, Node]) -> str | None:
         """The addends of a column that is another query's, row by row."""
         leaf, name = meant
         inner = self.query_of(leaf, ctes)

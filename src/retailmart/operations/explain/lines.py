@@ -1,0 +1,106 @@
+"""The line of each row in the file that brought it: the archived file is read again."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+from retailmart.engines.duckdb.tracing import KEY, TracingEngine
+from retailmart.errors import CsvBroken, RetailmartError
+from retailmart.feeds.load_part import numbered
+from retailmart.feeds.quarantine import places_of, seek
+from retailmart.feeds.rows import RowSql
+from retailmart.files.archive import kept_for
+from retailmart.files.check import clean
+from retailmart.files.checked import CheckedFile, LandedCopy, Refusal
+from retailmart.files.staged import CheckCopy
+from retailmart.ledger.values import LedgerFile
+from retailmart.operations.explain.trace import rows_of
+from retailmart.project.feed import Feed
+from retailmart.project.settings import Days
+from retailmart.tables import ROW, quoted
+
+_CHOSEN: Final = "rows that were chosen"
+
+
+@dataclass(frozen=True)
+class Line:
+    """Where a row is in its file: the line, from 1 (in JSON the record), and its text there."""
+
+    line: int
+    raw: str
+
+
+@dataclass(frozen=True)
+class LineFinder:
+    """Finds lines in archived files. `copies` are where each file's content is."""
+
+    engine: TracingEngine
+    scratch: Path
+    copies: Mapping[int, Sequence[LandedCopy]]
+    keep: Days
+
+    def find(self, feed: Feed, file: LedgerFile, keys: Iterable[int]) -> dict[int, Line] | str:
+        """The lines of the rows with these keys, which `rows of FEED` shows; or why there are none.
+
+        Of equal rows any is as good as another: each gets a line of its own.
+        """
+        checked = self._checked(feed, file)
+        if isinstance(checked, str):
+            return checked
+        try:
+            return self._found(feed, file, checked, keys)
+        except CsvBroken:
+            cleaned = clean(checked.delivered, feed, checked.layout)
+            if isinstance(cleaned, Refusal):
+                return cleaned.message
+            return self._found(feed, file, cleaned, keys)
+
+    def _checked(self, feed: Feed, file: LedgerFile) -> CheckedFile | str:
+        work = CheckCopy(feed, file.path, self.scratch)
+        found = (work(self.engine, copy) for copy in self.copies.get(file.file_id, ()))
+        try:
+            checked = next((one for one in found if one is not None), None)
+        except RetailmartError as error:
+            return error.message
+        if checked is None:
+            return f"is no longer in the archive{kept_for(self.keep)}"
+        if isinstance(checked, Refusal):
+            return f"would be refused now: {checked.message}"
+        return checked
+
+    def _found(
+        self, feed: Feed, file: LedgerFile, checked: CheckedFile, keys: Iterable[int]
+    ) -> dict[int, Line]:
+        engine, sql = self.engine, RowSql(feed, True, careful=True)
+        columns = [column.name for column in feed.columns]
+        columns += [feed.extra_columns] if feed.extra_columns else []
+        names = ", ".join(map(quoted, columns))
+        key = quoted(KEY)
+        engine.hold(_CHOSEN, keys)
+        wanted = (
+            f"SELECT {key}, {names}, row_number() OVER (PARTITION BY {names} ORDER BY {key}) AS n"
+            f" FROM {quoted(rows_of(feed.name))}"
+            f" WHERE {key} IN (SELECT {key} FROM {quoted(_CHOSEN)})"
+        )
+        records = numbered(engine, {file.file_id: checked})
+        accepted = (
+            f"SELECT {ROW}, {names}, row_number() OVER (PARTITION BY {names} ORDER BY {ROW}) AS n"
+            f" FROM {sql.typed(records, checked.layout)} WHERE NOT ({sql.refused(checked.layout)})"
+        )
+        same = " AND ".join(
+            f"w.{n} IS NOT DISTINCT FROM a.{n}" for n in (*map(quoted, columns), "n")
+        )
+        found = engine.rows(
+            f"SELECT a.{ROW}, w.{key} FROM ({wanted}) w JOIN ({accepted}) a ON {same}"
+            f" ORDER BY a.{ROW}"
+        )
+        engine.forget(records)
+        places = places_of(checked)
+        lines = {}
+        for row, row_key in found:
+            place = seek(places, row)
+            lines[row_key] = Line(place.line, place.raw)
+        return lines
