@@ -213,7 +213,9 @@ class _Explaining:
         if month is not None and chosen.get(month) is not None:
             seen = seen.in_months([str(chosen[month])])
         where = condition(chosen, self.kinds)
-        order = ", ".join(map(quoted, self.kinds))
+        # By month first, since the mart's query is asked for one month at a time.
+        names = [*([month] if month is not None else []), *self.kinds]
+        order = ", ".join(map(quoted, dict.fromkeys(names)))
         relation = self.engine.define(seen)
         return self.engine.dicts(f"SELECT * FROM {relation} AS made WHERE {where} ORDER BY {order}")
 
@@ -266,7 +268,8 @@ class _Explaining:
         groups = self._groups(chosen, rows)
         keys: dict[str | None, frozenset[int]] = {}
         for month, where in groups.items():
-            found = self.tracing.made(self.mart, query, month, where, _TOGETHER)
+            most = sum(self._month(row) == month for row in rows) if not self.mart.key else None
+            found = self.tracing.made(self.mart, query, month, where, most)
             made += found
             keys[month] = frozenset().union(*(one.keys for one in found))
             try:

@@ -39,6 +39,7 @@ class History:
         Also those that `used` files replaced or repaired; `months` None are all.
         """
         told: set[int] = set()
+        paths = {file.path for file in used}
         replaced = {file.supersedes: file for file in used if file.supersedes is not None}
         for old in self.ledger.files.among(replaced):
             told.add(old.file_id)
@@ -53,6 +54,9 @@ class History:
                 continue
             of_file = self.ledger.files.months_of([old.file_id])
             if months is not None and of_file and not of_file.keys() & set(months):
+                continue
+            # Of a feed without months, an old version matters to whom the newest one matters.
+            if not of_file and old.state is FileState.SUPERSEDED and old.path not in paths:
                 continue
             if old.state is FileState.SUPERSEDED:
                 yield self._replaced(old, self.ledger.files.current(old.path))

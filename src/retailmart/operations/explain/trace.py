@@ -123,7 +123,11 @@ class Tracing:
         return hashed(self.tag(mart.name), [f"CAST({quoted(n)} AS {kinds[n]})" for n in names])
 
     def show_rows(self, mart: Mart, month: str | None) -> None:
-        """Let `rows of NAME` stand for the rows of all that a mart reads, with their keys."""
+        """Let `rows of NAME` stand for the rows of all that a mart reads, with their keys.
+
+        Variables are those for which it was built.
+        """
+        self.engine.set_variables({**self.project.variables, "as_of": self.work.moments[mart.name]})
         for name in self.work.reads[mart.name]:
             rows = rows_of(name)
             months = None if month is None or name not in self._by_month else (month,)
@@ -147,7 +151,6 @@ class Tracing:
 
     def _show(self, mart: Mart, month: str | None) -> None:
         """Let the names that a mart reads stand for rows with WHY, as they were for it."""
-        self.engine.set_variables({**self.project.variables, "as_of": self.work.moments[mart.name]})
         self.show_rows(mart, month)
         key = quoted(KEY)
         for name in self.work.reads[mart.name]:
@@ -166,11 +169,15 @@ class Tracing:
         where: str,
         most: int | None = None,
     ) -> list[MadeRow]:
-        """The rows of a mart for which `where` is true, as its query makes them."""
+        """The rows of a mart for which `where` is true, as its query makes them.
+
+        Of more than `most`, the first in the order of the mart's columns.
+        """
         self._show(mart, month)
         text = f"SELECT * FROM ({query.query.rstrip('; ')}) AS made WHERE {where}"
         if most is not None:
-            text += f" LIMIT {most:d}"
+            order = ", ".join(quoted(one.name) for one in self.state(mart).fields)
+            text += f" ORDER BY {order} LIMIT {most:d}"
         return [_made(row) for row in self.engine.dicts(text)]
 
     def again(self, mart: Mart, month: str | None, keys: Collection[int], where: str) -> list[Any]:
