@@ -30,7 +30,7 @@ from retailmart.marts.definitions import fingerprints
 from retailmart.marts.tracing import Traced, Untraceable
 from retailmart.operations.explain.history import History
 from retailmart.operations.explain.lines import Line, LineFinder
-from retailmart.operations.explain.refused import as_if, open_items
+from retailmart.operations.explain.refused import MOST, as_if, open_items
 from retailmart.operations.explain.trace import (
     BaseRows,
     MadeRow,
@@ -436,6 +436,8 @@ class _Explaining:
         numbered: list[tuple[str, Item, Any]] = []
         unreadable = 0
         for name, of_feed in items.items():
+            if len(of_feed) == MOST:
+                self.limits.append(f"of {name}'s refused rows the first {MOST:,} were looked at")
             state = self.tracing.work.inputs.raw(name)[1]
             found = as_if(self.engine, self._held(name), state, of_feed, months)
             start = len(numbered)

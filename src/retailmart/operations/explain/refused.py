@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass
+from itertools import islice
 from typing import Any, Final
 
 from retailmart.engines.duckdb.sql import sql_type
@@ -15,6 +16,8 @@ from retailmart.operations.verify.pin import Pinned
 from retailmart.project.feed import Feed
 from retailmart.tables import FILE_ID, TableState, quoted, text_literal
 
+# So many refused rows of a feed are looked at: their texts are held in memory.
+MOST: Final = 100_000
 _TEXTS: Final = "texts of refused rows of"
 _FILE: Final = "file of row"
 
@@ -35,14 +38,15 @@ class AsIf:
 def open_items(
     engine: TracingEngine, ledger: Ledger, pinned: Pinned, feeds: Collection[str]
 ) -> dict[str, tuple[Item, ...]]:
-    """The refused rows that need work, by feed."""
+    """The refused rows that need work, by feed: of each the first MOST."""
     found = {}
     for name in sorted(feeds):
         state = pinned.tables.get(quarantine_table(name))
         if state is None:
             continue
         refused = Quarantine(engine.relation(engine.define(state)), ledger)
-        if items := tuple(item for item in refused.items() if item.needs_work):
+        needing = (item for item in refused.items() if item.needs_work)
+        if items := tuple(islice(needing, MOST)):
             found[name] = items
     return found
 
