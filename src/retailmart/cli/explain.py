@@ -55,20 +55,20 @@ def explain(
     """Explain a number: its rule, the delivered rows it is made of, and the check.
 
     Name the row by its key, as in: retailmart explain customer_monthly_purchase --month 2024-03
-    --customer_id 7
+    --customer_id 1017
     """
     chosen = dict([*_pairs(key or ()), *_options(context.args)])
     found = open_at(project, settings).explain(mart, chosen, column=column)
     if output is ExplainOutput.JSON:
         print_json(found.to_dict())
     elif output is ExplainOutput.HTML:
-        from retailmart.operations.explain.page import page
+        from retailmart.cli.explain_page import page_of
 
-        print(page(found))
+        print(page_of(found))
     else:
-        from retailmart.operations.explain.words import words
+        from retailmart.cli.explain_text import text_of
 
-        print(words(found))
+        print(text_of(found))
 
 
 def _pairs(said: Sequence[str]) -> Iterator[tuple[str, str]]:

@@ -11,6 +11,7 @@ from __future__ import annotations
 import copy
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from itertools import count
 from typing import Any, Final
 
 from retailmart.engines.parsing import text_of, tree_of
@@ -54,6 +55,7 @@ class Traced:
     """
 
     query: str
+    column: str = ""
     adds: str | None = None
     compares: tuple[str, ...] = ()
 
@@ -69,12 +71,12 @@ def traced(query: str, tables: Mapping[str, Sequence[str]], column: str | None =
         raise Untraceable("it is not one SELECT")
     known = {name.lower(): tuple(columns) for name, columns in tables.items()}
     plain = _Tracer(known).query(copy.deepcopy(node), frozenset())
-    compares = tuple(dict.fromkeys(_Reader(known).compares(node, column, {})))
     if column is None:
-        return Traced(_text(plain), None, compares)
+        return Traced(_text(plain))
     adding = copy.deepcopy(plain)
     adds = _Adder(known).add(adding, column, {})
-    return Traced(_text(adding if adds else plain), adds, compares)
+    compares = tuple(dict.fromkeys(_Reader(known).compares(node, column, {})))
+    return Traced(_text(adding if adds else plain), column, adds, compares)
 
 
 def _text(node: Node) -> str:
@@ -95,7 +97,7 @@ def _with(found: Any, placed: Mapping[str, Node]) -> Any:
         return [_with(one, placed) for one in found]
     if not isinstance(found, dict):
         return found
-    names = found.get("column_names")
+    names: Sequence[str] = found.get("column_names") or ()
     if found.get("class") == "COLUMN_REF" and len(names) == 1 and names[0] in placed:
         return copy.deepcopy(placed[names[0]])
     return {name: _with(value, placed) for name, value in found.items()}
@@ -129,12 +131,12 @@ def _inner(entry: Node) -> Node:
     return inner
 
 
-@dataclass
+@dataclass(frozen=True)
 class _Tracer:
     """Changes a query in place. `known` are the relations that have WHY."""
 
     known: Mapping[str, Sequence[str]]
-    _named: int = 0
+    _numbers: Iterator[int] = field(default_factory=count)
 
     def query(self, node: Node, outer: frozenset[str]) -> Node:
         """The query with WHY as its last column. `outer` are the WITH names it can read."""
@@ -228,14 +230,13 @@ class _Tracer:
             inner = source["subquery"]
             inner["node"] = self.query(inner["node"], names)
             if not source.get("alias"):
-                self._named += 1
-                source["alias"] = f"subquery {self._named}"
+                source["alias"] = f"subquery {next(self._numbers)}"
             yield _alias(source)
         elif kind not in ("EMPTY", "TABLE_FUNCTION", "EXPRESSION_LIST"):
             raise Untraceable(f"it uses {kind}")
 
 
-@dataclass
+@dataclass(frozen=True)
 class _Reader:
     """Finds columns by name through the queries of a query."""
 
@@ -323,10 +324,8 @@ class _Reader:
                     return leaf, low
         return None
 
-    def compares(self, node: Node, column: str | None, ctes: Mapping[str, Node]) -> Iterator[str]:
+    def compares(self, node: Node, column: str, ctes: Mapping[str, Node]) -> Iterator[str]:
         """With what rows a column is compared besides those that it is made of, in SQL."""
-        if column is None:
-            return
         if node["type"] != "SELECT_NODE":
             for part in parts(node) if node["type"] == "SET_OPERATION_NODE" else ():
                 yield from self.compares(part, column, self.within(node, ctes))
@@ -362,11 +361,9 @@ class _Reader:
         yield from self.compares(inner, name, own)
 
 
-@dataclass
+@dataclass(frozen=True)
 class _Adder(_Reader):
     """Lets a traced query also give the addends of one column."""
-
-    _done: dict[int, str | None] = field(default_factory=dict)
 
     def add(self, node: Node, column: str, ctes: Mapping[str, Node]) -> str | None:
         """Append ADDENDS, and say what adds them; None where the column is not a sum or count."""

@@ -24,7 +24,14 @@ from retailmart.feeds.quarantine import Item
 from retailmart.files.archive import archived_copies
 from retailmart.files.checked import LandedCopy
 from retailmart.lake import Lake
-from retailmart.lake.layout import MONTH, ORIGIN, is_system_column, mart_table
+from retailmart.lake.layout import (
+    MONTH,
+    ORIGIN,
+    VALID_FROM,
+    VALID_TO,
+    is_system_column,
+    mart_table,
+)
 from retailmart.ledger.values import LedgerFile, definition_of
 from retailmart.marts.definitions import fingerprints
 from retailmart.marts.tracing import Traced, Untraceable
@@ -112,6 +119,15 @@ class _Known:
     deliveries: Mapping[int, Delivery]
     copies: Mapping[int, Sequence[LandedCopy]]
     corrections: tuple[Correction, ...]
+
+
+@dataclass(frozen=True)
+class _Missing:
+    """Refused rows that would count, what the number would be, and how many can't be read."""
+
+    cells: tuple[RefusedCell, ...] = ()
+    repaired: Any = None
+    unreadable: int = 0
 
 
 @dataclass
@@ -281,9 +297,11 @@ class _Explaining:
         number = _together(name, rows)
         check = self._check(name, query, rows, made, groups, keys)
         months = self._months(base, groups)
-        known, refused, unreadable = self._asked(chosen, query, base, months)
+        known, missing = self._asked(chosen, query, base, months, number)
         used, addends = self._used(base, made, known, self._lines(base, known))
-        compared = self._compared(name, query, rows[0]) if matches == 1 else None
+        compared = self._compared(name, query, rows[0], made) if len(made) == matches == 1 else None
+        if compared is not None and compared.agrees:
+            check = replace(check, agrees=True)
         return Explanation(
             mart=self.mart.name,
             about=self.mart.about,
@@ -303,8 +321,9 @@ class _Explaining:
             through=base.through,
             compares=query.compares,
             compared=compared,
-            refused=refused,
-            unreadable=unreadable,
+            refused=missing.cells,
+            repaired=missing.repaired,
+            unreadable=missing.unreadable,
             corrections=known.corrections,
             check=check,
             limits=tuple(self.limits),
@@ -361,8 +380,13 @@ class _Explaining:
             bool(added_agrees or rerun_agrees),
         )
 
-    def _compared(self, name: str, query: Traced, row: Mapping[str, Any]) -> Compared | None:
-        """The fewest rows of the mart, by the first columns of its key, from which it comes out."""
+    def _compared(
+        self, name: str, query: Traced, row: Mapping[str, Any], made: Sequence[MadeRow]
+    ) -> Compared | None:
+        """The fewest rows of the mart, by the first columns of its key, from which it comes out.
+
+        `made` is the row as the query makes it of all rows.
+        """
         if not query.compares:
             return None
         by = list(self.mart.key)
@@ -371,16 +395,17 @@ class _Explaining:
             by.pop()
             own = {one: row[one] for one in by}
             where = condition(own, self.kinds)
-            others = self._rows(own) if by else []
             if not by:
                 break
-            made = self.tracing.made(self.mart, query, month, where)
-            keys = frozenset[int]().union(*(one.keys for one in made))
+            others = self._rows(own)
+            found = self.tracing.made(self.mart, query, month, where)
+            keys = frozenset[int]().union(*(one.keys for one in found))
             key_of_row = condition({one: row[one] for one in self.mart.key}, self.kinds)
             again = self.tracing.again(self.mart, month, keys, key_of_row)
             if len(again) == 1 and _same(again[0][name], row[name]):
                 return Compared(tuple(by), own, len(others), tuple(others[:_COMPARED]), True)
-        return Compared((), {}, sum(file.rows for file in self.state.files), (), True)
+        agrees = _same(made[0].values[name], row[name])
+        return Compared((), {}, sum(file.rows for file in self.state.files), (), agrees)
 
     def _months(self, base: BaseRows, groups: Mapping[str | None, str]) -> frozenset[str] | None:
         """The months of the delivered rows; None where they have none."""
@@ -397,7 +422,8 @@ class _Explaining:
         query: Traced,
         base: BaseRows,
         months: frozenset[str] | None,
-    ) -> tuple[_Known, tuple[RefusedCell, ...], int]:
+        number: Any,
+    ) -> tuple[_Known, _Missing]:
         feeds = self.tracing.feeds_below(self.mart)
         ids = {int(row[FILE_ID]) for _, row in base.rows.values() if row.get(FILE_ID)}
         archive = store_at(self.project, self.project.settings.archive)
@@ -420,15 +446,18 @@ class _Explaining:
                 f"the number is of {number_of(len(known.files), 'file')}; lines are looked up in"
                 f" the first {_FILES}"
             )
-        refused, unreadable = self._refused(chosen, query, items)
-        return known, refused, unreadable
+        return known, self._refused(chosen, query, items, number)
 
     def _refused(
-        self, chosen: Mapping[str, Any], query: Traced, items: Mapping[str, tuple[Item, ...]]
-    ) -> tuple[tuple[RefusedCell, ...], int]:
+        self,
+        chosen: Mapping[str, Any],
+        query: Traced,
+        items: Mapping[str, tuple[Item, ...]],
+        number: Any,
+    ) -> _Missing:
         """The refused rows that would be in the chosen rows, if they counted."""
         if not items:
-            return (), 0
+            return _Missing()
         month = self.mart.month
         is_of_month = month is not None and self.tracing.is_monthly(self.mart)
         months = [str(chosen[month])] if is_of_month and month and chosen.get(month) else None
@@ -451,7 +480,7 @@ class _Explaining:
             )
         except (Untraceable, RetailmartError) as why:
             self.limits.append(f"whether refused rows would count is not known: {why}")
-            return (), unreadable
+            return _Missing(unreadable=unreadable)
         amounts = {
             number: amount
             for one in made
@@ -459,6 +488,9 @@ class _Explaining:
             for number in as_if_numbers(keys)
         }
         numbers = {n for one in made for n in as_if_numbers(one.keys)}
+        repaired = _together(query.column, [one.values for one in made]) if numbers else None
+        if query.adds != "sum" or not _same(_sum(list(amounts.values())), _less(repaired, number)):
+            amounts = {}  # some add nothing of their own
         cells = [
             RefusedCell(
                 feed,
@@ -468,16 +500,16 @@ class _Explaining:
                 item.row.rule,
                 item.row.message,
                 item.row.raw,
-                amounts.get(number, balanced) if query.adds == "sum" else balanced,
+                amounts.get(place, balanced),
             )
-            for number, (feed, item, balanced) in enumerate(numbered)
-            if number in numbers
+            for place, (feed, item, balanced) in enumerate(numbered)
+            if place in numbers
         ]
         if len(cells) > _REFUSED:
             self.limits.append(
                 f"{len(cells):,} refused rows would count; the first {_REFUSED} are listed"
             )
-        return tuple(cells[:_REFUSED]), unreadable
+        return _Missing(tuple(cells[:_REFUSED]), repaired, unreadable)
 
     def _held(self, name: str) -> Any:
         """A feed with all columns that its raw table holds."""
@@ -488,10 +520,10 @@ class _Explaining:
         finder = LineFinder(
             self.engine, self.scratch, known.copies, self.project.settings.keep.archive
         )
-        by_file: dict[tuple[str, int], list[int]] = {}
+        by_file: dict[tuple[str, int], dict[int, str | None]] = {}
         for key, (name, row) in base.rows.items():
             if name in self.project.feeds:
-                by_file.setdefault((name, int(row[FILE_ID])), []).append(key)
+                by_file.setdefault((name, int(row[FILE_ID])), {})[key] = row.get(ORIGIN)
         lines: dict[int, Line] = {}
         shown: set[str] = set()
         for (name, file_id), keys in by_file.items():
@@ -547,6 +579,8 @@ class _Explaining:
                     line.raw if line else None,
                     delivery.run if delivery else None,
                     row.get(ORIGIN),
+                    row.get(VALID_FROM),
+                    row.get(VALID_TO),
                 )
             )
         addends = [
@@ -645,14 +679,13 @@ class _Explaining:
         self, chosen: Mapping[str, Any], name: str, *, refused: bool = True
     ) -> Explanation:
         """The answer where the mart has no such row."""
-        cells: tuple[RefusedCell, ...] = ()
-        unreadable, corrections = 0, tuple[Correction, ...]()
+        missing, corrections = _Missing(), tuple[Correction, ...]()
         if refused:
             month = self.mart.month
             months = frozenset([str(chosen[month])]) if month and chosen.get(month) else None
             try:
                 query = self.tracing.of(self.mart, name)
-                known, cells, unreadable = self._asked(chosen, query, BaseRows(0), months)
+                known, missing = self._asked(chosen, query, BaseRows(0), months, None)
                 corrections = known.corrections
             except Untraceable as why:
                 self.limits.append(f"whether refused rows would count is not known: it {why}")
@@ -675,8 +708,9 @@ class _Explaining:
             through={},
             compares=(),
             compared=None,
-            refused=cells,
-            unreadable=unreadable,
+            refused=missing.cells,
+            repaired=missing.repaired,
+            unreadable=missing.unreadable,
             corrections=corrections,
             check=Check(),
             limits=tuple(self.limits),
@@ -684,7 +718,9 @@ class _Explaining:
 
     def _variables(self) -> dict[str, Any]:
         """The variables that the query reads, with their values."""
-        values = {name.lower(): value for name, value in self.project.variables.items()}
+        values: dict[str, Any] = {
+            name.lower(): value for name, value in self.project.variables.items()
+        }
         values["as_of"] = self.tracing.work.moments[self.mart.name]
         return {name: values.get(name) for name in sorted(self.mart.reads_variables)}
 
@@ -704,6 +740,15 @@ def _sum(values: Sequence[Any]) -> Any:
         return sum(values)
     with localcontext(prec=_DIGITS):
         return sum((Decimal(one) for one in values), Decimal(0))
+
+
+def _less(one: Any, other: Any) -> Any:
+    """The difference of two numbers; None if they are none. No number is 0."""
+    numbers = [0 if value is None else value for value in (one, other)]
+    if not all(isinstance(value, int | Decimal) for value in numbers):
+        return None
+    with localcontext(prec=_DIGITS):
+        return numbers[0] - numbers[1]
 
 
 def _add(adds: str, amounts: Sequence[Any]) -> Any:

@@ -10,12 +10,14 @@ from typing import Final
 from retailmart.engines.duckdb.tracing import KEY, TracingEngine
 from retailmart.errors import CsvBroken, RetailmartError
 from retailmart.feeds.load_part import numbered
-from retailmart.feeds.quarantine import places_of, seek
+from retailmart.feeds.quarantine import delivered, places_of, seek
 from retailmart.feeds.rows import RowSql
 from retailmart.files.archive import kept_for
 from retailmart.files.check import clean
 from retailmart.files.checked import CheckedFile, LandedCopy, Refusal
+from retailmart.files.records import readable
 from retailmart.files.staged import CheckCopy
+from retailmart.lake.layout import ORIGIN
 from retailmart.ledger.values import LedgerFile
 from retailmart.operations.explain.trace import rows_of
 from retailmart.project.feed import Feed
@@ -42,14 +44,19 @@ class LineFinder:
     copies: Mapping[int, Sequence[LandedCopy]]
     keep: Days
 
-    def find(self, feed: Feed, file: LedgerFile, keys: Iterable[int]) -> dict[int, Line] | str:
+    def find(
+        self, feed: Feed, file: LedgerFile, keys: Mapping[int, str | None]
+    ) -> dict[int, Line] | str:
         """The lines of the rows with these keys, which `rows of FEED` shows; or why there are none.
 
-        Of equal rows any is as good as another: each gets a line of its own.
+        `keys` also gives the refused row that each row repairs, if it does. Of equal rows any is as
+        good as another: each gets a line of its own.
         """
         checked = self._checked(feed, file)
         if isinstance(checked, str):
             return checked
+        if checked.layout.is_replay:
+            return _repaired(checked, keys)
         try:
             return self._found(feed, file, checked, keys)
         except CsvBroken:
@@ -104,3 +111,14 @@ class LineFinder:
             place = seek(places, row)
             lines[row_key] = Line(place.line, place.raw)
         return lines
+
+
+def _repaired(checked: CheckedFile, keys: Mapping[int, str | None]) -> dict[int, Line]:
+    """The lines of a repaired sheet, by the refused rows that they name."""
+    by_origin = {origin: key for key, origin in keys.items()}
+    place = checked.layout.columns.index(ORIGIN)
+    lines = {}
+    for record, parse_error in delivered(checked):
+        if parse_error is None and (key := by_origin.get(record.cells[place].strip())) is not None:
+            lines[key] = Line(record.line, readable(record.raw))
+    return lines

@@ -32,7 +32,8 @@ class UsedRow:
     """A row that the number is made of: a delivered row, or the version of a source table's row.
 
     `table` is the feed or source table. `file`, `line` (from 1) and `raw` are the delivery's; for a
-    row that was repaired, `origin` is where it was first refused. `values` are its columns.
+    row that was repaired, `origin` is where it was first refused. `values` are its columns; of a
+    version of a row, `valid_from` and `valid_to` are its days.
     """
 
     table: str
@@ -42,6 +43,8 @@ class UsedRow:
     raw: str | None = None
     run: int | None = None
     origin: str | None = None
+    valid_from: date | None = None
+    valid_to: date | None = None
 
 
 @dataclass(frozen=True)
@@ -54,7 +57,11 @@ class Addend:
 
 @dataclass(frozen=True)
 class RefusedCell:
-    """A refused row that would count in the number if it were repaired as far as it can be read."""
+    """A refused row that would count in the number if it were repaired as far as it can be read.
+
+    `amount` is the money that it would add; None if it adds none of its own, as a further line of
+    an order whose total counts already.
+    """
 
     feed: str
     file: str
@@ -117,7 +124,9 @@ class Explanation:
 
     `matches` is how many of the mart's rows have the key; for several, `number` is the column's sum
     over the first `explained` ones. `used` counts the rows by table, `rows` lists them up to a
-    bound. `limits` say how far the explanation goes where it does not go all the way.
+    bound. `repaired` is what the number would be if the `refused` rows counted, `unreadable` counts
+    refused rows of which nobody can tell. `limits` say how far the explanation goes where it does
+    not go all the way.
     """
 
     mart: str
@@ -139,6 +148,7 @@ class Explanation:
     compares: tuple[str, ...]
     compared: Compared | None
     refused: tuple[RefusedCell, ...]
+    repaired: Any
     unreadable: int
     corrections: tuple[Correction, ...]
     check: Check

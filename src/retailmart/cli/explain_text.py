@@ -4,12 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from decimal import Decimal
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from retailmart.operations.explain.values import Check, Explanation, UsedRow, plain
 from retailmart.report import number_of
 
-_ROWS, _FEW = 10, 5
+if TYPE_CHECKING:
+    from retailmart.operations.explain import Explanation
+    from retailmart.operations.explain.values import UsedRow
+
+_ROWS, _FEW, _WIDE = 10, 5, 160
 # What adds addends up, in words.
 ADDS = {
     "sum": "their sum",
@@ -21,7 +24,7 @@ ADDS = {
 }
 
 
-def words(found: Explanation) -> str:
+def text_of(found: Explanation) -> str:
     """The text, without control characters that others have written."""
     return "\n".join(_visible(line) for line in _lines(found))
 
@@ -32,7 +35,7 @@ def said(value: Any) -> str:
         return "NULL"
     if isinstance(value, Decimal):
         return f"{value:,f}"
-    return str(plain(value))
+    return str(value)
 
 
 def row_of(found: Explanation) -> str:
@@ -43,8 +46,9 @@ def row_of(found: Explanation) -> str:
 def place_of(row: UsedRow) -> str:
     """Where a row is from, as in `sales_1.csv:12 (run 1)`."""
     if row.file is None:
-        since, to = row.values.get("_valid_from"), row.values.get("_valid_to")
-        return f"{row.table}, valid {since} to {to}" if since else row.table
+        if row.valid_from is None:
+            return row.table
+        return f"{row.table}, valid {row.valid_from} to {row.valid_to}"
     line = "" if row.line is None else f":{row.line}"
     again = f", first refused as {row.origin}" if row.origin else ""
     return f"{row.file}{line} (run {row.run}{again})"
@@ -58,8 +62,15 @@ def text_of_row(row: UsedRow) -> str:
     return ", ".join(shown)
 
 
-def check_words(check: Check) -> Iterator[str]:
+def unreadable_words(found: Explanation) -> str:
+    """That there are refused rows of which nobody can tell."""
+    rows = number_of(found.unreadable, "refused row")
+    return f"{rows} can't be read far enough to tell of which number"
+
+
+def check_words(found: Explanation) -> Iterator[str]:
     """What was checked, and how it came out."""
+    check, compared = found.check, found.compared
     if check.adds is not None and check.added_agrees:
         yield f"{check.addends:,} amounts added up again: {said(check.added)}, equal"
     elif check.adds is not None:
@@ -76,8 +87,11 @@ def check_words(check: Check) -> Iterator[str]:
         )
     elif check.adds is None:
         yield "the mart's query over these rows alone gives no such row"
+    if compared is not None and compared.agrees:
+        rows = number_of(compared.count, "row")
+        yield f"over the {rows} that it is compared with, the query gives the same number"
     if not check.agrees:
-        yield "the number did not come out of its rows alone"
+        yield "the number did not come out again"
 
 
 def _lines(found: Explanation) -> Iterator[str]:
@@ -96,7 +110,7 @@ def _lines(found: Explanation) -> Iterator[str]:
         yield from _made_of(found)
         yield ""
         yield "Check"
-        yield from (f"  {line}" for line in check_words(found.check))
+        yield from (f"  {line}" for line in check_words(found))
     yield from _compared(found)
     yield from _refused(found)
     if found.corrections:
@@ -117,7 +131,7 @@ def _made_of(found: Explanation) -> Iterator[str]:
     for number, row in enumerate(found.rows[:_ROWS]):
         amounts = [one.amount for one in found.addends if one.rows == (number,)]
         money = f"  {said(amounts[0])}" if len(amounts) == 1 else ""
-        yield f"  {place_of(row)}{money}  {text_of_row(row)}"
+        yield _cut(f"  {place_of(row)}{money}  {text_of_row(row)}")
     total = sum(found.used.values())
     if total > _ROWS:
         yield f"  … {total - min(_ROWS, len(found.rows)):,} more: --output json lists them"
@@ -143,20 +157,18 @@ def _compared(found: Explanation) -> Iterator[str]:
 
 def _refused(found: Explanation) -> Iterator[str]:
     if found.refused:
-        amounts = [one.amount for one in found.refused if isinstance(one.amount, Decimal | int)]
-        money = f", {said(sum(amounts, Decimal(0)))} in all" if amounts else ""
         yield ""
-        yield f"Refused rows that would count: {len(found.refused)}{money}"
+        yield (
+            f"Refused rows that would count: {len(found.refused)}; with them it would be"
+            f" {said(found.repaired)}"
+        )
         for one in found.refused[:_FEW]:
             money = "" if one.amount is None else f"  {said(one.amount)}"
-            yield f"  {one.file}:{one.line}{money}  {one.message}: {one.raw}"
+            yield _cut(f"  {one.file}:{one.line}{money}  {one.message}: {one.raw}")
         yield from _more(found.refused, _FEW)
     if found.unreadable:
         yield ""
-        yield (
-            f"Of {number_of(found.unreadable, 'refused row')} nobody can tell whether they would"
-            " count: retailmart quarantine list"
-        )
+        yield f"{unreadable_words(found)}: retailmart quarantine list"
 
 
 def _more(rows: Sequence[object], shown: int) -> Iterator[str]:
@@ -166,6 +178,10 @@ def _more(rows: Sequence[object], shown: int) -> Iterator[str]:
 
 def _short(row: Mapping[str, Any]) -> str:
     return ", ".join(f"{name} {said(value)}" for name, value in row.items() if name[0] != "_")
+
+
+def _cut(line: str) -> str:
+    return line if len(line) <= _WIDE else f"{line[: _WIDE - 1]}…"
 
 
 def _visible(line: str) -> str:

@@ -4,17 +4,20 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
 from html import escape
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
-from retailmart.operations.explain.values import Explanation
-from retailmart.operations.explain.words import (
+from retailmart.cli.explain_text import (
     check_words,
     place_of,
     row_of,
     said,
     text_of_row,
+    unreadable_words,
 )
 from retailmart.report import number_of
+
+if TYPE_CHECKING:
+    from retailmart.operations.explain import Explanation
 
 # So many rows of each table are printed; JSON has the others.
 _MOST = 1_000
@@ -33,7 +36,7 @@ pre { white-space: pre-wrap; font-size: 8pt; border-left: 2pt solid #bbb; paddin
 """
 
 
-def page(found: Explanation) -> str:
+def page_of(found: Explanation) -> str:
     """The page as HTML."""
     title = f"{found.mart}.{found.column}, {row_of(found)}"
     body = "\n".join(_parts(found))
@@ -54,7 +57,7 @@ def _parts(found: Explanation) -> Iterator[str]:
     else:
         yield _table(["column", "value"], [(n, said(v)) for n, v in found.row.items()])
     if found.is_there:
-        yield "<h2>Check</h2>" + _list(check_words(found.check))
+        yield "<h2>Check</h2>" + _list(check_words(found))
     yield "<h2>Rule</h2>"
     yield f"<p>{_text(found.about or '')} As of {found.as_of:%Y-%m-%d %H:%M} UTC.</p>"
     if found.variables:
@@ -67,14 +70,13 @@ def _parts(found: Explanation) -> Iterator[str]:
             names = list(found.compared.rows[0])
             yield _table(names, [[said(row[n]) for n in names] for row in found.compared.rows])
     if found.refused:
-        yield "<h2>Refused rows that would count</h2>"
+        yield f"<h2>Refused rows that would count: it would be {_text(said(found.repaired))}</h2>"
         yield _table(
             ["place", "amount", "why", "text"],
             [(f"{r.file}:{r.line}", said(r.amount), r.message, r.raw) for r in found.refused],
         )
     if found.unreadable:
-        count = number_of(found.unreadable, "refused row")
-        yield f"<p>Of {count} nobody can tell whether they would count.</p>"
+        yield f"<p>{_text(unreadable_words(found))}.</p>"
     if found.corrections:
         yield "<h2>Corrections and undos</h2>" + _list(one.message for one in found.corrections)
     if found.limits:
