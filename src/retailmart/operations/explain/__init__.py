@@ -102,7 +102,8 @@ def explain(
     scratch.mkdir(parents=True)
     engine = TracingEngine([lake.place], scratch, settings.memory_limit, settings.threads)
     try:
-        if project.functions.used_in(found.query):
+        # Those that it reads may call one, too.
+        if any(project.functions.used_in(one.query) for one in project.marts.values()):
             engine.add_functions(project.functions)
         engine.set_variables({**project.variables, "as_of": pinned.last_moment})
         return _Explaining(project, found, lake, pinned, engine, scratch).explanation(key, column)
