@@ -258,6 +258,7 @@ def test_a_mart_that_was_changed_is_built_first(shop: Shop) -> None:
         explain(shop, MONTHLY, _month="2024-01", customer_id=1)
 
 
+@pytest.mark.every_backend
 def test_a_repaired_row_names_where_it_was_refused(shop: Shop) -> None:
     """Its line is that of the repaired sheet."""
     shop.sales("sales_1.csv", [sale(2), "1,1,tea,2024-01-15,1,10.00,one,3.00"])

@@ -93,24 +93,40 @@ class LineFinder:
             f" WHERE {key} IN (SELECT {key} FROM {quoted(_CHOSEN)})"
         )
         records = numbered(engine, {file.file_id: checked})
+        same = " AND ".join(f"w.{n} IS NOT DISTINCT FROM a.{n}" for n in map(quoted, columns))
+        # Only records like the wanted rows are counted off: sorting all of them takes longer.
+        alike = (
+            f"SELECT a.{ROW}, {names} FROM {sql.typed(records, checked.layout)} a"
+            f" SEMI JOIN ({wanted}) w ON {same} WHERE NOT ({sql.refused(checked.layout)})"
+        )
         accepted = (
             f"SELECT {ROW}, {names}, row_number() OVER (PARTITION BY {names} ORDER BY {ROW}) AS n"
-            f" FROM {sql.typed(records, checked.layout)} WHERE NOT ({sql.refused(checked.layout)})"
-        )
-        same = " AND ".join(
-            f"w.{n} IS NOT DISTINCT FROM a.{n}" for n in (*map(quoted, columns), "n")
+            f" FROM ({alike})"
         )
         found = engine.rows(
-            f"SELECT a.{ROW}, w.{key} FROM ({wanted}) w JOIN ({accepted}) a ON {same}"
-            f" ORDER BY a.{ROW}"
+            f"SELECT a.{ROW}, w.{key} FROM ({wanted}) w JOIN ({accepted}) a"
+            f" ON {same} AND w.n = a.n ORDER BY a.{ROW}"
         )
         engine.forget(records)
+        lines = _lines(checked, [row for row, _ in found])
+        return {row_key: lines[row] for row, row_key in found}
+
+
+def _lines(checked: CheckedFile, rows: Sequence[int]) -> dict[int, Line]:
+    """The lines of some records by their numbers, which ascend."""
+    is_regular = checked.json is None and not checked.cleaned
+    if not is_regular or checked.lines - checked.skip != checked.records:
         places = places_of(checked)
-        lines = {}
-        for row, row_key in found:
-            place = seek(places, row)
-            lines[row_key] = Line(place.line, place.raw)
-        return lines
+        found = ((row, seek(places, row)) for row in rows)
+        return {row: Line(place.line, place.raw) for row, place in found}
+    # Each line is a record: they need not be cut into cells.
+    wanted, lines = set(rows), {}
+    encoding = checked.feed.encoding
+    with checked.delivered.open(encoding=encoding, errors="surrogateescape", newline="") as text:
+        for row, line in enumerate(text, 1 - checked.skip):
+            if row in wanted:
+                lines[row] = Line(row + checked.skip, readable(line.rstrip("\r\n")))
+    return lines
 
 
 def _repaired(checked: CheckedFile, keys: Mapping[int, str | None]) -> dict[int, Line]:
