@@ -12,7 +12,7 @@ import uuid
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from decimal import Decimal, localcontext
-from math import isnan
+from math import isclose, isnan
 from pathlib import Path
 from typing import Any, Final
 
@@ -766,7 +766,7 @@ def _add(adds: str, amounts: Sequence[Any]) -> Any:
 
 
 def _same(one: Any, other: Any) -> bool:
-    """Whether two values are equal; NaN equals itself."""
-    if isinstance(one, float) and isinstance(other, float) and isnan(one):
-        return isnan(other)
+    """Whether two values are equal; floats but for what the order of a sum changes."""
+    if isinstance(one, float) and isinstance(other, float):
+        return isclose(one, other, rel_tol=1e-12) or (isnan(one) and isnan(other))
     return bool(one == other)
