@@ -128,6 +128,20 @@ def test_the_page_on_reading_again_is_right(tmp_path: Path, typed: Typed) -> Non
     assert "no file of feed sales counts that came from 2024-03-01 to 2024-03-31" in done.stdout
 
 
+def test_the_page_about_explaining_is_right(tmp_path: Path, typed: Typed) -> None:
+    """Every command of docs/explain.md explains a number of the sample shop; so does its Python."""
+    assert typed("retailmart init shop --sample --with tills", tmp_path).returncode == 0
+    assert typed("retailmart run --as-of 2024-04-01", tmp_path / "shop").returncode == 0
+    for line in commands("docs/explain.md"):
+        done = typed(line, tmp_path / "shop")
+        assert done.returncode == 0, f"{line}: {done.stderr}"
+        assert "has no such row" not in done.stdout, line
+    (code,) = blocks("docs/explain.md", "python")
+    done = call_alone(code, tmp_path / "shop")
+    assert done.returncode == 0, done.stderr
+    assert "True" in done.stdout
+
+
 def test_the_page_on_monitoring_followed_word_for_word(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, typed: Typed
 ) -> None:

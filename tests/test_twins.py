@@ -63,6 +63,7 @@ TYPED = (
     ("marts list", "--output", "json"),
     ("show", "extra", "--output", "json"),
     ("sql", "SELECT count(*) AS n, max(total_cost) FROM sales", "--output", "json"),
+    ("explain", "extra", "--store_id", "1", "--output", "json"),
     ("schema history", "--output", "json"),
     ("schema diff", "sales", "--output", "json"),
     ("maintain", "--dry-run", "--output", "json"),

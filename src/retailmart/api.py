@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from retailmart.operations.alerts import AlertList, AlertTest
     from retailmart.operations.ask import Answer
     from retailmart.operations.check import CheckReport
+    from retailmart.operations.explain import Explanation
     from retailmart.operations.lease import BrokenLease, LeaseStatus
     from retailmart.operations.marts import MartList
     from retailmart.operations.plan.make import RunPlan
@@ -517,6 +518,18 @@ class OpenProject:
         from retailmart.operations.ask import show
 
         return show(self.project, mart, where=where, month=month, columns=columns, limit=limit)
+
+    def explain(
+        self, mart: str, key: Mapping[str, object], *, column: str | None = None
+    ) -> Explanation:
+        """Why a mart's number is what it is: its rule, its delivered rows, and the check.
+
+        `key` names the row by its columns. Nothing is written. Raises RetailmartError for an
+        unknown mart or column, or a key that leaves several rows. See operations.explain.
+        """
+        from retailmart.operations.explain import explain
+
+        return explain(self.project, mart, key, column=column)
 
     def marts_list(self) -> MartList:
         """The project's marts: what each is, rows, months, when it was built, where it is shown."""

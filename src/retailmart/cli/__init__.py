@@ -36,6 +36,7 @@ from retailmart.cli.common import (
 )
 from retailmart.cli.dagster import tell_dagster
 from retailmart.cli.doctor import doctor
+from retailmart.cli.explain import explain
 from retailmart.cli.maintain import maintain
 from retailmart.cli.runs import opened_to_run, tell_run
 from retailmart.cli.settings import settings_command
@@ -204,6 +205,10 @@ app.command(epilog=exits(3, 4, 130, 143))(maintain)
 app.command(epilog=exits())(status)
 app.command(epilog=exits(4))(show)
 app.command(epilog=exits(4))(sql)
+app.command(
+    epilog=exits(4),
+    context_settings={"allow_extra_args": True, "ignore_unknown_options": True},
+)(explain)
 app.command("settings", epilog=exits())(settings_command)
 
 

@@ -30,6 +30,13 @@ def tree_of(query: str) -> Mapping[str, Any]:
     return found
 
 
+def text_of(tree: Mapping[str, Any]) -> str:
+    """The query of a parse tree as text: what `tree_of` returns, or a changed copy of it."""
+    with _LOCK:
+        rows = _parser().execute("SELECT json_deserialize_sql(?)", [json.dumps(tree)]).fetchall()
+    return str(rows[0][0])
+
+
 @lru_cache(_MOST_PARSED)
 def tables_in(query: str) -> frozenset[str]:
     """The table names that a single SELECT reads; else ValueError with the parser's text."""

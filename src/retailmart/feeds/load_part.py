@@ -203,7 +203,7 @@ def _first_mismatch(engine: Engine, checked: CheckedFile) -> Refusal | None:
     if not columns:
         return None
     cases = " ".join(f"WHEN {wrong} THEN [{n}::VARCHAR, _t{n}]" for n, wrong in columns)
-    relation = RowSql(feed, has_table=True).typed(_numbered(engine, {0: checked}), checked.layout)
+    relation = RowSql(feed, has_table=True).typed(numbered(engine, {0: checked}), checked.layout)
     found = engine.rows(
         f"SELECT * FROM (SELECT {ROW}, CASE {cases} END AS mismatch FROM {relation})"
         f" WHERE mismatch IS NOT NULL ORDER BY {ROW} LIMIT 1"
@@ -232,7 +232,7 @@ def _causes(engine: Engine, column: Column, text: str) -> list[str]:
     return [message for (message, _), is_so in zip(known, row, strict=True) if is_so]
 
 
-def _numbered(engine: Engine, files: Mapping[int, CheckedFile]) -> Relation:
+def numbered(engine: Engine, files: Mapping[int, CheckedFile]) -> Relation:
     """The records of files of one shape, numbered in each."""
     checked = next(iter(files.values()))
     paths = {file_id: one.readable for file_id, one in files.items()}
@@ -250,7 +250,7 @@ def warned_rows(engine: Engine, feed: Feed, item: FileToLoad) -> Iterator[Refuse
         return
     broken = [f"coalesce(NOT ({rule.tried}), true)" for rule in rules]
     flags = ", ".join(f"CASE WHEN {one} THEN {number} END" for number, one in enumerate(broken))
-    relation = _numbered(engine, {item.file.file_id: checked})
+    relation = numbered(engine, {item.file.file_id: checked})
     query = (
         f"SELECT {ROW}, list_filter([{flags}], lambda x: x IS NOT NULL)"
         f" FROM {sql.typed(relation, checked.layout)}"
@@ -476,7 +476,7 @@ class _Loader:
             f"CASE WHEN {violation.condition} THEN {number} END"
             for number, violation in enumerate(violations)
         )
-        relation = _numbered(self.engine, {key: one.checked for key, one in files.items()})
+        relation = numbered(self.engine, {key: one.checked for key, one in files.items()})
         self._read.append(relation)
         query = (
             f"SELECT {FILE_ID}, {ROW}, list_filter([{flags}], lambda x: x IS NOT NULL)"

@@ -72,12 +72,25 @@ def escaped(path: Path) -> str:
     return re.sub(r"([\[*?])", r"[\1]", str(path))
 
 
-def read_table(table: TableState) -> str:
+def read_numbered(table: TableState, numbers: Sequence[int], key: str) -> str:
+    """The rows of a table, and a column `key` of type UBIGINT that no two of them share.
+
+    `numbers` are those of the table's files, below 2^20; a file has fewer than 2^36 rows.
+    """
+    place = "0"
+    if table.files:
+        listed = ", ".join(map(str, numbers))
+        number = f"CAST([{listed}][CAST(file_index AS BIGINT) + 1] AS UBIGINT)"
+        place = f"{number} * {1 << 36} + CAST(file_row_number AS UBIGINT)"
+    return read_table(table, f", CAST({place} AS UBIGINT) AS {quoted(key)}")
+
+
+def read_table(table: TableState, further: str = "") -> str:
     if not table.files:
         nothing = ", ".join(
             f"CAST(NULL AS {sql_type(f.type)}) AS {quoted(f.name)}" for f in table.fields
         )
-        return f"SELECT {nothing} WHERE false"
+        return f"SELECT {nothing}{further} WHERE false"
     kinds = {f.name: f.type for f in table.fields if f.name in table.partition_by}
     # DuckDB does not parse a decimal's type here; its text is cast below.
     types = {name: "VARCHAR" if k.is_decimal else sql_type(k) for name, k in kinds.items()}
@@ -88,7 +101,7 @@ def read_table(table: TableState) -> str:
         else "hive_partitioning = false"
     )
     files = ", ".join(path_literal(Path(table.root) / file.path) for file in table.files)
-    return f"SELECT {cast_list(table.fields)} FROM read_parquet([{files}], {options})"
+    return f"SELECT {cast_list(table.fields)}{further} FROM read_parquet([{files}], {options})"
 
 
 def read_files(found: OfFiles) -> str:
