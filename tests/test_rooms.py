@@ -57,6 +57,8 @@ HEAVY = {
     "psycopg": {"database"},
     "openpyxl": {"sheets"},
     "watchfiles": {"operations"},
+    "jinja2": {"operations"},
+    "vl_convert": {"operations"},
     "dagster_pipes": {"cli"},
     "apprise": {"monitoring"},
     "openlineage": {"monitoring"},

@@ -62,6 +62,7 @@ TYPED = (
     ("marts list", "--output", "json"),
     ("show", "extra", "--output", "json"),
     ("sql", "SELECT count(*) AS n, max(total_cost) FROM sales", "--output", "json"),
+    ("report", "--output", "json"),
     ("schema history", "--output", "json"),
     ("schema diff", "sales", "--output", "json"),
     ("maintain", "--dry-run", "--output", "json"),

@@ -38,6 +38,7 @@ from retailmart.cli.common import (
 from retailmart.cli.dagster import tell_dagster
 from retailmart.cli.doctor import doctor
 from retailmart.cli.maintain import maintain
+from retailmart.cli.report import report
 from retailmart.cli.runs import opened_to_run
 from retailmart.cli.settings import settings_command
 from retailmart.cli.status import status
@@ -197,6 +198,7 @@ app.command(epilog=exits(3, 4, 130, 143))(maintain)
 app.command(epilog=exits())(status)
 app.command(epilog=exits(4))(show)
 app.command(epilog=exits(4))(sql)
+app.command(epilog=exits(4))(report)
 app.command("settings", epilog=exits())(settings_command)
 
 
