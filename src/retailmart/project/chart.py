@@ -36,6 +36,9 @@ class Chart(Document):
     page: str | None = Field(
         None, description="The heading below which it stands; default: the mart's name."
     )
+    place: int = Field(
+        100, description="Headings stand in the order of their smallest `place`, then of marts."
+    )
     x: str | None = Field(None, description="The column of the categories, months or hours.")
     y: str | None = Field(None, description="The column of the figures; not for total: count.")
     by: str | None = Field(

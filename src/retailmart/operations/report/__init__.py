@@ -15,6 +15,7 @@ from typing import Any
 from retailmart.errors import MartNotBuilt, RetailmartError
 from retailmart.operations.report.drawing import draw, expect_library
 from retailmart.operations.report.figures import Figure, Page, pages_of, text_of
+from retailmart.operations.report.person import notes_of, refused_money
 from retailmart.operations.run_status import RunStatus, run_status
 from retailmart.operations.status import Reason, Status, status
 from retailmart.project import Project
@@ -24,6 +25,7 @@ from retailmart.report import RunReport, number_of
 FOLDER = "reports"
 _NAME = "report.html"
 _LISTED = 20
+_FILES = 12
 
 
 @dataclass(frozen=True)
@@ -118,7 +120,11 @@ def _collect(project: Project) -> _Whole:
     return _Whole(
         name,
         subtitle,
-        tuple(_for_a_person(found, run, pages)),
+        (
+            *_for_a_person(found, run, pages),
+            *refused_money(project),
+            *(notes_of(project, run.run.run_id) if run else ()),
+        ),
         advice,
         tuple(_facts(run)) if run else (),
         tuple(_happened(run)) if run else (),
@@ -184,11 +190,11 @@ def _happened(run: RunStatus) -> Iterator[Figure]:
     for step in run.steps:
         steps[step.step] = steps.get(step.step, 0.0) + step.seconds
     rows = tuple((name, f"{seconds:.2f}") for name, seconds in steps.items())
-    yield Figure(
-        "Seconds by step", "", ChartKind.TABLE, ("step", "seconds"), rows, (False, True)
-    )
+    yield Figure("Seconds by step", "", ChartKind.TABLE, ("step", "seconds"), rows, (False, True))
     # What was refused first: it is what people look for.
-    files = sorted(run.files, key=lambda file: (not file.quarantined, file.path))
+    files = sorted(
+        run.files, key=lambda file: (file.state != "refused", not file.quarantined, file.path)
+    )
     yield Figure(
         "Files",
         "",
@@ -202,10 +208,10 @@ def _happened(run: RunStatus) -> Iterator[Figure]:
                 "" if file.quarantined is None else f"{file.quarantined:,}",
                 "" if file.amount is None else text_of(file.amount),
             )
-            for file in files[:_LISTED]
+            for file in files[:_FILES]
         ),
         (False, False, True, True, True),
-        note=f"{_LISTED} of {len(files):,} files" if len(files) > _LISTED else None,
+        note=f"{_FILES} of {len(files):,} files" if len(files) > _FILES else None,
     )
 
 

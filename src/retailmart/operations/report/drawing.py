@@ -6,7 +6,7 @@ import re
 from typing import Any
 
 from retailmart.errors import MissingExtra
-from retailmart.operations.report.figures import NONE, Figure
+from retailmart.operations.report.figures import NONE, OTHERS, Figure, Point
 from retailmart.project.chart import ChartKind
 
 # Stand-ins that no other part of a drawing has; the page's style says what they are in light and
@@ -65,12 +65,20 @@ def _labels(texts: list[str]) -> dict[str, str]:
     return labels
 
 
+def _drawn(figure: Figure) -> tuple[Point, ...]:
+    """The points of a drawing: beside all others, the bars of the largest would not be seen."""
+    if figure.kind is not ChartKind.BAR:
+        return figure.points
+    return tuple(point for point in figure.points if point.x != OTHERS) or figure.points
+
+
 def _spec(figure: Figure) -> dict[str, Any]:
-    xs = _labels([point.x for point in figure.points])
-    bys = _labels([point.by for point in figure.points if point.by is not None])
+    points = _drawn(figure)
+    xs = _labels([point.x for point in points])
+    bys = _labels([point.by for point in points if point.by is not None])
     values = [
         {"x": xs[p.x], "b": bys.get(p.by) if p.by is not None else None, "y": float(p.value)}
-        for p in figure.points
+        for p in points
     ]
     spec = {
         "data": {"values": values},

@@ -68,7 +68,7 @@ class Page:
 
 
 def pages_of(project: Project) -> tuple[Page, ...]:
-    """A page for each heading that marts' charts name, in the order of the marts' names.
+    """A page for each heading that marts' charts name, in the order of their `place`.
 
     All figures are of one moment. Raises MartNotBuilt before the first run, ProjectBusy while a run
     commits for long.
@@ -86,7 +86,13 @@ def pages_of(project: Project) -> tuple[Page, ...]:
                 pages.setdefault(page, []).append(figure)
     finally:
         engine.close()
-    return tuple(Page(title, tuple(found)) for title, found in pages.items())
+    places: dict[str, int] = {}
+    for mart in project.marts.values():
+        for chart in mart.charts or ():
+            title = chart.page or in_words(mart.name)
+            places[title] = min(chart.place, places.get(title, chart.place))
+    titles = sorted(pages, key=lambda title: places.get(title, 100))
+    return tuple(Page(title, tuple(pages[title])) for title in titles)
 
 
 def _of_mart(engine: AskingEngine, mart: Mart) -> Iterator[tuple[str, Figure]]:
@@ -206,7 +212,9 @@ def _totals(
     given: Sequence[str],
 ) -> Figure:
     x, by = chart.x or "", chart.by
-    value = "count(*)" if chart.total is Total.COUNT else f"{chart.total.value}({quoted(chart.y or '')})"
+    value = f"{chart.total.value}({quoted(chart.y or '')})"
+    if chart.total is Total.COUNT:
+        value = "count(*)"
     source = f"{quoted(mart.name)}{_where(chart, given)}"
     at, note = quoted(x), None
     if chart.kind is ChartKind.LINE and columns.get(x) == "VARCHAR":
@@ -239,13 +247,9 @@ def _totals(
         sums: dict[str, Any] = {}
         for point in points:
             sums[point.x] = sums.get(point.x, 0) + point.value
-        points = tuple(
-            sorted(points, key=lambda p: (p.x == OTHERS, -sums[p.x], p.x, p.by or ""))
-        )
+        points = tuple(sorted(points, key=lambda p: (p.x == OTHERS, -sums[p.x], p.x, p.by or "")))
     heading = [in_words(x), *([in_words(by)] if by else []), _measure(chart)]
-    rows = tuple(
-        (p.x, *([p.by or NONE] if by else []), text_of(p.value)) for p in points
-    )
+    rows = tuple((p.x, *([p.by or NONE] if by else []), text_of(p.value)) for p in points)
     notes = [text for text in (note, x_note, by_note) if text]
     return Figure(
         title,
@@ -279,7 +283,7 @@ def _cut(
         inside = f"({column} IS NULL OR {inside})"
     others = text_literal(OTHERS)
     cut = f"CASE WHEN {inside} THEN CAST({column} AS VARCHAR) ELSE {others} END"
-    return cut, f"the largest {most:,} of {count:,}, the rest as “{OTHERS}”"
+    return cut, f"the largest {most:,} of {count:,}, the rest in the table as “{OTHERS}”"
 
 
 def _where(chart: Chart, given: Sequence[str]) -> str:
