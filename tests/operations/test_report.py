@@ -187,7 +187,8 @@ def test_contrast_is_enough(reported: Shop) -> None:
 
 def test_an_empty_project_says_what_to_do(tmp_path: Path) -> None:
     """Before the first run the page names landing and the command; no secret is in it."""
-    bare_project(tmp_path, "variables: {token: hush-hush}\n")
+    bare_project(tmp_path, "sources: {shop: 'mysql://mart:hush-hush@127.0.0.1:1/shop'}\n")
+    (tmp_path / "tables" / "store.yml").write_text("source: shop\nkey: [id]\n")
     written = open_project(tmp_path).report()
     text = Path(written.path).read_text(encoding="utf-8")
     assert "retailmart run" in text

@@ -19,6 +19,7 @@ from retailmart.operations.report.person import notes_of, refused_money
 from retailmart.operations.run_status import RunStatus, run_status
 from retailmart.operations.status import Reason, Status, status
 from retailmart.project import Project
+from retailmart.project.addresses import veiled
 from retailmart.project.chart import ChartKind
 from retailmart.report import RunReport, number_of
 
@@ -64,7 +65,7 @@ def write_report(project: Project, to: Path | None = None) -> WrittenReport:
     expect_library()
     target = to or project.folder / FOLDER / _NAME
     whole = _collect(project)
-    content = _render(whole).encode("utf-8", "replace")
+    content = veiled(_render(whole)).encode("utf-8", "replace")
     _put(target, content)
     titles = tuple(page.title for page in whole.pages)
     return WrittenReport(str(target), len(content), titles, len(whole.todo))
@@ -147,8 +148,8 @@ def _for_a_person(
         yield Reason(f"{held.mart}: {held.message}", held.hint or "")
     for table, why in found.unreadable.items():
         yield Reason(f"table {table}: {why}", "")
-    for path, why in list(found.refused.files.items())[:_LISTED]:
-        yield Reason(f"{path}: {why or 'refused'}", "")
+    for path, reason in list(found.refused.files.items())[:_LISTED]:
+        yield Reason(f"{path}: {reason or 'refused'}", "")
     if len(found.refused.files) > _LISTED:
         more = len(found.refused.files) - _LISTED
         yield Reason(f"{more:,} more refused files", "See: retailmart quarantine list")

@@ -39,6 +39,8 @@ def draw(figure: Figure) -> str | None:
     for number, colour in enumerate(_COLOURS, 1):
         svg = svg.replace(f'"{colour}"', f'"var(--c{number})"')
     svg = svg.replace(f'"{_INK}"', '"currentColor"').replace(f'"{_GRID}"', '"var(--line)"')
+    # Nothing is drawn beyond its view, and ids would be those of other drawings of the page, too.
+    svg = re.sub(r'<defs>.*?</defs>| clip-path="[^"]*"', "", svg, flags=re.DOTALL)
     svg = re.sub(r' font-family="[^"]*"', "", svg)
     return re.sub(r"(\d+\.\d{2})\d+", r"\1", svg)
 

@@ -155,10 +155,9 @@ def _figures(
     for value in values[:_PER]:
         given = f"{per} IS NULL" if value is None else f"{per} = {text_literal(str(value))}"
         yield _figure(engine, mart, chart, f"{title}: {text_of(value)}", columns, (given,))
-    if left := len(values) - _PER:
-        if left > 0:
-            note = f"{left:,} more values of {chart.per} are not shown"
-            yield Figure(title, mart.name, ChartKind.TABLE, (), (), (), note=note)
+    if (left := len(values) - _PER) > 0:
+        note = f"{left:,} more values of {chart.per} are not shown"
+        yield Figure(title, mart.name, ChartKind.TABLE, (), (), (), note=note)
 
 
 def _figure(

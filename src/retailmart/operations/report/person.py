@@ -1,4 +1,4 @@
-"""What the ledger and quarantine say beyond the status: late keys, restated months, money refused."""
+"""What is known beyond the status: late keys, restated months, the money of refused rows."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from decimal import Decimal
 from retailmart.errors import MartNotBuilt
 from retailmart.ledger import Ledger
 from retailmart.operations.ask import asking_engine
-from retailmart.operations.quarantine import quarantine_list
+from retailmart.operations.quarantine import list_refused
 from retailmart.operations.status import Reason
 from retailmart.project import Project
 from retailmart.report import number_of
@@ -37,9 +37,9 @@ def _notes(ledger: Ledger, run_id: int) -> Iterator[Reason]:
                 f" {number_of(one['rows'], 'row')}",
                 f"Add them to the table {one['table']}",
             )
-        own = {file.feed: [] for file, _ in ledger.history.files(run_id)} if outcome else {}
+        own: dict[str, list[int]] = defaultdict(list)
         for file, _ in ledger.history.files(run_id) if outcome else ():
-            if file.batch_id == batch.batch_id:
+            if file.batch_id == batch.batch_id and file.feed:
                 own[file.feed].append(file.file_id)
         months = {feed: ledger.files.months_of(ids) for feed, ids in own.items() if ids}
         restated = [
@@ -57,7 +57,7 @@ def _notes(ledger: Ledger, run_id: int) -> Iterator[Reason]:
 
 def refused_money(project: Project) -> tuple[Reason, ...]:
     """The money of open refused rows by feed, as far as their cells can be read as amounts."""
-    listed = quarantine_list(project)
+    listed = list_refused(project)
     open_rows: dict[tuple[str, str], int] = defaultdict(int)
     for line in listed.rows:
         open_rows[line.file, line.rule] += line.rows
