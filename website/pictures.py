@@ -8,8 +8,9 @@ import tempfile
 from datetime import UTC, datetime
 from pathlib import Path
 
-from retailmart.api import create_project, open_project
 from tests.support.services.chromium import picture_of, printed
+
+from retailmart.api import create_project, open_project
 
 FOLDER = Path(__file__).parents[1] / "docs" / "pictures"
 
