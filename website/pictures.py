@@ -30,7 +30,17 @@ def main() -> None:
         printed(page, paper)
         if shutil.which("pdftoppm"):  # of Debian's poppler-utils
             to = FOLDER / "report-print"
-            command = ["pdftoppm", "-png", "-r", "70", "-f", "2", "-singlefile", str(paper), str(to)]
+            command = [
+                "pdftoppm",
+                "-png",
+                "-r",
+                "70",
+                "-f",
+                "2",
+                "-singlefile",
+                str(paper),
+                str(to),
+            ]
             subprocess.run(command, check=True)  # noqa: S603
 
 
