@@ -31,13 +31,14 @@ unexport PYTHONDONTWRITEBYTECODE
 SPARK ?= 4
 SPARK_VENV = $(if $(filter 3.5,$(SPARK)),.venv-spark35,.venv-dev)
 
-.PHONY: run test test-all test-spark lint bench chaos wheel docs reference lock clean
+.PHONY: run test test-all test-spark lint bench chaos wheel docs pictures reference lock clean
 .DELETE_ON_ERROR:
 
 run: .venv/.installed
 	@rm -rf $(DEMO)
 	@.venv/bin/retailmart init $(DEMO) --sample
 	@cd $(DEMO) && ../.venv/bin/retailmart run --as-of 2024-04-01
+	@cd $(DEMO) && ../.venv/bin/retailmart report
 
 test: .venv-dev/.installed lint
 	.venv-dev/bin/pytest -n 3 --dist $(DIST) --no-loadscope-reorder -m "$(SELECTED)"
@@ -70,6 +71,10 @@ wheel: .venv/.installed
 docs: .venv-docs/.installed
 	NO_MKDOCS_2_WARNING=1 .venv-docs/bin/mkdocs build --strict
 
+# The pictures of the report in docs; they need Debian's chromium.
+pictures: .venv-dev/.installed
+	.venv-dev/bin/python -m website.pictures
+
 reference: .venv-dev/.installed
 	.venv-dev/bin/python -m website.reference
 
@@ -98,7 +103,8 @@ reference: .venv-dev/.installed
 
 LOCK = -q --universal --generate-hashes --no-header --no-annotate --no-emit-index-url \
 	--python-version 3.11
-LOCKED = $(LOCK) --extra build --extra s3 --extra mysql --extra postgres --extra secrets --extra xlsx
+LOCKED = $(LOCK) --extra build --extra s3 --extra mysql --extra postgres --extra secrets --extra xlsx \
+	--extra report
 # What tells others of runs, and waits for files, is of no use to the sample shop that run.txt is for.
 LOCKED_DEV = $(LOCKED) --extra watch --extra dagster --extra alerts --extra lineage --extra notebook \
 	--extra spark --extra dev

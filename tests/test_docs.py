@@ -142,6 +142,16 @@ def test_the_page_about_explaining_is_right(tmp_path: Path, typed: Typed) -> Non
     assert "True" in done.stdout
 
 
+def test_the_page_about_the_report_is_right(tmp_path: Path, typed: Typed) -> None:
+    """Every command of docs/report.md writes a page of the sample shop."""
+    assert typed("retailmart init shop --sample --with tills", tmp_path).returncode == 0
+    assert typed("retailmart run --as-of 2024-04-01", tmp_path / "shop").returncode == 0
+    for line in commands("docs/report.md"):
+        done = typed(line, tmp_path / "shop")
+        assert done.returncode == 0, f"{line}: {done.stderr}"
+        assert ".html" in done.stdout
+
+
 def test_the_page_on_monitoring_followed_word_for_word(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, typed: Typed
 ) -> None:

@@ -40,6 +40,7 @@ NEEDS: dict[str, tuple[dict[str, str], tuple[str, ...]]] = {
     ),
     "alerts": ({"alerts": "{targets: ['mailtos://host.example?to=a@b.example']}"}, ("doctor",)),
     "lineage": ({"lineage": "{file: lineage.ndjson}"}, ("doctor",)),
+    "report": ({}, ("report",)),
     "xlsx": ({}, ("quarantine replay rows.xlsx",)),
     "spark": ({"engine": "spark"}, ("doctor", "run")),
 }

@@ -64,6 +64,7 @@ TYPED = (
     ("show", "extra", "--output", "json"),
     ("sql", "SELECT count(*) AS n, max(total_cost) FROM sales", "--output", "json"),
     ("explain", "extra", "--store_id", "1", "--output", "json"),
+    ("report", "--output", "json"),
     ("schema history", "--output", "json"),
     ("schema diff", "sales", "--output", "json"),
     ("maintain", "--dry-run", "--output", "json"),

@@ -31,6 +31,7 @@ if TYPE_CHECKING:
     from retailmart.operations.marts import MartList
     from retailmart.operations.plan.make import RunPlan
     from retailmart.operations.quarantine import Dismissed, QuarantinedFile, QuarantineList
+    from retailmart.operations.report import WrittenReport
     from retailmart.operations.run_status import RunStatus
     from retailmart.operations.schema import SchemaDiff, SchemaHistory
     from retailmart.operations.settings import GivenSettings, SettingsHistory
@@ -501,6 +502,16 @@ class OpenProject:
         from retailmart.operations.ask import ask
 
         return ask(self.project, query)
+
+    def report(self, to: Path | None = None) -> WrittenReport:
+        """Write the shop on one HTML page, by default to reports/report.html of the project.
+
+        Raises MissingExtra without the extra `report`, ProjectBusy while a run commits for long,
+        and RetailmartError if the file can't be written.
+        """
+        from retailmart.operations.report import write_report
+
+        return write_report(self.project, to)
 
     def show(
         self,

@@ -38,6 +38,7 @@ from retailmart.cli.dagster import tell_dagster
 from retailmart.cli.doctor import doctor
 from retailmart.cli.explain import explain
 from retailmart.cli.maintain import maintain
+from retailmart.cli.report import report
 from retailmart.cli.runs import opened_to_run, tell_run
 from retailmart.cli.settings import settings_command
 from retailmart.cli.status import status
@@ -209,6 +210,7 @@ app.command(
     epilog=exits(4),
     context_settings={"allow_extra_args": True, "ignore_unknown_options": True},
 )(explain)
+app.command(epilog=exits(4))(report)
 app.command("settings", epilog=exits())(settings_command)
 
 

@@ -276,8 +276,8 @@ def definition_of(fingerprint: str | None) -> str | None:
     return fingerprint.partition("@")[0]
 
 
-# The notes that `status --run` shows.
-_SHOWN = ("marts", "held", "unavailable", "differences")
+# The notes that `status --run` and the report show.
+_SHOWN = ("marts", "held", "unavailable", "differences", "healed", "unmatched", "balance")
 
 
 @dataclass(frozen=True)

@@ -107,9 +107,24 @@ def ask(project: Project, query: str) -> Answer:
 
     Raises MartNotBuilt before the first run, ProjectBusy while a run commits for long.
     """
+    query = _ALL_TABLES if _SHOW_TABLES.fullmatch(query) else query
+    engine, pinned = asking_engine(project, query)
+    try:
+        return Answer(query, engine.ask(query), engine)
+    except BaseException as error:
+        engine.close()
+        if isinstance(error, RetailmartError) and (lacking := _NO_TABLE.search(error.message)):
+            raise _no_table(project, pinned, lacking[1]) from error
+        raise
+
+
+def asking_engine(project: Project, query: str) -> tuple[AskingEngine, Pinned]:
+    """An engine that finds what the words of a query name, all of one moment. Close it.
+
+    Raises MartNotBuilt before the first run, ProjectBusy while a run commits for long.
+    """
     from retailmart.engines.duckdb.asking import AskingEngine
 
-    query = _ALL_TABLES if _SHOW_TABLES.fullmatch(query) else query
     lake = open_lake(project)
     pinned = view_ledger(project, lambda view: pin(lake, view.ledger, project, 0))
     settings = project.settings
@@ -120,12 +135,10 @@ def ask(project: Project, query: str) -> Answer:
         if project.functions.used_in(query):
             engine.add_functions(project.functions)
         _name_tables(engine, lake, project, pinned, _asked(query))
-        return Answer(query, engine.ask(query), engine)
-    except BaseException as error:
+    except BaseException:
         engine.close()
-        if isinstance(error, RetailmartError) and (lacking := _NO_TABLE.search(error.message)):
-            raise _no_table(project, pinned, lacking[1]) from error
         raise
+    return engine, pinned
 
 
 def _no_table(project: Project, pinned: Pinned, name: str) -> RetailmartError:

@@ -139,6 +139,11 @@ def run_with(
         # Last of all: the run is done and right, whatever becomes of this.
         tidied = maintain_after(session, one.run_id)
         monitor.ended(replace(report, maintenance=tidied), session.ledger, session.seconds)
+    if project.settings.report.write == "always":
+        from retailmart.operations.report import write_after
+
+        if written := write_after(project, report):
+            monitor.progress.message("report", written)
 
 
 def _end_early(run: Run, error: BaseException, monitor: Monitor) -> NoReturn:

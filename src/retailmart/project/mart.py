@@ -13,6 +13,7 @@ from pathlib import Path
 from pydantic import Field, field_validator
 
 from retailmart.project.by_date import ByDate
+from retailmart.project.chart import Chart, charts_of
 from retailmart.project.documents import (
     NAME,
     Document,
@@ -91,6 +92,17 @@ class MartHeader(Document):
         description="true: a run exports it as plain Parquet under its date, in business_insights.",
     )
 
+    chart: list[Chart] | None = Field(
+        None,
+        description="What the report shows: a chart, a list of them, or false for nothing; without"
+        " it, the report chooses.",
+    )
+
+    @field_validator("chart", mode="before")
+    @classmethod
+    def _as_list(cls, value: object) -> object:
+        return charts_of(value)
+
     @field_validator("publish", mode="before")
     @classmethod
     def _is_no_section(cls, value: object) -> object:
@@ -104,7 +116,10 @@ class MartHeader(Document):
 
 @dataclass(frozen=True)
 class Mart:
-    """A mart as its user wrote it. `query` is the SELECT; `first_line` is its line."""
+    """A mart as its user wrote it. `query` is the SELECT; `first_line` is its line.
+
+    `charts` are what the report shows of it; None lets the report choose.
+    """
 
     name: str
     query: str
@@ -119,6 +134,7 @@ class Mart:
     snapshot: bool = False
     split_by: tuple[str, ...] = ()
     agrees: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
+    charts: tuple[Chart, ...] | None = None
     header: Source = field(default=Source("", {}), compare=False, repr=False)
 
     @property
@@ -264,5 +280,6 @@ def _mart(name: str, query: str, first_line: int, header: MartHeader, source: So
         agrees=header.agrees,
         snapshot=header.snapshot,
         split_by=tuple(header.split_by),
+        charts=None if header.chart is None else tuple(header.chart),
         header=source,
     )

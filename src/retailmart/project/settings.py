@@ -333,6 +333,24 @@ class KeepSettings(Document):
         return "exports" in self.model_fields_set
 
 
+class ReportSettings(Document):
+    """Whether a run writes a report; `report: always` is short for `report: {write: always}`."""
+
+    write: Literal["never", "always"] = Field(
+        "never",
+        description="always: each run that did something writes a report to reports/. It needs the"
+        " extra `report`.",
+    )
+    keep: int = Field(
+        30, ge=1, description="So many reports of runs stay in reports/; older ones are removed."
+    )
+
+    @model_validator(mode="before")
+    @classmethod
+    def _from_a_word(cls, value: object) -> object:
+        return {"write": value} if isinstance(value, str) else value
+
+
 class RunSettings(Document):
     """The sections of the settings that say where things are and how marts are computed."""
 
@@ -377,6 +395,9 @@ class RunSettings(Document):
         None,
         description="A DuckDB file with a view for each mart, as in `marts.duckdb`, which each run"
         " keeps current for other tools; without it, there is none. The lake must be in a folder.",
+    )
+    report: ReportSettings = Field(
+        default_factory=ReportSettings, description="Whether a run writes a report."
     )
     memory_limit: str | None = Field(
         None,

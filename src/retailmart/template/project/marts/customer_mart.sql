@@ -3,6 +3,7 @@
 -- partitions: [_month]
 -- balance: {sales: total_cost}
 -- publish: false
+-- chart: false
 SELECT
     s.customer_id,
     c.first_name,

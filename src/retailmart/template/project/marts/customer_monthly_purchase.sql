@@ -5,6 +5,7 @@
 -- balance: {sales: monthly_total}
 -- publish: true
 -- snapshot: true
+-- chart: {kind: bar, page: Customers, place: 4, title: Best customers, x: customer_id, y: monthly_total}
 WITH totals AS (
     SELECT
         _month,

@@ -4,6 +4,9 @@
 -- publish: true
 -- snapshot: true
 -- variables: {vip_from_quintile: 4, active_from_quintile: 3}  # 5 is the best fifth
+-- chart:
+--   - {kind: bar, page: Segments, place: 7, title: Customers by segment, x: segment, total: count}
+--   - {kind: bar, page: Segments, place: 7, title: Spent by segment, x: segment, y: monetary}
 WITH measured AS (
     SELECT
         customer_id,

@@ -4,6 +4,7 @@
 -- publish: true
 -- snapshot: true
 -- variables: {declining_threshold_percent: 0}
+-- chart: {kind: table, page: Declining customers, place: 3, title: Customers who buy less, columns: [customer_id, first_name, last_name, previous_total, monthly_total, change, change_percent, months_falling], order: change, top: 20}
 WITH months AS (
     SELECT
         customer_id,

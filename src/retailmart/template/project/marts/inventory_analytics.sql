@@ -4,6 +4,9 @@
 -- publish: true
 -- snapshot: true
 -- variables: {restock_below: 0.2, overstocked_above: 0.8}  # parts of the capacity
+-- chart:
+--   - {kind: bar, page: Inventory, place: 5, title: Health by warehouse, x: warehouse_code, by: status, total: count}
+--   - {kind: table, page: Inventory, place: 5, title: Restock list, columns: [product, warehouse_code, quantity, capacity, suggested_quantity], where: status = 'restock', order: -suggested_quantity, top: 20}
 WITH slots AS (
     -- A slot's own capacity is a column that not every shop has. SQL looks for a name in the inner
     -- query first: `capacity` is the slot's there, or else the NULL beside it.

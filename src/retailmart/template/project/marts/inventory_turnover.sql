@@ -4,6 +4,7 @@
 -- publish: true
 -- snapshot: true
 -- variables: {turnover_window_days: 30}
+-- chart: {kind: table, page: Inventory, place: 5, title: Shortest cover, columns: [product, units_sold, stock, turnover, days_of_cover], where: days_of_cover IS NOT NULL, order: days_of_cover}
 WITH recent_orders AS (
     SELECT order_id
     FROM orders

@@ -3,6 +3,7 @@
 -- key: [market, currency, _category]
 -- publish: true
 -- agrees: {market_metrics: {revenue: _lines_revenue, lines: _lines}}
+-- chart: {kind: bar, page: Markets, place: 8, title: Revenue by category, x: category, y: revenue, per: currency}
 SELECT
     market,
     currency,

@@ -2,6 +2,7 @@
 -- refresh: full
 -- key: [market, task_id]
 -- publish: true
+-- chart: false
 WITH tasks AS (
     -- From the feeds rather than from market_orders and market_users: tasks are shown before the
     -- first order or user has come. In each the newest file counts, and a repaired row belongs to

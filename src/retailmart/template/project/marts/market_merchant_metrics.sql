@@ -3,6 +3,7 @@
 -- key: [market, currency, _merchant]
 -- publish: true
 -- agrees: {market_metrics: {revenue: revenue, orders: orders}}
+-- chart: {kind: bar, page: Markets, place: 8, title: Revenue by merchant, x: merchant_id, y: revenue, per: currency}
 SELECT
     market,
     currency,

@@ -2,6 +2,7 @@
 -- refresh: full
 -- key: [market, currency]
 -- publish: true
+-- chart: {kind: table, page: Markets, place: 8, title: Markets by currency, columns: [market, currency, orders, users, revenue, avg_order_value, avg_hours_to_deliver]}
 WITH totals AS (
     SELECT
         market,

@@ -2,6 +2,7 @@
 -- refresh: full
 -- key: [market, order_id, currency]
 -- publish: true
+-- chart: false
 SELECT
     market,
     order_id,

@@ -2,6 +2,7 @@
 -- refresh: full
 -- key: [market, order_id, _line]
 -- publish: true
+-- chart: false
 WITH delivered AS (
     SELECT
         *,

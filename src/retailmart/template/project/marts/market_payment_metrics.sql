@@ -3,6 +3,7 @@
 -- key: [market, currency, _payment_method]
 -- publish: true
 -- agrees: {market_metrics: {revenue: revenue, orders: orders}}
+-- chart: {kind: bar, page: Markets, place: 8, title: Revenue by payment method, x: payment_method, y: revenue, per: currency}
 SELECT
     market,
     currency,

@@ -3,6 +3,7 @@
 -- key: [market, _user, currency]
 -- publish: true
 -- agrees: {market_metrics: {total_amount: revenue, orders: orders}}
+-- chart: false
 WITH totals AS (
     SELECT
         market,

@@ -2,6 +2,7 @@
 -- refresh: full
 -- key: [market, user_id]
 -- publish: true
+-- chart: false
 WITH delivered AS (
     SELECT
         *,

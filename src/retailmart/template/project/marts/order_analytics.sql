@@ -3,6 +3,7 @@
 -- key: [customer_id]
 -- publish: true
 -- snapshot: true
+-- chart: {kind: table, page: Segments, place: 7, title: Best customers of the webshop, columns: [customer_id, total_orders, total_spent, avg_order_value, peak_order_hour], order: -total_spent}
 WITH counted AS (
     SELECT
         customer_id,

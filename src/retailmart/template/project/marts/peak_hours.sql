@@ -3,6 +3,7 @@
 -- key: [weekday, hour]
 -- publish: true
 -- snapshot: true
+-- chart: {kind: heat, page: Peak hours, place: 6, title: Orders by weekday and hour, x: hour, by: weekday, y: orders}
 WITH counted AS (
     SELECT
         CAST(order_date AS TIMESTAMPTZ) AS ordered_at,

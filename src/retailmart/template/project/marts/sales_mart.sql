@@ -4,6 +4,7 @@
 -- balance: {sales: total_cost}
 -- publish: false
 -- snapshot: true
+-- chart: false
 SELECT
     s.store_id,
     s.sales_person_id,

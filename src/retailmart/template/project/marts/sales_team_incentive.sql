@@ -6,6 +6,11 @@
 -- publish: true
 -- snapshot: true
 -- variables: {incentive_rate: 0.01, incentive_scope: store}  # scope: store, or company
+-- chart:
+--   - {kind: line, page: Sales, place: 1, title: Sales by month and store, x: _month, y: total_sales, by: store_id}
+--   - {kind: bar, page: Sales, place: 1, title: Sales by store, x: store_id, y: total_sales}
+--   - {kind: bar, page: Top sellers and incentives, place: 2, title: Sales by salesperson, x: sales_person_id, y: total_sales}
+--   - {kind: table, page: Top sellers and incentives, place: 2, title: Highest incentives, columns: [_month, store_id, sales_person_id, first_name, last_name, total_sales, incentive], where: incentive > 0, order: -incentive}
 WITH totals AS (
     SELECT
         _month,

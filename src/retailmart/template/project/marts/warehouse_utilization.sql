@@ -3,6 +3,7 @@
 -- key: [location_id]
 -- publish: true
 -- snapshot: true
+-- chart: {kind: table, page: Inventory, place: 5, title: Warehouses, columns: [warehouse_code, city, country, capacity, stock, utilization, products, out_of_stock_products], order: -utilization}
 WITH products_there AS (
     SELECT location_id, product_id, sum(quantity) AS quantity
     FROM product_inventory
