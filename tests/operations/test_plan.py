@@ -52,6 +52,8 @@ def planned(shop: Shop, make: Callable[[], RunPlan]) -> RunPlan:
 
 def everywhere(shop: Shop) -> tuple[object, ...]:
     """What a shop has outside of its folder: files in buckets, the ledger's runs and batches."""
+    if shop.backend.speaks == "sqlite" and not (shop.folder / "retail.db").exists():
+        return ()  # to look into it would make one
     try:
         runs = shop.backend.query("SELECT * FROM retailmart_runs ORDER BY run_id")
         batches = shop.backend.query("SELECT batch_id, state FROM retailmart_batches ORDER BY 1")
