@@ -5,13 +5,15 @@ from __future__ import annotations
 import re
 import time
 from collections import defaultdict
+from collections.abc import Collection
 from dataclasses import dataclass, field
 from decimal import Decimal
 from html.parser import HTMLParser
 from pathlib import Path
+from typing import Any
 
-import duckdb
 import pytest
+import yaml
 
 from retailmart.api import open_project
 from retailmart.errors import SettingsError
@@ -89,13 +91,6 @@ def reported(tmp_path_factory: pytest.TempPathFactory) -> Shop:
     return shop
 
 
-def rows_of(shop: Shop, query: str) -> list[tuple[object, ...]]:
-    """Rows read from the published database, not through the report's code."""
-    with duckdb.connect() as connection:
-        connection.execute(f"ATTACH '{shop.folder / 'retail.db'}' AS shop (TYPE sqlite)")
-        return connection.execute(query).fetchall()
-
-
 def test_figures_are_the_marts(reported: Shop) -> None:
     """What Chromium shows of a chart are the sums of the mart, to the cent."""
     page = seen(dom_of(Path(reported.open().report().path)))
@@ -113,6 +108,91 @@ def test_figures_are_the_marts(reported: Shop) -> None:
     assert sum(shown.values()) == Decimal("11.15") + Decimal("21.15") + Decimal("31.15") + Decimal(
         "99999999.99"
     )
+
+
+def test_every_chart_of_the_sample_is_right(tmp_path: Path) -> None:
+    """Bars, lines and heat maps of all three stories, added up again from the marts' rows."""
+    shop = Shop(tmp_path / "shop")
+    write_project(shop.folder, sample=True)
+    shop.run()
+    page = seen(Path(shop.open().report().path).read_text(encoding="utf-8"))
+    compared = 0
+    for path in sorted((shop.folder / "marts").glob("*.sql")):
+        for chart in charts_in(path.read_text()):
+            if chart["kind"] == "table":
+                assert len(page.tables[chart["title"]]) > 1
+                continue
+            for title, sums in added_up(shop, path.stem, chart).items():
+                shown = {tuple(row[:-1]): row[-1] for row in page.tables[title] if row}
+                for at, value in shown.items():
+                    figure = Decimal(value.replace(",", ""))
+                    if "others" not in at:
+                        assert figure == sums.pop(at), (title, at)
+                    else:
+                        rest = [key for key in sums if fits(at, key, shown)]
+                        assert figure == sum(sums.pop(key) for key in rest), (title, at)
+                assert sums == {}, title
+                compared += 1
+    assert compared > 8
+
+
+def charts_in(text: str) -> list[dict[str, Any]]:
+    """The charts that a mart's header names."""
+    lines = []
+    for line in text.splitlines():
+        if not line.startswith("-- "):
+            break
+        lines.append(line.removeprefix("-- "))
+    charts = yaml.safe_load("\n".join(lines)).get("chart") or []
+    return [charts] if isinstance(charts, dict) else charts
+
+
+def added_up(
+    shop: Shop, mart: str, chart: dict[str, Any]
+) -> dict[str, dict[tuple[str, ...], Decimal]]:
+    """The figures of a chart by its title, or by each value of `per`."""
+    names = [name for name in (chart["x"], chart.get("by")) if name]
+    columns = [*names, chart.get("per", chart["x"]), chart.get("y", chart["x"])]
+    found: dict[str, dict[tuple[str, ...], Decimal]] = defaultdict(lambda: defaultdict(Decimal))
+    for *at, per, figure in shop.mart(mart, ", ".join(f'"{name}"' for name in columns)):
+        title = f"{chart['title']}: {per}" if "per" in chart else chart["title"]
+        texts = tuple("(none)" if one is None else str(one) for one in at)
+        found[title][texts] += 1 if chart.get("total") == "count" else Decimal(figure or 0)
+    return found
+
+
+def fits(at: tuple[str, ...], key: tuple[str, ...], shown: Collection[tuple[str, ...]]) -> bool:
+    """Whether a figure of a mart is part of one that is called `others`."""
+    named = [{row[place] for row in shown} for place in range(len(at))]
+    parts = zip(at, key, named, strict=True)
+    return all(one == other or (one == "others" and other not in own) for one, other, own in parts)
+
+
+def test_what_a_later_run_changed_is_told(tmp_path: Path) -> None:
+    """A correction, an unknown key that comes late, and months that were published before."""
+    shop = Shop(tmp_path / "shop")
+    write_project(shop.folder, sample=False, stories=("tills",))
+    keep_only(shop.folder, marts=("customer_monthly_purchase",))
+    shop.backend.execute_in_shop(*shop_tables())
+    shop.sales("sales_1.csv", [sale(1), sale(77, day="2024-02-01", price="7.70")])
+    shop.run()
+    assert "unknown keys: 1 key of customer_id in 1 row" in text_of(shop)
+    shop.backend.execute_in_shop(
+        "INSERT INTO customer VALUES (77, 'Late', 'L', 'r', '6', '9', '2020-01-01')"
+    )
+    shop.sales("sales_2.csv", [sale(2, day="2024-02-02")])
+    shop.run()
+    assert "late keys: 1 key of customer came after 1 row of sales, 7.70" in text_of(shop)
+    assert "restated months: 2024-02 of sales" in text_of(shop)
+    shop.sales("sales_1.csv", [sale(1, price="12.50"), sale(77, day="2024-02-01", price="7.70")])
+    shop.run()
+    assert "sales_1.csv was corrected: +0 rows, +2.50" in text_of(shop)
+    assert re.findall(r"restated months: (.*?) ?Rows came", text_of(shop)) == ["2024-01 of sales"]
+
+
+def text_of(shop: Shop) -> str:
+    """What the page says."""
+    return " ".join(seen(Path(shop.open().report().path).read_text(encoding="utf-8")).text.split())
 
 
 def test_hostile_names_are_text(reported: Shop) -> None:

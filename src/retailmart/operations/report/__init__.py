@@ -163,9 +163,11 @@ def _for_a_person(
             yield Reason(f"not come yet: {line}", "")
     for batch in run.batches if run else ():
         for one in batch.differences:
+            counted = f"{one.rows:+,} {'row' if abs(one.rows) == 1 else 'rows'}"
+            what = "corrected" if batch.undoes is None else "taken back"
             yield Reason(
-                f"{one.path} is off by {number_of(one.rows, 'row')} and {text_of(one.amount)}",
-                "It was not published: retailmart verify",
+                f"{text_of(one.path)} was {what}: {counted}, {one.amount:+,f}",
+                "Its months have other figures now: tell those who have the earlier ones",
             )
     for page in pages:
         for figure in page.figures:

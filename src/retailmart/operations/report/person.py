@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from decimal import Decimal
+from typing import Any
 
 from retailmart.errors import MartNotBuilt
 from retailmart.ledger import Ledger
+from retailmart.ledger.values import Batch, Totals
 from retailmart.operations.ask import asking_engine
 from retailmart.operations.quarantine import list_refused
 from retailmart.operations.status import Reason
@@ -37,22 +39,31 @@ def _notes(ledger: Ledger, run_id: int) -> Iterator[Reason]:
                 f" {number_of(one['rows'], 'row')}",
                 f"Add them to the table {one['table']}",
             )
-        own: dict[str, list[int]] = defaultdict(list)
-        for file, _ in ledger.history.files(run_id) if outcome else ():
-            if file.batch_id == batch.batch_id and file.feed:
-                own[file.feed].append(file.file_id)
-        months = {feed: ledger.files.months_of(ids) for feed, ids in own.items() if ids}
-        restated = [
-            f"{line['month']} of {line['feed']}"
-            for line in notes.get("balance", ())
-            # Other rows of the month were there before this run's.
-            if (new := months.get(line["feed"], {}).get(line["month"])) and line["rows"] > new.rows
-        ]
-        if restated:
+        if restated := list(_restated(ledger, run_id, batch, notes)):
             yield Reason(
                 f"restated months: {', '.join(restated)}",
                 "Rows came to months that had been published: tell those who have their figures",
             )
+
+
+def _restated(ledger: Ledger, run_id: int, batch: Batch, notes: Mapping[str, Any]) -> Iterator[str]:
+    """The months that had rows before a batch and have others since."""
+    new: dict[str, list[int]] = defaultdict(list)
+    old: dict[str, list[int]] = defaultdict(list)
+    for file, _ in ledger.history.files(run_id):
+        if file.batch_id == batch.batch_id and file.feed:
+            new[file.feed].append(file.file_id)
+            if file.supersedes is not None:
+                old[file.feed].append(file.supersedes)
+    came, left = (
+        {feed: ledger.files.months_of(ids) for feed, ids in files.items()} for files in (new, old)
+    )
+    for line in notes.get("balance", ()):
+        feed, month = line["feed"], line["month"]
+        added, removed = (side.get(feed, {}).get(month, Totals()) for side in (came, left))
+        before = line["rows"] - added.rows + removed.rows
+        if before > 0 and added != removed:
+            yield f"{month} of {feed}"
 
 
 def refused_money(project: Project) -> tuple[Reason, ...]:
