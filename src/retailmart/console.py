@@ -9,7 +9,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from datetime import datetime
 from decimal import Decimal
 from types import TracebackType
-from typing import TYPE_CHECKING, Self
+from typing import TYPE_CHECKING, Any, Self
 
 from retailmart.report import (
     ArchiveReport,
@@ -416,28 +416,46 @@ def print_plan(plan: RunPlan) -> None:
     """Print a plan to stdout: files and rows, what is to be looked at, and the marts by month."""
     of, promise = "", plan.promise
     if promise.command != "run":
-        told = " ".join(str(value) for value in promise.arguments.values() if value is not None)
-        of = f" of {promise.command} {told}".rstrip()
+        of = " for " + " ".join([promise.command, *_words(promise.arguments)])
     moment = f"{promise.as_of:%Y-%m-%d %H:%M} UTC"
     if plan.report.undone_already:
         print(one_line(f"Nothing to do: {plan.report.undone_already.message}."))
     elif plan.is_empty:
-        print(f"Nothing to do{of} as of {moment}.")
+        print(one_line(f"Nothing to do{of}, as of {moment}."))
         for message in plan.report.expected:
             print(one_line(f"expected   {message}"))
     else:
-        _print_result(_counts(plan.report, f"Plan{of}, as of {moment}: nothing is changed yet"))
+        print(one_line(f"Plan{of}, as of {moment}: nothing is changed yet"))
+        _print_result(_counts(plan.report, None))
         if files := _files_taken_in(plan.report):
             _print_result(files)
         if problems := _problems(plan.report):
             _print_result(problems)
-        _print_result(_months(plan.marts))
+        if plan.marts:
+            _print_result(_months(plan.marts))
         if rows := _changed_rows(plan.marts):
             _print_result(rows)
     for message in _remarks(plan.report, quiet=False):
         print(one_line(message))
     if not plan.is_empty:
         print(f"It takes about {plan.estimate.seconds:,.0f} s.")
+
+
+def _words(arguments: Mapping[str, Any]) -> Iterator[str]:
+    """What a command was given, as people read it."""
+    for name, value in arguments.items():
+        if isinstance(value, list | tuple):
+            yield ", ".join(map(str, value))
+        elif value is True:
+            yield f"--{name.replace('_', '-')}"
+        elif value not in (None, False):
+            yield (
+                f"from {value}"
+                if name == "start"
+                else f"to {value}"
+                if name == "end"
+                else f"{value}"
+            )
 
 
 def _files_taken_in(report: RunReport) -> Table | None:
@@ -461,7 +479,7 @@ def _months(marts: Iterable[MartChange]) -> Table:
     """Rows and money of marts by month, before and after; months that stay as they are in one."""
     table = _result()
     for name in ("mart", "month", "rows before", "after", "money", "before", "after"):
-        table.add_column(name, justify="right" if name in ("before", "after") else "left")
+        table.add_column(name, justify="left" if name in ("mart", "month", "money") else "right")
     for mart in marts:
         changing = [month for month in mart.months if month.changes]
         for month in changing[-_MONTHS_OF_A_PLAN:]:
@@ -513,7 +531,7 @@ def _tables(report: RunReport) -> Iterable[Table]:
     yield _marts(report)
 
 
-def _counts(report: RunReport, title: str) -> Table:
+def _counts(report: RunReport, title: str | None) -> Table:
     table = _table(title, "", "")
     told = [
         ("files loaded", f"{report.count('loaded'):,}{_without_rows(report)}"),
@@ -655,7 +673,7 @@ def _marts(report: RunReport) -> Table:
     return table
 
 
-def _table(title: str, *columns: str) -> Table:
+def _table(title: str | None, *columns: str) -> Table:
     from rich import box
     from rich.table import Table
 

@@ -343,6 +343,27 @@ def test_a_run_by_a_plan_stops_where_something_moved(
     assert shop.run().exit_code == 0
 
 
+def test_a_plan_holds_once_what_moved_is_back(shop: Shop) -> None:
+    """A run that stopped has changed nothing: the plan can still be carried out."""
+    shop.sales("sales_a.csv", [sale()])
+    file = kept(shop)
+    shop.sales("sales_z.csv", [sale(9)])
+    with pytest.raises(GateFailed, match=r"sales_z\.csv is new"):
+        shop.open().run(plan=file)
+    (shop.folder / "landing" / "sales_z.csv").unlink()
+    assert shop.open().run(plan=file).count("loaded") == 1
+
+
+def test_a_killed_plan_leaves_nothing_for_long(shop: Shop) -> None:
+    """The next run removes what it left; a plan that is at work keeps its own."""
+    left = shop.folder / ".retailmart" / "plan-killed"
+    left.mkdir(parents=True)
+    (left / "alive").touch()
+    shop.sales("sales_a.csv", [sale()])
+    shop.run()
+    assert not left.exists()
+
+
 def test_a_plan_of_nothing_stops_where_something_came(shop: Shop) -> None:
     """There was nothing to do, and now there is."""
     shop.sales("sales_a.csv", [sale()])

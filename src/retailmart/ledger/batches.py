@@ -99,8 +99,10 @@ class Batches(Access):
             return [batch_of(row) for row in connection.execute(query)]
 
     def newest(self) -> Batch | None:
-        """The batch that was staged last, if any."""
-        query = select(t.batches).order_by(t.batches.c.batch_id.desc()).limit(1)
+        """The batch that was staged last and was not abandoned, if any."""
+        columns = t.batches.c
+        kept = select(t.batches).where(columns.state != BatchState.ABANDONED.value)
+        query = kept.order_by(columns.batch_id.desc()).limit(1)
         with self.reading() as connection:
             row = connection.execute(query).first()
         return batch_of(row) if row else None

@@ -47,6 +47,7 @@ from retailmart.operations.maintain import maintain_after
 from retailmart.operations.marts_file import keep_marts_file
 from retailmart.operations.monitor import Monitor, monitored
 from retailmart.operations.plan.promise import Promise, basis_of
+from retailmart.operations.plan.shadow import remove_left
 from retailmart.operations.status import expected_inputs
 from retailmart.operations.work import Run, begin, expect_moment, work_for
 from retailmart.project import Project
@@ -296,6 +297,7 @@ def _sweep_when_due(session: Session) -> ArchiveReport | None:
     sweep_others(session.lake, session.ledger.batches.decided_fences())
     place.forget(place.workspace / EXCHANGE)
     place.tidy()
+    remove_left(session.private)
     archived = _expire_archive(session)
     session.ledger.runs.mark_swept()
     return archived

@@ -10,7 +10,7 @@ from statistics import median
 from typing import Any
 
 from retailmart.database import translate_errors
-from retailmart.errors import ProjectBusy
+from retailmart.errors import ProjectBusy, RetailmartError
 from retailmart.lake import Lake
 from retailmart.lake.layout import raw_table
 from retailmart.ledger import Ledger
@@ -92,9 +92,14 @@ class RunPlan:
         }
 
     def write(self, file: Path) -> None:
-        """Write the plan as JSON, for `retailmart run --plan`."""
+        """Write the plan as JSON, for `retailmart run --plan`. RetailmartError if that fails."""
         text = json.dumps(self.to_dict(), default=str, ensure_ascii=False, indent=1)
-        file.write_text(text + "\n", encoding="utf-8")
+        try:
+            file.write_text(text + "\n", encoding="utf-8")
+        except OSError as error:
+            raise RetailmartError(
+                f"{file} can't be written: {error.strerror}", "Name another file: --out FILE"
+            ) from error
 
 
 def plan(

@@ -182,7 +182,7 @@ def _private(folder: Path) -> Iterator[Path]:
     """A folder of one's own, on the project's disk: there is room for what a run writes."""
     existed = folder.exists()
     folder.mkdir(parents=True, exist_ok=True)
-    _remove_left(folder)
+    remove_left(folder)
     own = Path(tempfile.mkdtemp(prefix=_SHADOW, dir=folder))
     try:
         with (own / "alive").open("w") as alive:
@@ -195,8 +195,8 @@ def _private(folder: Path) -> Iterator[Path]:
                 folder.rmdir()
 
 
-def _remove_left(folder: Path) -> None:
-    """Remove the shadows of commands that were killed: nobody holds their lock."""
+def remove_left(folder: Path) -> None:
+    """Remove the shadows that killed commands left in a private folder: nobody has their lock."""
     for left in folder.glob(f"{_SHADOW}*"):
         with suppress(OSError), (left / "alive").open("w") as alive:
             fcntl.flock(alive, fcntl.LOCK_EX | fcntl.LOCK_NB)
