@@ -317,7 +317,7 @@ def test_the_mart_of_the_docs_is_built_and_published(shop: Shop) -> None:
     """The SQL of docs/marts.md becomes a mart, with the variables the page shows."""
     (mart,) = blocks("docs/marts.md", "sql")
     (shop.folder / "marts" / "store_months.sql").write_text(mart, encoding="utf-8")
-    _, variables = blocks("docs/marts.md", "yaml")
+    *_, variables = blocks("docs/marts.md", "yaml")
     settings = shop.folder / "retailmart.yml"
     settings.write_text(settings.read_text(encoding="utf-8") + variables, encoding="utf-8")
     shop.sales("sales_1.csv", [sale(), sale(store=2, person=3, price="30.00")])

@@ -31,17 +31,17 @@ _SUMS = """
            (SELECT sum(monthly_total) FROM customer_monthly_purchase),
            (SELECT sum(total_sales) FROM sales_team_incentive)
 """
-# Opens the file again and again, as a dashboard does, until its standard input ends.
+# Opens the file again and again, as a dashboard does; a last time after it is told to end.
 _READER = f"""
 import select, sys
 import duckdb
 print("ready", flush=True)
-while True:
+ends = False
+while not ends:
+    ends = bool(select.select([sys.stdin], [], [], 0)[0])
     with duckdb.connect(sys.argv[1], read_only=True) as views:
         for _ in range(3):
             print(*views.execute('''{_SUMS}''').fetchone(), flush=True)
-    if select.select([sys.stdin], [], [], 0)[0]:
-        break
 """
 
 

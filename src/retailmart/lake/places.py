@@ -242,7 +242,7 @@ class LocalPlace:
             status = (log / _entry(version)).stat()
         except FileNotFoundError:
             return None
-        return f"{status.st_mtime_ns}-{status.st_size}"
+        return f"{version}-{status.st_mtime_ns}-{status.st_size}"
 
     def discard(self, table: str, path: str) -> None:
         (self.root / table / path).unlink(missing_ok=True)
@@ -357,7 +357,7 @@ class RemotePlace:
         if self.store.entry(f"{log}/{_entry(version + 1)}") is not None:
             return None
         found = self.store.entry(f"{log}/{_entry(version)}")
-        return f"{found.mtime_ns}-{found.size}" if found else None
+        return f"{version}-{found.version}-{found.mtime_ns}" if found else None
 
     def discard(self, table: str, path: str) -> None:
         self.store.discard(f"{table}/{path}")
