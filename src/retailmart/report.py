@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
-from datetime import datetime
+from datetime import date, datetime, time
 from decimal import Decimal
 from typing import Any, Protocol
 
@@ -22,6 +22,21 @@ def size_of(count: int) -> str:
 def number_of(count: int, noun: str) -> str:
     """A number of things in words, as in `1 row` and `1,234 rows`."""
     return f"{count:,} {noun}{'' if count == 1 else 's'}"
+
+
+def plain(value: Any) -> Any:
+    """A value as JSON can have it, exactly."""
+    if value is None or isinstance(value, bool | int | float | str):
+        return value
+    if isinstance(value, Decimal):
+        return f"{value:f}"
+    if isinstance(value, datetime | date | time):
+        return value.isoformat()
+    if isinstance(value, list | tuple | set | frozenset):
+        return [plain(one) for one in value]
+    if isinstance(value, Mapping):
+        return {str(key): plain(one) for key, one in value.items()}
+    return str(value)
 
 
 @dataclass(frozen=True, slots=True)

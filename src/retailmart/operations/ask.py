@@ -8,10 +8,8 @@ from __future__ import annotations
 
 import re
 import shutil
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
-from datetime import date, datetime, time
-from decimal import Decimal
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, BinaryIO, Self
 
@@ -23,6 +21,7 @@ from retailmart.operations.verify.pin import Pinned, pin
 from retailmart.project import Mart, Project
 from retailmart.project.documents import did_you_mean
 from retailmart.project.table import HISTORY, undeclared
+from retailmart.report import plain
 from retailmart.session import PRIVATE, open_lake, view_ledger
 from retailmart.sources.loaded import LoadedTable
 from retailmart.tables import TableState, quoted, text_literal
@@ -83,7 +82,7 @@ class Answer:
     @cached_property
     def _as_plain(self) -> dict[str, Any]:
         names = [column.name for column in self.columns]
-        rows = [dict(zip(names, map(_plain, row), strict=True)) for row in self.rows()]
+        rows = [dict(zip(names, map(plain, row), strict=True)) for row in self.rows()]
         return {"columns": [asdict(column) for column in self.columns], "rows": rows}
 
     def write(self, target: BinaryIO, form: str) -> None:
@@ -243,18 +242,3 @@ def _name_tables(
             names |= LoadedTable(table, record, state, state).relations(engine)
     engine.name(names)
     engine.name(refused, QUARANTINE)
-
-
-def _plain(value: Any) -> Any:
-    """A value as JSON can have it, exactly."""
-    if value is None or isinstance(value, bool | int | float | str):
-        return value
-    if isinstance(value, Decimal):
-        return f"{value:f}"
-    if isinstance(value, datetime | date | time):
-        return value.isoformat()
-    if isinstance(value, list | tuple):
-        return [_plain(one) for one in value]
-    if isinstance(value, Mapping):
-        return {str(key): _plain(one) for key, one in value.items()}
-    return str(value)

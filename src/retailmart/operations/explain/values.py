@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
-from datetime import date, datetime, time
+from datetime import date, datetime
 from decimal import Decimal
 from typing import Any
+
+from retailmart.report import plain
 
 
 @dataclass(frozen=True)
@@ -163,18 +165,3 @@ class Explanation:
         """Plain values: decimals as exact texts, dates and times as ISO."""
         found: dict[str, Any] = plain(asdict(self))
         return found
-
-
-def plain(value: Any) -> Any:
-    """A value as JSON can have it, exactly."""
-    if value is None or isinstance(value, bool | int | float | str):
-        return value
-    if isinstance(value, Decimal):
-        return f"{value:f}"
-    if isinstance(value, datetime | date | time):
-        return value.isoformat()
-    if isinstance(value, list | tuple | set | frozenset):
-        return [plain(one) for one in value]
-    if isinstance(value, Mapping):
-        return {str(key): plain(one) for key, one in value.items()}
-    return str(value)
