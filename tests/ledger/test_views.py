@@ -85,11 +85,11 @@ def test_views_tell_how_each_run_went(shop: Shop) -> None:
     assert failure.value.__notes__[0].startswith("Run 2 failed in step load, ")
     feed.write_text(kept)
     shop.open().undo(1)
-    columns = "run, outcome, failed_step, undid_run, files, files_refused, rows_read"
+    columns = "run, outcome, exit_code, failed_step, undid_run, files, files_refused, rows_read"
     assert rows(shop, "runs", f"{columns}, rows_accepted, rows_quarantined", "run") == [
-        (1, "done", None, None, 1, 0, 2, 1, 1),
-        (2, "failed", "load", None, 0, 0, 0, 0, 0),
-        (3, "done", None, 1, 0, 0, 0, 0, 0),
+        (1, "done", 0, None, None, 1, 0, 2, 1, 1),
+        (2, "failed", 3, "load", None, 0, 0, 0, 0, 0),
+        (3, "done", 0, None, 1, 0, 0, 0, 0, 0),
     ]
     times = rows(shop, "runs", "as_of, began, ended, error", "run")
     assert str(times[0][0]).replace("T", " ") == f"{AS_OF:%Y-%m-%d %H:%M:%S}"

@@ -76,6 +76,15 @@ def test_a_run_is_told_with_its_files_rows_and_money(shop: Shop, called: Called)
     assert "  files: 1 loaded, 1 refused  rows: 1 loaded, 1 quarantined  money: sales 10.25" in line
 
 
+def test_a_run_that_could_not_do_all_is_told_with_its_exit_code(shop: Shop, called: Called) -> None:
+    """It is done, but who reads `done` alone would take it for a success."""
+    shop.drop("notes.csv", "a,b\n1,2\n")
+    assert shop.run().exit_code == 5
+    (run,) = shop.open().status().runs
+    assert (run.state, run.exit_code) == ("done", 5)
+    assert "  done with exit code 5  " in called(shop.folder, "status").stdout
+
+
 def test_a_good_project_is_ok(shop: Shop, called: Called) -> None:
     """One word; with --quiet none."""
     shop.sales("sales_1.csv", [sale()])

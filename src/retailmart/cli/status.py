@@ -124,6 +124,8 @@ def process_of(lease: LeaseLine) -> str:
 def _run(line: RunLine) -> str:
     """A run in one line: what became of it, how long it took, its files, rows and money."""
     step = f" in {line.failed_step}" if line.failed_step else ""
+    if line.state == "done" and line.exit_code:
+        step = f" with exit code {line.exit_code}"
     told = [f"run {line.run_id}", line.started_at[:19], f"{line.state}{step}"]
     if line.message:
         told.append(line.message.splitlines()[0])

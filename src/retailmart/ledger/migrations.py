@@ -133,18 +133,8 @@ def m010_steps_that_failed_and_the_money_of_files(connection: Connection) -> Non
         connection.execute(each.values(amount=bindparam("said")), known)
 
 
-def m011_views_for_people(connection: Connection) -> None:
-    """Views of files, runs and steps."""
-    try:
-        if dialect_of(connection).ddl_in_transaction:
-            with connection.begin_nested():  # a refusal would end the whole transaction
-                create_views(connection)
-        else:
-            create_views(connection)
-    except DBAPIError as error:
-        if error.orig and kind_of(connection.dialect.name).errors.is_denied(error.orig):
-            raise NotAllowed from error
-        raise
+def m011_views_for_people(_: Connection) -> None:
+    """Views of files, runs and steps: their newest form reads columns that later ones add."""
 
 
 def m012_why_marts_are_held_back(connection: Connection) -> None:
@@ -152,9 +142,8 @@ def m012_why_marts_are_held_back(connection: Connection) -> None:
     tables.metadata.create_all(connection)
 
 
-def m013_views_with_the_words_of_status(connection: Connection) -> None:
-    """The views call the states of files as `status` and the run's report do."""
-    m011_views_for_people(connection)
+def m013_views_with_the_words_of_status(_: Connection) -> None:
+    """The views with the words of `status`, made by the newest of these."""
 
 
 def m014_by_which_columns_files_are_counted(connection: Connection) -> None:
@@ -237,6 +226,24 @@ def m021_what_batches_do_again(connection: Connection) -> None:
     tables.metadata.create_all(connection)
 
 
+def m022_views_with_exit_codes(connection: Connection) -> None:
+    """Views of files, runs and steps, as they are now.
+
+    A migration that changes them comes after all others and takes this one's part, which then does
+    nothing, as m011 and m013.
+    """
+    try:
+        if dialect_of(connection).ddl_in_transaction:
+            with connection.begin_nested():  # a refusal would end the whole transaction
+                create_views(connection)
+        else:
+            create_views(connection)
+    except DBAPIError as error:
+        if error.orig and kind_of(connection.dialect.name).errors.is_denied(error.orig):
+            raise NotAllowed from error
+        raise
+
+
 def _columns_of(connection: Connection, table: Table) -> set[str]:
     return {column["name"] for column in inspect(connection).get_columns(table.name)}
 
@@ -276,6 +283,7 @@ MIGRATIONS: tuple[Migration, ...] = (
     m019_without_what_nothing_reads,
     m020_when_marts_were_built,
     m021_what_batches_do_again,
+    m022_views_with_exit_codes,
 )
 
 
@@ -310,7 +318,7 @@ def migrate(connection: Connection) -> None:
     for migration in MIGRATIONS:
         if migration.__name__ not in applied:
             try:
-                if not is_new or migration is m013_views_with_the_words_of_status:
+                if not is_new or migration is m022_views_with_exit_codes:
                     migration(connection)
             except NotAllowed:
                 continue

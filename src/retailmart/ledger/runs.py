@@ -142,5 +142,6 @@ def _records() -> Any:
         columns.as_of,
         columns.state,
         columns.message,
+        columns.exit_code,
         failed,
     )

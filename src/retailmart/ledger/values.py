@@ -409,7 +409,10 @@ class PublishedTable:
 
 @dataclass(frozen=True)
 class RunRecord:
-    """One past run, for `status`. `failed_step` is the step in which it failed, if in any."""
+    """One past run, for `status`. `failed_step` is the step in which it failed, if in any.
+
+    `exit_code` is None while it works, if it was cut off, and for runs of earlier releases.
+    """
 
     run_id: int
     started_at: str
@@ -417,4 +420,5 @@ class RunRecord:
     as_of: str
     state: str
     message: str | None
+    exit_code: int | None = None
     failed_step: str | None = None

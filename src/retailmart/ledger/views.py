@@ -134,6 +134,7 @@ def _runs() -> Select[Any]:
         counted("rows_read"),
         counted("rows_accepted"),
         counted("rows_quarantined"),
+        run.exit_code,
     ).select_from(
         t.runs.outerjoin(counts, counts.c.run_id == run.run_id)
         .outerjoin(undone, undone.c.run_id == run.run_id)

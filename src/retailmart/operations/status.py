@@ -66,7 +66,8 @@ class RunLine:
     """One run in figures. Times are ISO texts in UTC; `seconds` is None while it works.
 
     `files` counts those that it took in by what has become of them, `money` is by feed, `undoes` is
-    the run that it took back. A run that was cut off has no end.
+    the run that it took back. A run that was cut off has no end and no exit code; a run that is
+    done has exit code 5 if not all of it could be done.
     """
 
     run_id: int
@@ -75,6 +76,7 @@ class RunLine:
     as_of: str
     state: str
     message: str | None
+    exit_code: int | None
     failed_step: str | None
     seconds: float | None
     slowest: StepTime | None
@@ -208,6 +210,7 @@ def run_line(found: RunFigures) -> RunLine:
         run.as_of,
         in_words(run.state),
         run.message,
+        run.exit_code,
         run.failed_step,
         seconds,
         StepTime(slowest, round(taken[slowest], 3)) if slowest else None,
