@@ -28,7 +28,7 @@ from retailmart.template import write_project
 from tests.support.amount import SEED, tries
 from tests.support.backends import shop_tables
 from tests.support.judge_shop import KEYS, market_marts, same, webshop_marts
-from tests.support.shop import AS_OF, Called, Shop, keep_only, sale
+from tests.support.shop import AS_OF, HEADER, Called, Shop, keep_only, sale
 
 # How many random cells are judged: RETAILMART_CELLS=10000 takes more than an hour.
 CELLS = int(os.environ.get("RETAILMART_CELLS") or tries(7, 1_000))
@@ -132,6 +132,31 @@ def test_refused_rows_that_would_count_are_told_with_their_money(asked: Shop) ->
     ]
     assert found.repaired == Decimal("23.50")
     assert found.unreadable == 1  # 31 February
+
+
+def test_refused_rows_are_read_as_their_feed_reads_cells(shop: Shop) -> None:
+    """Decimal commas, days in the feed's form, and no more decimals than the type holds."""
+    feed = shop.folder / "feeds" / "sales.yml"
+    text = feed.read_text().replace("columns:", 'decimal: ","\ndelimiter: ";"\ncolumns:', 1)
+    feed.write_text(text.replace("{type: DATE,", '{type: DATE, format: "%d.%m.%Y",'))
+    assert "%d.%m.%Y" in feed.read_text()
+    lines = [sale(day="15#01#2024")]
+    lines += [
+        sale(day="16#01#2024", price=price).replace(",tea,", f",{name},").replace(",1,1", ",x,1")
+        for name, price in (("tea", "12.50"), ("milk", "1.005"))
+    ]
+    shop.sales(
+        "sales_a.csv",
+        [row.replace(",", ";").replace(".", ",").replace("#", ".") for row in lines],
+        HEADER.replace(",", ";"),
+    )
+    shop.run()
+    found = explain(shop, MONTHLY, month="2024-01", customer_id="1")
+    assert [(one.line, one.amount) for one in found.refused] == [
+        (3, Decimal("12.50")),
+        (4, None),
+    ]
+    assert found.repaired == Decimal("22.50")
 
 
 def test_corrections_and_undos_are_told(asked: Shop) -> None:

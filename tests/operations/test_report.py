@@ -20,7 +20,7 @@ from retailmart.errors import SettingsError
 from retailmart.template import write_project
 from tests.support.backends import shop_tables
 from tests.support.services.chromium import dom_of
-from tests.support.shop import Called, Shop, bare_project, keep_only, sale
+from tests.support.shop import HEADER, Called, Shop, bare_project, keep_only, sale
 
 HOSTILE = "<script>alert(1)</script>"
 RTL = "\u202eמחיר"
@@ -223,6 +223,32 @@ def test_what_needs_a_person_comes_first(reported: Shop) -> None:
     assert "notes.csv" in first
     assert "1 refused row" in first
     assert "10.00" in first
+
+
+def test_the_money_of_refused_rows_is_of_open_ones_as_their_feed_reads_it(shop: Shop) -> None:
+    """With decimal commas as the feed has them; what is dismissed is nobody's work any more."""
+    feed = shop.folder / "feeds" / "sales.yml"
+    text = feed.read_text().replace("columns:", 'decimal: ","\ndelimiter: ";"\ncolumns:', 1)
+    feed.write_text(text)
+    lines = [
+        row.replace(",", ";").replace(".", ",")
+        for row in (
+            sale(price="1.00"),
+            sale(2, day="soon", price="12.50"),
+            sale(3, day="late", price="7.05"),
+        )
+    ]
+    shop.sales("sales_a.csv", lines, HEADER.replace(",", ";"))
+    shop.run()
+    assert "2 refused rows of sales hold 19.55" in _text_of(shop)
+    shop.open().quarantine_dismiss("sales_a.csv", lines=[3], reason="a test")
+    text = _text_of(shop)
+    assert "1 refused row of sales holds 7.05" in text
+    assert "19.55" not in text
+
+
+def _text_of(shop: Shop) -> str:
+    return seen(Path(shop.open().report().path).read_text(encoding="utf-8")).text
 
 
 def test_charts_have_tables_and_the_keyboard_reaches_all(reported: Shop) -> None:

@@ -19,7 +19,6 @@ from typing import Any, Final
 from retailmart.engines.duckdb.sql import sql_type
 from retailmart.engines.duckdb.tracing import KEY, TracingEngine
 from retailmart.errors import MartNotBuilt, RetailmartError
-from retailmart.feeds.evolve import effective
 from retailmart.feeds.quarantine import Item
 from retailmart.files.archive import archived_copies
 from retailmart.files.checked import LandedCopy
@@ -35,9 +34,9 @@ from retailmart.lake.layout import (
 from retailmart.ledger.values import LedgerFile, definition_of
 from retailmart.marts.definitions import fingerprints
 from retailmart.marts.tracing import Traced, Untraceable
+from retailmart.operations.as_repaired import MOST, as_repaired, held, open_items
 from retailmart.operations.explain.history import History
 from retailmart.operations.explain.lines import Line, LineFinder
-from retailmart.operations.explain.refused import MOST, as_if, open_items
 from retailmart.operations.explain.trace import (
     BaseRows,
     MadeRow,
@@ -468,8 +467,9 @@ class _Explaining:
         for name, of_feed in items.items():
             if len(of_feed) == MOST:
                 self.limits.append(f"of {name}'s refused rows the first {MOST:,} were looked at")
-            state = self.tracing.work.inputs.raw(name)[1]
-            found = as_if(self.engine, self._held(name), state, of_feed, months)
+            fields = self.tracing.work.inputs.raw(name)[1].fields
+            feed = held(self.project.feeds[name], self.pinned)
+            found = as_repaired(self.engine, feed, fields, of_feed, months)
             start = len(numbered)
             numbered += [(name, one, found.amounts.get(n)) for n, one in enumerate(of_feed)]
             key = quoted(KEY)
@@ -512,11 +512,6 @@ class _Explaining:
             )
         return _Missing(tuple(cells[:_REFUSED]), repaired, unreadable)
 
-    def _held(self, name: str) -> Any:
-        """A feed with all columns that its raw table holds."""
-        feed, state = self.tracing.work.inputs.raw(name)
-        return effective(feed, state.fields, self.pinned.columns[name])
-
     def _lines(self, base: BaseRows, known: _Known) -> dict[int, Line]:
         finder = LineFinder(
             self.engine, self.scratch, known.copies, self.project.settings.keep.archive
@@ -534,7 +529,7 @@ class _Explaining:
             if name not in shown:
                 shown.add(name)
                 self._show_raw(name)
-            found = finder.find(self._held(name), file, keys)
+            found = finder.find(held(self.project.feeds[name], self.pinned), file, keys)
             if isinstance(found, str):
                 self.limits.append(f"{file.shown}: the lines are not known: it {found}")
                 continue

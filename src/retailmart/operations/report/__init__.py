@@ -12,7 +12,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from retailmart.errors import MartNotBuilt, RetailmartError
+from retailmart.errors import MartNotBuilt, ProjectBusy, RetailmartError
 from retailmart.operations.report.drawing import draw, expect_library
 from retailmart.operations.report.figures import Figure, Page, pages_of, text_of
 from retailmart.operations.report.person import notes_of, refused_money
@@ -27,6 +27,8 @@ FOLDER = "reports"
 _NAME = "report.html"
 _LISTED = 20
 _FILES = 12
+# So often is it tried to see all of one moment.
+_TIMES = 5
 
 
 @dataclass(frozen=True)
@@ -105,7 +107,20 @@ def _put(target: Path, content: bytes) -> None:
 
 
 def _collect(project: Project) -> _Whole:
+    """All of one moment: read again if a run began or ended meanwhile."""
     found = status(project)
+    for _ in range(_TIMES):
+        whole = _of_moment(project, found)
+        before, found = found, status(project)
+        if (found.runs, found.open_batch) == (before.runs, before.open_batch):
+            return whole
+    raise ProjectBusy(
+        "runs begin and end while the report is written",
+        "Have it written by each run: report: always in retailmart.yml; or try again later",
+    )
+
+
+def _of_moment(project: Project, found: Status) -> _Whole:
     run = _last_run(project, found)
     advice: tuple[str, ...] = ()
     try:

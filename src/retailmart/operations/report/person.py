@@ -4,19 +4,21 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Iterator, Mapping
-from decimal import Decimal
 from typing import Any
 
-from retailmart.errors import MartNotBuilt
+from retailmart.engines.duckdb.tracing import TracingEngine
+from retailmart.errors import MartNotBuilt, SettingsError
+from retailmart.feeds.quarantine import Item
+from retailmart.feeds.rows import raw_fields
 from retailmart.ledger import Ledger
 from retailmart.ledger.values import Batch, Totals
-from retailmart.operations.ask import asking_engine
-from retailmart.operations.quarantine import list_refused
+from retailmart.operations.as_repaired import MOST, as_repaired, held, open_items
 from retailmart.operations.status import Reason
+from retailmart.operations.verify.pin import Pinned, pin
 from retailmart.project import Project
+from retailmart.project.feed import Feed
 from retailmart.report import number_of
-from retailmart.session import view_ledger
-from retailmart.tables import quoted, text_literal
+from retailmart.session import PRIVATE, open_lake, view_ledger
 
 
 def notes_of(project: Project, run_id: int) -> tuple[Reason, ...]:
@@ -68,46 +70,38 @@ def _restated(ledger: Ledger, run_id: int, batch: Batch, notes: Mapping[str, Any
 
 def refused_money(project: Project) -> tuple[Reason, ...]:
     """The money of open refused rows by feed, as far as their cells can be read as amounts."""
-    listed = list_refused(project)
-    open_rows: dict[tuple[str, str], int] = defaultdict(int)
-    for line in listed.rows:
-        open_rows[line.file, line.rule] += line.rows
     feeds = [feed for feed in project.feeds.values() if feed.balance]
-    if not open_rows or not feeds:
+    if not feeds:
         return ()
     try:
-        engine, _ = asking_engine(project, " ".join(feed.name for feed in feeds))
+        lake = open_lake(project)
+        pinned = view_ledger(project, lambda view: pin(lake, view.ledger, project, 0))
     except MartNotBuilt:
         return ()
-    found = []
+    settings = project.settings
+    scratch = project.folder / PRIVATE
+    engine = TracingEngine([lake.place], scratch, settings.memory_limit, settings.threads)
     try:
-        schema = "SELECT view_name FROM duckdb_views() WHERE schema_name = 'quarantine'"
-        known = {name for (name,) in engine.answered(schema)}
-        for feed in feeds:
-            if feed.name not in known:
-                continue
-            path = text_literal(f'$."{feed.balance}"')
-            money = f"TRY_CAST(json_extract_string(cells, {path}) AS DECIMAL(18, 2))"
-            query = (
-                f"SELECT file, rule, count(*), count({money}), sum({money})"
-                f" FROM quarantine.{quoted(feed.name)} GROUP BY 1, 2"
-            )
-            rows = unread = 0
-            total = Decimal(0)
-            for file, rule, count, read, amount in engine.answered(query):
-                if open_rows.get((file, rule)) == count:  # else some of them are closed
-                    rows, unread = rows + count, unread + count - read
-                    total += amount or 0
-            if rows:
-                lacking = (
-                    f"; {number_of(unread, 'row')} without a readable amount" if unread else ""
-                )
-                found.append(
-                    Reason(
-                        f"{number_of(rows, 'refused row')} of {feed.name} hold {total:,f}{lacking}",
-                        "Repair or dismiss: retailmart quarantine list",
-                    )
-                )
+        names = [feed.name for feed in feeds]
+        items = view_ledger(project, lambda view: open_items(engine, view.ledger, pinned, names))
+        return tuple(
+            _money_of(engine, project.feeds[name], pinned, found) for name, found in items.items()
+        )
     finally:
         engine.close()
-    return tuple(found)
+
+
+def _money_of(engine: TracingEngine, feed: Feed, pinned: Pinned, items: tuple[Item, ...]) -> Reason:
+    try:
+        whole = held(feed, pinned)
+    except SettingsError as error:
+        return Reason(f"the money of {feed.name}'s refused rows is not known: {error.message}", "")
+    found = as_repaired(engine, whole, raw_fields(whole), items, None)
+    amounts = [amount for amount in found.amounts.values() if amount is not None]
+    holds = "holds" if len(items) == 1 else "hold"
+    said = f"{number_of(len(items), 'refused row')} of {feed.name} {holds} {sum(amounts):,f}"
+    if unread := len(items) - len(amounts):
+        said += f"; {number_of(unread, 'row')} without a readable amount"
+    if len(items) == MOST:
+        said = f"the first {said}"
+    return Reason(said, "Repair or dismiss: retailmart quarantine list")
