@@ -105,6 +105,7 @@ def told(report: RunReport) -> dict[str, Any]:
     plain = report.to_dict()
     for key in ("seconds", "lake", "database", "maintenance"):
         del plain[key]
+    plain["marts_file"] = plain["marts_file"] and plain["marts_file"]["marts"]
     for batch in plain["batches"]:
         del batch["archived_to"]
         batch["exports"] = batch["exports"] and batch["exports"]["marts"]
