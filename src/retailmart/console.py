@@ -195,6 +195,8 @@ def maintenance(report: MaintenanceReport) -> None:
         print("Nothing to do: no small files, and nothing that is not needed any more.")
     elif report.dry_run:
         print(f"Nothing was changed; {size_of(report.freed)} would be freed")
+        if report.problem:
+            print(one_line(f"{report.problem}: finish it first, with: retailmart run"))
     else:
         print(f"{size_of(report.freed)} freed in {report.seconds:.1f} s")
 

@@ -330,10 +330,11 @@ class MartsFileReport:
 class MaintenanceReport:
     """What maintenance did, or with `dry_run` would do; sizes in bytes.
 
-    `runs` are those that did nothing and left the ledger.
-    `problem` is what maintenance after a run failed with; the run itself is right. `skipped` says
-    why nothing was done. `exports` are folders of dates and marts that are too old, `archive` is
-    what the archive let go. `marts_file` is the file of views, if it was written again.
+    `runs` are those that did nothing and left the ledger. `problem` is what maintenance after a run
+    failed with; the run itself is right. Of a dry run it is what has to be finished before
+    maintenance can be done. `skipped` says why nothing was done. `exports` are folders of dates and
+    marts that are too old, `archive` is what the archive let go. `marts_file` is the file of views,
+    if it was written again.
     """
 
     dry_run: bool

@@ -141,6 +141,14 @@ def test_a_log_begins_at_a_checkpoint_that_all_versions_follow(
     assert not any("_last_checkpoint" in one.path for one in gone)
 
 
+def test_a_checkpoint_that_is_about_to_be_written_counts() -> None:
+    """So that a dry run names the entries that go once it is there."""
+    stored = log(*range(26), checkpoints=(10,))
+    planned = old_log(25, stored, 10_000.0, 25, [25])
+    assert planned == old_log(25, log(*range(26), checkpoints=(10, 25)), 10_000.0, 25)
+    assert planned[0] == 25
+
+
 def test_of_a_long_log_the_last_hundreds_stay() -> None:
     """A table that is committed to each minute is opened as quickly as others."""
     long = log(*range(1001), checkpoints=tuple(range(10, 1001, 10)), at=1e9)

@@ -185,6 +185,8 @@ def test_an_unfinished_batch_is_finished_first(shop: Shop, monkeypatch: pytest.M
     with pytest.raises(RetailmartError, match="batch 2 is unfinished") as caught:
         opened(shop).maintain()
     assert "retailmart run" in str(caught.value.hint)
+    would = opened(shop).maintain(dry_run=True)
+    assert would.problem == "batch 2 is unfinished (prepared)"
     opened(shop).run()
     assert opened(shop).maintain().problem is None
 

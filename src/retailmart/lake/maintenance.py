@@ -6,7 +6,7 @@ Nothing here changes rows. What is decided here is a list; `operations/maintain.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final
 from urllib.parse import unquote
@@ -167,17 +167,22 @@ def wants_checkpoint(version: int, stored: Iterable[Stored]) -> bool:
 
 
 def old_log(
-    version: int, stored: Sequence[Stored], before: float, needed: int
+    version: int,
+    stored: Sequence[Stored],
+    before: float,
+    needed: int,
+    checkpoints: Collection[int] = (),
 ) -> tuple[int, list[Stored]]:
     """The checkpoint that a log can begin with, and the entries before it, oldest first.
 
     `version` is the table's, `needed` the oldest one that something relies on, `before` the time
     from which all versions stay, in seconds since 1970; of many, the last few hundred.
+    `checkpoints` are at versions that are about to get one.
     """
     entries = [(one, _ENTRY.fullmatch(one.path)) for one in stored]
     written = {int(match[1]): one for one, match in entries if match and match[2] == "json"}
     first = -1
-    for at in _checkpoints(stored):
+    for at in (*_checkpoints(stored), *checkpoints):
         aged = at in written and written[at].modified <= before
         if at <= needed and (aged or at <= version - _LOG_KEPT):
             first = max(first, at)

@@ -83,7 +83,8 @@ def maintain(
         if dry_run:
             start = time.perf_counter()
             with session.step("maintain"):
-                return keeper.report(keeper.look_after(wanted, wanted), start)
+                report = keeper.report(keeper.look_after(wanted, wanted), start)
+            return replace(report, problem=_waits_for(session))
         return _recorded(keeper, None, wanted, wanted)
 
 
@@ -135,11 +136,17 @@ def _recorded(
 
 def _expect_no_batch(session: Session) -> None:
     """Raise RetailmartError while a batch is unfinished: its files are in no table yet."""
-    if (batch := session.ledger.batches.unfinished()) is not None:
+    if (unfinished := _waits_for(session)) is not None:
         raise RetailmartError(
-            f"batch {batch.batch_id} is unfinished ({batch.state.value}); nothing was changed",
+            f"{unfinished}; nothing was changed",
             "Finish it first: retailmart run; then: retailmart maintain",
         )
+
+
+def _waits_for(session: Session) -> str | None:
+    """The batch that has to be finished first, in words."""
+    batch = session.ledger.batches.unfinished()
+    return batch and f"batch {batch.batch_id} is unfinished ({batch.state.value})"
 
 
 def _tables(session: Session) -> list[str]:
@@ -397,14 +404,18 @@ class _Keeper:
         if version is None:
             return one
         stored = lake.place.stored(table)
-        if not self.dry_run and wants_checkpoint(version, stored):
-            lake.checkpoint(table)
-            stored = lake.place.stored(table)
+        planned: list[int] = []
+        if wants_checkpoint(version, stored):
+            if self.dry_run:
+                planned.append(version)
+            else:
+                lake.checkpoint(table)
+                stored = lake.place.stored(table)
         needed = self._needed(table, version)
         now = time.time()
         dead = self._dead(table, needed, stored)
         before, oldest = now - days * 86400, version if needed.oldest is None else needed.oldest
-        first, entries = old_log(version, stored, before, oldest)
+        first, entries = old_log(version, stored, before, oldest, planned)
         if not self.dry_run:
             self._discard(table, [file.path for file in dead])
             if entries and not self._can_begin_at(table, first):
