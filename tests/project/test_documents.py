@@ -65,7 +65,7 @@ def test_every_mistake_has_its_line() -> None:
     """Unknown, missing and ill-typed keys of one document are all told at once."""
     assert mistakes("# shelf\nwidht: 3\nboards: [1, two]\n") == [
         "x.yml:2: 'name' is missing",
-        "x.yml:3: boards.1: Input should be a valid integer, unable to parse string as an integer",
+        "x.yml:3: boards.1: should be a valid integer, unable to parse string as an integer",
         "x.yml:2: unknown key 'widht'; did you mean 'width'?",
     ]
 

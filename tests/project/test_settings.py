@@ -134,15 +134,22 @@ def test_mistakes_from_outside_name_where_they_were_made(
     monkeypatch.setenv("RETAILMART__ARCHIVE", "[x")
     monkeypatch.setenv("RETAILMART__LAKE__DEEP", "x")
     add(shop, "RETAILMART__MEMORY_LIMIT=lots\n", ".env")
-    assert sorted(problems_of(shop, {"engine": "sparc"})) == [
+    flags: dict[str, object] = {
+        "engine": "sparc",
+        "keep": {"archive": "abc"},
+        "alerts": {"expect": {"sales": 1}},
+    }
+    assert sorted(problems_of(shop, flags)) == [
         ".env: RETAILMART__MEMORY_LIMIT: memory_limit: 'lots' is no amount of memory; write it as"
         " in 2GB or 512MB",
         "RETAILMART__ARCHIVE: '[x' is no YAML value: expected ',' or ']', but got '<stream end>'",
         "RETAILMART__LAKE__DEEP: 'lake' is a value, no section",
         "RETAILMART__LNDING: unknown key 'lnding'; did you mean 'landing'?",
-        "RETAILMART__THREADS: threads: Input should be a valid integer, unable to parse string as"
+        "RETAILMART__THREADS: threads: should be a valid integer, unable to parse string as"
         " an integer",
+        "setting alerts.expect: unknown key 'expect'; did you mean 'expected'?",
         "setting engine: engine: 'sparc' is unknown; did you mean 'spark'?",
+        "setting keep.archive: keep.archive: 'abc' is neither a whole number nor 'for ever'",
     ]
 
 
@@ -206,7 +213,7 @@ def test_a_variable_that_no_query_can_hold_is_one_mistake(shop: Shop, value: str
     problems = problems_of(shop)
     assert len(problems) == 1
     assert problems[0].startswith("retailmart.yml:10: variables.incentive_rate: ")
-    assert "is neither decimal nor int nor bool nor str" in problems[0]
+    assert "is neither a number nor a whole number nor true or false nor a text" in problems[0]
 
 
 @all_marts

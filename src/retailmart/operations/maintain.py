@@ -146,7 +146,9 @@ def _expect_no_batch(session: Session) -> None:
 def _waits_for(session: Session) -> str | None:
     """The batch that has to be finished first, in words."""
     batch = session.ledger.batches.unfinished()
-    return batch and f"batch {batch.batch_id} is unfinished ({batch.state.value})"
+    if batch is None:
+        return None
+    return f"batch {batch.batch_id} is unfinished ({batch.state.value})"
 
 
 def _tables(session: Session) -> list[str]:

@@ -40,7 +40,7 @@ class Source:
     origins: Mapping[Location, str] = field(default_factory=dict)
 
     def at(self, location: Location) -> str:
-        """`file:line` of the deepest part of `location` that the file has."""
+        """`file:line` of the deepest part of `location` that is given."""
         for length in range(len(location), -1, -1):
             if origin := self.origins.get(location[:length]):
                 return origin
@@ -250,15 +250,27 @@ def _sentence(model: type[BaseModel], location: Location, details: Sequence[Any]
     if detail["type"] == "missing":
         return f"{name!r} is missing"
     if len(details) > 1:
-        tried = (str(other["loc"][-1]) for other in details)
         # An instance is what Python code makes of a text that has failed already.
-        kinds = " nor ".join(kind for kind in tried if not kind.startswith("is-instance"))
+        tried = [one for one in details if not str(one["loc"][-1]).startswith("is-instance")]
+        kinds = " nor ".join(map(_kind_of, tried))
         return f"{name}: {detail['input']!r} is neither {kinds}"
     if detail["type"] in ("enum", "literal_error"):
         known = set(re.findall(r"'([^']*)'", detail["ctx"]["expected"]))
         return f"{name}: {detail['input']!r} is unknown{did_you_mean(str(detail['input']), known)}"
-    message = str(detail["msg"]).removeprefix("Value error, ")
+    message = str(detail["msg"]).removeprefix("Value error, ").removeprefix("Input ")
     return f"{name}: {message}" if name else message
+
+
+def _kind_of(detail: Any) -> str:
+    """What a value was tried as, in words: pydantic has its own names."""
+    name = str(detail["loc"][-1])
+    if name.startswith("literal["):
+        return name.removeprefix("literal[").removesuffix("]")
+    if name in ("int", "constrained-int"):
+        least = detail.get("ctx", {}).get("ge")
+        return "a whole number" if least is None else f"a whole number from {least} on"
+    words = {"str": "a text", "constrained-str": "a text", "decimal": "a number"}
+    return (words | {"bool": "true or false"}).get(name, name)
 
 
 def _fields_at(model: type[BaseModel], location: Sequence[str | int]) -> set[str]:

@@ -459,6 +459,15 @@ class _Given:
     origin: str
     any_case: bool = False
 
+    def origin_of(self, section: Location) -> str:
+        """The origin of a section that is there only because something below it is given."""
+        for mark in (".", "__"):
+            whole, part = mark.join(self.location), mark.join(map(str, section))
+            before, name = self.origin[: -len(whole)], self.origin[-len(whole) :]
+            if name.lower() == whole.lower():
+                return before + name[: len(part)]
+        return self.origin
+
 
 @dataclass(frozen=True)
 class ReadSettings:
@@ -759,6 +768,8 @@ def _lay(
         if below is not None and not isinstance(below, Mapping):
             problems.append(f"{given.origin}: {'.'.join(done)!r} is a value, no section")
             return
+        if below is None:
+            origins.setdefault(done, given.origin_of(done))
         place[done[-1]] = dict(below or {})
         place = place[done[-1]]
     last = _same_key(place, given.location[-1], given)
