@@ -403,6 +403,8 @@ def test_an_undo_reads_the_files_as_the_feed_is_then(shop: Shop) -> None:
     drop(shop, "sales_1.csv", [HEADER, sale(9)])
     shop.run()
     shop.open().undo(3)
+    with pytest.raises(RetailmartError, match=r"just as run 2 did: feeds/sales\.yml is as it was"):
+        shop.open().undo(report.run_id)
     (shop.folder / "feeds" / "sales.yml").write_text(feed)
     undone = shop.open().undo(report.run_id)
     assert undone.batches[0].undoes == report.run_id
@@ -416,12 +418,14 @@ def test_an_undo_counts_repaired_rows_once(shop: Shop) -> None:
     """Rows that came back since the backfill would come twice: their sheet is undone first."""
     drop(shop, "sales_a.csv", _CONTENTS[2])
     shop.run()
-    change(shop, _NEW_COLUMN)
+    feed = (shop.folder / "feeds" / "sales.yml").read_text()
+    change(shop, _NEW_FORMAT)
     backfill(shop)
     sheet = shop.folder / "refused.csv"
     shop.open().quarantine_export(sheet, "sales_a.csv")
     shop.open().quarantine_replay(sheet)
     shop.run()
+    (shop.folder / "feeds" / "sales.yml").write_text(feed)
     with pytest.raises(RetailmartError) as told:
         shop.open().undo(2)
     assert "rows that sales_a.csv had refused came back repaired since" in told.value.message

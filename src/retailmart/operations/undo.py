@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from datetime import datetime
+from pathlib import PurePosixPath
 
 from retailmart.errors import RetailmartError
 from retailmart.feeds.replay import repaired_in
@@ -14,6 +15,7 @@ from retailmart.operations.monitor import monitored
 from retailmart.operations.run import run_with
 from retailmart.operations.work import Run
 from retailmart.project import Project
+from retailmart.project.given import digests
 from retailmart.report import Progress, RunReport, UndoneAlready
 
 
@@ -49,6 +51,8 @@ def take_back(run: Run, undone: int) -> Batch | None:
         run.undone_already = _undone_already(run, undone)
         return None
     _expect_unrepaired(run, undone, plan.reread)
+    if plan.reread and not (plan.only_leaving or plan.only_returning):
+        _expect_other_feeds(run, undone, {str(file.feed) for file in plan.reread})
     with session.step("copy"):
         engine, returning = session.engine(run.as_of), plan.returning
         keep = run.project.settings.keep.archive
@@ -72,6 +76,30 @@ def _expect_unrepaired(run: Run, undone: int, reread: Iterable[LedgerFile]) -> N
                 f" repaired since, in {sheet.shown}",
                 f"Run: retailmart undo {first}, then retailmart undo {undone}",
             )
+
+
+def _expect_other_feeds(run: Run, undone: int, feeds: Collection[str]) -> None:
+    """Raise RetailmartError if the feeds would read the files just as the undone run did.
+
+    Then the undo would say that it is done, and change nothing.
+    """
+    then: dict[str, str | None] = {}
+    for change in run.ledger.settings.changes():
+        if change.run_id <= undone:
+            then[change.name] = change.after
+    now = {name: digest for name, digest in digests(run.project).items() if _feed_of(name) in feeds}
+    if all(then.get(name) == digest for name, digest in now.items()):
+        files = " and ".join(now)
+        raise RetailmartError(
+            f"the undo of run {undone} would read the files just as run {undone} did: {files}"
+            f" {'is as it was' if len(now) == 1 else 'are as they were'} for it",
+            f"Put {files} back as before run {undone}; then: retailmart undo {undone}",
+        )
+
+
+def _feed_of(name: str) -> str | None:
+    path = PurePosixPath(name)
+    return path.stem if path.parent.name == "feeds" else None
 
 
 def _undone_already(run: Run, undone: int) -> UndoneAlready:
