@@ -11,13 +11,11 @@ import shutil
 import uuid
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from decimal import Decimal, localcontext
-from math import isclose, isnan
+from decimal import Decimal
 from pathlib import Path
-from typing import Any, Final
+from typing import Any
 
-from retailmart.engines.duckdb.sql import sql_type
-from retailmart.engines.duckdb.tracing import KEY, TracingEngine
+from retailmart.engines.duckdb.tracing import TracingEngine
 from retailmart.errors import MartNotBuilt, RetailmartError
 from retailmart.feeds.quarantine import Item
 from retailmart.files.archive import archived_copies
@@ -28,20 +26,21 @@ from retailmart.lake.layout import (
     ORIGIN,
     VALID_FROM,
     VALID_TO,
-    is_system_column,
     mart_table,
 )
 from retailmart.ledger.values import LedgerFile, definition_of
 from retailmart.marts.definitions import fingerprints
 from retailmart.marts.tracing import Traced, Untraceable
-from retailmart.operations.as_repaired import MOST, as_repaired, held, open_items
+from retailmart.operations.as_repaired import held, open_items
+from retailmart.operations.explain.adding import of_aggregate, same, together
+from retailmart.operations.explain.asked import Asked
 from retailmart.operations.explain.history import History
 from retailmart.operations.explain.lines import Line, LineFinder
+from retailmart.operations.explain.missing import Missing, missing_rows
 from retailmart.operations.explain.trace import (
     BaseRows,
     MadeRow,
     Tracing,
-    as_if_numbers,
     condition,
     rows_of,
     text_of,
@@ -53,7 +52,6 @@ from retailmart.operations.explain.values import (
     Correction,
     Delivery,
     Explanation,
-    RefusedCell,
     UsedRow,
 )
 from retailmart.operations.verify.pin import Pinned, pin
@@ -62,18 +60,15 @@ from retailmart.project import Mart, Project
 from retailmart.project.documents import did_you_mean
 from retailmart.report import number_of
 from retailmart.session import PRIVATE, LedgerView, open_lake, store_at, view_ledger
-from retailmart.tables import FILE_ID, quoted, text_literal
+from retailmart.tables import FILE_ID, quoted
 
 __all__ = ["Explanation", "explain"]
 
 # So many rows are listed, and so many of a mart without a key are explained together.
 _LISTED, _TOGETHER = 10_000, 100
-_COMPARED, _REFUSED, _FILES = 20, 200, 200
+_COMPARED, _FILES = 20, 200
 # So many files are left out one by one where rows can't be told apart.
 _LEFT_OUT = 30
-# More than any sum of decimals has.
-_DIGITS = 100
-_ADDED: Final = ("INT", "BIGINT", "DECIMAL", "DOUBLE")
 
 
 def explain(
@@ -121,15 +116,6 @@ class _Known:
     corrections: tuple[Correction, ...]
 
 
-@dataclass(frozen=True)
-class _Missing:
-    """Refused rows that would count, what the number would be, and how many can't be read."""
-
-    cells: tuple[RefusedCell, ...] = ()
-    repaired: Any = None
-    unreadable: int = 0
-
-
 @dataclass
 class _Explaining:
     """One explanation. `limits` collects how far it goes."""
@@ -153,13 +139,12 @@ class _Explaining:
                     f"{name} can't be explained: {why}", "Build it again with: retailmart run"
                 )
         self.tracing = Tracing(self.engine, self.project, self.pinned, work)
-        self.state = self.tracing.state(self.mart)
-        self.kinds = {one.name: sql_type(one.type) for one in self.state.fields}
+        self.asked = Asked(self.tracing, self.mart)
 
     def explanation(self, key: Mapping[str, object], column: str | None) -> Explanation:
         """All of it."""
-        chosen = self._chosen(key)
-        rows = self._rows(chosen)
+        chosen = self.asked.chosen(key)
+        rows = self.asked.rows(chosen)
         matches = len(rows)
         if matches > 1 and self.mart.key:
             lacking = [name for name in self.mart.key if name not in chosen]
@@ -173,102 +158,10 @@ class _Explaining:
                 f"{matches:,} rows of {self.mart.name} have these values; the first"
                 f" {_TOGETHER} are explained, name more columns for fewer"
             )
-        name = self._column(column)
+        name = self.asked.column(column)
         if not rows:
             return self._of_nothing(chosen, name)
         return self._of_rows(chosen, name, rows[:_TOGETHER], matches)
-
-    # the mart's row
-
-    def _chosen(self, key: Mapping[str, object]) -> dict[str, Any]:
-        """The values of the key by column, each of its column's type."""
-        if not key:
-            wanted = " ".join(f"--{name} VALUE" for name in self.mart.key or ("COLUMN",))
-            raise RetailmartError(
-                f"name the row of {self.mart.name} by its key",
-                f"retailmart explain {self.mart.name} {wanted}",
-            )
-        chosen = {}
-        for said, value in key.items():
-            name = self._named(said, value)
-            chosen[name] = self._value(name, value)
-        return chosen
-
-    def _named(self, said: str, value: object) -> str:
-        """The column that somebody means: `month` may be the mart's month, `-` is `_`."""
-        plain = said.replace("-", "_").lower()
-        by_low = {name.lower(): name for name in self.kinds}
-        is_month = isinstance(value, str) and len(value) == 7 and value[4] == "-"
-        if plain == "month" and is_month and self.mart.month is not None:
-            return self.mart.month
-        for one in (said.lower(), plain, f"_{plain}"):
-            if one in by_low:
-                return by_low[one]
-        if plain == "month" and self.mart.month is not None:
-            return self.mart.month
-        raise RetailmartError(
-            f"{self.mart.name} has no column {said!r}{did_you_mean(plain, self.kinds)}",
-            f"Its key: {', '.join(self.mart.key) or 'none; any of its columns chooses rows'}",
-        )
-
-    def _value(self, name: str, value: object) -> Any:
-        if value is None:
-            return None
-        kind, text = self.kinds[name], text_literal(text_of(value))
-        ((found,),) = self.engine.rows(f"SELECT TRY_CAST({text} AS {kind})")
-        if found is None:
-            raise RetailmartError(
-                f"{name}: {text_of(value)!r} is no {kind}",
-                f"See values with: retailmart show {self.mart.name} --columns {name}",
-            )
-        return found
-
-    def _rows(self, chosen: Mapping[str, Any]) -> list[dict[str, Any]]:
-        seen = self.state
-        month = self.mart.month
-        if month is not None and chosen.get(month) is not None:
-            seen = seen.in_months([str(chosen[month])])
-        where = condition(chosen, self.kinds)
-        # By month first, since the mart's query is asked for one month at a time.
-        names = [*([month] if month is not None else []), *self.kinds]
-        order = ", ".join(map(quoted, dict.fromkeys(names)))
-        relation = self.engine.define(seen)
-        return self.engine.dicts(f"SELECT * FROM {relation} AS made WHERE {where} ORDER BY {order}")
-
-    def _column(self, column: str | None) -> str:
-        if column is not None:
-            by_low = {name.lower(): name for name in self.kinds}
-            plain = column.replace("-", "_").lower()
-            if plain not in by_low:
-                raise RetailmartError(
-                    f"{self.mart.name} has no column {column!r}{did_you_mean(plain, self.kinds)}",
-                    f"Its columns: {', '.join(self.kinds)}",
-                )
-            return by_low[plain]
-        for name in self.mart.balance.values():
-            return name
-        key = {*self.mart.key, *self.mart.partitions}
-        types = {one.name: one.type.name for one in self.state.fields}
-        plain_ones = [n for n in types if n not in key and not is_system_column(n)]
-        numbers = [name for name in plain_ones if types[name] in _ADDED]
-        for wanted in ("DECIMAL", None):
-            for name in numbers:
-                if wanted in (types[name], None) and self._adds(name):
-                    return name
-        return (numbers or plain_ones or list(types))[0]
-
-    def _adds(self, name: str) -> bool:
-        try:
-            return self.tracing.of(self.mart, name).adds is not None
-        except Untraceable:
-            return False
-
-    def _month(self, row: Mapping[str, Any]) -> str | None:
-        """The month for which a row was built."""
-        month = self.mart.month
-        if month is None or not self.tracing.is_monthly(self.mart):
-            return None
-        return str(row[month])
 
     # rows that are there
 
@@ -284,7 +177,9 @@ class _Explaining:
         groups = self._groups(chosen, rows)
         keys: dict[str | None, frozenset[int]] = {}
         for month, where in groups.items():
-            most = sum(self._month(row) == month for row in rows) if not self.mart.key else None
+            most = (
+                sum(self.asked.month(row) == month for row in rows) if not self.mart.key else None
+            )
             found = self.tracing.made(self.mart, query, month, where, most)
             made += found
             keys[month] = frozenset().union(*(one.keys for one in found))
@@ -294,7 +189,7 @@ class _Explaining:
                 self.limits.append(f"another mart that it reads can't be followed further: {why}")
         if not made:
             self.limits.append("the query gives no such row from what the lake holds now")
-        number = _together(name, rows)
+        number = together(name, rows)
         check = self._check(name, query, rows, made, groups, keys)
         months = self._months(base, groups)
         known, missing = self._asked(chosen, query, base, months, number)
@@ -335,9 +230,9 @@ class _Explaining:
         """The months of rows, and the condition that finds them in what the query makes."""
         if self.mart.key:
             own = {name: rows[0][name] for name in self.mart.key}
-            return {self._month(rows[0]): condition(own, self.kinds)}
-        where = condition(chosen, self.kinds)
-        return dict.fromkeys((self._month(row) for row in rows), where)
+            return {self.asked.month(rows[0]): condition(own, self.asked.kinds)}
+        where = condition(chosen, self.asked.kinds)
+        return dict.fromkeys((self.asked.month(row) for row in rows), where)
 
     def _check(
         self,
@@ -349,26 +244,26 @@ class _Explaining:
         keys: Mapping[str | None, frozenset[int]],
     ) -> Check:
         """Add the addends up, and ask the mart's query over the rows alone."""
-        number = _together(name, rows)
+        number = together(name, rows)
         addends = [amount for one in made for _, amount in one.addends]
-        added = _add(query.adds, addends) if query.adds and made else None
+        added = of_aggregate(query.adds, addends) if query.adds and made else None
         again = [
             row
             for month, where in groups.items()
             for row in self.tracing.again(self.mart, month, keys[month], where)
         ][: len(rows)]
-        rerun = _together(name, again) if again else None
+        rerun = together(name, again) if again else None
         differing: list[str] = []
         if len(rows) == 1 and len(again) == 1:
-            differing = [n for n in self.kinds if not _same(again[0].get(n), rows[0][n])]
-        if made and not _same(_together(name, [one.values for one in made]), number):
+            differing = [n for n in self.asked.kinds if not same(again[0].get(n), rows[0][n])]
+        if made and not same(together(name, [one.values for one in made]), number):
             self.limits.append(
                 "the mart's query over all of today's rows gives another number"
-                f" ({text_of(_together(name, [one.values for one in made]))}):"
+                f" ({text_of(together(name, [one.values for one in made]))}):"
                 " find out with: retailmart verify"
             )
-        added_agrees = None if query.adds is None else _same(added, number)
-        rerun_agrees = None if not again else _same(rerun, number)
+        added_agrees = None if query.adds is None else same(added, number)
+        rerun_agrees = None if not again else same(rerun, number)
         return Check(
             query.adds,
             len(addends),
@@ -390,22 +285,22 @@ class _Explaining:
         if not query.compares:
             return None
         by = list(self.mart.key)
-        month = self._month(row)
+        month = self.asked.month(row)
         while by:
             by.pop()
             own = {one: row[one] for one in by}
-            where = condition(own, self.kinds)
+            where = condition(own, self.asked.kinds)
             if not by:
                 break
-            others = self._rows(own)
+            others = self.asked.rows(own)
             found = self.tracing.made(self.mart, query, month, where)
             keys = frozenset[int]().union(*(one.keys for one in found))
-            key_of_row = condition({one: row[one] for one in self.mart.key}, self.kinds)
+            key_of_row = condition({one: row[one] for one in self.mart.key}, self.asked.kinds)
             again = self.tracing.again(self.mart, month, keys, key_of_row)
-            if len(again) == 1 and _same(again[0][name], row[name]):
+            if len(again) == 1 and same(again[0][name], row[name]):
                 return Compared(tuple(by), own, len(others), tuple(others[:_COMPARED]), True)
-        agrees = _same(made[0].values[name], row[name])
-        return Compared((), {}, sum(file.rows for file in self.state.files), (), agrees)
+        agrees = same(made[0].values[name], row[name])
+        return Compared((), {}, sum(file.rows for file in self.asked.state.files), (), agrees)
 
     def _months(self, base: BaseRows, groups: Mapping[str | None, str]) -> frozenset[str] | None:
         """The months of the delivered rows; None where they have none."""
@@ -423,7 +318,7 @@ class _Explaining:
         base: BaseRows,
         months: frozenset[str] | None,
         number: Any,
-    ) -> tuple[_Known, _Missing]:
+    ) -> tuple[_Known, Missing]:
         feeds = self.tracing.feeds_below(self.mart)
         ids = {int(row[FILE_ID]) for _, row in base.rows.values() if row.get(FILE_ID)}
         archive = store_at(self.project, self.project.settings.archive)
@@ -446,71 +341,8 @@ class _Explaining:
                 f"the number is of {number_of(len(known.files), 'file')}; lines are looked up in"
                 f" the first {_FILES}"
             )
-        return known, self._refused(chosen, query, items, number)
-
-    def _refused(
-        self,
-        chosen: Mapping[str, Any],
-        query: Traced,
-        items: Mapping[str, tuple[Item, ...]],
-        number: Any,
-    ) -> _Missing:
-        """The refused rows that would be in the chosen rows, if they counted."""
-        if not items:
-            return _Missing()
-        month = self.mart.month
-        is_of_month = month is not None and self.tracing.is_monthly(self.mart)
-        months = [str(chosen[month])] if is_of_month and month and chosen.get(month) else None
-        shown: dict[str, str] = {}
-        numbered: list[tuple[str, Item, Any]] = []
-        unreadable = 0
-        for name, of_feed in items.items():
-            if len(of_feed) == MOST:
-                self.limits.append(f"of {name}'s refused rows the first {MOST:,} were looked at")
-            fields = self.tracing.work.inputs.raw(name)[1].fields
-            feed = held(self.project.feeds[name], self.pinned)
-            found = as_repaired(self.engine, feed, fields, of_feed, months)
-            start = len(numbered)
-            numbered += [(name, one, found.amounts.get(n)) for n, one in enumerate(of_feed)]
-            key = quoted(KEY)
-            shown[name] = f"SELECT * REPLACE ({key} + {start} AS {key}) FROM ({found.query})"
-            unreadable += found.unreadable
-        try:
-            made = self.tracing.would_count(
-                self.mart, months, query, shown, condition(chosen, self.kinds)
-            )
-        except (Untraceable, RetailmartError) as why:
-            self.limits.append(f"whether refused rows would count is not known: {why}")
-            return _Missing(unreadable=unreadable)
-        amounts = {
-            number: amount
-            for one in made
-            for keys, amount in one.addends
-            for number in as_if_numbers(keys)
-        }
-        numbers = {n for one in made for n in as_if_numbers(one.keys)}
-        repaired = _together(query.column, [one.values for one in made]) if numbers else None
-        if query.adds != "sum" or not _same(_sum(list(amounts.values())), _less(repaired, number)):
-            amounts = {}  # some add nothing of their own
-        cells = [
-            RefusedCell(
-                feed,
-                item.file,
-                item.line,
-                item.row.column,
-                item.row.rule,
-                item.row.message,
-                item.row.raw,
-                amounts.get(place, balanced),
-            )
-            for place, (feed, item, balanced) in enumerate(numbered)
-            if place in numbers
-        ]
-        if len(cells) > _REFUSED:
-            self.limits.append(
-                f"{len(cells):,} refused rows would count; the first {_REFUSED} are listed"
-            )
-        return _Missing(tuple(cells[:_REFUSED]), repaired, unreadable)
+        missing = missing_rows(self.tracing, self.asked, chosen, query, items, number, self.limits)
+        return known, missing
 
     def _lines(self, base: BaseRows, known: _Known) -> dict[int, Line]:
         finder = LineFinder(
@@ -628,11 +460,11 @@ class _Explaining:
         self.limits.append(f"the query's rows can't be told apart: {why}")
         groups = self._groups(chosen, rows)
         month, where = next(iter(groups.items()))
-        number = _together(name, rows)
+        number = together(name, rows)
         reads = self.tracing.work.reads[self.mart.name]
         self.tracing.show_rows(self.mart, month)
         again = self.tracing.without_file(self.mart, month, "", 0, where)
-        rerun = _together(name, again) if again else None
+        rerun = together(name, again) if again else None
         counts: dict[int, tuple[str, int]] = {}
         for feed in sorted(reads & self.project.feeds.keys()):
             found = self.engine.rows(
@@ -643,7 +475,7 @@ class _Explaining:
         if len(counts) <= _LEFT_OUT and isinstance(number, Decimal | int):
             for file, (feed, _) in counts.items():
                 left = self.tracing.without_file(self.mart, month, feed, file, where)
-                rest = _together(name, left) if left else 0
+                rest = together(name, left) if left else 0
                 amounts[file] = number - (rest or 0)
             self.limits.append(
                 "the amount of a file is by how much the number is less without the file"
@@ -658,7 +490,7 @@ class _Explaining:
             for one in view_ledger(self.project, read)
             if amounts.get(one.file_id, 1)
         )
-        agrees = _same(rerun, number)
+        agrees = same(rerun, number)
         empty = self._of_nothing(chosen, name, refused=False)
         return replace(
             empty,
@@ -675,7 +507,7 @@ class _Explaining:
         self, chosen: Mapping[str, Any], name: str, *, refused: bool = True
     ) -> Explanation:
         """The answer where the mart has no such row."""
-        missing, corrections = _Missing(), tuple[Correction, ...]()
+        missing, corrections = Missing(), tuple[Correction, ...]()
         if refused:
             month = self.mart.month
             months = frozenset([str(chosen[month])]) if month and chosen.get(month) else None
@@ -719,49 +551,3 @@ class _Explaining:
         }
         values["as_of"] = self.tracing.work.moments[self.mart.name]
         return {name: values.get(name) for name in sorted(self.mart.reads_variables)}
-
-
-def _together(name: str, rows: Sequence[Mapping[str, Any]]) -> Any:
-    """The number of one row; of several the sum, where they are numbers."""
-    values = [row[name] for row in rows if row.get(name) is not None]
-    if len(rows) == 1:
-        return values[0] if values else None
-    if values and all(isinstance(one, int | Decimal) for one in values):
-        return _sum(values)
-    return None
-
-
-def _sum(values: Sequence[Any]) -> Any:
-    if any(isinstance(one, float) for one in values):
-        return sum(values)
-    with localcontext(prec=_DIGITS):
-        return sum((Decimal(one) for one in values), Decimal(0))
-
-
-def _less(one: Any, other: Any) -> Any:
-    """The difference of two numbers; None if they are none. No number is 0."""
-    numbers = [0 if value is None else value for value in (one, other)]
-    if not all(isinstance(value, int | Decimal) for value in numbers):
-        return None
-    with localcontext(prec=_DIGITS):
-        return numbers[0] - numbers[1]
-
-
-def _add(adds: str, amounts: Sequence[Any]) -> Any:
-    """What an aggregate makes of amounts, computed here: exact decimals for money."""
-    kind, _, distinct = adds.partition(" ")
-    values = list(dict.fromkeys(amounts)) if distinct else list(amounts)
-    if kind == "count":
-        return len(values)
-    if not values:
-        return 0 if kind == "sum" else None
-    if kind == "sum":
-        return _sum(values)
-    return min(values) if kind == "min" else max(values)
-
-
-def _same(one: Any, other: Any) -> bool:
-    """Whether two values are equal; floats but for what the order of a sum changes."""
-    if isinstance(one, float) and isinstance(other, float):
-        return isclose(one, other, rel_tol=1e-12) or (isnan(one) and isnan(other))
-    return bool(one == other)
