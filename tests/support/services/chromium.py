@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import shutil
 import subprocess
 import tempfile
@@ -24,19 +25,40 @@ _ALONE = (
 )
 
 
-def _call(page: Path, *options: str) -> str:
+# Writes to the browser's log when the page is loaded and its first whole frame is on the screen.
+_WATCH = """<script>
+addEventListener("load", () => requestAnimationFrame(() => requestAnimationFrame(
+  () => console.log("painted after", Math.round(performance.now())))))
+</script>"""
+_POLICY = re.compile(r'<meta http-equiv="Content-Security-Policy"[^>]*>')
+
+
+def _call(page: Path, *options: str) -> subprocess.CompletedProcess[str]:
     failed = install(_PROGRAM, lambda: shutil.which(_PROGRAM) is not None)
     if failed or not shutil.which(_PROGRAM):
         pytest.fail(f"Chromium is needed: apt-get install chromium. {failed or ''}", pytrace=False)
     with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as profile:
         command = [_PROGRAM, *_ALONE, f"--user-data-dir={profile}", *options, page.as_uri()]
-        done = subprocess.run(command, capture_output=True, text=True, check=True, timeout=120)
-    return done.stdout
+        return subprocess.run(command, capture_output=True, text=True, check=True, timeout=120)
 
 
 def dom_of(page: Path) -> str:
     """The page's document as Chromium has it."""
-    return _call(page, "--dump-dom")
+    return _call(page, "--dump-dom").stdout
+
+
+def seconds_to_paint(page: Path, scratch: Path) -> float:
+    """From the start of the navigation until all of the page's first screen is painted.
+
+    The page may forbid scripts: what is watched is a copy with one.
+    """
+    text = page.read_text(encoding="utf-8")
+    watched = scratch / "watched.html"
+    watched.write_text(_POLICY.sub("", text).replace("<head>", f"<head>{_WATCH}", 1), "utf-8")
+    options = ("--enable-logging=stderr", "--window-size=1280,1000", "--timeout=10000")
+    log = _call(watched, *options, f"--screenshot={scratch / 'watched.png'}").stderr
+    (told,) = re.findall(r"painted after (\d+)", log)
+    return int(told) / 1000
 
 
 def picture_of(page: Path, to: Path, width: int, height: int, *, dark: bool = False) -> None:
