@@ -105,7 +105,7 @@ def _histories(draw: st.DrawFn) -> list[Delivery]:
 
 
 @settings(
-    max_examples=tries(4, 80),
+    max_examples=tries(4, 40),
     deadline=None,
     phases=[Phase.generate],  # histories are short; to shrink one would take minutes of runs
     suppress_health_check=[HealthCheck.function_scoped_fixture],  # only ever copied from

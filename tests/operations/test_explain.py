@@ -31,7 +31,7 @@ from tests.support.judge_shop import KEYS, market_marts, same, webshop_marts
 from tests.support.shop import AS_OF, HEADER, Called, Shop, keep_only, sale
 
 # How many random cells are judged: RETAILMART_CELLS=10000 takes more than an hour.
-CELLS = int(os.environ.get("RETAILMART_CELLS") or tries(7, 1_000))
+CELLS = int(os.environ.get("RETAILMART_CELLS") or tries(7, 200))
 INCENTIVE, MONTHLY = "sales_team_incentive", "customer_monthly_purchase"
 _MARTS = (INCENTIVE, MONTHLY, "customer_mart", "declining_customers", "odd", "different", "united")
 ODD = """-- about: what was sold, but for the last store's
