@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any
 
-from sqlalchemy import delete, func, insert, or_, select, update
+from sqlalchemy import ColumnElement, delete, func, insert, or_, select, update
 
 from retailmart.ledger import tables as t
 from retailmart.ledger.access import Access
@@ -98,9 +98,9 @@ class Maintenance(Access):
             return len(list(connection.scalars(_idle_runs(before))))
 
     def remove_idle_runs(self, before: datetime) -> int:
-        """Remove runs that had nothing to do, with their steps, and what maintenance did.
+        """Remove runs that had nothing to do, the steps of runs that are done, and maintenances.
 
-        Both only if they began before a moment. Returns how many runs left.
+        All only if they began before a moment. Returns how many runs left.
         """
         with self.reading() as connection:
             idle = list(connection.scalars(_idle_runs(before)))
@@ -109,8 +109,10 @@ class Maintenance(Access):
                 connection.execute(delete(t.steps).where(t.steps.c.run_id.in_(ids)))
                 connection.execute(delete(t.runs).where(t.runs.c.run_id.in_(ids)))
         gone = t.maintenance.c.started_at < before.isoformat()
+        long_done = select(t.runs.c.run_id).where(*_long_done(before))
         with self.transaction() as connection:
             connection.execute(delete(t.maintenance).where(gone))
+            connection.execute(delete(t.steps).where(t.steps.c.run_id.in_(long_done)))
         return len(idle)
 
 
@@ -125,10 +127,10 @@ def _idle_runs(before: datetime) -> Any:
     worked = select(batch.batch_id).where(
         or_(batch.run_id == run.run_id, batch.finished_by == run.run_id)
     )
-    newest = select(func.max(t.runs.c.run_id)).scalar_subquery()
-    return (
-        select(run.run_id)
-        .where(run.state == "done", run.started_at < before.isoformat(), run.run_id < newest)
-        .where(~worked.exists())
-        .order_by(run.run_id)
-    )
+    return select(run.run_id).where(*_long_done(before), ~worked.exists()).order_by(run.run_id)
+
+
+def _long_done(before: datetime) -> tuple[ColumnElement[bool], ...]:
+    run = t.runs.c
+    newest = select(func.max(run.run_id)).scalar_subquery()
+    return run.state == "done", run.started_at < before.isoformat(), run.run_id < newest

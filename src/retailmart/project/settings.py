@@ -302,8 +302,8 @@ class MaintenanceSettings(Document):
     ledger_days: int = Field(
         90,
         ge=1,
-        description="For how many days the ledger keeps runs that had nothing to do, and all"
-        " details of batches; files, totals and all other runs stay for ever.",
+        description="For how many days the ledger keeps runs that had nothing to do, and how long"
+        " the steps of runs took; files, totals and all other runs stay for ever.",
     )
 
 
