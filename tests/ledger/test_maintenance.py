@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+import sqlite3
+from contextlib import closing
 from datetime import UTC, datetime, timedelta
+from pathlib import Path
 from typing import Any
 
 import pytest
 
+from retailmart.database import open_database
+from retailmart.database.dialect import dialect_of
 from retailmart.report import Silent
 from retailmart.session import Session
 from tests.support.shop import HEADER, Shop, sale
@@ -23,6 +28,27 @@ def remove(shop: Shop, before: datetime) -> int:
         assert known.remove_idle_runs(before) == expected
         assert known.idle_runs(before) == 0
         return expected
+
+
+def test_a_small_file_is_written_again_without_the_room_that_rows_left(tmp_path: Path) -> None:
+    """Its rows stay, and who reads meanwhile reads on; a reader of old rows holds nothing up."""
+    engine = open_database("sqlite:///retail.db", tmp_path)
+    with engine.begin() as connection:
+        connection.exec_driver_sql("CREATE TABLE t (k INTEGER PRIMARY KEY, v TEXT)")
+        rows = ", ".join(f"({n}, '{'x' * 500}')" for n in range(4_000))
+        connection.exec_driver_sql(f"INSERT INTO t VALUES {rows}")
+    with engine.begin() as connection:
+        connection.exec_driver_sql("DELETE FROM t WHERE k % 10 > 0")
+    size = (tmp_path / "retail.db").stat().st_size
+    with closing(sqlite3.connect(tmp_path / "retail.db")) as reader:
+        reader.execute("BEGIN")
+        assert reader.execute("SELECT count(*) FROM t").fetchone() == (400,)
+        dialect_of(engine).compact(engine)
+        assert reader.execute("SELECT sum(k) FROM t").fetchone() == (798_000,)
+    with engine.connect() as connection:
+        assert connection.exec_driver_sql("SELECT count(*), sum(k) FROM t").one() == (400, 798_000)
+    engine.dispose()
+    assert (tmp_path / "retail.db").stat().st_size < size / 5
 
 
 def _told(shop: Shop, run: int) -> dict[str, Any]:

@@ -57,6 +57,9 @@ class ServerDialect(ABC):
     @abstractmethod
     def address(self, engine: Engine) -> DatabaseAddress | None: ...
 
+    def compact(self, engine: Engine) -> None:
+        return  # a server uses the room again
+
     def bound(self, field: Field) -> str:
         return bound(field)
 

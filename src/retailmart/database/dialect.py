@@ -102,6 +102,9 @@ class Dialect(Protocol):
     ) -> tuple[str, str] | None:
         """A text column that cannot be lengthened as needed, and what forbids it."""
 
+    def compact(self, engine: Engine) -> None:
+        """Give back the room that rows have left, if the database doesn't so itself and soon."""
+
     def limits(self, fields: Sequence[Field], key: Sequence[str]) -> Iterable[Limit]:
         """The values that columns of these types cannot hold unchanged."""
 

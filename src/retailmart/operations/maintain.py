@@ -22,6 +22,7 @@ from itertools import count
 from typing import TYPE_CHECKING
 
 from retailmart.database import translate_errors
+from retailmart.database.dialect import dialect_of
 from retailmart.engines import Engine, Write
 from retailmart.errors import GateFailed, RetailmartError
 from retailmart.files.archive import ExpiredArchive, expire_archive
@@ -212,6 +213,8 @@ class _Keeper:
             self._idle.append(left)
             self._expired.append(self._expire())
             if not self.dry_run:
+                engine = self.session.ledger.engine
+                dialect_of(engine).compact(engine)
                 known.mark_done()
 
     def _expire(self) -> tuple[ExpiredExports, ExpiredArchive]:

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import sqlite3
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import closing
+from contextlib import closing, suppress
 from decimal import Decimal
 from functools import partial
 from itertools import chain
@@ -83,6 +84,8 @@ _NO_RULES = ReadRules()
 _INT, _BIGINT, _STRING = ColumnType("INT"), ColumnType("BIGINT"), ColumnType("STRING")
 _CHUNK = 50_000
 _PART = "1000000000"
+# Files up to this size are written again within a second.
+_SMALL = 64 << 20
 # A statement with a hundred rows takes half the driver's time of a hundred statements.
 _ROWS_A_STATEMENT = 100
 
@@ -99,6 +102,14 @@ class SQLite(TransactionalTables, UnlimitedTexts):
         self, fields: Sequence[Field], key: Sequence[str], texts: Texts = NO_TEXTS
     ) -> list[Any]:
         return [_sql_type(field.type) for field in fields]
+
+    def compact(self, engine: Engine) -> None:
+        with closing(engine.raw_connection()) as connection, suppress(sqlite3.OperationalError):
+            # What is locked, or has no room for a copy, waits for the next time.
+            ((pages,),) = connection.execute("PRAGMA page_count")
+            ((size,),) = connection.execute("PRAGMA page_size")
+            if pages * size <= _SMALL:
+                connection.execute("VACUUM")  # into the log; the last one to close moves it over
 
     def limits(self, fields: Sequence[Field], key: Sequence[str]) -> Iterator[Limit]:
         for field in fields:
