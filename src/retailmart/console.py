@@ -17,6 +17,7 @@ from retailmart.report import (
     Comparison,
     Contrast,
     DatabaseReport,
+    Difference,
     ExportReport,
     FileLine,
     MaintenanceReport,
@@ -564,7 +565,7 @@ def _counts(report: RunReport, title: str | None) -> Table:
             table.add_row(f"column {change.column}", one_line(message))
         for line in batch.differences:
             message = f"{line.rows:+,} {'row' if abs(line.rows) == 1 else 'rows'}, {line.amount:+,}"
-            table.add_row(one_line(f"{_what_changed(batch)} {line.path}"), message)
+            table.add_row(one_line(f"{_what_changed(batch, line)} {line.path}"), message)
         shown = batch.balance[-_MONTHS_SHOWN:]
         if len(shown) < len(batch.balance):
             earlier = number_of(len(batch.balance) - len(shown), "earlier month")
@@ -589,10 +590,10 @@ def _of_earlier_runs(batch: BatchReport) -> Iterator[tuple[str, str]]:
         yield "rebuilt", ", ".join(batch.rebuilt)
 
 
-def _what_changed(batch: BatchReport) -> str:
+def _what_changed(batch: BatchReport, line: Difference) -> str:
     """What the batch did to a file whose rows differ now."""
     if batch.undoes is not None:
-        return "taken back"
+        return "comes back" if (line.rows, line.amount) > (0, 0) else "taken back"
     return "read again" if batch.read_again else "corrected"
 
 

@@ -254,6 +254,8 @@ def test_a_number_that_is_not_there_is_a_clear_answer(asked: Shop, called: Calle
         ((MONTHLY, "--shop", "1"), "no column 'shop'"),
         ((MONTHLY, "--customer_id", "one"), "'one' is no INTEGER"),
         ((MONTHLY, "--customer_id", "1"), "2 rows of customer_monthly_purchase"),
+        ((MONTHLY, "--customer_id", "1"), "Add --month; see"),
+        ((MONTHLY, "--month", "2024-13", "--customer_id", "1"), "'2024-13' is no month"),
         ((MONTHLY, "--customer_id"), "has no value"),
         ((MONTHLY, "customer_id", "1"), "is no column's name"),
         ((MONTHLY, "--key", "customer_id"), "NAME=VALUE"),

@@ -96,7 +96,7 @@ def rebuild(
 def named_marts(marts: list[str] | None, every: bool) -> list[str] | None:
     """The marts that a command names; None is all of them."""
     if bool(marts) == every:
-        raise SettingsError(["name marts, or give --all"], "List them: retailmart marts list")
+        raise SettingsError(["name marts, or give --all"], "List them with: retailmart marts")
     return marts or None
 
 

@@ -40,7 +40,8 @@ def building_again(project: Project, marts: Sequence[str] | None = None) -> Take
     names = tuple(project.marts) if marts is None else tuple(dict.fromkeys(marts))
     if unknown := [name for name in names if name not in project.marts]:
         raise SettingsError(
-            [f"there is no mart {name!r}{did_you_mean(name, project.marts)}" for name in unknown]
+            [f"there is no mart {name!r}{did_you_mean(name, project.marts)}" for name in unknown],
+            "List them with: retailmart marts",
         )
     if not names:
         raise SettingsError(["no mart is named"], "Name marts, or take all of them: --all")

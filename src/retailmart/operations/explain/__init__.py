@@ -150,7 +150,7 @@ class _Explaining:
             lacking = [name for name in self.mart.key if name not in chosen]
             raise RetailmartError(
                 f"{number_of(matches, 'row')} of {self.mart.name} have this key",
-                f"Add {' and '.join(f'--{name}' for name in lacking)}; see the rows with:"
+                f"Add {' and '.join(map(self.asked.option, lacking))}; see the rows with:"
                 f" retailmart show {self.mart.name}",
             )
         if matches > _TOGETHER:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
@@ -16,6 +17,7 @@ from retailmart.project import Mart
 from retailmart.project.documents import did_you_mean
 from retailmart.tables import TableState, quoted, text_literal
 
+_MONTH: Final = re.compile(r"\d{4}-(0[1-9]|1[0-2])")
 _ADDED: Final = ("INT", "BIGINT", "DECIMAL", "DOUBLE")
 
 
@@ -39,7 +41,7 @@ class Asked:
     def chosen(self, key: Mapping[str, object]) -> dict[str, Any]:
         """The values of the key by column, each of its column's type."""
         if not key:
-            wanted = " ".join(f"--{name} VALUE" for name in self.mart.key or ("COLUMN",))
+            wanted = " ".join(f"{self.option(n)} VALUE" for n in self.mart.key or ("COLUMN",))
             raise RetailmartError(
                 f"name the row of {self.mart.name} by its key",
                 f"retailmart explain {self.mart.name} {wanted}",
@@ -49,6 +51,10 @@ class Asked:
             name = self._named(said, value)
             chosen[name] = self._value(name, value)
         return chosen
+
+    def option(self, name: str) -> str:
+        """How a column is named on the command line."""
+        return "--month" if name == self.mart.month else f"--{name}"
 
     def _named(self, said: str, value: object) -> str:
         """The column that somebody means: `month` may be the mart's month, `-` is `_`."""
@@ -70,6 +76,8 @@ class Asked:
     def _value(self, name: str, value: object) -> Any:
         if value is None:
             return None
+        if name == self.mart.month and not _MONTH.fullmatch(text_of(value)):
+            raise RetailmartError(f"{text_of(value)!r} is no month", "Write it as 2024-03")
         kind, text = self.kinds[name], text_literal(text_of(value))
         ((found,),) = self.tracing.engine.rows(f"SELECT TRY_CAST({text} AS {kind})")
         if found is None:
