@@ -37,7 +37,7 @@ if TYPE_CHECKING:
     from rich.table import Table
 
     from retailmart.operations.marts import MartList
-    from retailmart.operations.plan.changes import MartChange
+    from retailmart.operations.plan.changes import MartChange, MonthChange
     from retailmart.operations.plan.make import RunPlan
 
 _MONTHS_SHOWN = 6
@@ -486,7 +486,7 @@ def _months(marts: Iterable[MartChange]) -> Table:
     for mart in marts:
         changing = [month for month in mart.months if month.changes]
         for month in changing[-_MONTHS_OF_A_PLAN:]:
-            money = [name for name in mart.money if name in month.money_after] or [""]
+            money = _shown_money(mart.money, month)
             for number, name in enumerate(money[:_MONEY_SHOWN]):
                 first = (mart.mart, month.month or "all", f"{month.rows_before:,}")
                 row = (*first, f"{month.rows_after:,}") if number == 0 else ("", "", "", "")
@@ -498,6 +498,13 @@ def _months(marts: Iterable[MartChange]) -> Table:
             same = "other values" if mart.changes else "as it is"
             table.add_row(mart.mart, "", same, "", "", "", "")
     return table
+
+
+def _shown_money(money: Iterable[str], month: MonthChange) -> list[str]:
+    """The columns of money that differ; if none does, the first one."""
+    there = [name for name in money if name in month.money_after]
+    differing = [n for n in there if month.money_before.get(n) != month.money_after.get(n)]
+    return differing or there[:1] or [""]
 
 
 def _changed_rows(marts: Iterable[MartChange]) -> Table | None:

@@ -150,6 +150,24 @@ def test_an_edited_mart_shows_which_months_it_would_restate(shop: Shop) -> None:
     assert {row.after["incentive"] for row in mart.rows if row.after} == {"2.00", "1.00"}
 
 
+def test_a_rate_from_a_day_on_shows_its_months_in_money(shop: Shop, called: Called) -> None:
+    """Of each month the incentives before and after, also where the mart is balanced by sales."""
+    shop.sales("sales_a.csv", [sale(price="100.00"), sale(day="2024-02-01", price="50.00")])
+    shop.run()
+    settings = shop.folder / "retailmart.yml"
+    days = "variables: {incentive_rate: {2024-01-01: 0.01, 2024-02-01: 0.03}}\n"
+    settings.write_text(settings.read_text() + days)
+    plan = planned(shop, lambda: shop.open().plan(AS_OF))
+    (mart,) = (one for one in plan.marts if one.changes)
+    assert [
+        (one.month, one.money_before["incentive"], one.money_after["incentive"])
+        for one in mart.months
+        if one.changes
+    ] == [("2024-02", Decimal("0.50"), Decimal("1.50"))]
+    text = called(shop.folder, "plan", "--as-of", "2024-04-01").stdout
+    assert re.search(r"sales_team_incentive +2024-02 .* incentive +0\.50 +1\.50", text)
+
+
 @pytest.mark.every_backend
 @pytest.mark.every_engine
 def test_an_undo_can_be_planned(shop: Shop) -> None:

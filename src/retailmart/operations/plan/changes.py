@@ -14,7 +14,7 @@ from retailmart.operations.plan.shadow import ShadowLake
 from retailmart.project import Mart
 from retailmart.tables import Field, TableState, quoted
 
-# Digits after the point of what is taken for money where no `balance` names it.
+# Digits after the point of what is taken for money, though no `balance` names it.
 _CENTS = 2
 # So many rows of a mart are shown with their values before and after.
 _SHOWN = 20
@@ -55,11 +55,11 @@ class RowChange:
 class MartChange:
     """What a plan changes in a mart.
 
-    `money` are its columns of money: those of its `balance`, else decimals with two
-    digits after the point. `months` are those
-    that are rebuilt or added to, also if they end up as they were. `added`, `removed` and `changed`
-    count rows by key, None for a mart without one; `rows` are the first of them, those with the
-    largest change of money first. `is_first` means that the lake does not hold the mart yet.
+    `money` are its columns of money: those of its `balance`, then decimals with two digits after
+    the point. `months` are those that are rebuilt or added to, also if they end up as they were.
+    `added`, `removed` and `changed` count rows by key, None for a mart without one; `rows` are the
+    first of them, those with the largest change of money first. `is_first` means that the lake does
+    not hold the mart yet.
     """
 
     mart: str
@@ -127,9 +127,8 @@ class _Compared:
     @property
     def money(self) -> tuple[str, ...]:
         """The mart's columns of money."""
-        of_balance = dict.fromkeys(self.mart.balance.values())
         decimals = (one.name for one in self.after.fields if one.type.scale == _CENTS)
-        return tuple(of_balance or decimals)
+        return tuple(dict.fromkeys((*self.mart.balance.values(), *decimals)))
 
     def _months(self) -> Iterator[MonthChange]:
         month = self.mart.month
