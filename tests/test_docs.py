@@ -108,6 +108,10 @@ def test_the_page_about_plans_is_right(tmp_path: Path, typed: Typed) -> None:
     done = call_alone(code, tmp_path / "shop")
     assert done.returncode == 0, done.stderr
     assert "sales_mart" not in done.stdout, "after its run there is nothing to do"
+    (rate,) = [line for line in commands("docs/plan.md") if "incentive_rate" in line]
+    (shown,) = blocks("docs/plan.md", "text")
+    printed = typed(rate, tmp_path / "shop").stdout.splitlines()
+    assert [line for line in shown.splitlines() if line not in printed] == []
 
 
 def test_the_page_on_reading_again_is_right(tmp_path: Path, typed: Typed) -> None:
@@ -132,10 +136,14 @@ def test_the_page_about_explaining_is_right(tmp_path: Path, typed: Typed) -> Non
     """Every command of docs/explain.md explains a number of the sample shop; so does its Python."""
     assert typed("retailmart init shop --sample --with tills", tmp_path).returncode == 0
     assert typed("retailmart run --as-of 2024-04-01", tmp_path / "shop").returncode == 0
+    told: list[str] = []
     for line in commands("docs/explain.md"):
         done = typed(line, tmp_path / "shop")
         assert done.returncode == 0, f"{line}: {done.stderr}"
         assert "has no such row" not in done.stdout, line
+        told.append(done.stdout)
+    (shown,) = blocks("docs/explain.md", "text")
+    assert [line for line in shown.splitlines() if line not in told[0].splitlines()] == []
     (code,) = blocks("docs/explain.md", "python")
     done = call_alone(code, tmp_path / "shop")
     assert done.returncode == 0, done.stderr
