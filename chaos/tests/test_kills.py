@@ -61,7 +61,9 @@ def test_files_and_postgres_survive_kills(tmp_path: Path, postgres: Postgres) ->
 
 def test_a_backfill_survives_kills(tmp_path: Path) -> None:
     """Files that are read again count once: killed anywhere, a run or the next backfill ends it."""
-    choice = Choice(1, FEW_MARTS, ("backfill",), () if ALL else ("delta.", "sql UPDATE", "sql INSERT"))
+    choice = Choice(
+        1, FEW_MARTS, ("backfill",), () if ALL else ("delta.", "sql UPDATE", "sql INSERT")
+    )
     found = sweep_local(SEED, _BACKFILLS, tmp_path, print, choice=choice)
     wrong = {name: count for name, count in found.faults.items() if name != "blind"}
     assert not any(wrong.values()), found.notes
