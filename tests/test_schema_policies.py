@@ -808,6 +808,26 @@ def test_any_history_under_any_policies_ends_as_judged(
             }
 
 
+def test_an_empty_table_gets_the_columns_of_rows_that_are_refused(shop: Shop) -> None:
+    """As a table with rows does, which is written again: the ledger remembers the column, too."""
+    settle(shop, mart=ALL)
+    for say, header, row in (
+        (Policies("evolve", "discard_row", "discard_row", False), ("id", "day", "till"), "1 x T1"),
+        (Policies("evolve", "evolve", "evolve", False), ("id", "day", "till"), "2 x T1"),
+    ):
+        define(shop, say.yaml)
+        file = File(f"f{row[0]}.csv", header, (tuple(row.split()),))
+        shop.drop(file.name, file.text)
+        shop.run()
+    state = shop.open().lake.state("raw/till")
+    assert state is not None
+    assert state.files == ()
+    assert "till" in {one.name for one in state.fields}
+    shop.drop("f3.csv", File("f3.csv", ("id", "day", "till"), (("3", "2024-01-05", "T1"),)).text)
+    shop.run()
+    assert {key: row["till"] for key, row in _shown(shop).items()} == {3: "T1"}
+
+
 def _shown(shop: Shop) -> dict[int, dict[str, Any]]:
     """The mart's rows by id, without lineage; extras as what they mean."""
     relation = shop.open().mart("everything")

@@ -22,6 +22,7 @@ from retailmart.feeds.undoing import (
     taken_back,
 )
 from retailmart.files.archive import archive, take_out
+from retailmart.lake import Lake
 from retailmart.lake.layout import raw_table
 from retailmart.lake.orphans import discard, sweep
 from retailmart.ledger.values import (
@@ -178,7 +179,7 @@ def prepare(run: Run, batch: Batch) -> None:
     changes = {
         change.table: change.to_json()
         for change in prepared.changes()
-        if change.adds or change.removes or session.lake.state(change.table) is None
+        if change.adds or change.removes or _is_of_columns(change, session.lake)
     }
     with session.step("persist"):
         for change in prepared.changes():
@@ -192,6 +193,13 @@ def prepare(run: Run, batch: Batch) -> None:
         discard(session.lake, prepared.changes())  # named by our token: nobody else needs them
         raise
     run.deliveries.forget_checked()
+
+
+def _is_of_columns(change: TableChange, lake: Lake) -> bool:
+    """Whether a change without files makes a table, or gives an empty one other columns."""
+    state = lake.state(change.table)
+    wanted = (change.fields, change.partition_by)
+    return state is None or (not state.files and (state.fields, state.partition_by) != wanted)
 
 
 def abandon_batch(session: Session, batch: Batch) -> None:
