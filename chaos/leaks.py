@@ -270,7 +270,8 @@ def _good_steps(world: World) -> list[Step]:
         ok("secrets are listed as JSON", "secrets", "list", "--output", "json"),
         ok("check", "check"),
         ok("run", "run", "--as-of", "2024-04-01"),
-        ok("run, nothing new, as JSON", "run", "--output", "json"),
+        # What has landed for it may be refused as a whole.
+        Step("run again, as JSON", ("run", "--output", "json"), fails=None),
         ok("status", "status"),
         ok("status as JSON", "status", "--output", "json"),
         ok("doctor", "doctor"),

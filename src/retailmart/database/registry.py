@@ -119,16 +119,16 @@ class Kind(Protocol):
         """The rows of one of an extract's queries, over a connection of its own."""
 
 
-def shown_url(url: URL) -> str:
+def shown_url(url: URL, *, account: bool = True) -> str:
     """A database's URL for people: without driver, password, parameters and percent signs."""
     # A file that is only read is opened by a URI within the URL.
     place = unquote((url.database or "").removeprefix("file:"))
     if url.host is None:
         return f"{url.get_backend_name()}:///{place}"
-    account = f"{url.username}@" if url.username else ""
+    user = f"{url.username}@" if account and url.username else ""
     host = f"[{url.host}]" if ":" in url.host else url.host
     port = f":{url.port}" if url.port else ""
-    return f"{url.get_backend_name()}://{account}{host}{port}/{place}"
+    return f"{url.get_backend_name()}://{user}{host}{port}/{place}"
 
 
 def kind_of(scheme: str) -> Kind:

@@ -176,4 +176,5 @@ def _fixed(values: pa.Array) -> memoryview:
 
 
 def _shown(engine: Engine) -> str:
-    return f"the source database {shown_url(engine.url)}"
+    # Without the account: who mixes the places up has written a password there.
+    return f"the source database {shown_url(engine.url, account=False)}"
